@@ -1,0 +1,1 @@
+"""The nouns of the paper: rollouts, think positions, hidden states, teachers, latent steps, losses, answers."""

@@ -1,0 +1,64 @@
+"""What every benchmark page takes and gives: a problem, a grade, and the published file it reads."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from qthink_core.errors import DataError
+
+Verdict = Literal["right", "wrong", "unparsable", "over_limit", "timeout"]
+
+# 2,048 tokens of Qwen3 are about 8,000 characters of prose; every extraction rule takes linear time.
+MAX_ANSWER_CHARS = 100_000
+
+
+class Problem(NamedTuple):
+    """One item of a benchmark: the exact user message, the gold, and the published worked solution, whole."""
+
+    id: str
+    question: str
+    gold: str
+    rationale: str | None
+
+
+class Grade(NamedTuple):
+    """A verdict, the text that it was passed on, and the further scores of the benchmark by name."""
+
+    verdict: Verdict
+    extracted: str | None
+    details: dict[str, bool]
+
+
+class PublishedFile(NamedTuple):
+    """The file of one published split, relative to the data folder, and what proves that it is that file."""
+
+    path: str
+    records: int
+    sha256: str
+
+
+def text_field(row: Mapping[str, object], name: str, where: str) -> str:
+    """The non-empty text of one field.
+
+    Raises DataError where the field is missing, empty or no text, or cannot be written as UTF-8.
+    """
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        found = "nothing" if name not in row else f"{type(value).__name__} {value!r:.60}"
+        raise DataError(f"{where} has {found} in field {name!r}, expected non-empty text: mend or drop the row")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where} has a lone surrogate at character {error.start} of field {name!r}, "
+            "expected text that UTF-8 can hold: mend or drop the row"
+        ) from None
+    return value
+
+
+def require_right(grade: Grade, gold: str, where: str) -> None:
+    """Nothing; raises DataError where the published answer of a row does not match its own gold."""
+    if grade.verdict != "right":
+        raise DataError(
+            f"{where} has the gold {gold!r:.80}, which its own answer does not match "
+            f"(verdict {grade.verdict}, extracted {grade.extracted!r:.80}): mend or drop the row"
+        )

@@ -1,0 +1,38 @@
+r"""The parts of a model's text that are graded: the answer without its thought, and the last `\boxed{}`."""
+
+import re
+
+_BRACE = re.compile(r"(\\boxed\s*\{)|\\.|\{|(\})", re.DOTALL)
+
+
+def without_thought(text: str) -> str:
+    """The answer: what follows the last `</think>`, and nothing of a block that was opened and never closed.
+
+    Qwen3's own chat template splits a message at the last `</think>` too.
+    """
+    return text.rpartition("</think>")[2].partition("<think>")[0]
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the `\boxed{...}` that closes last, or None where none closes.
+
+    Braces are balanced; `\{` and `\}` are printed braces and do not count. One pass with a stack, so that
+    thousands of boxes that never close cost no more than their length.
+    """
+    open_boxes: list[int | None] = []
+    content = None
+    for token in _BRACE.finditer(text):
+        if token[1]:
+            open_boxes.append(token.end())
+        elif token[0] == "{":
+            open_boxes.append(None)
+        elif token[2] and open_boxes:
+            start = open_boxes.pop()
+            if start is not None:
+                content = text[start : token.start()]
+    return content
+
+
+def writable(text: str) -> str:
+    """The text with lone surrogates spelled as `\\udXXX`, so that UTF-8 holds it; other text is unchanged."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

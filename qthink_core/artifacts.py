@@ -1,0 +1,239 @@
+"""The contract between stages: folders that are whole or absent, each with a manifest that proves it.
+
+A stage computes *units* (a block of rollouts, a shard of hidden states, a checkpoint). Each unit is written into a work
+folder outside DVC's outputs, because DVC deletes an output before its stage runs: temporary file, fsync, rename, and only
+then a record with sha256 and size. A unit without a matching record does not exist and is made again. When all units are
+there the output folder is built beside its place and renamed into it in one step.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qthink_core.errors import DataError, QThinkError, StorageError
+
+MANIFEST = "manifest.json"
+Writer = Callable[[Path], None]
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value that is hashed and stored: sorted keys, no NaN, a newline at the end."""
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes the names inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: Path, write: Writer | bytes) -> None:
+    """Writes `path` whole or not at all, durably; libraries may write through a callable that gets a temporary path.
+
+    Raises StorageError when the disk is full or refuses, naming the path, the bytes written so far and those free.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if isinstance(write, bytes):
+            temporary.write_bytes(write)
+        else:
+            write(temporary)
+        # safetensors leaves 0600, which a shared cache or a second user could not read.
+        temporary.chmod(0o644)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        written = temporary.stat().st_size if temporary.exists() else 0
+        free = shutil.disk_usage(path.parent).free
+        raise StorageError(
+            f"{path} could not be written ({error.strerror}; {written} bytes written, {free} free): "
+            "make room or check the folder's rights, then run the same command again; finished units are kept"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass
+class Manifest:
+    """What an artifact folder says of itself.
+
+    `inputs` maps each input folder or file to its digest; `counts` holds what was made and what was left out, by reason;
+    `about` holds facts a reader needs (shapes, K, dtype). `settings` is the digest of parameters and inputs, without code,
+    so that an edit that changes no output leaves every manifest, and so every later stage, untouched.
+    """
+
+    artifact: str
+    settings: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def digest(path: Path) -> str:
+    """The identity of an input: a file's sha256; for an artifact its manifest's; for a folder of artifacts all of theirs.
+
+    Raises DataError when the path is missing or a folder holds no artifact.
+    """
+    if path.is_file():
+        return sha256(path)
+    if (path / MANIFEST).is_file():
+        return sha256(path / MANIFEST)
+    inner = sorted(path.rglob(MANIFEST)) if path.is_dir() else []
+    if not inner:
+        raise DataError(f"{path} is missing or holds no {MANIFEST}: run `dvc repro` (or `dvc checkout {path}`)")
+    listing = [[str(file.relative_to(path)), sha256(file)] for file in inner]
+    return hashlib.sha256(canonical_json(listing)).hexdigest()
+
+
+def read_manifest(folder: Path, artifact: str | None = None) -> Manifest:
+    """The manifest of `folder` after every file it lists was found with the recorded size and sha256.
+
+    Raises DataError naming the first file that is missing, damaged or not of this artifact, and the mend.
+    """
+    mend = f"run `dvc checkout {folder}`, or `dvc repro` to make it again"
+    path = folder / MANIFEST
+    try:
+        manifest = Manifest(**json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing, so {folder} is not a whole artifact: {mend}") from None
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}): {mend}") from None
+    if artifact is not None and manifest.artifact != artifact:
+        raise DataError(f"{folder} holds '{manifest.artifact}' where '{artifact}' was expected: {mend}")
+    for name, record in manifest.files.items():
+        check_file(folder / name, record, mend)
+    return manifest
+
+
+def check_file(path: Path, record: Mapping[str, Any], mend: str) -> None:
+    """Raises DataError unless the file has the size and sha256 of its record."""
+    if not path.is_file():
+        raise DataError(f"{path} is listed in its manifest but missing: {mend}")
+    size = path.stat().st_size
+    if size != record["bytes"]:
+        raise DataError(f"{path} has {size} bytes where its manifest says {record['bytes']}: {mend}")
+    if sha256(path) != record["sha256"]:
+        raise DataError(f"{path} does not have the sha256 of its manifest: {mend}")
+
+
+class Work:
+    """The work folder of one stage instance under one fingerprint: committed units survive any kill.
+
+    `fingerprint` covers parameters, inputs and code; another fingerprint gets another folder and the old one goes.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, settings: str, inputs: Mapping[str, str]) -> None:
+        self.folder = folder / fingerprint[:16]
+        self.settings = settings
+        self.inputs = dict(inputs)
+        for other in folder.iterdir() if folder.is_dir() else []:
+            if other.is_dir() and other != self.folder:
+                shutil.rmtree(other)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for torn in self.folder.glob(".*.tmp"):
+            torn.unlink()
+
+    def _record(self, unit: str) -> Path:
+        return self.folder / f"{unit}.unit.json"
+
+    def done(self, unit: str) -> bool:
+        """Whether the unit is committed and undamaged; the record of a damaged one is dropped so that it is made again."""
+        record = self._record(unit)
+        if not record.is_file():
+            return False
+        try:
+            for name, file in json.loads(record.read_bytes())["files"].items():
+                check_file(self.folder / name, file, "it is made again")
+        except (DataError, ValueError, KeyError):
+            record.unlink()
+            return False
+        return True
+
+    def commit(self, unit: str, files: Mapping[str, Writer | bytes], counts: Mapping[str, int] | None = None) -> None:
+        """Writes the unit's files and then the record that makes them count."""
+        listed = {}
+        for name, write in files.items():
+            path = self.folder / name
+            write_file(path, write)
+            listed[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        write_file(self._record(unit), canonical_json({"files": listed, "counts": dict(counts or {})}))
+
+    def path(self, name: str) -> Path:
+        """Where a committed file of a unit lies until it is published."""
+        return self.folder / name
+
+    def scratch(self) -> Path:
+        """An empty folder for files that a library writes on its own terms before they are committed."""
+        folder = self.folder / "scratch"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+    def drop(self, unit: str) -> None:
+        """Forgets a unit and its files (an older checkpoint)."""
+        record = self._record(unit)
+        names = list(json.loads(record.read_bytes())["files"])
+        record.unlink()
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def publish(self, out: Path, artifact: str, units: Iterable[str], about: Mapping[str, Any] | None = None) -> Manifest:
+        """Makes `out` from the committed units: hard links and a manifest in a sibling folder, renamed in one step.
+
+        The counts of the units are summed. Raises QThinkError when a unit is not committed or `out` is in the way.
+        """
+        manifest = Manifest(artifact, self.settings, self.inputs, about=dict(about or {}))
+        stage = self.folder / ".publish"
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir()
+        for unit in units:
+            if not self.done(unit):
+                raise QThinkError(f"unit {unit} of {out} is not committed: run the same command again")
+            record = json.loads(self._record(unit).read_bytes())
+            for name, file in record["files"].items():
+                (stage / name).parent.mkdir(parents=True, exist_ok=True)
+                os.link(self.folder / name, stage / name)
+                manifest.files[name] = file
+            for reason, count in record["counts"].items():
+                manifest.counts[reason] = manifest.counts.get(reason, 0) + count
+        write_file(stage / MANIFEST, canonical_json(vars(manifest)))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.exists():
+            shutil.rmtree(out)
+        stage.rename(out)
+        fsync_folder(out.parent)
+        return manifest
+
+    def close(self) -> None:
+        """Removes the work folder; called once the outputs stand."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the folder may hold the lock of a run that waits
+            self.folder.parent.rmdir()
+
+
+def listed(folder: Path, suffix: str = "") -> list[str]:
+    """The names of an artifact's files in order, as its manifest lists them; their hashes were checked before the stage."""
+    return sorted(name for name in json.loads((folder / MANIFEST).read_bytes())["files"] if name.endswith(suffix))

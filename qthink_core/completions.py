@@ -1,0 +1,49 @@
+"""Completions on disk: what a system answered, as token ids with their text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qthink_core.artifacts import Writer, listed
+
+SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("tokens", pa.list_(pa.int32())),
+        ("text", pa.string()),
+        ("finish", pa.string()),
+    ]
+)
+
+
+class Answer(NamedTuple):
+    """One completion: token ids with the end token, text, and why it ended (`stop` or `length`)."""
+
+    problem_id: str
+    tokens: list[int]
+    text: str
+    finish: str
+
+
+def writer(answers: Sequence[Answer]) -> Writer:
+    """Writes one batch as Parquet."""
+    table = pa.Table.from_pylist([row._asdict() for row in answers], schema=SCHEMA)
+    return lambda path: pq.write_table(table, path)
+
+
+def counts(answers: Sequence[Answer]) -> dict[str, int]:
+    """Answers, their tokens, and how many ran into the token limit."""
+    return {
+        "answers": len(answers),
+        "tokens": sum(len(row.tokens) for row in answers),
+        "hit_limit": sum(row.finish == "length" for row in answers),
+    }
+
+
+def read(folder: Path) -> list[Answer]:
+    """All answers of a system, by problem id."""
+    rows = [row for name in listed(folder, ".parquet") for row in pq.read_table(folder / name).to_pylist()]
+    return sorted(Answer(**row) for row in rows)

@@ -1,0 +1,40 @@
+"""The ways a stage refuses to go on, each with the exit code that scripts may rely on.
+
+A message is one sentence: what was found, where, what was expected and how to mend it.
+"""
+
+
+class QThinkError(Exception):
+    """A refusal that is shown as one line without a traceback."""
+
+    exit_code = 1
+
+
+class ParamError(QThinkError):
+    """A wrong parameter or command line; exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(QThinkError):
+    """An input that is missing, damaged or made from other settings; exit code 65 (EX_DATAERR)."""
+
+    exit_code = 65
+
+
+class NumericError(QThinkError):
+    """A NaN or an infinity where the method allows none; exit code 70 (EX_SOFTWARE)."""
+
+    exit_code = 70
+
+
+class StorageError(QThinkError):
+    """A disk that is full or cannot be written; exit code 74 (EX_IOERR)."""
+
+    exit_code = 74
+
+
+class StoppedError(QThinkError):
+    """Stopped on request or refused for now; the same command goes on from here; exit code 75 (EX_TEMPFAIL)."""
+
+    exit_code = 75

@@ -1,0 +1,120 @@
+"""A training from artifacts to artifact: rollouts, rewards and teachers in, adapter, head and loss curve out."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from accelerate import Accelerator
+
+from qthink_core import export, models, projection_head, rollouts, targets, teachers, training
+from qthink_core.artifacts import Work, canonical_json
+from qthink_core.grading import read_rewards
+from qthink_core.recipe import Recipe
+from qthink_core.student import Student
+from qthink_core.training import Objective
+
+
+class Sources(NamedTuple):
+    """What a training reads; `teachers` is None for a system without latent steps."""
+
+    base: Path
+    problems: Sequence[Mapping[str, Any]]
+    rollouts: Path
+    rewards: Path
+    teachers: Path | None
+
+
+class Shape(NamedTuple):
+    """What kind of system is trained: K latent steps, what its target holds, and whether its prompt asks for thinking."""
+
+    K: int
+    target: str
+    thinking: bool
+    head_output: str
+
+
+def fit(
+    sources: Sources,
+    shape: Shape,
+    recipe: Recipe,
+    objective: Objective,
+    *,
+    seed: int,
+    device: str,
+    dtype: str,
+    work: Work,
+    checkpoint_every: int,
+    show: Callable[[Iterator[int], int], Iterator[int]],
+) -> dict[str, int]:
+    """Trains one system and commits it to `work` as unit `trained`; returns the counts of what was used and left out."""
+    where = models.pick_device(device)
+    tokenizer = models.load_tokenizer(sources.base)
+    problems = {row["id"]: row for row in sources.problems}
+    states = read_teachers(sources.teachers) if sources.teachers else {}
+    wanted, counts = make_targets(sources, problems, tokenizer, shape, recipe, seed)
+    examples, kept = targets.examples(
+        problems,
+        wanted,
+        thinking=shape.thinking,
+        prompt_max_tokens=recipe.prompt_max_tokens,
+        with_teacher=frozenset(states),
+    )
+    model = models.load_model(sources.base, where, dtype)
+    student = Student(
+        model,
+        K=shape.K,
+        seed=seed,
+        lora_r=recipe.lora.r,
+        lora_alpha=recipe.lora.alpha,
+        lora_targets=recipe.lora.targets,
+        head_output=shape.head_output,
+    )
+    losses = training.train(
+        student,
+        examples,
+        states,
+        recipe,
+        objective,
+        seed=seed,
+        accelerator=Accelerator(cpu=device == "cpu"),
+        pad_id=tokenizer.pad_token_id,
+        work=work,
+        checkpoint_every=checkpoint_every,
+        show=show,
+    )
+    files = export.export_adapter(student.adapted, work.scratch())
+    if student.head is not None:
+        files[models.HEAD] = projection_head.to_bytes(student.head)
+    files[models.CARD] = canonical_json({"K": shape.K, "thinking": shape.thinking})
+    files["losses.json"] = canonical_json(losses)
+    work.commit("trained", files, counts | kept)
+    return counts | kept
+
+
+def make_targets(
+    sources: Sources,
+    problems: Mapping[str, Mapping[str, Any]],
+    tokenizer: Any,
+    shape: Shape,
+    recipe: Recipe,
+    seed: int,
+) -> tuple[dict[str, list[int]], dict[str, int]]:
+    """The target of each problem, from one right rollout or from the published solution, as the recipe says."""
+    limit = targets.Limit(recipe.answer_max_tokens, recipe.end_token)
+    marks = rollouts.marks(tokenizer)
+    if recipe.target == targets.GOLD:
+        opened = any(rollouts.opened(row["prompt_thinking"], marks) for row in problems.values())
+        return targets.from_gold(problems, tokenizer, kind=shape.target, opened=opened, limit=limit)
+    sampled = rollouts.by_problem(rollouts.read_all(sources.rollouts))
+    by_index = read_rewards(sources.rewards)
+    rewards = {name: [by_index[name][row.rollout] for row in rows] for name, rows in sampled.items()}
+    return targets.from_rollouts(problems, sampled, rewards, marks, kind=shape.target, seed=seed, limit=limit)
+
+
+def read_teachers(folder: Path) -> dict[str, Any]:
+    """The teacher (K, D) of each problem that has one."""
+    states = np.load(folder / teachers.STATES, allow_pickle=False)
+    ids = pq.read_table(folder / teachers.INDEX).column("problem_id").to_pylist()
+    return dict(zip(ids, states, strict=True))

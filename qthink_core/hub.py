@@ -1,0 +1,107 @@
+"""Files of the Hugging Face hub at one commit: from the local cache when it has them, else downloaded.
+
+A branch or a tag would let the same parameters give other bytes tomorrow, so a revision is a whole commit.
+No torch.
+"""
+
+import re
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from qthink_core.errors import DataError, ParamError
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+PROBE_S = 10
+
+
+def dataset_file(repo: str, revision: str, file: str) -> Path:
+    """The local path of one file of a dataset repository at a commit.
+
+    Raises ParamError when repository or revision are none, DataError naming repository, revision and file
+    when the hub has no such file, or cannot be reached and the cache lacks it.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    _require_pinned(repo, revision)
+    cached = try_to_load_from_cache(repo, file, revision=revision, repo_type="dataset")
+    if isinstance(cached, str):
+        return Path(cached)
+    _require_reachable(repo, revision, file)
+    try:
+        return Path(hf_hub_download(repo, file, revision=revision, repo_type="dataset"))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise _refused(repo, revision, file, error) from error
+
+
+def model_folder(repo: str, revision: str, files: list[str]) -> Path:
+    """A local folder with those files (names or patterns) that the model repository has at the commit.
+
+    Raises as `dataset_file` does.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    _require_pinned(repo, revision)
+    _require_reachable(repo, revision, ", ".join(files))
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=files))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise _refused(repo, revision, ", ".join(files), error) from error
+
+
+def cached_model_folder(repo: str, revision: str) -> Path | None:
+    """The cache's folder of a model at a commit, which may hold only some of its files; None without one."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    _require_pinned(repo, revision)
+    name = repo_folder_name(repo_id=repo, repo_type="model")
+    folder = Path(constants.HF_HUB_CACHE) / name / "snapshots" / revision
+    return folder if folder.is_dir() else None
+
+
+def _require_pinned(repo: str, revision: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ParamError(f"'{repo}' is no repository of the hub ({error}): it looks like owner/name") from None
+    if not COMMIT.fullmatch(revision):
+        raise ParamError(
+            f"revision '{revision}' of {repo} is no commit: give the 40 hexadecimal digits that the hub "
+            "shows under 'Files and versions', because a branch or a tag can move"
+        )
+
+
+def _require_reachable(repo: str, revision: str, file: str) -> None:
+    """Raises DataError when no hub answers, after one question.
+
+    huggingface_hub alone asks six times and takes 23 s of warnings to say that a host name does not resolve.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise _refused(repo, revision, file, OSError("HF_HUB_OFFLINE is set"))
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=PROBE_S).close()
+    except urllib.error.HTTPError:
+        return  # any status is an answer
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLError):
+            return  # huggingface_hub has certificates of its own and judges for itself
+        raise _refused(repo, revision, file, OSError(str(error.reason))) from error
+    except TimeoutError as error:
+        raise _refused(repo, revision, file, error) from error
+
+
+def _refused(repo: str, revision: str, file: str, error: Exception) -> DataError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return DataError(
+        f"{repo} at {revision} ({file}) is not in the local cache and the hub gave no copy ({reason}): "
+        "go online once, or give a local folder in the params instead"
+    )

@@ -1,0 +1,73 @@
+"""Model folders: loading a base or an exported model, and the published checkpoint layout.
+
+An exported folder holds merged `model.safetensors`, config, tokenizer, chat template, `projection_head.pt` (for K > 0) as
+the model card publishes them, and `qthink.json` with what an evaluation must know: K and whether it thinks.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from qthink_core import projection_head
+from qthink_core.errors import DataError, ParamError
+from qthink_core.projection_head import ProjectionHead
+
+CARD = "qthink.json"
+HEAD = "projection_head.pt"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+class System(NamedTuple):
+    """A model that answers: K latent steps (0: none) after a prompt that asks for thinking or not."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    head: ProjectionHead | None
+    K: int
+    thinking: bool
+
+
+transformers.utils.logging.disable_progress_bar()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that params name; raises ParamError where it is not there: another one is never taken silently."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ParamError("device is cuda but torch sees no GPU: run on a machine with one, or choose another scale")
+    if name == "cpu":
+        torch.use_deterministic_algorithms(True)
+    return torch.device(name)
+
+
+def load_model(folder: Path, device: torch.device, dtype: str) -> PreTrainedModel:
+    """The causal language model in `folder`, in evaluation mode."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
+    return model.eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `folder` with its chat template."""
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def load_system(folder: Path, device: torch.device, dtype: str) -> System:
+    """An exported model with its head; raises DataError when `qthink.json` is missing or not understood."""
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_bytes())
+        K, thinking = int(card["K"]), bool(card["thinking"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no card of an exported model ({error}): run `dvc repro merge`") from None
+    model = load_model(folder, device, dtype)
+    head = projection_head.load(folder / HEAD, model.config.hidden_size).to(device).eval() if K else None
+    return System(model, load_tokenizer(folder), head, K, thinking)
+
+
+def base_system(folder: Path, device: torch.device, dtype: str, thinking: bool) -> System:
+    """The base model as it is, asked to think or not."""
+    return System(load_model(folder, device, dtype), load_tokenizer(folder), None, 0, thinking)

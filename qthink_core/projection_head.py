@@ -1,0 +1,73 @@
+"""The projection head: from a last hidden state to the next input embedding (model card, section Architecture)."""
+
+import io
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qthink_core.errors import DataError
+
+
+class ProjectionHead(nn.Module):
+    """Linear(D, D) -> GELU -> Linear(D, D) -> LayerNorm(D), with the card's state-dict names `mlp.0`, `mlp.2`, `mlp.3`."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden_size, hidden_size),
+            nn.GELU(),
+            nn.Linear(hidden_size, hidden_size),
+            nn.LayerNorm(hidden_size),
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the head computes in."""
+        return next(self.parameters()).dtype
+
+    def forward(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        return self.mlp(hidden)
+
+    def scale_output(self, rms: float) -> None:
+        """Makes the LayerNorm emit vectors of this root mean square instead of 1.0.
+
+        Input embeddings are far smaller than 1 (0.07 at tiny scale), and a first latent input fourteen times as long as
+        any the model has seen costs the first epochs; see docs/decisions.md.
+        """
+        norm = self.mlp[3]
+        assert isinstance(norm, nn.LayerNorm), "the head ends in its norm"
+        nn.init.constant_(norm.weight, rms)
+
+
+def to_bytes(head: ProjectionHead) -> bytes:
+    """The head as the card publishes it: a PyTorch state dict; the bytes do not depend on a file name."""
+    buffer = io.BytesIO()
+    torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}, buffer)
+    return buffer.getvalue()
+
+
+def load(path: Path, hidden_size: int) -> ProjectionHead:
+    """The head in `projection_head.pt`: weights only, and only after names, shapes and finiteness were checked.
+
+    Raises DataError naming the key that is missing, unknown, of another shape or not finite.
+    """
+    head = ProjectionHead(hidden_size)
+    expected = head.state_dict()
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: a latent model needs it beside model.safetensors") from None
+    except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds for a damaged file, none of them documented
+        raise DataError(f"{path} is no PyTorch state dict ({type(error).__name__}): fetch it again") from None
+    if not isinstance(found, dict) or set(found) != set(expected):
+        names = sorted(found) if isinstance(found, dict) else type(found).__name__
+        raise DataError(f"{path} holds {names} where {sorted(expected)} was expected")
+    for name, tensor in expected.items():
+        if not isinstance(found[name], Tensor) or found[name].shape != tensor.shape:
+            raise DataError(f"{path}: {name} has another shape than {tuple(tensor.shape)} (hidden size {hidden_size})")
+        if not torch.isfinite(found[name]).all():
+            raise DataError(f"{path}: {name} holds values that are not finite")
+    head.load_state_dict(found)
+    return head

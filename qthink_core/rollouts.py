@@ -1,0 +1,93 @@
+"""Rollouts: G sampled completions a problem, made in blocks of whole problems, stored as token ids with their text."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qthink_core.artifacts import Writer, listed
+from qthink_core.think import Block, Marks, find_block
+
+SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("rollout", pa.int32()),
+        ("tokens", pa.list_(pa.int32())),
+        ("text", pa.string()),
+        ("finish", pa.string()),
+    ]
+)
+
+
+class Rollout(NamedTuple):
+    """One completion: its problem, its index 0..G-1, its token ids with the end token, text, and why it ended."""
+
+    problem_id: str
+    rollout: int
+    tokens: list[int]
+    text: str
+    finish: str
+
+
+def blocks(ids: Sequence[str], size: int) -> list[list[str]]:
+    """The problem ids in sorted order, cut into blocks of at most `size`: the plan that a resumed run repeats."""
+    ordered = sorted(ids)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def writer(rollouts: Sequence[Rollout]) -> Writer:
+    """Writes one block as Parquet."""
+    table = pa.Table.from_pylist([row._asdict() for row in rollouts], schema=SCHEMA)
+    return lambda path: pq.write_table(table, path)
+
+
+def counts(rollouts: Sequence[Rollout]) -> dict[str, int]:
+    """Rollouts, their tokens, and how many ran into the token limit."""
+    return {
+        "rollouts": len(rollouts),
+        "tokens": sum(len(row.tokens) for row in rollouts),
+        "cut_at_limit": sum(row.finish == "length" for row in rollouts),
+    }
+
+
+def read(path: Path) -> list[Rollout]:
+    """The rollouts of one block in canonical order: by problem id, then index."""
+    rows = (Rollout(**row) for row in pq.read_table(path).to_pylist())
+    return sorted(rows, key=lambda row: (row.problem_id, row.rollout))
+
+
+def read_all(folder: Path) -> list[Rollout]:
+    """The rollouts of all blocks; blocks hold sorted problem ids, so the order is canonical."""
+    return [row for name in listed(folder, ".parquet") for row in read(folder / name)]
+
+
+def by_problem(rollouts: Iterable[Rollout]) -> dict[str, list[Rollout]]:
+    """Rollouts grouped by problem, in their order."""
+    groups: dict[str, list[Rollout]] = {}
+    for row in rollouts:
+        groups.setdefault(row.problem_id, []).append(row)
+    return groups
+
+
+def marks(tokenizer: Any) -> Marks:
+    """The ids that delimit think blocks in this tokenizer; `qthink_core.base_model` has checked that they exist."""
+    think, end = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    newlines = frozenset(
+        number
+        for number, text in enumerate(tokenizer.batch_decode([[i] for i in range(len(tokenizer))]))
+        if text and not text.strip("\n")
+    )
+    return Marks(think, end, newlines, tokenizer.eos_token_id)
+
+
+def opened(prompt: Sequence[int], marks: Marks) -> bool:
+    """Whether the prompt itself ends in an open think block (templates that write `<think>` for the model)."""
+    opening = max((i for i, token in enumerate(prompt) if token == marks.think), default=-1)
+    return opening >= 0 and marks.end_think not in prompt[opening:]
+
+
+def block_of(rollout: Rollout, prompts: Mapping[str, Sequence[int]], marks: Marks) -> Block:
+    """The rollout's think block."""
+    return find_block(rollout.tokens, marks, opened(prompts[rollout.problem_id], marks))

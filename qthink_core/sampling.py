@@ -1,0 +1,40 @@
+"""Sampling with Hugging Face models: the prompt of a problem is read once and shared by its G rollouts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from qthink_core.decoding import decode, rollout_key, sampler
+from qthink_core.latent_steps import Context, read_prompts
+from qthink_core.rollouts import Rollout
+
+
+def sample_block(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    prompts: Mapping[str, Sequence[int]],
+    *,
+    G: int,
+    seed: int,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    max_new_tokens: int,
+) -> list[Rollout]:
+    """G rollouts of each prompt, a function of the block's prompts, the settings and the seed."""
+    ids = list(prompts)
+    with torch.inference_mode():
+        context = read_prompts(model, [prompts[name] for name in ids], tokenizer.pad_token_id)
+        context.cache.batch_repeat_interleave(G)
+        shared = Context(context.cache, context.mask.repeat_interleave(G, 0), context.hidden.repeat_interleave(G, 0))
+    keys = [rollout_key(seed, name, index) for name in ids for index in range(G)]
+    choose = sampler(keys, temperature, top_p, top_k, max_new_tokens)
+    done = decode(model, shared, choose, tokenizer.eos_token_id, max_new_tokens)
+    texts = tokenizer.batch_decode([row.tokens for row in done], skip_special_tokens=True)
+    names = [(name, index) for name in ids for index in range(G)]
+    return [
+        Rollout(name, index, row.tokens, text, row.finish)
+        for (name, index), row, text in zip(names, done, texts, strict=True)
+    ]

@@ -1,0 +1,151 @@
+"""Parameters as values: params.yaml and params/<scale>.yaml read as one tree, checked whole, handed out typed.
+
+Each stage owns a `Section` with exactly the parameters that it reads. A key that no stage reads is refused, so an option
+without effect cannot stand in a params file.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from qthink_core.errors import ParamError
+
+Path_ = tuple[str, ...]
+ANY = "*"
+
+
+class Section(BaseModel):
+    """A frozen group of parameters: strict types, no unknown keys, no NaN, no infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML 1.2 file (`1e-05` is a number there, unlike in PyYAML); doubled keys are refused."""
+    try:
+        value = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise ParamError(f"{path} is missing: restore it with `git checkout {path}`") from None
+    except YAMLError as error:
+        raise ParamError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise ParamError(f"{path} must hold `key: value` lines, found {type(value).__name__}")
+    return value
+
+
+def load(root: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
+    """The merged tree of params.yaml and the file of its scale, and for each leaf the file it came from.
+
+    Raises ParamError when the scale has no file or a leaf stands in both files (one of them would have no effect).
+    """
+    common = read_yaml(root / "params.yaml")
+    scales = sorted(path.stem for path in (root / "params").glob("*.yaml"))
+    scale = common.get("scale")
+    if scale not in scales:
+        raise ParamError(f"params.yaml has scale: {scale!r}, but there is only {', '.join(scales)} in params/")
+    sized = read_yaml(root / "params" / f"{scale}.yaml")
+    origin = dict.fromkeys(leaves(common), "params.yaml")
+    for leaf in leaves(sized):
+        if leaf in origin:
+            raise ParamError(f"{'.'.join(leaf)} stands in params.yaml and in params/{scale}.yaml: keep one of them")
+        origin[leaf] = f"params/{scale}.yaml"
+    return _merge(common, sized), origin
+
+
+def leaves(tree: Mapping[str, Any], above: Path_ = ()) -> Iterator[Path_]:
+    """The paths of all values of a tree that are no (non-empty) mappings."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, (*above, str(key)))
+        else:
+            yield (*above, str(key))
+
+
+def value(tree: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key, as DVC spells it; raises ParamError when it is missing."""
+    found: Any = tree
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            raise ParamError(f"{key} is missing from the params files")
+        found = found[part]
+    return found
+
+
+def _merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    both = dict(left)
+    for key, value in right.items():
+        mapping = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+        both[key] = _merge(both[key], value) if mapping else value
+    return both
+
+
+def patterns(section: type[BaseModel], above: Path_ = ()) -> set[Path_]:
+    """The leaf paths that a Section reads; `*` stands for any name where it reads a mapping of sections."""
+    found: set[Path_] = set()
+    for name, info in section.model_fields.items():
+        inner, path = _inner_section(info.annotation), (*above, name)
+        if inner is None:
+            found.add(path)
+        else:
+            named, wildcard = inner
+            found |= patterns(named, (*path, ANY) if wildcard else path)
+    return found
+
+
+def _inner_section(annotation: Any) -> tuple[type[BaseModel], bool] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    inner = [found for argument in get_args(annotation) if (found := _inner_section(argument))]
+    return (inner[0][0], get_origin(annotation) is dict) if inner else None
+
+
+def matches(path: Path_, pattern: Path_) -> bool:
+    """Whether a leaf lies at or below a pattern (a leaf may be a whole list or mapping to the stage that reads it)."""
+    if len(path) < len(pattern):
+        return False
+    return all(have == want or want == ANY for have, want in zip(path, pattern, strict=False))
+
+
+def prune(tree: Mapping[str, Any], wanted: set[Path_], above: Path_ = ()) -> dict[str, Any]:
+    """The part of a tree that a stage reads, so that another stage's keys are neither seen nor refused."""
+    kept: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = (*above, str(key))
+        if any(matches(path, pattern) for pattern in wanted):
+            kept[key] = value
+        elif any(matches(pattern[: len(path)], path) or matches(path, pattern[: len(path)]) for pattern in wanted):
+            kept[key] = prune(value, wanted, path) if isinstance(value, Mapping) else value
+    return kept
+
+
+def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mapping[str, type[Section]]) -> list[str]:
+    """All that is wrong with the parameters, one sentence each: unknown keys first, then wrong, missing values."""
+    read = {name: patterns(section) for name, section in sections.items()}
+    known = set().union(*read.values())
+    said: dict[str, None] = {}
+    for leaf in leaves(tree):
+        if not any(matches(leaf, pattern) for pattern in known):
+            names = sorted({".".join(pattern) for pattern in known})
+            near = difflib.get_close_matches(".".join(leaf), names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else "remove it"
+            said[f"{origin.get(leaf, 'params')}: no stage reads {'.'.join(leaf)}: {hint}"] = None
+    for name, section in sections.items():
+        try:
+            section.model_validate(prune(tree, read[name]))
+        except ValidationError as error:
+            for item in error.errors():
+                path = tuple(str(part) for part in item["loc"])
+                where = next((file for leaf, file in origin.items() if leaf[: len(path)] == path), "params.yaml")
+                if item["type"] == "missing":
+                    sized = f"params/{tree.get('scale')}.yaml"
+                    said[f"{'.'.join(path)} is missing from params.yaml or {sized} (read by {name})"] = None
+                elif item["type"] != "extra_forbidden":
+                    found = f"{item['input']!r}"[:80]
+                    wrong = item["msg"][0].lower() + item["msg"][1:]
+                    said[f"{where}: {'.'.join(path)} is {found}: {wrong}"] = None
+    return list(said)

@@ -1,0 +1,238 @@
+"""What every stage does around its one page: checked parameters, one run at a time, verified inputs, words, exit codes.
+
+DVC tells a stage its name through the environment (DVC_STAGE), so the commands in dvc.yaml are constants and no parameter
+ever reaches a shell.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import importlib
+import json
+import os
+import pkgutil
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from qthink_core import artifacts, settings
+from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError
+
+PR_SET_PDEATHSIG = 1
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One box of the graph: `train@gsm8k-uniform` is stage `train`, task `gsm8k`, system `uniform`."""
+
+    stage: str
+    task: str = ""
+    system: str = ""
+
+    def __str__(self) -> str:
+        return self.stage + "@" * bool(self.task) + "-".join(filter(None, (self.task, self.system)))
+
+    @classmethod
+    def parse(cls, text: str) -> "Instance":
+        """Raises ParamError when the text names no instance."""
+        stage, _, cell = text.partition("@")
+        task, _, system = cell.partition("-")
+        for part in filter(None, (stage, task, system)):
+            if not NAME.fullmatch(part):
+                raise ParamError(f"stage {text!r} has a part {part!r}: use small letters, digits and underscores")
+        return cls(stage, task, system)
+
+
+def resolve(text: str, at: Instance, scale: str) -> str:
+    """A path or key of dvc.yaml with its `${...}` filled in for one instance."""
+    known = {"item.task": at.task, "item.system": at.system, "item": at.task, "scale": scale}
+    return re.sub(r"\$\{([^}]*)\}", lambda found: known[found[1]], text)
+
+
+def declared(root: Path, at: Instance, scale: str) -> Mapping[str, Any]:
+    """The instance's deps and params as dvc.yaml declares them: {"deps": [path], "params": {file: [key]}}."""
+    stages = settings.read_yaml(root / "dvc.yaml")["stages"]
+    if at.stage not in stages:
+        raise ParamError(f"dvc.yaml has no stage {at.stage!r}: it has {', '.join(stages)}")
+    entry = stages[at.stage]
+    params: dict[str, list[str]] = {}
+    for key in entry.get("params", []):
+        for file, names in key.items() if isinstance(key, dict) else [("params.yaml", [key])]:
+            params.setdefault(resolve(file, at, scale), []).extend(resolve(name, at, scale) for name in names)
+    return {"deps": [resolve(dep, at, scale) for dep in entry.get("deps", [])], "params": params}
+
+
+def stage_sections() -> dict[str, type[settings.Section]]:
+    """The parameters class of every stage, found in the `stages` package; their modules import nothing heavy."""
+    import stages  # the one look upward: to check all parameters at once, before anything expensive starts
+
+    names = sorted(module.name for module in pkgutil.iter_modules(stages.__path__))
+    modules = {name: importlib.import_module(f"stages.{name}") for name in names}
+    return {name: module.Params for name, module in modules.items()}
+
+
+def read_params(root: Path, stage: str) -> Any:
+    """The stage's own parameters, after those of all stages were checked.
+
+    Raises ParamError with every fault of the params files, one a line.
+    """
+    tree, origin = settings.load(root)
+    sections = stage_sections()
+    found = settings.faults(tree, origin, sections)
+    if found:
+        raise ParamError("\n".join(found))
+    return sections[stage].model_validate(settings.prune(tree, settings.patterns(sections[stage])))
+
+
+def pin_numerics(threads: int) -> None:
+    """Sets, before torch or NumPy's BLAS are loaded, what decides the bits of a CPU result: threads and instruction set.
+
+    AVX2 code is chosen even where AVX-512 exists, so that x86 machines of several generations agree (docs/decisions.md
+    says how far). Intel's MKL_CBWR fixes the order of its sums.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["MKL_DYNAMIC"] = "FALSE"
+    os.environ["OMP_DYNAMIC"] = "FALSE"
+    os.environ["MKL_CBWR"] = "AVX2"
+    os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+    os.environ["NPY_DISABLE_CPU_FEATURES"] = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when DVC dies: an orphan would go on writing beside the next run."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            sys.exit(StoppedError.exit_code)
+
+
+@contextlib.contextmanager
+def lock(path: Path, what: str) -> Iterator[None]:
+    """Holds the stage's lock for the duration; raises StoppedError naming the process that holds it already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise StoppedError(f"{what} is already running as process {file.read().strip()}: let it end") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _on_signal(number: int, _frame: object) -> NoReturn:
+    raise StoppedError(f"stopped by {signal.Signals(number).name}")
+
+
+def identity(root: Path, at: Instance) -> tuple[str, str, dict[str, str]]:
+    """(fingerprint of parameters, inputs and code; digest of parameters and inputs; digest of each input).
+
+    Parameters are those that dvc.yaml declares for this instance, so that another system's settings change nothing here.
+    """
+    tree, _ = settings.load(root)
+    entry = declared(root, at, tree["scale"])
+    deps = {dep: artifacts.digest(root / dep) for dep in entry["deps"]}
+    inputs = {dep: value for dep, value in deps.items() if not dep.endswith(".py")}
+    keys = sorted({name for names in entry["params"].values() for name in names})
+    values = {"instance": str(at), "params": {key: settings.value(tree, key) for key in keys}}
+    made_from = hashlib.sha256(artifacts.canonical_json(values | {"inputs": inputs})).hexdigest()
+    fingerprint = hashlib.sha256(artifacts.canonical_json(values | {"deps": deps})).hexdigest()
+    return fingerprint, made_from, inputs
+
+
+def check_lineage(root: Path, inputs: Iterable[str]) -> None:
+    """Raises DataError when an input was made from another version of an artifact that this stage reads as well."""
+    folders = {
+        str(file.parent.relative_to(root)): artifacts.read_manifest(file.parent)
+        for path in inputs
+        for file in sorted((root / path).rglob(artifacts.MANIFEST))
+    }
+    for name, manifest in folders.items():
+        for source, recorded in manifest.inputs.items():
+            if source in folders and recorded != artifacts.digest(root / source):
+                raise DataError(f"{name} was made from another {source} than the one at hand: run `dvc repro`")
+
+
+def progress(items: Iterable[Item], total: int, what: str, unit: str = "it") -> Iterator[Item]:
+    """The items, with a bar on a terminal (rate and time left); in a log a line each half minute, none for a short stage."""
+    from tqdm import tqdm
+
+    pause = 0.2 if sys.stderr.isatty() else 30.0
+    return iter(tqdm(items, total=total, desc=what, unit=unit, mininterval=pause, delay=pause))
+
+
+def data_folder() -> Path | None:
+    """The folder of published benchmark files that QTHINK_DATA names; their recorded sha256 decide, not the path."""
+    text = os.environ.get("QTHINK_DATA")
+    return Path(text) if text else None
+
+
+def checkpoint_every() -> int:
+    """Optimiser steps between two checkpoints; QTHINK_CHECKPOINT_EVERY, since no result depends on it."""
+    text = os.environ.get("QTHINK_CHECKPOINT_EVERY", "25")
+    if not text.isdigit() or int(text) < 1:
+        raise ParamError(f"QTHINK_CHECKPOINT_EVERY is {text!r}: give a whole number of optimiser steps, at least 1")
+    return int(text)
+
+
+def main(stage: str, run: Callable[..., str]) -> None:
+    """Runs one instance of a stage and ends the process with its exit code.
+
+    `run(params, at, work)` returns the sentence that says what was made. Parameters, inputs and code are fingerprinted
+    before and after: an edit in the middle would put wrong hashes into dvc.lock.
+    """
+    root, started = Path.cwd(), time.monotonic()
+    name = os.environ.get("DVC_STAGE", "")
+    try:
+        at = Instance.parse(name)
+        if at.stage != stage:
+            raise ParamError(f"stages/{stage}.py is a part of the graph: run it with `dvc repro {stage}`")
+        params = read_params(root, stage)
+        pin_numerics(params.cpu_threads)
+        die_with_parent()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _on_signal)
+        place = root / ".work" / str(at)
+        with lock(place.with_suffix(".lock"), str(at)):
+            fingerprint, made_from, inputs = identity(root, at)
+            check_lineage(root, inputs)
+            work = artifacts.Work(place, fingerprint, made_from, inputs)
+            made = run(params, at, work)
+            if identity(root, at)[0] != fingerprint:
+                raise DataError(f"parameters, inputs or code of {at} changed while it ran: run `dvc repro` again")
+            work.close()
+        seconds = time.monotonic() - started
+        log_run(root, at, seconds)
+        print(f"{at}: {made} ({seconds:.0f} s)", flush=True)
+    except StoppedError as error:
+        _end(name, f"{error}; finished units are kept, `dvc repro` goes on from there", error.exit_code)
+    except QThinkError as error:
+        _end(name, str(error), error.exit_code)
+
+
+def _end(name: str, message: str, code: int) -> NoReturn:
+    for line in message.splitlines():
+        print(f"{name or 'qthink'}: {line}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def log_run(root: Path, at: Instance, seconds: float) -> None:
+    """Adds the run to logs/runs.jsonl: clocks and durations live there and never in an output."""
+    (root / "logs").mkdir(exist_ok=True)
+    entry = {"stage": str(at), "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 2)}
+    with (root / "logs" / "runs.jsonl").open("a") as file:
+        file.write(json.dumps(entry) + "\n")

@@ -1,0 +1,61 @@
+"""Problems of the tiny scale: generated rows of the three benchmarks, each with the thought that solves it."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from qthink_core.errors import ParamError
+from qthink_core.synthetic import expressions, tool_calls, word_problems
+
+TASKS = {"gsm8k": word_problems, "math500": expressions, "tooluse": tool_calls}
+
+# Of 100 buckets of sha256(what is computed), those of each split; evaluation gets enough for few redraws.
+BUCKETS = {"pretrain": range(0, 64), "train": range(64, 84), "validation": range(84, 92), "test": range(92, 100)}
+
+
+class Worked(NamedTuple):
+    """A problem with what a reasoning model should write about it."""
+
+    row: dict[str, object]
+    thought: str
+    answer: str
+
+
+def worked(task: str, split: str, n: int, seed: int) -> list[Worked]:
+    """n problems of a split in the benchmark's own row schema, the same bytes for the same arguments.
+
+    What is computed (the chain of steps, whatever names and words dress it) is hashed into one of 100 buckets and
+    every split owns some of them: no computation of one split, of any task or seed, occurs in another.
+    Raises ParamError for an unknown task or split.
+    """
+    if task not in TASKS or split not in BUCKETS:
+        raise ParamError(
+            f"synthetic problems of {task!r}, split {split!r} were asked for: tasks are {', '.join(TASKS)}, splits {', '.join(BUCKETS)}"
+        )
+    entropy = [seed, list(TASKS).index(task), list(BUCKETS).index(split)]
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+    found: list[Worked] = []
+    seen: set[str] = set()
+    while len(found) < n:
+        computed, row, thought, answer = TASKS[task].draw(rng)
+        if computed in seen or bucket(computed) not in BUCKETS[split]:
+            continue
+        seen.add(computed)
+        found.append(Worked(_numbered(task, split, len(found), row), thought, answer))
+    return found
+
+
+def bucket(computed: str) -> int:
+    """The bucket 0..99 of a computation."""
+    return int.from_bytes(hashlib.sha256(computed.encode()).digest()[:8], "big") % 100
+
+
+def _numbered(task: str, split: str, index: int, row: dict[str, object]) -> dict[str, object]:
+    match task:
+        case "math500":
+            return row | {"unique_id": f"tiny/{split}/{index:05}.json"}
+        case "tooluse":
+            return row | {"idx": index}
+        case _:
+            return row

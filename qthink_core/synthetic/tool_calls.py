@@ -1,0 +1,72 @@
+"""Requests in the schema of the Tooluse set: pick the tool that is asked for and compute its one argument."""
+
+import json
+
+import numpy as np
+
+from qthink_core.synthetic.chains import Step, chain, working
+
+N_STEPS = (4, 5, 6, 7, 8)
+N_TOOLS = (2, 3)
+
+# The skeleton of the published prompts, word for word; only the documentation between the two is shortened.
+HEAD = "Your task is to answer the user's question using available tools. \nYou have access to the following tools:\nName:"
+ABOUT = "\nDescription: Services of a small business\nDocumentation:"
+TAIL = (
+    "\n\nUse the following format:\nThought: you should always think about what to do\n"
+    "Action: the action to take, should be one of the tool names.\n"
+    "Action Input: the input to the action, must be in JSON format. "
+    "All of the action input must be realistic and from the user.\n\nBegin!\nQuestion:"
+)
+PARAMETERS = '\nParameters: {"'
+INTEGER = '": "integer. How many."}\nOutput: Successful response.\n - Format: application/json\n - Structure: Object{done}'
+
+# Per API its tools, each with the name of its one argument.
+APIS = {
+    "Garden": {"waterRoses": "liters", "plantTrees": "trees", "pickPears": "baskets", "cutGrass": "meters"},
+    "Shop": {"orderPens": "packs", "sellLamps": "lamps", "packBoxes": "boxes", "printLabels": "sheets"},
+    "Kitchen": {"bakeBread": "loaves", "boilEggs": "minutes", "washCups": "cups", "fryFish": "grams"},
+    "Office": {"sendMails": "copies", "bookRooms": "hours", "fileForms": "pages", "callGuests": "guests"},
+}
+
+
+def draw(rng: np.random.Generator) -> tuple[str, dict[str, object], str, str]:
+    """A problem: (what is computed, row without its idx, thought, answer)."""
+    api = list(APIS)[int(rng.integers(len(APIS)))]
+    order = rng.permutation(len(APIS[api]))[: N_TOOLS[int(rng.integers(len(N_TOOLS)))]]
+    tools = [list(APIS[api])[int(i)] for i in order]
+    tool = tools[int(rng.integers(len(tools)))]
+    steps = chain(rng, N_STEPS[int(rng.integers(len(N_STEPS)))])
+    told = ", ".join([f"Take {steps[0].left}", *map(_change, steps)])
+    documentation = "".join(f"\n{t}: {_words(t)}.{PARAMETERS}{APIS[api][t]}{INTEGER}" for t in tools)
+    prompt = f"{HEAD} {api}{ABOUT}{documentation}{TAIL} {_words(tool)}. {told}."
+    action_input = json.dumps({APIS[api][tool]: steps[-1].result})
+    row: dict[str, object] = {
+        "prompt": prompt,
+        "description": prompt,
+        "dataset": "tooluse",
+        "system": None,
+        "answer": json.dumps([{"Action": tool, "Action_Input": action_input}]),
+        "tests": None,
+        "kind": "tooluse",
+        "elo": 1500,
+    }
+    return working(steps), row, working(steps), f"Action: {tool}\nAction Input: {action_input}"
+
+
+def _words(tool: str) -> str:
+    """`waterRoses` as `Water roses`."""
+    cut = next(i for i, letter in enumerate(tool) if letter.isupper())
+    return f"{tool[:cut].capitalize()} {tool[cut:].lower()}"
+
+
+def _change(step: Step) -> str:
+    match step.sign:
+        case "+":
+            return f"add {step.operand}"
+        case "-":
+            return f"remove {step.operand}"
+        case "*":
+            return "double it" if step.operand == 2 else "triple it"
+        case _:
+            return "halve it" if step.operand == 2 else "third it"

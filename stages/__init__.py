@@ -1,0 +1,1 @@
+"""One page per stage of the graph: its parameters, what it reads, what it writes, one call into `qthink_core`."""

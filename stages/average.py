@@ -1,0 +1,42 @@
+"""average: the teachers of each problem, its rollouts' hidden states averaged uniformly and by reward."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from qthink_core import layout, stage
+from qthink_core.artifacts import Work
+from qthink_core.settings import Section
+
+
+class Average(Section):
+    """What a reward-weighted teacher is when no rollout of the problem is right."""
+
+    no_right_rollout: Literal["uniform", "skip"]
+
+
+class Params(Section):
+    """What decides the teachers."""
+
+    cpu_threads: int = Field(ge=1)
+    average: Average
+
+
+def run(params: Params, at: stage.Instance, work: Work) -> str:
+    """Both kinds of teachers, each an artifact of its own."""
+    from qthink_core import extraction, grading, prepared, teachers
+
+    ids = [row["id"] for row in prepared.read(layout.problems(at.task), "train")]
+    rewards = grading.read_rewards(layout.rewards(at.task))
+    states = extraction.read_shards(layout.hidden_states(at.task))
+    said = []
+    for kind in (teachers.UNIFORM, teachers.REWARD_WEIGHTED):
+        made, counts = teachers.all_teachers(states, rewards, sorted(ids), kind, params.average.no_right_rollout)
+        work.commit(kind, teachers.writers(made), counts)
+        work.publish(layout.teachers(at.task, kind), "teachers", [kind], {"kind": kind})
+        said.append(f"{counts['teachers']} {kind}")
+    return f"teachers of {len(ids)} problems: {', '.join(said)}"
+
+
+if __name__ == "__main__":
+    stage.main("average", run)

@@ -1,0 +1,61 @@
+"""baseline: what the base model answers to the test questions, with thinking and without: the zero lines of the table."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from qthink_core import layout, stage
+from qthink_core.artifacts import Work
+from qthink_core.settings import Section
+
+
+class Baseline(Section):
+    """A row of the table: whether the prompt asks for thinking or holds an empty think block."""
+
+    thinking: bool
+
+
+class Systems(Section):
+    """The rows that this stage makes."""
+
+    baseline: dict[str, Baseline]
+
+
+class Evaluate(Section):
+    """The limits of a greedy evaluation; `max_new_tokens` counts thinking and answer."""
+
+    max_new_tokens: int = Field(ge=1)
+    batch: int = Field(ge=1)
+
+
+class Params(Section):
+    """What decides the answers."""
+
+    cpu_threads: int = Field(ge=1)
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    evaluate: Evaluate
+    systems: Systems
+
+
+def run(params: Params, at: stage.Instance, work: Work) -> str:
+    """Commits batch after batch; a killed run goes on with the next one."""
+    from qthink_core import models, prepared
+    from qthink_core.answering import answer_all
+
+    thinking = params.systems.baseline[at.system].thinking
+    system = models.base_system(layout.BASE, models.pick_device(params.device), params.dtype, thinking)
+    units = answer_all(
+        system,
+        prepared.read(layout.problems(at.task), "test"),
+        batch=params.evaluate.batch,
+        max_new_tokens=params.evaluate.max_new_tokens,
+        work=work,
+        show=lambda items, total: stage.progress(items, total, str(at), "batch"),
+    )
+    made = work.publish(layout.answers(at.task, at.system), "answers", units, {"K": 0})
+    return f"{made.counts['answers']} answers, {made.counts['tokens']} tokens"
+
+
+if __name__ == "__main__":
+    stage.main("baseline", run)

@@ -1,0 +1,48 @@
+"""evaluate: what a trained system answers to the test questions, as its exported checkpoint."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from qthink_core import layout, stage
+from qthink_core.artifacts import Work
+from qthink_core.settings import Section
+
+
+class Evaluate(Section):
+    """The limits of a greedy evaluation; `max_new_tokens` counts thinking and answer."""
+
+    max_new_tokens: int = Field(ge=1)
+    batch: int = Field(ge=1)
+
+
+class Params(Section):
+    """What decides the answers; K and thinking come from the exported model itself."""
+
+    cpu_threads: int = Field(ge=1)
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    evaluate: Evaluate
+
+
+def run(params: Params, at: stage.Instance, work: Work) -> str:
+    """Commits batch after batch; a killed run goes on with the next one."""
+    from qthink_core import models, prepared
+    from qthink_core.answering import answer_all
+
+    device = models.pick_device(params.device)
+    system = models.load_system(layout.model(at.task, at.system), device, params.dtype)
+    units = answer_all(
+        system,
+        prepared.read(layout.problems(at.task), "test"),
+        batch=params.evaluate.batch,
+        max_new_tokens=params.evaluate.max_new_tokens,
+        work=work,
+        show=lambda items, total: stage.progress(items, total, str(at), "batch"),
+    )
+    made = work.publish(layout.answers(at.task, at.system), "answers", units, {"K": system.K})
+    return f"{made.counts['answers']} answers, {made.counts['tokens']} tokens"
+
+
+if __name__ == "__main__":
+    stage.main("evaluate", run)

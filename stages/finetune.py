@@ -1,0 +1,62 @@
+"""finetune: the baselines without latent steps, trained on the same rollouts: SFT on think + answer, and on the answer."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from qthink_core import layout, stage
+from qthink_core.artifacts import Work
+from qthink_core.recipe import Recipe
+from qthink_core.settings import Section
+
+
+class Finetuned(Section):
+    """A row of the table: what its target holds; a target with thinking goes with a prompt that asks for it."""
+
+    target: Literal["think_and_answer", "answer"]
+
+
+class Systems(Section):
+    """The rows that this stage trains."""
+
+    finetuned: dict[str, Finetuned]
+
+
+class Params(Section):
+    """What decides the trained weights; neither gamma nor K is among it."""
+
+    seed: int = Field(ge=0)
+    cpu_threads: int = Field(ge=1)
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    train: Recipe
+    systems: Systems
+
+
+def run(params: Params, at: stage.Instance, work: Work) -> str:
+    """Trains one system on one task."""
+    from qthink_core import prepared
+    from qthink_core.fit import Shape, Sources, fit
+    from qthink_core.targets import THINK_AND_ANSWER
+    from qthink_core.training import Objective
+
+    target = params.systems.finetuned[at.system].target
+    train = prepared.read(layout.problems(at.task), "train")
+    counts = fit(
+        Sources(layout.BASE, train, layout.rollouts(at.task), layout.rewards(at.task), teachers=None),
+        Shape(K=0, target=target, thinking=target == THINK_AND_ANSWER, head_output="unit"),
+        params.train,
+        Objective(gamma=0.0, supervision="per_step", reduction="mean"),
+        seed=params.seed,
+        device=params.device,
+        dtype=params.dtype,
+        work=work,
+        checkpoint_every=stage.checkpoint_every(),
+        show=lambda steps, total: stage.progress(steps, total, str(at), "step"),
+    )
+    made = work.publish(layout.adapters(at.task, at.system), "adapter", ["trained"])
+    return f"trained on {made.counts['examples']} problems, {counts['target_missing']} had no target"
+
+
+if __name__ == "__main__":
+    stage.main("finetune", run)

@@ -1,0 +1,40 @@
+"""grade: the verdict on every answer of every system of a task; generations stay as they are."""
+
+from pydantic import Field
+
+from qthink_core import layout, stage
+from qthink_core.artifacts import Work
+from qthink_core.settings import Section
+
+
+class Systems(Section):
+    """The rows of the table: those of the base model by name, then the trained ones."""
+
+    baseline: dict[str, dict[str, bool]]
+    trained: list[str]
+
+
+class Params(Section):
+    """What decides the grades: the rows, and the benchmark's page."""
+
+    cpu_threads: int = Field(ge=1)
+    systems: Systems
+
+
+def run(params: Params, at: stage.Instance, work: Work) -> str:
+    """Grades the task's answers, row by row of the table."""
+    from qthink_core import completions, grading, prepared
+
+    golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), "test")}
+    rows = []
+    systems = [*params.systems.baseline, *params.systems.trained]
+    for system in stage.progress(systems, len(systems), str(at), "system"):
+        answers = completions.read(layout.answers(at.task, system))
+        rows += grading.grade_answers(at.task, golds, system, answers)
+    work.commit("grades", {"grades.parquet": grading.grades_writer(rows)}, grading.verdict_counts(rows))
+    made = work.publish(layout.grades(at.task), "grades", ["grades"])
+    return f"{len(rows)} answers: " + ", ".join(f"{count} {verdict}" for verdict, count in made.counts.items())
+
+
+if __name__ == "__main__":
+    stage.main("grade", run)

@@ -1,0 +1,43 @@
+"""prepare: the problems of one task in one schema, split, with their prompts rendered once as token ids."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from qthink_core import layout, stage
+from qthink_core.artifacts import Work
+from qthink_core.settings import Section
+
+
+class Prepare(Section):
+    """Where problems come from and how many of each split are kept; `all` keeps a published split whole."""
+
+    source: Literal["generated", "folder", "hub"]
+    n_train: int | Literal["all"]
+    n_validation: int = Field(ge=0)
+    n_test: int | Literal["all"]
+
+
+class Params(Section):
+    """What decides the prepared problems."""
+
+    seed: int = Field(ge=0)
+    cpu_threads: int = Field(ge=1)
+    prepare: Prepare
+
+
+def run(params: Params, at: stage.Instance, work: Work) -> str:
+    """Writes one Parquet file per split."""
+    from qthink_core import prepared, problems
+
+    splits = problems.gather(at.task, seed=params.seed, folder=stage.data_folder(), **params.prepare.model_dump())
+    tokenizer = problems.load_tokenizer(layout.BASE)
+    for split, found in splits.items():
+        rows = problems.prompted(at.task, found, tokenizer)
+        work.commit(split, {f"{split}.parquet": prepared.writer(rows)}, {split: len(rows)})
+    work.publish(layout.problems(at.task), "problems", list(splits))
+    return ", ".join(f"{len(found)} {split}" for split, found in splits.items()) + " problems"
+
+
+if __name__ == "__main__":
+    stage.main("prepare", run)

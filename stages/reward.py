@@ -1,0 +1,29 @@
+"""reward: r in {0, 1} for each rollout, by the rules of its benchmark."""
+
+from pydantic import Field
+
+from qthink_core import layout, stage
+from qthink_core.artifacts import Work
+from qthink_core.settings import Section
+
+
+class Params(Section):
+    """What decides the rewards: nothing but the rollouts and the benchmark's page."""
+
+    cpu_threads: int = Field(ge=1)
+
+
+def run(params: Params, at: stage.Instance, work: Work) -> str:
+    """Grades every rollout of the task."""
+    from qthink_core import grading, prepared, rollouts
+
+    rows = rollouts.read_all(layout.rollouts(at.task))
+    golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), "train")}
+    graded = grading.grade_rollouts(at.task, golds, stage.progress(rows, len(rows), str(at), "rollout"))
+    work.commit("rewards", {"rewards.parquet": grading.rewards_writer(graded)}, grading.verdict_counts(graded))
+    made = work.publish(layout.rewards(at.task), "rewards", ["rewards"])
+    return f"{made.counts.get('right', 0)} of {len(rows)} rollouts are right"
+
+
+if __name__ == "__main__":
+    stage.main("reward", run)

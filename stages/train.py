@@ -1,0 +1,67 @@
+"""train: QThink itself. K latent steps and a projection head, distilled from the teachers beside the answer's loss."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from qthink_core import layout, stage
+from qthink_core.artifacts import Work
+from qthink_core.recipe import Distillation, Recipe
+from qthink_core.settings import Section
+
+
+class Distilled(Section):
+    """A row of the table: which teacher, and whether every latent step has one or only the last."""
+
+    teacher: Literal["uniform", "reward_weighted"]
+    supervision: Literal["per_step", "final_step"]
+
+
+class Systems(Section):
+    """The rows that this stage trains."""
+
+    distilled: dict[str, Distilled]
+
+
+class Params(Section):
+    """What decides the trained weights."""
+
+    seed: int = Field(ge=0)
+    cpu_threads: int = Field(ge=1)
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    K: int = Field(ge=1)
+    gamma: float = Field(ge=0)
+    train: Recipe
+    distil: Distillation
+    systems: Systems
+
+
+def run(params: Params, at: stage.Instance, work: Work) -> str:
+    """Trains one system on one task."""
+    from qthink_core import prepared
+    from qthink_core.fit import Shape, Sources, fit
+    from qthink_core.targets import ANSWER
+    from qthink_core.training import Objective
+
+    system = params.systems.distilled[at.system]
+    teachers = layout.teachers(at.task, system.teacher)
+    train = prepared.read(layout.problems(at.task), "train")
+    counts = fit(
+        Sources(layout.BASE, train, layout.rollouts(at.task), layout.rewards(at.task), teachers),
+        Shape(K=params.K, target=ANSWER, thinking=False, head_output=params.distil.head_output),
+        params.train,
+        Objective(params.gamma, system.supervision, params.distil.reduction),
+        seed=params.seed,
+        device=params.device,
+        dtype=params.dtype,
+        work=work,
+        checkpoint_every=stage.checkpoint_every(),
+        show=lambda steps, total: stage.progress(steps, total, str(at), "step"),
+    )
+    made = work.publish(layout.adapters(at.task, at.system), "adapter", ["trained"])
+    return f"trained on {made.counts['examples']} problems, {counts['distillation_only']} without a target"
+
+
+if __name__ == "__main__":
+    stage.main("train", run)
