@@ -124,28 +124,73 @@ def prune(tree: Mapping[str, Any], wanted: set[Path_], above: Path_ = ()) -> dic
 
 
 def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mapping[str, type[Section]]) -> list[str]:
-    """All that is wrong with the parameters, one sentence each: unknown keys first, then wrong, missing values."""
+    """All that is wrong with the parameters, one sentence each: unknown keys first, then wrong, then missing values."""
     read = {name: patterns(section) for name, section in sections.items()}
     known = set().union(*read.values())
-    said: dict[str, None] = {}
+    unknown = []
     for leaf in leaves(tree):
         if not any(matches(leaf, pattern) for pattern in known):
             names = sorted({".".join(pattern) for pattern in known})
             near = difflib.get_close_matches(".".join(leaf), names, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else "remove it"
-            said[f"{origin.get(leaf, 'params')}: no stage reads {'.'.join(leaf)}: {hint}"] = None
+            unknown.append(f"{origin.get(leaf, 'params')}: no stage reads {'.'.join(leaf)}: {hint}")
+    # the alternatives of a union each have their say, and several stages may say the same
+    wrong: dict[str, dict[str, None]] = {}
+    readers: dict[str, dict[str, None]] = {}
     for name, section in sections.items():
         try:
             section.model_validate(prune(tree, read[name]))
         except ValidationError as error:
             for item in error.errors():
-                path = tuple(str(part) for part in item["loc"])
-                where = next((file for leaf, file in origin.items() if leaf[: len(path)] == path), "params.yaml")
                 if item["type"] == "missing":
-                    sized = f"params/{tree.get('scale')}.yaml"
-                    said[f"{'.'.join(path)} is missing from params.yaml or {sized} (read by {name})"] = None
+                    readers.setdefault(".".join(map(str, item["loc"])), {})[name] = None
                 elif item["type"] != "extra_forbidden":
-                    found = f"{item['input']!r}"[:80]
-                    wrong = item["msg"][0].lower() + item["msg"][1:]
-                    said[f"{where}: {'.'.join(path)} is {found}: {wrong}"] = None
-    return list(said)
+                    path = _within(tree, item["loc"])
+                    message = item["msg"].removeprefix("Value error, ")
+                    found = f"{_file(origin, path)}: {'.'.join(path)} is {repr(item['input'])[:80]}"
+                    wrong.setdefault(found, {})[message[0].lower() + message[1:]] = None
+    sized = f"params/{tree.get('scale')}.yaml"
+    return [
+        *unknown,
+        *(f"{found}: {', or '.join(messages)}" for found, messages in wrong.items()),
+        *(f"{key} is missing from params.yaml or {sized} (read by {', '.join(names)})" for key, names in readers.items()),
+        *_trained_faults(tree, origin),
+    ]
+
+
+def _within(tree: Mapping[str, Any], loc: tuple[int | str, ...]) -> Path_:
+    """The keys of a pydantic location, which may go on into the alternatives of a union."""
+    path: Path_ = ()
+    here: Any = tree
+    for part in loc:
+        inside = part in here if isinstance(here, Mapping) else isinstance(here, list)
+        if not inside:
+            break
+        path, here = (*path, str(part)), here[part]
+    return path
+
+
+def _file(origin: Mapping[Path_, str], path: Path_) -> str:
+    return next((file for leaf, file in origin.items() if matches(leaf, path) or matches(path, leaf)), "params.yaml")
+
+
+def _trained_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """DVC exports and evaluates what `systems.trained` lists: each system that is trained, once."""
+    systems = tree.get("systems")
+    if not isinstance(systems, Mapping):
+        return  # said by the sections that read it, as are the next two
+    listed, groups = systems.get("trained"), [systems.get("finetuned"), systems.get("distilled")]
+    if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in groups):
+        return
+    trained, defined = [str(name) for name in listed], [str(name) for one in groups for name in one or ()]
+    here = f"{_file(origin, ('systems', 'trained'))}: systems.trained"
+    for name in dict.fromkeys(trained):
+        if name not in defined:
+            near = difflib.get_close_matches(name, defined, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else "remove it"
+            yield f"{here} names {name}, which is neither in systems.finetuned nor in systems.distilled: {hint}"
+        elif trained.count(name) > 1:
+            yield f"{here} names {name} {trained.count(name)} times: keep one"
+    for name in defined:
+        if name not in trained:
+            yield f"{here} lacks {name}, so that it would be trained and never evaluated: add it"

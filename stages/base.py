@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
@@ -48,6 +48,14 @@ class Base(Section):
     hub: Hub | None = None
     folder: str | None = None
     wheel: Wheel | None = None
+
+    @model_validator(mode="after")
+    def one_source(self) -> "Base":
+        """Refused here, before anything heavy is imported."""
+        given = self.model_dump(exclude={"thinking"}, exclude_none=True)
+        if len(given) != 1:
+            raise ValueError(f"{' and '.join(given) or 'nothing'} is given, expected one of pretrain, hub, folder, wheel")
+        return self
 
 
 class Params(Section):

@@ -1,5 +1,7 @@
 """grade: the verdict on every answer of every system of a task; generations stay as they are."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from qthink_core import layout, stage
@@ -10,7 +12,7 @@ from qthink_core.settings import Section
 class Systems(Section):
     """The rows of the table: those of the base model by name, then the trained ones."""
 
-    baseline: dict[str, dict[str, bool]]
+    baseline: dict[str, dict[Literal["thinking"], bool]]
     trained: list[str]
 
 

@@ -1,5 +1,7 @@
 """report: the paper's table at this scale, and the files that `dvc metrics` and `dvc plots` read."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from qthink_core import layout, stage
@@ -10,7 +12,7 @@ from qthink_core.settings import Section
 class Systems(Section):
     """The rows of the table: those of the base model by name, then the trained ones."""
 
-    baseline: dict[str, dict[str, bool]]
+    baseline: dict[str, dict[Literal["thinking"], bool]]
     trained: list[str]
 
 
@@ -20,7 +22,7 @@ class Params(Section):
     scale: str
     seed: int = Field(ge=0)
     cpu_threads: int = Field(ge=1)
-    tasks: list[str] = Field(min_length=1)
+    tasks: list[Literal["gsm8k", "math500", "tooluse"]] = Field(min_length=1)
     systems: Systems
     K: int
     gamma: float

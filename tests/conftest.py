@@ -1,0 +1,93 @@
+"""What the numerics tests share: a real Qwen3 of 20,000 random weights, the tiny tokenizer, and generated questions.
+
+The model is lively on purpose. Weights are drawn wide, so that greedy text neither repeats one token nor depends on rounding,
+and the end token's row of the output head is longer than the others, so that completions end, each after its own length.
+"""
+
+import os
+
+# Before torch is imported: sums over threads differ in their last bits from machine to machine.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+EOS_LENGTH = 2.5
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """The tokenizer of the tiny scale."""
+    from qthink_core.tiny_tokenizer import build
+
+    return build()
+
+
+@pytest.fixture(scope="session")
+def questions(tokenizer: Any) -> list[list[int]]:
+    """200 prompts with an empty think block, of all tasks and many lengths, in no order."""
+    from qthink_core.problems import generated, prompted
+
+    sizes = {"gsm8k": 80, "math500": 80, "tooluse": 40}
+    rows = [row for task, n in sizes.items() for row in prompted(task, generated(task, "test", n, seed=3), tokenizer)]
+    return [row["prompt_direct"] for row in sorted(rows, key=lambda row: row["question"][::-1])]
+
+
+@pytest.fixture
+def qwen3(tokenizer: Any) -> Iterator[Callable[..., Any]]:
+    """Makes models: `qwen3(dtype="float64", seed=0, tied=False)`, in evaluation mode, the same weights for the same seed."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+
+    def make(dtype: str = "float32", seed: int = 0, tied: bool = False, **config: Any) -> Any:
+        torch.manual_seed(seed)
+        settings = {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "max_position_embeddings": 512,
+            "initializer_range": 0.2,
+        }
+        model = Qwen3ForCausalLM(
+            Qwen3Config(
+                vocab_size=len(tokenizer),
+                tie_word_embeddings=tied,
+                bos_token_id=None,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                **settings | config,
+            )
+        )
+        with torch.no_grad():
+            model.lm_head.weight[tokenizer.eos_token_id] *= EOS_LENGTH
+        return model.to(getattr(torch, dtype)).eval()
+
+    yield make
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def random_head(tokenizer: Any) -> Callable[..., Any]:
+    """Makes projection heads with random weights, the norm's too: `random_head(32, dtype="float64")`."""
+    import torch
+
+    from qthink_core.projection_head import ProjectionHead
+
+    def make(hidden_size: int = 32, dtype: str = "float32", seed: int = 1) -> Any:
+        torch.manual_seed(seed)
+        head = ProjectionHead(hidden_size)
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.copy_(torch.randn_like(parameter) * 0.3)
+        return head.to(getattr(torch, dtype)).eval()
+
+    return make
+

@@ -1,0 +1,60 @@
+"""The graph as dvc.yaml and the params files declare it, and copies of the repository to try things on."""
+
+import itertools
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from imports import ROOT
+
+from qthink_core import settings
+from qthink_core.stage import Instance, resolve
+
+STAGES: dict[str, dict[str, Any]] = settings.read_yaml(ROOT / "dvc.yaml")["stages"]
+SCALES = sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))
+
+
+@cache
+def tree_of(scale: str) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """What `settings.load` returns once params.yaml names another scale."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "params", Path(folder) / "params")
+        text = re.sub(r"^scale: \w+", f"scale: {scale}", (ROOT / "params.yaml").read_text(), flags=re.MULTILINE)
+        (Path(folder) / "params.yaml").write_text(text)
+        return settings.load(Path(folder))
+
+
+def instances(stage: str, tree: Mapping[str, Any]) -> list[Instance]:
+    """Every box of a stage: the product of its matrix."""
+    axes = [
+        list(settings.value(tree, re.fullmatch(r"\$\{(.*)\}", axis)[1])) for axis in STAGES[stage].get("matrix", {}).values()
+    ]
+    return [Instance(stage, *cell) for cell in itertools.product(*axes)]
+
+
+def outputs(stage: str) -> list[str]:
+    """The paths that a stage declares to make, metrics and plots among them, with their `${...}`."""
+    entries = itertools.chain.from_iterable(STAGES[stage].get(kind, []) for kind in ("outs", "metrics", "plots"))
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def resolved(paths: list[str], at: Instance, scale: str) -> list[str]:
+    """Paths of dvc.yaml for one box."""
+    return [resolve(path, at, scale) for path in paths]
+
+
+def copy_repository(to: Path) -> Path:
+    """A copy of the files that Git knows or would add, as a Git repository of its own without a commit."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
+    for name in names:
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, to / name)
+    subprocess.run(["git", "init", "--quiet"], cwd=to, check=True)
+    return to

@@ -1,0 +1,216 @@
+"""The map holds: dvc.yaml, stages/, layout.py, the params files, the README and dvc.lock say the same."""
+
+import ast
+import hashlib
+import re
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from graph import SCALES, STAGES, instances, outputs, resolved, tree_of
+from imports import ROOT, closure
+
+from qthink_core import layout, report, settings
+from qthink_core.stage import stage_sections
+
+SECTIONS = stage_sections()
+every_stage = pytest.mark.parametrize("stage", STAGES)
+
+
+def readme_tables() -> list[list[list[str]]]:
+    blocks = re.findall(r"(?:^\|.*\n)+", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return [
+        [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()] for block in blocks
+    ]
+
+
+def stage_map() -> dict[str, list[str]]:
+    """The README's row of each stage, by the name in the first column."""
+    tables = [table for table in readme_tables() if table[0][0] == "stage"]
+    assert len(tables) == 1, f"README.md has {len(tables)} tables whose first column is headed `stage`, expected one"
+    return {row[0]: row[1:] for row in tables[0][2:]}
+
+
+def test_a_stage_has_one_name_in_the_graph_in_its_file_and_in_the_readme() -> None:
+    files = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
+    assert files == set(STAGES)
+    assert list(stage_map()) == [f"`{stage}`" for stage in STAGES], "the README's rows are the stages, from left to right"
+
+
+@every_stage
+def test_the_readme_names_where_a_stage_writes_and_parameters_that_it_reads(stage: str) -> None:
+    _, where, reads = stage_map()[f"`{stage}`"]
+    folder = re.sub(r"<(\w+)>", r"${item.\1}", where.strip("`"))
+    assert all(PurePosixPath(out).is_relative_to(folder) for out in outputs(stage)), (
+        f"{where} is not where {outputs(stage)} lie"
+    )
+    declared = [key.partition(".${")[0] for _, key in declared_params(stage)]
+    for named in re.findall(r"`([^`]*)`", reads):
+        assert any((key + ".").startswith(named + ".") for key in declared), f"{stage} does not read {named}"
+
+
+@every_stage
+def test_a_command_is_a_constant_that_runs_the_stage_of_its_name(stage: str) -> None:
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+
+
+@every_stage
+def test_the_code_deps_of_a_stage_are_its_import_closure(stage: str) -> None:
+    reached = {str(path.relative_to(ROOT)) for path in closure(ROOT / "stages" / f"{stage}.py")}
+    declared = [dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")]
+    assert len(declared) == len(set(declared)), f"{stage} lists a code dep twice"
+    missing, unneeded = sorted(reached - set(declared)), sorted(set(declared) - reached)
+    assert not missing, f"dvc.yaml: add to deps of {stage}: {missing}"
+    assert not unneeded, f"dvc.yaml: take out of deps of {stage}: {unneeded}"
+
+
+def declared_params(stage: str) -> list[tuple[str, str]]:
+    """(file, key) of each param that dvc.yaml declares, with their `${...}`."""
+    found = []
+    for entry in STAGES[stage].get("params", []):
+        for file, keys in entry.items() if isinstance(entry, dict) else [("params.yaml", [entry])]:
+            found += [(file, key) for key in keys]
+    return found
+
+
+@every_stage
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_declared_params_of_a_stage_are_those_that_its_params_class_reads(stage: str, scale: str) -> None:
+    _, origin = tree_of(scale)
+    keys = [
+        (re.sub(r"\$\{scale\}", scale, file), tuple(re.sub(r"\$\{.*?\}", "*", key).split(".")))
+        for file, key in declared_params(stage)
+    ]
+    declared = {
+        (file, leaf) for leaf, file in origin.items() if any(file == at and settings.matches(leaf, key) for at, key in keys)
+    }
+    read = {
+        (file, leaf)
+        for leaf, file in origin.items()
+        if any(settings.matches(leaf, one) for one in settings.patterns(SECTIONS[stage]))
+    }
+    assert not read - declared, f"dvc.yaml: {stage} reads undeclared {sorted(read - declared)}: a change would not rerun it"
+    assert not declared - read, (
+        f"dvc.yaml: {stage} declares unread {sorted(declared - read)}: a change would rerun it in vain"
+    )
+    idle = [
+        (file, ".".join(key))
+        for file, key in keys
+        if not any(file == at and settings.matches(leaf, key) for leaf, at in origin.items())
+    ]
+    assert not idle, f"dvc.yaml: {stage} declares params that do not exist: {idle}"
+
+
+@every_stage
+def test_a_box_depends_on_the_parameters_of_its_own_system_only(stage: str) -> None:
+    for _, key in declared_params(stage):
+        if key.startswith("systems.") and "system" in STAGES[stage].get("matrix", {}):
+            assert key.endswith(".${item.system}"), f"{stage} depends on {key}: another system's settings would rerun it"
+
+
+def layout_paths(stage: str) -> tuple[set[str], set[str]]:
+    """(read, written) paths that the page names through `layout`; a variable that is no part of the box reads `*`."""
+    tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
+    names = {"at.task": "${item.task}", "at.system": "${item.system}"}
+    written: set[int] = set()
+    found: dict[int, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if ast.unparse(node.func.value) == "layout":
+                value = getattr(layout, node.func.attr)(*(names.get(ast.unparse(one), "*") for one in node.args))
+                found[id(node)] = value.as_posix()
+            if ast.unparse(node.func) in ("work.publish", "report.write"):
+                written.add(id(node.args[0]))
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "layout" and node.attr.isupper():
+            found[id(node)] = getattr(layout, node.attr).as_posix()
+    return {path for at, path in found.items() if at not in written}, {path for at, path in found.items() if at in written}
+
+
+def covers(declared: str, path: str) -> bool:
+    """Whether a path of dvc.yaml is the page's path, one of its cases, or the folder that holds all its cases."""
+    return fnmatch(declared, path) or declared == re.sub(r"(/\*)+$", "", path)
+
+
+@every_stage
+def test_artifacts_lie_where_the_page_reads_and_writes_them(stage: str) -> None:
+    read, written = layout_paths(stage)
+    if stage == "report":
+        written = {f"{folder}/*" for folder in written}
+    for kind, declared, used in (
+        ("deps", [dep for dep in STAGES[stage]["deps"] if not dep.endswith(".py")], read),
+        ("outs", outputs(stage), written),
+    ):
+        # a summary names the path it made: what is written may be named again
+        extra = written if kind == "deps" else set()
+        undeclared = [path for path in used - extra if not any(covers(one, path) for one in declared)]
+        unused = [one for one in declared if not any(covers(one, path) for path in used)]
+        assert not undeclared, f"dvc.yaml: {stage} lacks {kind} {undeclared}"
+        assert not unused, f"dvc.yaml: {stage} declares {kind} {unused}, which its page does not name"
+
+
+def test_every_input_is_made_by_a_stage_and_every_artifact_by_one_alone() -> None:
+    tree, _ = tree_of("tiny")
+    boxes = [at for stage in STAGES for at in instances(stage, tree)]
+    made = [path for at in boxes for path in resolved(outputs(at.stage), at, "tiny")]
+    assert len(made) == len(set(made))
+    for at in boxes:
+        for path in resolved([dep for dep in STAGES[at.stage]["deps"] if not dep.endswith(".py")], at, "tiny"):
+            assert any(PurePosixPath(one).is_relative_to(path) for one in made), f"{at} needs {path}, which no stage makes"
+
+
+def test_the_files_of_the_report_are_those_that_dvc_knows_with_the_columns_that_it_plots(tmp_path: Path) -> None:
+    cells = {"gsm8k": {"uniform": report.Cell(0.5, 0.25, 4, 10.0, 0.0)}}
+    curves = {"gsm8k": {"uniform": [{"step": 1, "cross_entropy": 2.0}]}}
+    written = report.write(tmp_path / "results", cells, curves, {})
+    assert {path.relative_to(tmp_path).as_posix() for path in written} == set(outputs("report"))
+    for entry in STAGES["report"]["plots"]:
+        for path, options in entry.items():
+            columns = (tmp_path / path).read_text().splitlines()[0].split(",")
+            assert {options["x"], options["y"]} <= set(columns), f"dvc.yaml plots {options} of {path}, which has {columns}"
+
+
+def test_the_trained_systems_are_the_finetuned_and_then_the_distilled_ones() -> None:
+    systems = settings.read_yaml(ROOT / "params.yaml")["systems"]
+    assert systems["trained"] == [*systems["finetuned"], *systems["distilled"]]
+
+
+def test_every_system_of_the_params_has_a_name_in_the_table() -> None:
+    systems = settings.read_yaml(ROOT / "params.yaml")["systems"]
+    assert set(report.SYSTEM_NAMES) == {*systems["baseline"], *systems["trained"]}
+
+
+@pytest.fixture(scope="module")
+def locked() -> dict[str, Any]:
+    assert (ROOT / "dvc.lock").is_file(), "dvc.lock is missing: run `dvc repro` and commit it"
+    return settings.read_yaml(ROOT / "dvc.lock")["stages"]
+
+
+def test_the_lock_has_every_box_of_the_graph_and_no_other(locked: dict[str, Any]) -> None:
+    tree, _ = settings.load(ROOT)
+    assert set(locked) == {str(at) for stage in STAGES for at in instances(stage, tree)}
+
+
+def test_the_lock_is_from_this_code(locked: dict[str, Any]) -> None:
+    stale = {}
+    for box, entry in locked.items():
+        for dep in entry["deps"]:
+            if dep["path"].endswith(".py") and dep["md5"] != hashlib.md5((ROOT / dep["path"]).read_bytes()).hexdigest():
+                stale.setdefault(dep["path"], []).append(box)
+    assert not stale, f"dvc.lock was made with another version of {sorted(stale)}: run `dvc repro` and commit dvc.lock"
+    tree, _ = settings.load(ROOT)
+    for stage in STAGES:
+        for at in instances(stage, tree):
+            assert [dep["path"] for dep in locked[str(at)]["deps"]] == sorted(
+                resolved(STAGES[stage]["deps"], at, tree["scale"])
+            )
+
+
+def test_the_lock_is_from_these_parameters(locked: dict[str, Any]) -> None:
+    _, origin = settings.load(ROOT)
+    for box, entry in locked.items():
+        for file, values in entry.get("params", {}).items():
+            here = settings.read_yaml(ROOT / file)
+            for key, value in values.items():
+                assert settings.value(here, key) == value, f"{box} was run with {key} = {value}"
+    assert {file for entry in locked.values() for file in entry["params"]} == set(origin.values())

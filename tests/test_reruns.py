@@ -1,0 +1,160 @@
+"""What a change may rerun, asked of DVC itself on a copy of the repository whose every artifact is up to date.
+
+`dvc status` names the boxes that a change touches; what lies after them in the graph reruns only if their outputs change.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import networkx
+import pytest
+from graph import copy_repository
+
+TASK = "gsm8k"
+FINETUNED = {"sft", "answer_only"}
+DISTILLED = {"uniform", "reward_weighted", "final_step"}
+BEFORE_TRAINING = {"base", "prepare", "sample", "reward", "extract", "average"}
+SCORES = {"evaluate", "grade", "report"}
+
+Status = Callable[[], set[str]]
+
+
+def boxes(stage: str, systems: set[str]) -> set[str]:
+    return {f"{stage}@{TASK}-{system}" for system in systems}
+
+
+TRAININGS = boxes("finetune", FINETUNED) | boxes("train", DISTILLED)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One task of the graph, its outputs filled with their own names and committed to DVC."""
+    root = copy_repository(tmp_path_factory.mktemp("reruns"))
+    os.environ["DVC_SITE_CACHE_DIR"] = str(tmp_path_factory.mktemp("site"))
+    from dvc.repo import Repo
+
+    (root / "dvc.lock").unlink(missing_ok=True)
+    edit(root / "params.yaml", r"^tasks: .*$", f"tasks: [{TASK}]")
+    repo = Repo(str(root))
+    for stage in repo.index.stages:
+        for out in stage.outs:
+            path = Path(out.fs_path)
+            file = path if path.suffix else path / "content"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(out.def_path)
+    repo.commit(force=True)
+    assert repo.status() == {}
+    repo.close()
+    yield root
+    del os.environ["DVC_SITE_CACHE_DIR"]
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text, n = re.subn(old, new, file.read_text(), flags=re.MULTILINE)
+    assert n == 1, f"{file.name} has {n} places that look like {old}"
+    file.write_text(text)
+
+
+def rerun(root: Path, file: str, old: str, new: str) -> tuple[set[str], set[str]]:
+    """(boxes that an edit touches, those and all after them), with the edit undone at the end."""
+    from dvc.repo import Repo
+
+    before = (root / file).read_text()
+    edit(root / file, old, new)
+    try:
+        repo = Repo(str(root))
+        touched = set(repo.status())
+        graph = repo.index.graph
+        # an edge leads from a stage to what it needs
+        after = {
+            one.addressing for stage in graph if stage.addressing in touched for one in networkx.ancestors(graph, stage)
+        }
+        repo.close()
+    finally:
+        (root / file).write_text(before)
+    return touched, touched | after
+
+
+def stages(names: set[str]) -> set[str]:
+    return {name.partition("@")[0] for name in names}
+
+
+def of_systems(names: set[str]) -> set[str]:
+    """The systems whose own boxes are among them."""
+    return {name.partition("-")[2] for name in names if "-" in name}
+
+
+def test_gamma_reruns_the_distilled_trainings_and_their_scores_only(copy: Path) -> None:
+    touched, reruns = rerun(copy, "params.yaml", r"^gamma: 2\.0", "gamma: 1.0")
+    assert touched == boxes("train", DISTILLED) | {"report"}
+    assert stages(reruns) == {"train", "merge"} | SCORES
+    assert of_systems(reruns) == DISTILLED
+
+
+def test_the_learning_rate_reruns_trainings_and_scores_but_neither_sampling_nor_extraction(copy: Path) -> None:
+    touched, reruns = rerun(copy, "params.yaml", r"^  lr: 2\.0e-4", "  lr: 1.0e-4")
+    assert touched == TRAININGS
+    assert stages(reruns) == {"finetune", "train", "merge"} | SCORES
+
+
+def test_k_reruns_from_the_extraction_on_but_no_sampling_and_no_system_without_latent_steps(copy: Path) -> None:
+    touched, reruns = rerun(copy, "params.yaml", r"^K: 6", "K: 4")
+    assert touched == boxes("train", DISTILLED) | {f"extract@{TASK}", "report"}
+    assert stages(reruns) == {"extract", "average", "train", "merge"} | SCORES
+    assert of_systems(reruns) == DISTILLED
+
+
+@pytest.mark.parametrize(("old", "new"), [(r"^  G: 16", "  G: 8"), (r"^  temperature: 0\.6", "  temperature: 1.0")])
+def test_rollouts_rerun_from_the_sampling_on_but_neither_base_nor_data(copy: Path, old: str, new: str) -> None:
+    touched, reruns = rerun(copy, "params.yaml", old, new)
+    assert touched == {f"sample@{TASK}"}
+    assert stages(reruns) == {"sample", "reward", "extract", "average", "finetune", "train", "merge"} | SCORES
+
+
+def test_a_systems_supervision_reruns_that_system_and_no_other(copy: Path) -> None:
+    old = r"^    uniform: \{teacher: uniform, supervision: per_step\}"
+    touched, reruns = rerun(copy, "params.yaml", old, "    uniform: {teacher: uniform, supervision: final_step}")
+    assert touched == boxes("train", {"uniform"})
+    assert stages(reruns) == {"train", "merge"} | SCORES
+    assert of_systems(reruns) == {"uniform"}
+
+
+def test_a_finetuned_systems_target_reruns_that_system_and_no_other(copy: Path) -> None:
+    touched, reruns = rerun(copy, "params.yaml", r"^    sft: \{target: think_and_answer\}", "    sft: {target: answer}")
+    assert touched == boxes("finetune", {"sft"})
+    assert of_systems(reruns) == {"sft"}
+
+
+# Their outputs do not change, so nothing after them runs: a manifest holds no digest of code
+# (tests/test_stage.py, test_a_comment_in_the_code_changes_no_byte_of_the_output).
+@pytest.mark.parametrize("module", ["student", "training", "losses"])
+def test_a_comment_in_the_training_code_touches_the_trainings_only(copy: Path, module: str) -> None:
+    touched, reruns = rerun(copy, f"qthink_core/{module}.py", r"\Z", "# a comment\n")
+    assert touched == TRAININGS
+    assert not stages(reruns) & (BEFORE_TRAINING | {"baseline"})
+
+
+def test_the_evaluation_limit_reruns_the_scores_but_no_training(copy: Path) -> None:
+    touched, reruns = rerun(
+        copy, "params/tiny.yaml", r"^evaluate:\n  max_new_tokens: 160", "evaluate:\n  max_new_tokens: 96"
+    )
+    assert touched == boxes("evaluate", FINETUNED | DISTILLED) | boxes("baseline", {"base", "base_direct"})
+    assert stages(reruns) == {"baseline"} | SCORES
+
+
+def test_the_seed_touches_what_draws_at_random_and_the_line_that_states_it(copy: Path) -> None:
+    touched, _ = rerun(copy, "params.yaml", r"^seed: 0", "seed: 1")
+    assert stages(touched) == {"base", "prepare", "sample", "finetune", "train", "report"}
+
+
+def test_the_parameters_of_another_scale_touch_nothing(copy: Path) -> None:
+    touched, _ = rerun(copy, "params/paper.yaml", r"^  epochs: 3", "  epochs: 4")
+    assert touched == set()
+
+
+def test_one_task_less_reruns_no_box_of_the_others(copy: Path) -> None:
+    touched, _ = rerun(copy, "params.yaml", rf"^tasks: \[{TASK}\]", f"tasks: [{TASK}, tooluse]")
+    assert {name for name in touched if TASK in name} == set()
+    assert "report" in touched
