@@ -3,7 +3,7 @@
 A stage computes *units* (a block of rollouts, a shard of hidden states, a checkpoint). Each unit is written into a work
 folder outside DVC's outputs, because DVC deletes an output before its stage runs: temporary file, fsync, rename, and only
 then a record with sha256 and size. A unit without a matching record does not exist and is made again. When all units are
-there the output folder is built beside its place and renamed into it in one step.
+there the output folder is built in the work folder and renamed into its place in one step.
 """
 
 import contextlib
@@ -11,8 +11,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from typing import Any
 from qthink_core.errors import DataError, QThinkError, StorageError
 
 MANIFEST = "manifest.json"
+CLOSED = "closed.json"
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+# np.save on a full disk raises an OSError without errno, safetensors an exception of its own: they tell it in words only.
+REFUSED_IN_WORDS = re.compile(r"No space left on device|\d+ requested and \d+ written|Disk quota exceeded|File too large")
 Writer = Callable[[Path], None]
 
 
@@ -35,6 +40,20 @@ def canonical_json(value: Any) -> bytes:
     return (text + "\n").encode()
 
 
+def sealed(content: Mapping[str, Any]) -> bytes:
+    """A JSON object in its one spelling that carries its own sha256 as `seal`."""
+    return canonical_json({**content, "seal": hashlib.sha256(canonical_json(content)).hexdigest()})
+
+
+def unsealed(raw: bytes) -> dict[str, Any]:
+    """The object that `sealed` wrote; raises ValueError when any byte of it is another."""
+    found = json.loads(raw)
+    content = {key: value for key, value in found.items() if key != "seal"} if isinstance(found, dict) else {}
+    if sealed(content) != raw:
+        raise ValueError("its seal is not that of its content")
+    return content
+
+
 def fsync_folder(folder: Path) -> None:
     """Makes the names inside `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -44,33 +63,45 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def storage(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Raises StorageError, naming the path, the bytes written so far and those free, where the disk is full or refuses."""
+    try:
+        yield
+    except Exception as error:
+        refused = isinstance(error, OSError) and error.errno in REFUSALS
+        if isinstance(error, QThinkError) or not (refused or REFUSED_IN_WORDS.search(str(error))):
+            raise
+        written = temporary.stat().st_size if temporary is not None and temporary.exists() else 0
+        there = next(folder for folder in path.parents if folder.exists())
+        free = shutil.disk_usage(there).free
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise StorageError(
+            f"{path} could not be written ({reason}; {written} bytes written, {free} free): "
+            "make room or check the folder's rights, then run the same command again; finished units are kept"
+        ) from error
+
+
 def write_file(path: Path, write: Writer | bytes) -> None:
     """Writes `path` whole or not at all, durably; libraries may write through a callable that gets a temporary path.
 
-    Raises StorageError when the disk is full or refuses, naming the path, the bytes written so far and those free.
+    One process at a time may write a path (the stage's lock sees to it), so a torn temporary file is replaced here.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        if isinstance(write, bytes):
-            temporary.write_bytes(write)
-        else:
-            write(temporary)
-        # safetensors leaves 0600, which a shared cache or a second user could not read.
-        temporary.chmod(0o644)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        fsync_folder(path.parent)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        written = temporary.stat().st_size if temporary.exists() else 0
-        free = shutil.disk_usage(path.parent).free
-        raise StorageError(
-            f"{path} could not be written ({error.strerror}; {written} bytes written, {free} free): "
-            "make room or check the folder's rights, then run the same command again; finished units are kept"
-        ) from error
+        with storage(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)
+            if isinstance(write, bytes):
+                temporary.write_bytes(write)
+            else:
+                write(temporary)
+            # safetensors leaves 0600, which a shared cache or a second user could not read.
+            temporary.chmod(0o644)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.rename(path)
+            fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -79,12 +110,14 @@ def write_file(path: Path, write: Writer | bytes) -> None:
 class Manifest:
     """What an artifact folder says of itself.
 
-    `inputs` maps each input folder or file to its digest; `counts` holds what was made and what was left out, by reason;
-    `about` holds facts a reader needs (shapes, K, dtype). `settings` is the digest of parameters and inputs, without code,
-    so that an edit that changes no output leaves every manifest, and so every later stage, untouched.
+    `place` is its folder in the repository; `inputs` maps each input folder or file to its digest; `counts` holds what was
+    made and what was left out, by reason; `about` holds facts a reader needs (shapes, K, dtype). `settings` is the digest
+    of parameters and inputs, without code, so that an edit that changes no output leaves every manifest, and so every later
+    stage, untouched.
     """
 
     artifact: str
+    place: str
     settings: str
     inputs: dict[str, str] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -103,7 +136,7 @@ def digest(path: Path) -> str:
         return sha256(path / MANIFEST)
     inner = sorted(path.rglob(MANIFEST)) if path.is_dir() else []
     if not inner:
-        raise DataError(f"{path} is missing or holds no {MANIFEST}: run `dvc repro` (or `dvc checkout {path}`)")
+        raise DataError(f"{path} is missing or holds no {MANIFEST}: run `dvc repro` (or `dvc checkout --force {path}`)")
     listing = [[str(file.relative_to(path)), sha256(file)] for file in inner]
     return hashlib.sha256(canonical_json(listing)).hexdigest()
 
@@ -113,10 +146,10 @@ def read_manifest(folder: Path, artifact: str | None = None) -> Manifest:
 
     Raises DataError naming the first file that is missing, damaged or not of this artifact, and the mend.
     """
-    mend = f"run `dvc checkout {folder}`, or `dvc repro` to make it again"
+    mend = f"run `dvc checkout --force {folder}`, or `dvc repro` to make it again"
     path = folder / MANIFEST
     try:
-        manifest = Manifest(**json.loads(path.read_bytes()))
+        manifest = Manifest(**unsealed(path.read_bytes()))
     except FileNotFoundError:
         raise DataError(f"{path} is missing, so {folder} is not a whole artifact: {mend}") from None
     except (ValueError, TypeError) as error:
@@ -149,10 +182,13 @@ class Work:
         self.folder = folder / fingerprint[:16]
         self.settings = settings
         self.inputs = dict(inputs)
+        self.places: list[str] = []
         for other in folder.iterdir() if folder.is_dir() else []:
             if other.is_dir() and other != self.folder:
                 shutil.rmtree(other)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with storage(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / CLOSED).unlink(missing_ok=True)
         for torn in self.folder.glob(".*.tmp"):
             torn.unlink()
 
@@ -165,9 +201,9 @@ class Work:
         if not record.is_file():
             return False
         try:
-            for name, file in json.loads(record.read_bytes())["files"].items():
+            for name, file in unsealed(record.read_bytes())["files"].items():
                 check_file(self.folder / name, file, "it is made again")
-        except (DataError, ValueError, KeyError):
+        except (DataError, ValueError):
             record.unlink()
             return False
         return True
@@ -179,7 +215,7 @@ class Work:
             path = self.folder / name
             write_file(path, write)
             listed[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        write_file(self._record(unit), canonical_json({"files": listed, "counts": dict(counts or {})}))
+        write_file(self._record(unit), sealed({"files": listed, "counts": dict(counts or {})}))
 
     def path(self, name: str) -> Path:
         """Where a committed file of a unit lies until it is published."""
@@ -187,51 +223,71 @@ class Work:
 
     def scratch(self) -> Path:
         """An empty folder for files that a library writes on its own terms before they are committed."""
-        folder = self.folder / "scratch"
-        shutil.rmtree(folder, ignore_errors=True)
+        return self._emptied("scratch")
+
+    def _emptied(self, name: str) -> Path:
+        folder = self.folder / name
+        if folder.exists():
+            shutil.rmtree(folder)
         folder.mkdir()
         return folder
 
     def drop(self, unit: str) -> None:
         """Forgets a unit and its files (an older checkpoint)."""
         record = self._record(unit)
-        names = list(json.loads(record.read_bytes())["files"])
+        names = list(unsealed(record.read_bytes())["files"])
         record.unlink()
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
 
     def publish(self, out: Path, artifact: str, units: Iterable[str], about: Mapping[str, Any] | None = None) -> Manifest:
-        """Makes `out` from the committed units: hard links and a manifest in a sibling folder, renamed in one step.
+        """Makes `out` from the committed units: hard links and a manifest in a folder of their own, renamed in one step.
 
-        The counts of the units are summed. Raises QThinkError when a unit is not committed or `out` is in the way.
+        The counts of the units are summed; an `out` that is in the way is moved aside first, so that none is ever half
+        there. Raises QThinkError when a unit is not committed.
         """
-        manifest = Manifest(artifact, self.settings, self.inputs, about=dict(about or {}))
-        stage = self.folder / ".publish"
-        shutil.rmtree(stage, ignore_errors=True)
-        stage.mkdir()
-        for unit in units:
-            if not self.done(unit):
-                raise QThinkError(f"unit {unit} of {out} is not committed: run the same command again")
-            record = json.loads(self._record(unit).read_bytes())
-            for name, file in record["files"].items():
-                (stage / name).parent.mkdir(parents=True, exist_ok=True)
-                os.link(self.folder / name, stage / name)
-                manifest.files[name] = file
-            for reason, count in record["counts"].items():
-                manifest.counts[reason] = manifest.counts.get(reason, 0) + count
-        write_file(stage / MANIFEST, canonical_json(vars(manifest)))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.exists():
-            shutil.rmtree(out)
-        stage.rename(out)
-        fsync_folder(out.parent)
+        manifest = Manifest(artifact, str(out), self.settings, self.inputs, about=dict(about or {}))
+        with storage(out):
+            stage, aside = self._emptied("publish"), self._emptied("aside")
+            for unit in units:
+                if not self.done(unit):
+                    raise QThinkError(f"unit {unit} of {out} is not committed: run the same command again")
+                record = unsealed(self._record(unit).read_bytes())
+                for name, file in record["files"].items():
+                    (stage / name).parent.mkdir(parents=True, exist_ok=True)
+                    os.link(self.folder / name, stage / name)
+                    manifest.files[name] = file
+                for reason, count in record["counts"].items():
+                    manifest.counts[reason] = manifest.counts.get(reason, 0) + count
+            write_file(stage / MANIFEST, sealed(vars(manifest)))
+            out.parent.mkdir(parents=True, exist_ok=True)
+            if out.exists():
+                out.rename(aside / out.name)
+            stage.rename(out)
+            fsync_folder(out.parent)
+            shutil.rmtree(aside)
+        self.places.append(str(out))
         return manifest
 
     def close(self) -> None:
-        """Removes the work folder; called once the outputs stand."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # the folder may hold the lock of a run that waits
-            self.folder.parent.rmdir()
+        """Marks the work as published.
+
+        It stays until DVC has recorded the outputs: killed while it hashes them, DVC deletes them and runs the stage
+        again, which then finds every unit made.
+        """
+        if self.places:
+            write_file(self.folder / CLOSED, canonical_json(self.places))
+        else:
+            shutil.rmtree(self.folder)
+
+
+def sweep(works: Path, recorded: Iterable[str]) -> None:
+    """Removes the closed work folders whose outputs are all `recorded` by DVC, as the inputs of a running stage are."""
+    recorded = tuple(recorded)
+    for closed in works.glob(f"*/*/{CLOSED}"):
+        places = json.loads(closed.read_bytes())
+        if all(any(Path(place).is_relative_to(one) for one in recorded) for place in places):
+            shutil.rmtree(closed.parent)
 
 
 def listed(folder: Path, suffix: str = "") -> list[str]:

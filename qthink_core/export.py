@@ -31,7 +31,7 @@ def merge(base: Path, adapter: Path, dtype: str, scratch: Path) -> dict[str, Wri
 
 def export_adapter(adapted: PeftModel, scratch: Path) -> dict[str, Writer | bytes]:
     """The adapter's two files. PEFT writes sets in hash order and the base's path: both would change the bytes."""
-    adapted.save_pretrained(str(scratch))
+    adapted.save_pretrained(str(scratch), save_embedding_layers=False)
     config = json.loads((scratch / "adapter_config.json").read_bytes())
     config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = None

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from qthink_core.answers import Grade, grade
 from qthink_core.artifacts import Writer
 from qthink_core.completions import Answer
+from qthink_core.errors import DataError
 from qthink_core.rollouts import Rollout
 
 REWARDS = pa.schema([("problem_id", pa.string()), ("rollout", pa.int32()), ("verdict", pa.string())])
@@ -66,7 +67,13 @@ def grade_rollouts(task: str, golds: Mapping[str, str], rows: Iterable[Rollout])
 
 
 def grade_answers(task: str, golds: Mapping[str, str], system: str, answers: Iterable[Answer]) -> list[Graded]:
-    """The verdict on each answer of a system, in its order."""
+    """The verdict on each answer of a system, in its order.
+
+    Raises DataError unless there is one answer to each question: a score has the whole set as its denominator.
+    """
+    answers = list(answers)
+    if sorted(row.problem_id for row in answers) != sorted(golds):
+        raise DataError(f"{system} has {len(answers)} answers to the {len(golds)} questions of {task}: run `dvc repro`")
     graded = []
     for row in answers:
         found = grade(task, golds[row.problem_id], row.text)

@@ -62,7 +62,7 @@ def load(path: Path, hidden_size: int) -> ProjectionHead:
     except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds for a damaged file, none of them documented
         raise DataError(f"{path} is no PyTorch state dict ({type(error).__name__}): fetch it again") from None
     if not isinstance(found, dict) or set(found) != set(expected):
-        names = sorted(found) if isinstance(found, dict) else type(found).__name__
+        names = sorted(map(str, found)) if isinstance(found, dict) else type(found).__name__
         raise DataError(f"{path} holds {names} where {sorted(expected)} was expected")
     for name, tensor in expected.items():
         if not isinstance(found[name], Tensor) or found[name].shape != tensor.shape:

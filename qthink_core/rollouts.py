@@ -84,8 +84,10 @@ def marks(tokenizer: Any) -> Marks:
 
 def opened(prompt: Sequence[int], marks: Marks) -> bool:
     """Whether the prompt itself ends in an open think block (templates that write `<think>` for the model)."""
-    opening = max((i for i, token in enumerate(prompt) if token == marks.think), default=-1)
-    return opening >= 0 and marks.end_think not in prompt[opening:]
+    end = len(prompt)
+    while end and prompt[end - 1] in marks.newlines:
+        end -= 1
+    return end > 0 and prompt[end - 1] == marks.think
 
 
 def block_of(rollout: Rollout, prompts: Mapping[str, Sequence[int]], marks: Marks) -> Block:

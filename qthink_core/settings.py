@@ -32,7 +32,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ParamError(f"{path} is missing: restore it with `git checkout {path}`") from None
     except YAMLError as error:
-        raise ParamError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ParamError(f"{path} is no valid YAML{where}: {problem}") from None
     if not isinstance(value, dict):
         raise ParamError(f"{path} must hold `key: value` lines, found {type(value).__name__}")
     return value
@@ -51,7 +54,7 @@ def load(root: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
     sized = read_yaml(root / "params" / f"{scale}.yaml")
     origin = dict.fromkeys(leaves(common), "params.yaml")
     for leaf in leaves(sized):
-        if leaf in origin:
+        if any(matches(leaf, other) or matches(other, leaf) for other in leaves(common)):
             raise ParamError(f"{'.'.join(leaf)} stands in params.yaml and in params/{scale}.yaml: keep one of them")
         origin[leaf] = f"params/{scale}.yaml"
     return _merge(common, sized), origin
@@ -130,7 +133,7 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
     unknown = []
     for leaf in leaves(tree):
         if not any(matches(leaf, pattern) for pattern in known):
-            names = sorted({".".join(pattern) for pattern in known})
+            names = sorted({".".join(_named(pattern, leaf)) for pattern in known})
             near = difflib.get_close_matches(".".join(leaf), names, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else "remove it"
             unknown.append(f"{origin.get(leaf, 'params')}: no stage reads {'.'.join(leaf)}: {hint}")
@@ -156,6 +159,11 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
         *(f"{key} is missing from params.yaml or {sized} (read by {', '.join(names)})" for key, names in readers.items()),
         *_trained_faults(tree, origin),
     ]
+
+
+def _named(pattern: Path_, leaf: Path_) -> Path_:
+    """The pattern with the names of a leaf for its wildcards."""
+    return tuple(leaf[at] if part == ANY and at < len(leaf) else part for at, part in enumerate(pattern))
 
 
 def _within(tree: Mapping[str, Any], loc: tuple[int | str, ...]) -> Path_:

@@ -95,17 +95,16 @@ def read_params(root: Path, stage: str) -> Any:
 def pin_numerics(threads: int) -> None:
     """Sets, before torch or NumPy's BLAS are loaded, what decides the bits of a CPU result: threads and instruction set.
 
-    AVX2 code is chosen even where AVX-512 exists, so that x86 machines of several generations agree (docs/decisions.md
-    says how far). Intel's MKL_CBWR fixes the order of its sums.
+    ATen and oneDNN keep to AVX2 where AVX-512 exists. MKL takes the one branch that Intel and AMD processors share: its
+    AVX2 branch gives other bits on each (docs/decisions.md, Reproducibility).
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ["MKL_DYNAMIC"] = "FALSE"
     os.environ["OMP_DYNAMIC"] = "FALSE"
-    os.environ["MKL_CBWR"] = "AVX2"
+    os.environ["MKL_CBWR"] = "COMPATIBLE"
     os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
     os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
-    os.environ["NPY_DISABLE_CPU_FEATURES"] = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
@@ -135,7 +134,8 @@ def lock(path: Path, what: str) -> Iterator[None]:
 
 
 def _on_signal(number: int, _frame: object) -> NoReturn:
-    raise StoppedError(f"stopped by {signal.Signals(number).name}")
+    # Not a StoppedError: libraries catch Exception around their optional imports, and the stop would be lost.
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def identity(root: Path, at: Instance) -> tuple[str, str, dict[str, str]]:
@@ -155,13 +155,17 @@ def identity(root: Path, at: Instance) -> tuple[str, str, dict[str, str]]:
 
 
 def check_lineage(root: Path, inputs: Iterable[str]) -> None:
-    """Raises DataError when an input was made from another version of an artifact that this stage reads as well."""
+    """Raises DataError when an input is damaged, is the artifact of another place, or was made from another version of
+    an artifact that this stage reads as well.
+    """
     folders = {
         str(file.parent.relative_to(root)): artifacts.read_manifest(file.parent)
         for path in inputs
         for file in sorted((root / path).rglob(artifacts.MANIFEST))
     }
     for name, manifest in folders.items():
+        if manifest.place != name:
+            raise DataError(f"{name} holds the artifact of {manifest.place}: run `dvc checkout --force {name}`")
         for source, recorded in manifest.inputs.items():
             if source in folders and recorded != artifacts.digest(root / source):
                 raise DataError(f"{name} was made from another {source} than the one at hand: run `dvc repro`")
@@ -195,7 +199,7 @@ def main(stage: str, run: Callable[..., str]) -> None:
     `run(params, at, work)` returns the sentence that says what was made. Parameters, inputs and code are fingerprinted
     before and after: an edit in the middle would put wrong hashes into dvc.lock.
     """
-    root, started = Path.cwd(), time.monotonic()
+    root, started = Path(), time.monotonic()
     name = os.environ.get("DVC_STAGE", "")
     try:
         at = Instance.parse(name)
@@ -210,16 +214,19 @@ def main(stage: str, run: Callable[..., str]) -> None:
         with lock(place.with_suffix(".lock"), str(at)):
             fingerprint, made_from, inputs = identity(root, at)
             check_lineage(root, inputs)
+            artifacts.sweep(root / ".work", inputs)
             work = artifacts.Work(place, fingerprint, made_from, inputs)
-            made = run(params, at, work)
+            with artifacts.storage(work.folder):
+                made = run(params, at, work)
             if identity(root, at)[0] != fingerprint:
                 raise DataError(f"parameters, inputs or code of {at} changed while it ran: run `dvc repro` again")
             work.close()
         seconds = time.monotonic() - started
         log_run(root, at, seconds)
         print(f"{at}: {made} ({seconds:.0f} s)", flush=True)
-    except StoppedError as error:
-        _end(name, f"{error}; finished units are kept, `dvc repro` goes on from there", error.exit_code)
+    except KeyboardInterrupt as error:
+        stopped = f"stopped by {error}; finished units are kept, `dvc repro` goes on from there"
+        _end(name, stopped, StoppedError.exit_code)
     except QThinkError as error:
         _end(name, str(error), error.exit_code)
 

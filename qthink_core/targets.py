@@ -54,18 +54,21 @@ def from_rollouts(
 ) -> tuple[dict[str, list[int]], dict[str, int]]:
     """Target tokens by problem from one right rollout each, and counts of what was cut and left out.
 
-    `answer` is what follows `</think>` and its newlines; `think_and_answer` keeps the think block before it. The stored
-    token ids are used as they are and never tokenised again.
+    `answer` is what follows `</think>` and its newlines, so only a right rollout that got there can be chosen;
+    `think_and_answer` keeps the think block before it. The stored token ids are used as they are, never tokenised again.
     """
     prompts = {name: row["prompt_thinking"] for name, row in problems.items()}
     targets: dict[str, list[int]] = {}
     counts = {"target_cut": 0, "target_missing": 0}
     for name in problems:
-        row = choose_right(rollouts.get(name, []), rewards.get(name, []), seed)
-        start = block_of(row, prompts, marks).answer if row else None
-        if row is None or start is None:
+        sampled = rollouts.get(name, [])
+        starts = {row.rollout: at for row in sampled if (at := block_of(row, prompts, marks).answer) is not None}
+        usable = [row.rollout in starts and reward for row, reward in zip(sampled, rewards.get(name, []), strict=True)]
+        row = choose_right(sampled, usable, seed)
+        if row is None:
             counts["target_missing"] += 1
             continue
+        start = starts[row.rollout]
         answer, cut = limit.cut(row.tokens[start:], marks.eos)
         targets[name] = answer if kind == ANSWER else [*row.tokens[:start], *answer]
         counts["target_cut"] += cut

@@ -24,27 +24,27 @@ class Teacher(NamedTuple):
     fell_back: bool
 
 
-def weights(rewards: Sequence[int], kind: str, no_right_rollout: str) -> tuple[list[float], bool] | None:
+def weights(rewards: Sequence[int], kind: str, no_right_rollout: str) -> tuple[list[int], bool] | None:
     """The weight of each usable rollout and whether the fallback was used; None when the problem gets no teacher.
 
-    uniform: 1/n each, wrong rollouts too. reward_weighted: r / sum(r) with r in {0, 1}; when no rollout is right,
-    `no_right_rollout` says `uniform` or `skip` (model card; ruling 5).
+    uniform: 1 each, wrong rollouts too. reward_weighted: r in {0, 1}; when no rollout is right, `no_right_rollout` says
+    `uniform` or `skip` (model card; ruling 5).
     """
-    n = len(rewards)
-    if n == 0:
+    everyone = [1] * len(rewards)
+    if not everyone:
         return None
     if kind == UNIFORM:
-        return [1 / n] * n, False
-    right = sum(rewards)
-    if right:
-        return [reward / right for reward in rewards], False
-    return ([1 / n] * n, True) if no_right_rollout == UNIFORM else None
+        return everyone, False
+    if any(rewards):
+        return list(rewards), False
+    return (everyone, True) if no_right_rollout == UNIFORM else None
 
 
-def average(states: Iterable[Float[np.ndarray, "K D"]], weights: Sequence[float]) -> Float[np.ndarray, "K D"]:
-    """sum_g w_g * h_g, accumulated in float64 in the order given and returned as float32.
+def average(states: Iterable[Float[np.ndarray, "K D"]], weights: Sequence[int]) -> Float[np.ndarray, "K D"]:
+    """sum_g w_g * h_g / sum_g w_g, accumulated in float64 in the order given and returned as float32.
 
-    A float32 sum depends on the order of the rollouts in most elements (ruling 6). A rollout of weight 0 is not touched,
+    A float32 sum depends on the order of the rollouts in most elements (ruling 6); so does, rarely, a float64 sum of states
+    that were divided first, where the mean lies halfway between two float32 numbers. A rollout of weight 0 is not touched,
     so that nothing in it can matter.
     """
     total: Float[np.ndarray, "K D"] | None = None
@@ -53,7 +53,7 @@ def average(states: Iterable[Float[np.ndarray, "K D"]], weights: Sequence[float]
             part = state.astype(np.float64) * weight
             total = part if total is None else total + part
     assert total is not None, "an average needs at least one rollout of positive weight"
-    return total.astype(np.float32)
+    return (total / sum(weights)).astype(np.float32)
 
 
 def teacher(states: Float[np.ndarray, "G K D"], rewards: Sequence[int], kind: str, no_right_rollout: str) -> Teacher | None:

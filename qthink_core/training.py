@@ -85,7 +85,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = top_lr * lr_factor(step, len(steps), recipe.warmup)
         batch = micro_batches(steps[step], examples, recipe.micro_batch)
-        found = backward(module, examples, teachers, batch, objective, accelerator, pad_id)
+        found = backward(module, examples, teachers, batch, objective, accelerator, pad_id, step)
         norm = accelerator.clip_grad_norm_(module.parameters(), recipe.clip)
         if norm is not None and not torch.isfinite(norm):
             names = ", ".join(examples[i].problem_id for i in steps[step][:4])
@@ -106,6 +106,7 @@ def backward(
     objective: Objective,
     accelerator: Accelerator,
     pad_id: int,
+    step: int,
 ) -> dict[str, Any]:
     """Adds the gradient of one effective batch, given as micro-batches, and returns its losses.
 
@@ -129,7 +130,9 @@ def backward(
         loss = ce + objective.gamma * distil
         if not torch.isfinite(loss):
             names = ", ".join(row.problem_id for row in rows)
-            raise NumericError(f"the loss is {loss.item()} on {names}: lower train.lr or look at these problems")
+            raise NumericError(
+                f"the loss of step {step} is {loss.item()} on {names}: lower train.lr or look at these problems"
+            )
         # DistributedDataParallel averages over processes where the loss asks for the sum.
         accelerator.backward(loss * accelerator.num_processes)
         total_ce += ce.item()

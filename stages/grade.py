@@ -1,7 +1,5 @@
 """grade: the verdict on every answer of every system of a task; generations stay as they are."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from qthink_core import layout, stage
@@ -9,10 +7,16 @@ from qthink_core.artifacts import Work
 from qthink_core.settings import Section
 
 
+class Baseline(Section):
+    """A row whose name alone is read here."""
+
+    thinking: bool
+
+
 class Systems(Section):
     """The rows of the table: those of the base model by name, then the trained ones."""
 
-    baseline: dict[str, dict[Literal["thinking"], bool]]
+    baseline: dict[str, Baseline]
     trained: list[str]
 
 

@@ -9,10 +9,16 @@ from qthink_core.artifacts import Work
 from qthink_core.settings import Section
 
 
+class Baseline(Section):
+    """A row whose name alone is read here."""
+
+    thinking: bool
+
+
 class Systems(Section):
     """The rows of the table: those of the base model by name, then the trained ones."""
 
-    baseline: dict[str, dict[Literal["thinking"], bool]]
+    baseline: dict[str, Baseline]
     trained: list[str]
 
 

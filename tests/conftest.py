@@ -1,6 +1,6 @@
 """What the numerics tests share: a real Qwen3 of 20,000 random weights, the tiny tokenizer, and generated questions.
 
-The model is lively on purpose. Weights are drawn wide, so that greedy text neither repeats one token nor depends on rounding,
+The model is lively on purpose. Weights are drawn wide, so that greedy text neither repeats one token nor hangs on rounding,
 and the end token's row of the output head is longer than the others, so that completions end, each after its own length.
 """
 
@@ -91,3 +91,31 @@ def random_head(tokenizer: Any) -> Callable[..., Any]:
 
     return make
 
+
+@pytest.fixture
+def student(qwen3: Callable[..., Any], random_head: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes students whose adapters and head are as if trained, random and not 0: `student(K=6, dtype="float32")`."""
+    import torch
+
+    from qthink_core.student import Student
+
+    def make(K: int, dtype: str = "float32", seed: int = 0, base: Any = None) -> Any:
+        made = Student(
+            base or qwen3(),
+            K=K,
+            seed=seed,
+            lora_r=4,
+            lora_alpha=8,
+            lora_targets=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+            head_output="unit",
+        )
+        torch.manual_seed(seed + 1)
+        with torch.no_grad():
+            for name, parameter in made.trained().items():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.1)
+        if K:
+            made.head.load_state_dict(random_head().state_dict())
+        return made.to(getattr(torch, dtype))
+
+    return make

@@ -52,7 +52,7 @@ def test_the_readme_names_where_a_stage_writes_and_parameters_that_it_reads(stag
 
 @every_stage
 def test_a_command_is_a_constant_that_runs_the_stage_of_its_name(stage: str) -> None:
-    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    assert STAGES[stage]["cmd"] == f"exec python -m stages.{stage}"
 
 
 @every_stage

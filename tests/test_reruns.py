@@ -3,22 +3,21 @@
 `dvc status` names the boxes that a change touches; what lies after them in the graph reruns only if their outputs change.
 """
 
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import networkx
 import pytest
 from graph import copy_repository
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
+
 TASK = "gsm8k"
 FINETUNED = {"sft", "answer_only"}
 DISTILLED = {"uniform", "reward_weighted", "final_step"}
 BEFORE_TRAINING = {"base", "prepare", "sample", "reward", "extract", "average"}
 SCORES = {"evaluate", "grade", "report"}
-
-Status = Callable[[], set[str]]
 
 
 def boxes(stage: str, systems: set[str]) -> set[str]:
@@ -32,11 +31,18 @@ TRAININGS = boxes("finetune", FINETUNED) | boxes("train", DISTILLED)
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One task of the graph, its outputs filled with their own names and committed to DVC."""
     root = copy_repository(tmp_path_factory.mktemp("reruns"))
-    os.environ["DVC_SITE_CACHE_DIR"] = str(tmp_path_factory.mktemp("site"))
-    from dvc.repo import Repo
-
     (root / "dvc.lock").unlink(missing_ok=True)
     edit(root / "params.yaml", r"^tasks: .*$", f"tasks: [{TASK}]")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path_factory.mktemp("site")))
+        patch.chdir(root)
+        commit_all(root)
+        yield root
+
+
+def commit_all(root: Path) -> None:
+    from dvc.repo import Repo
+
     repo = Repo(str(root))
     for stage in repo.index.stages:
         for out in stage.outs:
@@ -47,8 +53,6 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     repo.commit(force=True)
     assert repo.status() == {}
     repo.close()
-    yield root
-    del os.environ["DVC_SITE_CACHE_DIR"]
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -129,7 +133,7 @@ def test_a_finetuned_systems_target_reruns_that_system_and_no_other(copy: Path) 
 
 # Their outputs do not change, so nothing after them runs: a manifest holds no digest of code
 # (tests/test_stage.py, test_a_comment_in_the_code_changes_no_byte_of_the_output).
-@pytest.mark.parametrize("module", ["student", "training", "losses"])
+@pytest.mark.parametrize("module", ["student", "training"])
 def test_a_comment_in_the_training_code_touches_the_trainings_only(copy: Path, module: str) -> None:
     touched, reruns = rerun(copy, f"qthink_core/{module}.py", r"\Z", "# a comment\n")
     assert touched == TRAININGS
@@ -154,7 +158,7 @@ def test_the_parameters_of_another_scale_touch_nothing(copy: Path) -> None:
     assert touched == set()
 
 
-def test_one_task_less_reruns_no_box_of_the_others(copy: Path) -> None:
+def test_one_task_more_reruns_no_box_of_the_others(copy: Path) -> None:
     touched, _ = rerun(copy, "params.yaml", rf"^tasks: \[{TASK}\]", f"tasks: [{TASK}, tooluse]")
     assert {name for name in touched if TASK in name} == set()
     assert "report" in touched

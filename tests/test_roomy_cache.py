@@ -29,7 +29,9 @@ def run(model: Any, questions: list[list[int]], n_new: int, room: bool) -> tuple
 
 
 @torch.inference_mode()
-def test_a_cache_with_room_gives_every_bit_of_a_cache_without(qwen3: Any, questions: list[list[int]], monkeypatch: Any) -> None:
+def test_a_cache_with_room_gives_every_bit_of_a_cache_without(
+    qwen3: Any, questions: list[list[int]], monkeypatch: Any
+) -> None:
     model = qwen3()
     plain, plain_cache = run(model, questions, 40, room=False)
     # 16 spare columns: the buffers grow at tokens 17 and 34, after rows have left.

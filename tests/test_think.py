@@ -1,4 +1,5 @@
 from fractions import Fraction
+from itertools import pairwise
 from math import floor
 
 import pytest
@@ -61,7 +62,7 @@ def test_positions_are_those_of_exact_fractions(length: int, K: int) -> None:
 def test_a_block_with_a_token_for_every_step_repeats_none(length: int, K: int) -> None:
     found = positions(length, K)
     assert len(set(found)) == min(length, K)
-    gaps = {after - before for before, after in zip(found, found[1:], strict=False)}
+    gaps = {after - before for before, after in pairwise(found)}
     assert gaps <= {length // K, -(-length // K)}
 
 

@@ -10,7 +10,7 @@ from qthink_core.synthetic import expressions, tool_calls, word_problems
 
 TASKS = {"gsm8k": word_problems, "math500": expressions, "tooluse": tool_calls}
 
-# Of 100 buckets of sha256(what is computed), those of each split; evaluation gets enough for few redraws.
+# The buckets of each split; a split with few of them costs many redraws.
 BUCKETS = {"pretrain": range(0, 64), "train": range(64, 84), "validation": range(84, 92), "test": range(92, 100)}
 
 
@@ -25,30 +25,29 @@ class Worked(NamedTuple):
 def worked(task: str, split: str, n: int, seed: int) -> list[Worked]:
     """n problems of a split in the benchmark's own row schema, the same bytes for the same arguments.
 
-    What is computed (the chain of steps, whatever names and words dress it) is hashed into one of 100 buckets and
-    every split owns some of them: no computation of one split, of any task or seed, occurs in another.
-    Raises ParamError for an unknown task or split.
+    A problem's bucket is the sha256 of its working, whatever names and words dress it, and every bucket belongs to
+    one split: no computation of one split, of any task or seed, occurs in another. No working occurs twice among
+    the n problems. Raises ParamError for an unknown task or split.
     """
     if task not in TASKS or split not in BUCKETS:
-        raise ParamError(
-            f"synthetic problems of {task!r}, split {split!r} were asked for: tasks are {', '.join(TASKS)}, splits {', '.join(BUCKETS)}"
-        )
+        known = f"tasks are {', '.join(TASKS)}, splits {', '.join(BUCKETS)}"
+        raise ParamError(f"no problems of {task!r}, split {split!r} can be generated: {known}")
     entropy = [seed, list(TASKS).index(task), list(BUCKETS).index(split)]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
     found: list[Worked] = []
     seen: set[str] = set()
     while len(found) < n:
-        computed, row, thought, answer = TASKS[task].draw(rng)
-        if computed in seen or bucket(computed) not in BUCKETS[split]:
+        row, thought, answer = TASKS[task].draw(rng)
+        if thought in seen or bucket(thought) not in BUCKETS[split]:
             continue
-        seen.add(computed)
+        seen.add(thought)
         found.append(Worked(_numbered(task, split, len(found), row), thought, answer))
     return found
 
 
-def bucket(computed: str) -> int:
-    """The bucket 0..99 of a computation."""
-    return int.from_bytes(hashlib.sha256(computed.encode()).digest()[:8], "big") % 100
+def bucket(thought: str) -> int:
+    """The bucket 0..99 of a working."""
+    return int.from_bytes(hashlib.sha256(thought.encode()).digest()[:8], "big") % 100
 
 
 def _numbered(task: str, split: str, index: int, row: dict[str, object]) -> dict[str, object]:

@@ -2,8 +2,8 @@
 
 The three tasks of the tiny scale dress the same chains as stories, expressions and requests. Doubling and
 halving stand between additions, so that no sum over the operands gives the result: a transformer of few layers
-has to write the steps down. Numbers stay within 1..20, so that every step is one look-up in a table of a few
-hundred entries and 0.3 M parameters can hold it.
+has to write the steps down. Numbers stay within 1..20, so that every step is one look-up in a table of some 300
+entries, which 0.3 M parameters can hold.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,6 @@ import numpy as np
 
 LARGEST = 20
 LARGEST_OPERAND = 9
-FACTORS = (2, 3)
 
 
 class Step(NamedTuple):
@@ -27,14 +26,14 @@ class Step(NamedTuple):
         return f"{self.left}{self.sign}{self.operand}={self.result}"
 
 
-def chain(rng: np.random.Generator, n_steps: int, start: int | None = None) -> list[Step]:
-    """A chain of n_steps steps whose every result lies in 1..20; a step is never undone by the next one."""
-    left = int(rng.integers(2, LARGEST_OPERAND + 1)) if start is None else start
+def chain(rng: np.random.Generator, n_steps: int) -> list[Step]:
+    """A chain of n_steps steps with all results in 1..20, no step undone by the next one."""
+    left = int(rng.integers(2, LARGEST_OPERAND + 1))
     steps: list[Step] = []
     while len(steps) < n_steps:
         sign, operand = _SIGNS[int(rng.integers(len(_SIGNS)))], int(rng.integers(1, LARGEST_OPERAND + 1))
         if sign in "*/":
-            operand = FACTORS[operand % len(FACTORS)]
+            operand = 2
         if sign == "/" and left % operand:
             continue
         result = {"+": left + operand, "-": left - operand, "*": left * operand, "/": left // operand}[sign]

@@ -1,6 +1,6 @@
 """Nested expressions and fractions in the schema of MATH-500, answered by an integer or by `\\frac{a}{b}`."""
 
-import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -8,12 +8,12 @@ from qthink_core.synthetic.chains import Step, chain, working
 
 N_STEPS = (4, 5, 6, 7)
 N_STEPS_ABOVE = (2, 3, 4)
-N_STEPS_BELOW = (1, 2, 3)
+N_STEPS_BELOW = (2,)
 LARGEST_IN_FRACTION = 12
 
 
-def draw(rng: np.random.Generator) -> tuple[str, dict[str, object], str, str]:
-    """A problem: (what is computed, row without its unique_id, thought, answer)."""
+def draw(rng: np.random.Generator) -> tuple[dict[str, object], str, str]:
+    """A problem as (row without its unique_id, thought, answer)."""
     expression, thought, value = _fraction(rng) if int(rng.integers(2)) else _integer(rng)
     lines = thought.split("\n")
     row: dict[str, object] = {
@@ -21,9 +21,9 @@ def draw(rng: np.random.Generator) -> tuple[str, dict[str, object], str, str]:
         "solution": "".join(f"${line}$. " for line in lines) + f"So the answer is $\\boxed{{{value}}}$.",
         "answer": value,
         "subject": "Prealgebra",
-        "level": len(lines) - 2,
+        "level": min(len(lines) - 2, 5),
     }
-    return thought, row, thought, f"The answer is $\\boxed{{{value}}}$."
+    return row, thought, f"The answer is $\\boxed{{{value}}}$."
 
 
 def _integer(rng: np.random.Generator) -> tuple[str, str, str]:
@@ -36,12 +36,10 @@ def _fraction(rng: np.random.Generator) -> tuple[str, str, str]:
     above = _bounded(rng, N_STEPS_ABOVE)
     below = _bounded(rng, N_STEPS_BELOW)
     top, bottom = above[-1].result, below[-1].result
-    divisor = math.gcd(top, bottom)
-    lowest = (top // divisor, bottom // divisor)
-    value, plain = (
-        (str(lowest[0]),) * 2 if lowest[1] == 1 else (f"\\frac{{{lowest[0]}}}{{{lowest[1]}}}", f"{lowest[0]}/{lowest[1]}")
-    )
-    thought = f"{working(above)}\n{working(below)}\n{top}/{bottom}={plain}"
+    lowest = Fraction(top, bottom)
+    whole = lowest.denominator == 1
+    value = str(lowest) if whole else f"\\frac{{{lowest.numerator}}}{{{lowest.denominator}}}"
+    thought = f"{working(above)}\n{working(below)}\n{top}/{bottom}={lowest}"
     return f"\\frac{{{_nested(above)}}}{{{_nested(below)}}}", thought, value
 
 

@@ -30,8 +30,8 @@ APIS = {
 }
 
 
-def draw(rng: np.random.Generator) -> tuple[str, dict[str, object], str, str]:
-    """A problem: (what is computed, row without its idx, thought, answer)."""
+def draw(rng: np.random.Generator) -> tuple[dict[str, object], str, str]:
+    """A problem as (row without its idx, thought, answer)."""
     api = list(APIS)[int(rng.integers(len(APIS)))]
     order = rng.permutation(len(APIS[api]))[: N_TOOLS[int(rng.integers(len(N_TOOLS)))]]
     tools = [list(APIS[api])[int(i)] for i in order]
@@ -51,7 +51,7 @@ def draw(rng: np.random.Generator) -> tuple[str, dict[str, object], str, str]:
         "kind": "tooluse",
         "elo": 1500,
     }
-    return working(steps), row, working(steps), f"Action: {tool}\nAction Input: {action_input}"
+    return row, working(steps), f"Action: {tool}\nAction Input: {action_input}"
 
 
 def _words(tool: str) -> str:
@@ -67,6 +67,6 @@ def _change(step: Step) -> str:
         case "-":
             return f"remove {step.operand}"
         case "*":
-            return "double it" if step.operand == 2 else "triple it"
+            return "double it"
         case _:
-            return "halve it" if step.operand == 2 else "third it"
+            return "halve it"

@@ -1,4 +1,4 @@
-"""Word problems in the schema of GSM8K: a number of things is changed five to seven times."""
+"""Word problems in the schema of GSM8K: a number of things is changed four to eight times."""
 
 import numpy as np
 
@@ -15,8 +15,8 @@ GAINS = ("buys", "finds", "wins", "gets")
 LOSSES = ("sells", "loses", "drops", "uses")
 
 
-def draw(rng: np.random.Generator) -> tuple[str, dict[str, object], str, str]:
-    """A problem: (what is computed, row, thought, answer)."""
+def draw(rng: np.random.Generator) -> tuple[dict[str, object], str, str]:
+    """A problem as (row, thought, answer)."""
     name, pronoun = PEOPLE[int(rng.integers(len(PEOPLE)))]
     things = THINGS[int(rng.integers(len(THINGS)))]
     steps = chain(rng, N_STEPS[int(rng.integers(len(N_STEPS)))])
@@ -27,7 +27,7 @@ def draw(rng: np.random.Generator) -> tuple[str, dict[str, object], str, str]:
         f"{name} then has {step.left} {step.sign} {step.operand} = <<{step}>>{step.result} {things}." for step in steps
     )
     row: dict[str, object] = {"question": question, "answer": f"{rationale}\n#### {left}"}
-    return working(steps), row, working(steps), f"The answer is {left}.\n#### {left}"
+    return row, working(steps), f"The answer is {left}.\n#### {left}"
 
 
 def _event(rng: np.random.Generator, step: Step) -> str:
@@ -37,6 +37,6 @@ def _event(rng: np.random.Generator, step: Step) -> str:
         case "-":
             return f"{LOSSES[int(rng.integers(len(LOSSES)))]} {step.operand}"
         case "*":
-            return "doubles them" if step.operand == 2 else "triples them"
+            return "doubles them"
         case _:
-            return "keeps half" if step.operand == 2 else "keeps a third"
+            return "keeps half"

@@ -79,14 +79,10 @@ def test_the_question_tells_every_operand_in_order() -> None:
         assert re.findall(r"\d+", question("gsm8k", problem)) == told
 
 
-def test_an_expression_has_the_value_of_its_answer() -> None:
-    for problem in worked("math500", "test", 300, seed=4):
-        latex = str(problem.row["problem"]).removeprefix("Compute $").removesuffix("$.")
-        plain = re.sub(r"\\frac\{(.*)\}\{(.*)\}", r"(\1)/(\2)", latex)
-        plain = plain.replace("\\cdot ", "*").replace("\\div ", "/")
-        exact = re.sub(r"\d+", lambda number: f"Fraction({number[0]})", plain)
-        assert re.fullmatch(r"[Fraction()\d+*/-]+", exact)
-        assert eval(exact, {"Fraction": Fraction}) == computed_value(problem)  # noqa: S307
+def test_the_computer_algebra_of_the_grader_finds_the_same_value() -> None:
+    for problem in worked("math500", "test", 20, seed=4):
+        expression = str(problem.row["problem"]).removeprefix("Compute $").removesuffix("$.")
+        assert grade("math500", str(problem.row["answer"]), f"$\\boxed{{{expression}}}$").verdict == "right"
 
 
 def test_the_thought_stands_in_no_question_and_in_no_answer(task: str) -> None:
@@ -136,9 +132,9 @@ def test_another_seed_gives_other_problems(task: str) -> None:
 
 # sha256 of 100 training problems at seed 1234; the generator's stream is part of what a run is reproduced by.
 RECORDED = {
-    "gsm8k": "",
-    "math500": "",
-    "tooluse": "",
+    "gsm8k": "6893b69d3e9b69c54f6816256f58ed604189c7faa8421886d9b561c470b423e3",
+    "math500": "0c98fd58a86819574850c2d334aac0d5ef18232aa04f4d010be36e8ef6f7f209",
+    "tooluse": "86e31cfd913cd21bfa630d833dcd1687b073ddc18a2778bf10023d54cfa793c6",
 }
 
 

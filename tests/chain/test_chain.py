@@ -1,0 +1,295 @@
+"""The whole graph for real, at the nano scale: unbroken in one copy of the repository, killed at every stage in another."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from workplaces import DISTILLED, FINETUNED, TASK, Workplace, alive, end, wait_for
+
+# A quiet machine of two cores needs three minutes for everything here.
+pytestmark = pytest.mark.timeout(1200)
+
+BEFORE_SYSTEMS = ["base", f"prepare@{TASK}", f"sample@{TASK}", f"reward@{TASK}", f"extract@{TASK}", f"average@{TASK}"]
+FINETUNING, DISTILLING = f"finetune@{TASK}-{FINETUNED}", f"train@{TASK}-{DISTILLED}"
+SCORES = [f"grade@{TASK}", "report"]
+EVERY_INSTANCE = {
+    *BEFORE_SYSTEMS,
+    FINETUNING,
+    DISTILLING,
+    f"baseline@{TASK}-base",
+    *(f"{stage}@{TASK}-{system}" for stage in ("merge", "evaluate") for system in (FINETUNED, DISTILLED)),
+    *SCORES,
+}
+# Where a kill can fall on any moment: between imports, in the one unit, while DVC hashes.
+KILLED_AT_RANDOM = {"base", "prepare", "reward", "average", "merge", "grade", "report"}
+LONGEST_WAIT_S = 2.5
+# DVC writes dvc.lock in place: killed in that moment it leaves a torn one, and says so.
+TORN_LOCK = ("./dvc.lock' validation failed", "./dvc.lock' is invalid")
+
+
+@dataclass
+class Strike:
+    """How a running stage was stopped, the units that it had committed by then, and what was said."""
+
+    instance: str
+    units: dict[str, int]
+    said: str
+    status: int
+    left_running: bool
+    resumed: dict[str, int] = field(default_factory=dict)
+    refusals: list[subprocess.CompletedProcess[str]] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future]]:
+    """Both runs, side by side: each stage of this scale uses one core."""
+
+    def unbroken() -> Workplace:
+        place = Workplace(tmp_path_factory.mktemp("unbroken"))
+        assert set(place.repro()) == EVERY_INSTANCE
+        return place
+
+    def killed() -> tuple[Workplace, dict[str, Strike]]:
+        place = Workplace(tmp_path_factory.mktemp("killed-again-and-again"), TZ="Asia/Kathmandu", LANG="C")
+        return place, strike_at_every_stage(place)
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {"unbroken": pool.submit(unbroken), "killed": pool.submit(killed)}
+
+
+@pytest.fixture
+def unbroken(runs: dict[str, Future]) -> Workplace:
+    """The copy in which nothing went wrong."""
+    return runs["unbroken"].result()
+
+
+@pytest.fixture
+def killed(runs: dict[str, Future]) -> Workplace:
+    """The copy in which every stage was stopped once and went on."""
+    return runs["killed"].result()[0]
+
+
+@pytest.fixture
+def strikes(runs: dict[str, Future]) -> dict[str, Strike]:
+    """What happened at each stage of that copy."""
+    return runs["killed"].result()[1]
+
+
+def strike_at_every_stage(place: Workplace) -> dict[str, Strike]:
+    """Runs `dvc repro` until it ends, stopping each stage the first time it is seen at work."""
+    struck: dict[str, Strike] = {}
+    waits = random.Random(0)
+    while True:
+        repro = place.start("dvc", "repro")
+
+        def victim(repro: subprocess.Popen[str] = repro) -> str | bool:
+            new = [instance for instance in place.running() if instance.partition("@")[0] not in struck]
+            return new[0] if new else repro.poll() is not None
+
+        instance = wait_for("a new stage or the end", victim)
+        if instance is True:
+            said = repro.communicate()[0]
+            if any(text in said for text in TORN_LOCK):
+                place.torn_locks += 1
+                (place.root / "dvc.lock").unlink()
+                continue
+            assert repro.returncode == 0, said
+            return struck
+        stage = instance.partition("@")[0]
+        struck[stage] = strike(place, repro, instance, waits.uniform(0, LONGEST_WAIT_S))
+        if stage not in KILLED_AT_RANDOM:
+            struck[stage].resumed = resumed(place, struck[stage])
+
+
+def strike(place: Workplace, repro: subprocess.Popen[str], instance: str, wait_s: float) -> Strike:
+    """Stops one stage in its own way."""
+    pid = place.running()[instance]
+    refusals: list[subprocess.CompletedProcess[str]] = []
+    match instance.partition("@")[0]:
+        case "sample":  # DVC dies, while a second run is refused
+            wait_for("a second unit", lambda: len(place.units(instance)) >= 2)
+            os.kill(pid, signal.SIGSTOP)
+            refusals = [place.run("dvc", "repro"), place.stage(instance)]
+            said = end(repro, signal.SIGKILL)
+        case "extract":  # the stage dies
+            wait_for("a second unit", lambda: len(place.units(instance)) >= 2)
+            os.kill(pid, signal.SIGKILL)
+            said = repro.communicate()[0]
+        case "train":  # DVC dies between two optimiser steps
+            wait_for("the third checkpoint", lambda: max(place.units(instance), default="") >= "checkpoint-0000003")
+            said = end(repro, signal.SIGKILL)
+        case "finetune":  # the system is shut down
+            wait_for("the third checkpoint", lambda: max(place.units(instance), default="") >= "checkpoint-0000003")
+            os.kill(pid, signal.SIGTERM)
+            said = repro.communicate()[0]
+        case "evaluate":  # Ctrl-C, which a terminal sends to DVC and to the stage
+            wait_for("a unit", lambda: place.units(instance))
+            os.killpg(repro.pid, signal.SIGINT)
+            said = repro.communicate()[0]
+        case "baseline":  # DVC dies after the output stands and before it is recorded
+            wait_for("the output", lambda: place.closed(instance))
+            said = end(repro, signal.SIGKILL)
+        case _:
+            try:
+                wait_for("the moment", lambda: repro.poll() is not None, wait_s)
+            except AssertionError:
+                said = end(repro, signal.SIGKILL)
+            else:
+                said = repro.communicate()[0]
+    try:
+        wait_for("the end of the stage", lambda: not alive(pid), 10.0)
+    except AssertionError:
+        os.kill(pid, signal.SIGKILL)
+        return Strike(instance, {}, said, repro.returncode, left_running=True)
+    return Strike(instance, place.units(instance), said, repro.returncode, False, refusals=refusals)
+
+
+def resumed(place: Workplace, before: Strike) -> dict[str, int]:
+    """The units of a stopped stage, seen in its next run at the first new one or, where none is left to make, at its end."""
+    with_new = before.instance, max(before.units)
+    repro = place.start("dvc", "repro", before.instance)
+
+    def units() -> dict[str, int] | None:
+        now = place.units(with_new[0])
+        return now if max(now, default="") > with_new[1] or repro.poll() is not None else None
+
+    found = wait_for("a new unit", units)
+    said = repro.communicate()[0]
+    assert repro.returncode == 0, said
+    return found
+
+
+def test_a_second_run_does_nothing_and_git_sees_the_lock_and_the_results_alone(unbroken: Workplace) -> None:
+    assert unbroken.repro() == []
+    assert unbroken.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+    assert unbroken.run("git", "status", "--short").stdout.split() == ["??", "dvc.lock", "??", "results/"]
+
+
+def test_the_lock_and_the_results_tell_nothing_of_this_machine(unbroken: Workplace) -> None:
+    said = unbroken.lock + b"".join(unbroken.results().values())
+    for word in (str(unbroken.root), os.uname().nodename, unbroken.environment["HOME"]):
+        assert word.encode() not in said
+
+
+def test_a_damaged_input_is_refused_by_name_and_checked_out_again(unbroken: Workplace) -> None:
+    block = Path(f"artifacts/rollouts/{TASK}/block-00003.parquet")
+    content = bytearray((unbroken.root / block).read_bytes())
+    content[len(content) // 2] ^= 1
+    (unbroken.root / block).write_bytes(content)
+    for stage in ("reward", "extract"):
+        done = unbroken.stage(f"{stage}@{TASK}")
+        assert done.returncode == 65
+        mend = re.fullmatch(
+            rf"{stage}@{TASK}: {block} does not have the sha256 .*: run `(dvc checkout .*)`, or `dvc repro`.*\n", done.stdout
+        )
+        assert mend, done.stdout
+    assert unbroken.run(*mend[1].split()).returncode == 0
+    assert unbroken.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+
+
+def test_a_comment_in_the_training_code_reruns_the_trainings_and_nothing_after_them(unbroken: Workplace) -> None:
+    module, before = unbroken.root / "qthink_core/training.py", unbroken.lock
+    code = module.read_bytes()
+    module.write_bytes(code + b"# a comment\n")
+    assert sorted(unbroken.repro()) == [FINETUNING, DISTILLING]
+    old, new = (YAML(typ="safe").load(text)["stages"] for text in (before, unbroken.lock))
+    changed = {
+        (name, kind, entry["path"])
+        for name in old
+        for kind in ("deps", "outs")
+        for entry in old[name].get(kind, [])
+        if entry not in new[name][kind]
+    }
+    assert changed == {(name, "deps", "qthink_core/training.py") for name in (FINETUNING, DISTILLING)}
+    module.write_bytes(code)
+    assert unbroken.repro() == [], "DVC has the results of the code as it was"
+    assert unbroken.lock == before
+
+
+@pytest.mark.parametrize("kept", [0, 11, 4000])
+def test_a_lock_file_that_dvc_was_killed_in_is_deleted_and_made_again_without_running_a_stage(
+    unbroken: Workplace, kept: int
+) -> None:
+    before = unbroken.lock
+    (unbroken.root / "dvc.lock").write_bytes(before[:kept])
+    refused = unbroken.run("dvc", "repro")
+    assert refused.returncode != 0
+    assert any(text in refused.stdout for text in TORN_LOCK)
+    (unbroken.root / "dvc.lock").unlink()
+    assert unbroken.repro() == []
+    assert unbroken.lock == before
+
+
+def test_an_experiment_with_gamma_reruns_what_depends_on_gamma(unbroken: Workplace) -> None:
+    before = unbroken.lock
+    unbroken.commit("the results")
+    ran = unbroken.repro("exp", "run", "--set-param", "gamma=1.0")
+    assert ran == [DISTILLING, f"merge@{TASK}-{DISTILLED}", f"evaluate@{TASK}-{DISTILLED}", *SCORES]
+    table = unbroken.run("dvc", "metrics", "diff", "--all").stdout.splitlines()
+    rows = [line.split() for line in table[1:]]
+    assert [row[:2] for row in rows] == [
+        ["results/accuracy.json", f"{TASK}.{system}"] for system in sorted(["base", FINETUNED, DISTILLED])
+    ]
+    assert "gamma" in unbroken.run("dvc", "params", "diff").stdout
+    for command in (["git", "checkout", "--quiet", "."], ["dvc", "checkout", "--quiet"]):
+        assert unbroken.run(*command).returncode == 0
+    assert unbroken.repro() == []
+    assert unbroken.lock == before
+
+
+def test_stopped_once_at_every_stage_the_run_ends_with_the_lock_of_the_unbroken_one(
+    unbroken: Workplace, killed: Workplace, strikes: dict[str, Strike]
+) -> None:
+    assert set(strikes) == {instance.partition("@")[0] for instance in EVERY_INSTANCE}
+    assert killed.lock == unbroken.lock
+    assert killed.results() == unbroken.results()
+    assert killed.repro() == []
+    assert killed.run("git", "status", "--short").stdout.split() == ["??", "dvc.lock", "??", "results/"]
+    assert not list(killed.root.rglob("*.tmp"))
+
+
+def test_no_stage_outlives_the_dvc_that_started_it(strikes: dict[str, Strike]) -> None:
+    assert [strike.instance for strike in strikes.values() if strike.left_running] == []
+    killed_with_dvc = [stage for stage, strike in strikes.items() if strike.status == -signal.SIGKILL]
+    assert {"sample", "train", "baseline"} <= set(killed_with_dvc)
+
+
+@pytest.mark.parametrize("stage", ["sample", "extract", "train", "finetune", "evaluate", "baseline"])
+def test_a_stopped_stage_goes_on_from_its_last_committed_unit(strikes: dict[str, Strike], stage: str) -> None:
+    before, after = strikes[stage].units, strikes[stage].resumed
+    assert before
+    kept = before.keys() & after.keys()
+    assert {unit: after[unit] for unit in kept} == {unit: before[unit] for unit in kept}
+    made = set(after) - set(before)
+    if stage == "baseline":  # it was killed after its last unit
+        assert made == set()
+    else:
+        assert min(made) > max(before)
+    if stage in ("sample", "extract", "evaluate", "baseline"):  # a training drops its older checkpoints
+        assert set(before) <= set(after)
+
+
+@pytest.mark.parametrize(("stage", "number"), [("finetune", "SIGTERM"), ("evaluate", "SIGINT")])
+def test_a_stage_that_is_asked_to_stop_says_so_in_one_sentence(strikes: dict[str, Strike], stage: str, number: str) -> None:
+    strike = strikes[stage]
+    sentence = f"{strike.instance}: stopped by {number}; finished units are kept, `dvc repro` goes on from there"
+    said = strike.said.partition(f"> exec python -m stages.{stage}\n")[2]
+    assert said.startswith(sentence + "\n")
+    assert "Traceback" not in strike.said
+    assert "exited with 75" in strike.said
+
+
+def test_a_second_run_at_once_is_refused_and_names_the_first(strikes: dict[str, Strike]) -> None:
+    by_dvc, by_stage = strikes["sample"].refusals
+    assert by_dvc.returncode != 0
+    assert re.search(r"is busy, it is being blocked by:\s+\(PID \d+\): .*dvc repro", by_dvc.stdout)
+    assert by_stage.returncode == 75
+    assert re.fullmatch(rf"sample@{TASK}: sample@{TASK} is already running as process \d+: let it end\n", by_stage.stdout)

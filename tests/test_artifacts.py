@@ -1,0 +1,567 @@
+"""The contract between stages: killed at any file operation, a unit is whole or absent, and the end is the same bytes."""
+
+import hashlib
+import json
+import math
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qthink_core import artifacts, stage
+from qthink_core.artifacts import MANIFEST, Work, canonical_json, read_manifest, sealed, unsealed, write_file
+from qthink_core.errors import DataError, QThinkError, StorageError
+
+KILLED = 137
+OUT = Path("artifacts/things")
+UNITS = ("block-0", "block-1", "block-2")
+# What Python tells an audit hook before it touches a file; reading is left out.
+TOUCHES = {"os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "shutil.rmtree"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def in_two_pieces(content: bytes, between: Callable[[], None] = lambda: None) -> artifacts.Writer:
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            between()
+            file.write(content[len(content) // 2 :])
+
+    return write
+
+
+def make(code: str = "v1", between: Callable[[], None] = lambda: None, made: list[str] | None = None) -> None:
+    """A stage in small, in the current folder: three units of two files, checkpoints of which only the last stays."""
+    work = Work(Path(".work/stage"), hashlib.sha256(code.encode()).hexdigest(), "settings", {"artifacts/base": "b" * 64})
+    for number, unit in enumerate(UNITS):
+        if work.done(unit):
+            continue
+        if made is not None:
+            made.append(unit)
+        content = unit.encode() * 40
+        files = {f"{unit}.bin": in_two_pieces(content, between), f"{unit}.txt": in_two_pieces(content[::-1], between)}
+        work.commit(unit, files, {"rows": number + 1})
+        work.commit(f"checkpoint-{number}", {f"checkpoint-{number}": b"weights"})
+        if number and work.done(f"checkpoint-{number - 1}"):
+            work.drop(f"checkpoint-{number - 1}")
+    work.publish(OUT, "things", UNITS, {"K": 6})
+    work.close()
+
+
+def killed_at(operation: int, root: Path, **how: Any) -> bool:
+    """Whether `make`, in a process of its own, came to its n-th file operation and was killed there."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.chdir(root)
+            count = 0
+
+            def tick() -> None:
+                nonlocal count
+                count += 1
+                if count == operation:
+                    os._exit(KILLED)
+
+            def hook(event: str, args: tuple[Any, ...]) -> None:
+                writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+                if writes or event in TOUCHES:
+                    tick()
+
+            fsync = os.fsync
+            os.fsync = lambda handle: (tick(), fsync(handle))[1]
+            sys.addaudithook(hook)
+            make(between=tick, **how)
+            status = 0
+        finally:
+            os._exit(status)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, KILLED)
+    return code == KILLED
+
+
+def check_absent_or_whole(out: Path) -> None:
+    if out.exists():
+        read_manifest(out, "things")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository's root as the current folder: stages name their outputs relative to it."""
+    # It guards against power cuts alone, and thousands of them would take minutes.
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    (tmp_path / "root").mkdir()
+    monkeypatch.chdir(tmp_path / "root")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def unbroken(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """What a run that nobody disturbs makes, elsewhere."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(elsewhere)
+        make()
+    return contents(elsewhere / OUT)
+
+
+def test_killed_at_any_operation_the_next_run_ends_in_the_same_bytes_and_makes_no_committed_unit_again(
+    root: Path, unbroken: dict[str, bytes]
+) -> None:
+    operation = 1
+    while killed_at(operation, root):
+        check_absent_or_whole(OUT)
+        committed = {
+            name: file.with_name(name).stat().st_ino
+            for file in root.glob(".work/stage/*/block-*.unit.json")
+            for name in unsealed(file.read_bytes())["files"]
+        }
+        shutil.rmtree(OUT, ignore_errors=True)  # as DVC does before it runs a stage
+        made: list[str] = []
+        make(made=made)
+        assert contents(OUT) == unbroken, f"killed at operation {operation}"
+        assert {name: (OUT / name).stat().st_ino for name in committed} == committed
+        assert len(made) == len(UNITS) - len(committed) // 2
+        assert not list(root.rglob("*.tmp"))
+        shutil.rmtree(".work")
+        shutil.rmtree(OUT)
+        operation += 1
+    assert operation > 100, "the count is of real operations: nine files of units, records, checkpoints, links, renames"
+
+
+def test_killed_again_and_again_the_runs_together_end_in_the_same_bytes(root: Path, unbroken: dict[str, bytes]) -> None:
+    for distance in (3, 7, 11, 17, 29):
+        kills = 0
+        while killed_at(distance * (1 + kills // 8), root):  # a run that starts anew at each kill would never end
+            check_absent_or_whole(OUT)
+            shutil.rmtree(OUT, ignore_errors=True)
+            kills += 1
+            assert kills < 200
+        assert kills > 2
+        assert contents(OUT) == unbroken
+        shutil.rmtree(".work")
+        shutil.rmtree(OUT)
+
+
+def test_an_output_that_is_replaced_is_at_every_moment_the_old_the_new_or_absent(root: Path) -> None:
+    make("older code")
+    older = OUT / "older.txt"
+    operation = 1
+    while killed_at(operation, root):
+        check_absent_or_whole(OUT)
+        operation += 1
+        shutil.rmtree(".work")
+        shutil.rmtree(OUT, ignore_errors=True)
+        make("older code")
+    assert not older.exists()
+    assert operation > 100
+
+
+def test_no_output_ever_misses_a_unit(root: Path) -> None:
+    work = Work(Path(".work/stage"), "f" * 64, "settings", {})
+    work.commit("block-0", {"a": b"a"})
+    with pytest.raises(QThinkError, match="unit block-1 of artifacts/things is not committed"):
+        work.publish(OUT, "things", ["block-0", "block-1"])
+    assert not OUT.exists()
+
+
+def test_a_name_appears_after_its_bytes_are_durable_and_is_made_durable_itself(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def note_fsync(handle: int) -> None:
+        said.append(("fsync", str(Path(f"/proc/self/fd/{handle}").resolve())))
+        fsync(handle)
+
+    def note_rename(source: Path, target: Path, **how: Any) -> None:
+        said.append(("rename", str(Path(source).resolve())))
+        rename(source, target, **how)
+        said.append(("named", str(Path(target).resolve())))
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "rename", note_rename)
+    make()
+    names = [path for what, path in said if what == "named"]
+    assert len(names) == 6 + 3 + 6 + 1 + 1 + 1  # units' files and records, checkpoints, manifest, output, closing
+    for number, (what, path) in enumerate(said):
+        if what == "rename" and Path(path).name != "publish":
+            assert said[number - 1] == ("fsync", path)
+        if what == "named":
+            assert said[number + 1] == ("fsync", str(Path(path).parent))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:-1]),
+        lambda file: file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]),
+        lambda file: file.unlink(),
+        lambda file: file.write_bytes(b""),
+    ],
+    ids=["truncated", "flipped", "missing", "empty"],
+)
+@pytest.mark.parametrize("name", ["block-1.bin", "block-1.txt", "block-1.unit.json"])
+def test_a_damaged_unit_is_made_again_and_no_other(
+    root: Path, unbroken: dict[str, bytes], name: str, spoil: Callable[[Path], Any]
+) -> None:
+    make()
+    shutil.rmtree(OUT)
+    spoil(next(root.glob(f".work/stage/*/{name}")))
+    made: list[str] = []
+    make(made=made)
+    assert made == ["block-1"]
+    assert contents(OUT) == unbroken
+
+
+def test_a_flipped_bit_in_any_byte_of_an_artifact_is_refused(root: Path) -> None:
+    work = Work(Path(".work/stage"), "f" * 64, "settings", {"artifacts/base": "b" * 64})
+    work.commit("block-0", {"a": b"some bytes"}, {"rows": 3})
+    work.publish(OUT, "things", ["block-0"], {"K": 6})
+    for name in ("a", MANIFEST):
+        content = (OUT / name).read_bytes()
+        for at in range(len(content)):
+            flipped = bytearray(content)
+            flipped[at] ^= 1 << at % 8
+            (OUT / name).write_bytes(flipped)
+            with pytest.raises(DataError, match=rf"things/{name} .*`dvc checkout --force artifacts/things`, or `dvc repro`"):
+                read_manifest(OUT, "things")
+        (OUT / name).write_bytes(content)
+    assert read_manifest(OUT, "things").counts == {"rows": 3}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda: (OUT / "block-0.bin").unlink(), "things/block-0.bin is listed in its manifest but missing"),
+        (
+            lambda: (OUT / "block-0.bin").rename(OUT / "block-9.bin"),
+            "things/block-0.bin is listed in its manifest but missing",
+        ),
+        (
+            lambda: (OUT / "block-0.bin").rename(OUT / "block-1.bin"),
+            "things/block-0.bin is listed in its manifest but missing",
+        ),
+        (lambda: os.truncate(OUT / "block-0.bin", 3), "things/block-0.bin has 3 bytes where its manifest says 280"),
+        (
+            lambda: (OUT / "block-0.bin").write_bytes((OUT / "block-1.bin").read_bytes()),
+            "things/block-0.bin does not have the sha256",
+        ),
+        (lambda: (OUT / MANIFEST).unlink(), "things/manifest.json is missing, so artifacts/things is not a whole"),
+        (lambda: (OUT / MANIFEST).write_text("[]\n"), "things/manifest.json is damaged"),
+        (lambda: (OUT / MANIFEST).write_bytes(b"\xff"), "things/manifest.json is damaged"),
+        (lambda: (OUT / MANIFEST).write_bytes(sealed({"artifact": "things"})), "things/manifest.json is damaged"),
+        (lambda: shutil.rmtree(OUT), "things/manifest.json is missing"),
+    ],
+)
+def test_a_reader_refuses_a_damaged_artifact_naming_file_and_mend(root: Path, spoil: Callable[[], Any], said: str) -> None:
+    make()
+    spoil()
+    with pytest.raises(DataError, match=f"{said}.*: run `dvc checkout --force artifacts/things`") as caught:
+        read_manifest(OUT, "things")
+    assert caught.value.exit_code == 65
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reader_refuses_an_artifact_of_another_kind(root: Path) -> None:
+    make()
+    with pytest.raises(DataError, match="artifacts/things holds 'things' where 'rollouts' was expected"):
+        read_manifest(OUT, "rollouts")
+
+
+def test_a_missing_input_has_no_digest(root: Path) -> None:
+    Path("empty").mkdir()
+    for name in ("nowhere", "empty"):
+        with pytest.raises(DataError, match=rf"{name} is missing or holds no manifest.json: run `dvc repro`"):
+            artifacts.digest(Path(name))
+
+
+def test_the_digest_of_an_input_changes_with_any_of_its_files(root: Path) -> None:
+    make()
+    before = artifacts.digest(OUT), artifacts.digest(Path("artifacts"))
+    assert before == (artifacts.sha256(OUT / MANIFEST), artifacts.digest(OUT.parent))
+    shutil.copytree(OUT, OUT.with_name("more"))
+    assert artifacts.digest(Path("artifacts")) != before[1]
+    shutil.rmtree(OUT.with_name("more"))
+    manifest = unsealed((OUT / MANIFEST).read_bytes())
+    manifest["files"]["block-0.bin"]["sha256"] = "0" * 64
+    (OUT / MANIFEST).write_bytes(sealed(manifest))
+    assert artifacts.digest(OUT) != before[0]
+    assert artifacts.digest(Path("artifacts")) != before[1]
+
+
+def test_an_output_tells_neither_when_nor_where_nor_by_which_process_it_was_made(
+    root: Path, unbroken: dict[str, bytes]
+) -> None:
+    assert not killed_at(0, root)  # another process, another folder, a later time
+    assert contents(OUT) == unbroken
+    manifest = (OUT / MANIFEST).read_text()
+    assert json.loads(manifest)["counts"] == {"rows": 6}
+    assert str(root) not in manifest
+    assert {path.stat().st_mode & 0o777 for path in OUT.iterdir()} == {0o644}
+
+
+def test_other_code_makes_the_units_again_and_the_same_manifest(root: Path, unbroken: dict[str, bytes]) -> None:
+    make()
+    older = list(root.glob(".work/stage/*"))
+    made: list[str] = []
+    make("v2", made=made)
+    assert made == list(UNITS)
+    assert contents(OUT) == unbroken
+    newer = list(root.glob(".work/stage/*"))
+    assert len(newer) == 1
+    assert newer != older
+
+
+def test_killed_before_dvc_has_recorded_the_output_nothing_is_made_again(root: Path, unbroken: dict[str, bytes]) -> None:
+    make()
+    shutil.rmtree(OUT)  # DVC deletes outputs that are not in dvc.lock and runs the stage again
+    made: list[str] = []
+    make(made=made)
+    assert made == []
+    assert contents(OUT) == unbroken
+
+
+def test_closed_work_goes_when_a_later_stage_reads_all_that_it_made(root: Path) -> None:
+    make()
+    works = Path(".work")
+    running = Work(works / "running", "f" * 64, "settings", {})
+    running.commit("block-0", {"a": b"a"})
+    two = Work(works / "two", "f" * 64, "settings", {})
+    two.commit("one", {"a": b"a"})
+    for name in ("this", "that"):
+        two.publish(Path("artifacts/two") / name, "things", ["one"])
+    two.close()
+    artifacts.sweep(works, ["artifacts/base", "artifacts/thing", "artifacts/two/this"])
+    assert len(list(works.glob("*/*/block-*.unit.json"))) == len(UNITS) + 1
+    assert two.done("one")
+    artifacts.sweep(works, ["artifacts/things", "artifacts/two"])
+    assert [str(path) for path in works.glob("*/*/*.unit.json")] == [str(running.folder / "block-0.unit.json")]
+
+
+def test_scratch_is_empty_whatever_an_earlier_run_left_there(root: Path) -> None:
+    work = Work(Path(".work/stage"), "f" * 64, "settings", {})
+    (work.scratch() / "torn").write_text("left")
+    assert list(work.scratch().iterdir()) == []
+
+
+def save_npy(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, numbers(), allow_pickle=False)
+
+
+def save_parquet(path: Path) -> None:
+    pq.write_table(pa.table({"x": numbers(), "name": [f"row {i}" for i in range(20_000)]}), path)
+
+
+def save_safetensors(path: Path) -> None:
+    safetensors.numpy.save_file({"b": numbers(), "a": numbers()}, path, metadata={"format": "pt"})
+
+
+def numbers() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(20_000)
+
+
+WRITERS = {"bytes": numbers().tobytes(), "npy": save_npy, "parquet": save_parquet, "safetensors": save_safetensors}
+SMALL = 96 * 1024  # bytes; each writer wants more than 160,000
+
+
+@pytest.fixture
+def small_disk(root: Path) -> Iterator[Path]:
+    disk = root / ".work"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SMALL}", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a disk of 96 KiB needs the right to mount")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_full_disk_is_named_and_committed_units_stay(small_disk: Path, kind: str) -> None:
+    work = Work(small_disk / "stage", "f" * 64, "settings", {})
+    work.commit("first", {"first": b"1" * 100})
+    with pytest.raises(
+        StorageError, match=r"\.work/stage/f{16}/second could not be written .*\d+ bytes written, \d+ free"
+    ) as said:
+        work.commit("second", {"second": WRITERS[kind]})
+    assert said.value.exit_code == 74
+    assert "\n" not in str(said.value)
+    assert "make room" in str(said.value)
+    again = Work(small_disk / "stage", "f" * 64, "settings", {})
+    assert (again.done("first"), again.done("second")) == (True, False)
+    assert not list(small_disk.rglob("*.tmp"))
+    subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
+    again.commit("second", {"second": WRITERS[kind]})
+    assert again.done("second")
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_file_that_the_system_refuses_to_let_grow_is_named(root: Path, kind: str) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="out could not be written"):
+            write_file(root / "out", WRITERS[kind])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(root.iterdir()) == []
+
+
+def test_a_disk_that_is_full_of_folders_is_named_by_the_publication(small_disk: Path) -> None:
+    work = Work(small_disk / "stage", "f" * 64, "settings", {})
+    work.commit("unit", {"a": b"a"})
+    subprocess.run(["mount", "-o", f"remount,nr_inodes={len(list(small_disk.rglob('*'))) + 2}", small_disk], check=True)
+    with pytest.raises(StorageError, match="could not be written"):
+        work.publish(small_disk / "out", "things", ["unit"])
+    assert not (small_disk / "out").exists()
+    assert work.done("unit")
+
+
+def test_an_error_of_a_writer_that_is_no_full_disk_is_not_taken_for_one(root: Path) -> None:
+    def write(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise ZeroDivisionError("a defect")
+
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        write_file(root / "out", write)
+    assert list(root.iterdir()) == []
+
+
+def test_a_file_that_is_replaced_is_the_old_one_until_the_new_one_is_whole(root: Path) -> None:
+    write_file(root / "out", b"old")
+    with pytest.raises(KeyboardInterrupt):
+        write_file(root / "out", in_two_pieces(b"newer", lambda: signal.raise_signal(signal.SIGINT)))
+    assert contents(root) == {"out": b"old"}
+    write_file(root / "out", b"newer")
+    assert contents(root) == {"out": b"newer"}
+
+
+SAVE_ALL = """
+import sys
+from pathlib import Path
+from test_artifacts import WRITERS
+from qthink_core import artifacts, extraction, rollouts
+
+rows = [rollouts.Rollout("p", i, [i, 2], "text", "stop") for i in range(3)]
+read = [extraction.Row(row, 2, row.tokens, [0, 1]) for row in rows]
+writers = {**WRITERS, "rollouts": rollouts.writer(rows), **extraction.writers("block", read, WRITERS_STATES)}
+for name, write in writers.items():
+    artifacts.write_file(Path(sys.argv[1]) / (name + sys.argv[2]), write)
+""".replace("WRITERS_STATES", "__import__('numpy').ones((3, 6, 4), 'float32')")
+
+
+def test_every_format_gives_the_same_bytes_in_another_process_under_another_name(tmp_path: Path) -> None:
+    for seed in ("1", "2"):
+        arguments = [sys.executable, "-c", SAVE_ALL, str(tmp_path / seed), f".{seed}"]
+        path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+        subprocess.run(arguments, env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": path}, check=True)
+    first, second = ([*contents(tmp_path / seed).values()] for seed in ("1", "2"))
+    assert first == second
+    assert len(first) == len(WRITERS) + 3
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text('aé\n"\\{}☃'),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(st.text("abcdef_", min_size=1, max_size=4), JSON, max_size=5)
+
+
+@given(OBJECTS)
+def test_the_order_of_keys_changes_no_byte(value: dict[str, Any]) -> None:
+    assert canonical_json(dict(reversed(value.items()))) == canonical_json(value)
+    assert json.loads(canonical_json(value)) == value
+
+
+@given(OBJECTS, st.data())
+def test_a_sealed_object_comes_back_and_with_any_other_byte_it_is_refused(
+    value: dict[str, Any], data: st.DataObject
+) -> None:
+    raw = sealed(value)
+    assert unsealed(raw) == value
+    at = data.draw(st.integers(0, len(raw) - 1))
+    other = data.draw(st.integers(1, 255))
+    changed = raw[:at] + bytes([raw[at] ^ other]) + raw[at + 1 :]
+    for wrong in (changed, raw[:at], raw + b"\n", raw.replace(b"\n", b"\r\n")):
+        with pytest.raises(ValueError, match=r"."):
+            unsealed(wrong)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_neither_nan_nor_infinity_has_a_spelling(number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json({"losses": [1.0, {"cross_entropy": number}]})
+
+
+@pytest.fixture
+def graph(root: Path) -> Path:
+    """A repository of one stage that reads a base and a module."""
+    Path("params").mkdir()
+    Path("params.yaml").write_text("scale: nano\nseed: 0\nlora:\n  r: 32\n  alpha: 16\n")
+    Path("params/nano.yaml").write_text("batch: 8\n")
+    Path("code.py").write_text("x = 1\n")
+    Path("dvc.yaml").write_text(
+        "stages:\n  train:\n    cmd: python -m stages.train\n    params: [seed, lora, {'params/${scale}.yaml': [batch]}]\n"
+        "    deps: [artifacts/base, 'artifacts/problems/${item.task}', code.py]\n"
+    )
+    publish("artifacts/base", {}, b"base")
+    publish("artifacts/problems/gsm8k", {"artifacts/base": artifacts.digest(root / "artifacts/base")}, b"problems")
+    return root
+
+
+def publish(out: str, inputs: dict[str, str], content: bytes) -> None:
+    work = Work(Path(".work/made") / out.replace("/", "-"), "f" * 64, "settings", inputs)
+    work.commit("unit", {"content": content})
+    work.publish(Path(out), "things", ["unit"])
+    shutil.rmtree(work.folder)
+
+
+AT = stage.Instance("train", "gsm8k", "uniform")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("  r: 32\n  alpha: 16", "  alpha: 16\n  r: 32"), ("seed: 0", "seed: 0  # the first")]
+)
+def test_neither_the_order_of_keys_nor_a_comment_among_the_parameters_has_a_meaning(graph: Path, old: str, new: str) -> None:
+    before = stage.identity(graph, AT)
+    text = Path("params.yaml").read_text()
+    assert text.count(old) == 1
+    Path("params.yaml").write_text(text.replace(old, new))
+    assert stage.identity(graph, AT) == before
+
+
+def test_the_artifact_of_another_place_is_refused(graph: Path) -> None:
+    publish("artifacts/problems/math500", {"artifacts/base": artifacts.digest(graph / "artifacts/base")}, b"others")
+    shutil.rmtree("artifacts/problems/gsm8k")
+    Path("artifacts/problems/math500").rename("artifacts/problems/gsm8k")
+    with pytest.raises(DataError, match="artifacts/problems/gsm8k holds the artifact of artifacts/problems/math500"):
+        stage.check_lineage(graph, ["artifacts/base", "artifacts/problems/gsm8k"])
+
+
+def test_a_damaged_input_is_refused_before_the_stage_starts(graph: Path) -> None:
+    Path("artifacts/base/content").write_bytes(b"bass")
+    with pytest.raises(DataError, match="artifacts/base/content does not have the sha256 of its manifest"):
+        stage.check_lineage(graph, ["artifacts/base"])

@@ -1,0 +1,156 @@
+"""Exported folders: the same bytes each time, the adapter's function, and answers under the card's published snippet."""
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from artifact_folders import published
+
+from qthink_core import models, projection_head
+from qthink_core.answering import answer, batches
+from qthink_core.artifacts import MANIFEST, canonical_json, sha256
+from qthink_core.errors import DataError
+from qthink_core.export import export_adapter, merge
+from qthink_core.models import load_system
+from qthink_core.problems import generated, render
+
+SNIPPET = Path(__file__).with_name("model_card_usage.txt")
+K = 6
+# W + (alpha/r) B A is rounded once where the adapter's sum of two products is rounded twice; logits here reach 20.
+MERGE_TOLERANCE = 1e-4
+N_QUESTIONS = 8
+
+
+@pytest.fixture
+def exported(student: Any, qwen3: Any, tokenizer: Any, tmp_path: Path) -> Any:
+    """Exports a student of this K; returns its folder and the student. Tied embeddings, as Qwen3-1.7B has them."""
+
+    def make(K: int, name: str = "first", dtype: str = "float32") -> tuple[Path, Any]:
+        place = tmp_path / name
+        qwen3(tied=True).save_pretrained(place / "base")
+        tokenizer.save_pretrained(place / "base")
+        made = student(K, base=models.load_model(place / "base", torch.device("cpu"), "float32"))
+        (place / "scratch").mkdir()
+        files = export_adapter(made.adapted, place / "scratch")
+        files[models.CARD] = canonical_json({"K": K, "thinking": False})
+        if K:
+            files[models.HEAD] = projection_head.to_bytes(made.head)
+        adapter = published(place / "adapters", "adapter", {"trained": files})
+        (place / "more").mkdir()
+        merged = merge(place / "base", adapter, dtype, place / "more")
+        return published(place / "models", "model", {"model": merged}), made
+
+    return make
+
+
+def test_the_published_snippet_answers_as_we_do(exported: Any, tokenizer: Any) -> None:
+    """Changed in the snippet: folder, hidden size, where the head lies, float32 for bfloat16, and the question."""
+    folder, _ = exported(K)
+    questions = [problem.question for problem in generated("gsm8k", "test", N_QUESTIONS, seed=11)]
+    system = load_system(folder, torch.device("cpu"), "float32")
+    assert (system.K, system.thinking) == (6, False)
+    prompts = {f"q{i}": render(tokenizer, question, thinking=False) for i, question in enumerate(questions)}
+    ours = {row.problem_id: row for row in answer(system, prompts, 64)}
+    found = {}
+    for index, question in enumerate(questions):
+        text = SNIPPET.read_text()
+        for old, new in {
+            '"LakshyAAAgrawal/QThink-Qwen3-1.7B-GSM8k"': repr(str(folder)),
+            "ProjectionHead(2048)": "ProjectionHead(32)",
+            'hf_hub_download(repo_id, "projection_head.pt")': 'repo_id + "/projection_head.pt"',
+            "torch.bfloat16": "torch.float32",
+            "range(2047)": "range(63)",
+        }.items():
+            assert old in text
+            text = text.replace(old, new)
+        start, end = text.index('question = "') + len("question = "), text.index("\nmessages = ")
+        script = folder.parent / "usage.py"
+        script.write_text(text[:start] + repr(question) + text[end:])
+        found[f"q{index}"] = torch.cat(runpy.run_path(str(script))["tokens"]).tolist()
+    assert found == {name: row.tokens for name, row in ours.items()}
+    assert len({tuple(tokens) for tokens in found.values()}) > N_QUESTIONS / 2
+
+
+def test_the_snippet_in_this_repository_is_the_cards() -> None:
+    card = Path(__file__).parents[2] / "shared" / "seed" / "qthink-model-card.txt"
+    if not card.is_file():
+        pytest.skip("the model card is not beside this repository")
+    assert SNIPPET.read_text() in card.read_text()
+
+
+@pytest.mark.parametrize("n_latent", [K, 0])
+def test_a_merged_model_has_the_logits_of_its_adapter(exported: Any, questions: list[list[int]], n_latent: int) -> None:
+    folder, made = exported(n_latent)
+    merged = load_system(folder, torch.device("cpu"), "float32").model
+    base = models.load_model(folder.parents[1] / "base", torch.device("cpu"), "float32")
+    for prompt in questions[:5]:
+        ids = torch.tensor([prompt])
+        with torch.no_grad():
+            expected, found, untrained = (model(input_ids=ids).logits for model in (made.model, merged, base))
+        torch.testing.assert_close(found, expected, rtol=0, atol=MERGE_TOLERANCE)
+        assert (untrained - expected).abs().max() > 100 * MERGE_TOLERANCE
+
+
+def test_the_exported_head_is_the_trained_one_bit_for_bit(exported: Any) -> None:
+    folder, made = exported(K)
+    system = load_system(folder, torch.device("cpu"), "float32")
+    assert all(torch.equal(value, system.head.state_dict()[name]) for name, value in made.head.state_dict().items())
+
+
+def test_a_model_without_latents_has_no_head(exported: Any) -> None:
+    folder, _ = exported(0)
+    assert not (folder / models.HEAD).exists()
+    assert load_system(folder, torch.device("cpu"), "float32").head is None
+
+
+def test_two_exports_are_the_same_bytes(exported: Any) -> None:
+    first, second = (exported(K, name)[0] for name in ("first", "second"))
+    for kind in ("models/model", "adapters/adapter"):
+        one, two = (folder.parents[1] / kind for folder in (first, second))
+        digests = [{file.name: sha256(file) for file in place.iterdir() if file.name != MANIFEST} for place in (one, two)]
+        assert digests[0] == digests[1]  # a manifest names its folder
+    names = {file.name for file in first.iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "projection_head.pt"} <= names
+
+
+def test_an_adapters_config_holds_no_path_and_no_set_order(exported: Any, tmp_path: Path) -> None:
+    folder, _ = exported(K)
+    text = (folder.parents[1] / "adapters/adapter/adapter_config.json").read_text()
+    config = json.loads(text)
+    assert str(tmp_path) not in text
+    assert config["base_model_name_or_path"] is None
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"], config["bias"]) == (4, 8, 0.0, "none")
+
+
+def test_a_bfloat16_export_is_the_float32_merge_cast_once(exported: Any) -> None:
+    exact = load_system(exported(K, "exact")[0], torch.device("cpu"), "float32").model
+    folder, _ = exported(K, "cast", "bfloat16")
+    cast = load_system(folder, torch.device("cpu"), "bfloat16").model
+    assert json.loads((folder / "config.json").read_bytes())["dtype"] == "bfloat16"
+    for name, value in exact.state_dict().items():
+        assert torch.equal(cast.state_dict()[name], value.bfloat16()), name
+
+
+@pytest.mark.parametrize("card", [b"", b"{}", b'{"K": "six", "thinking": false}', b"[6]"])
+def test_a_folder_without_a_whole_card_is_refused(exported: Any, card: bytes) -> None:
+    folder, _ = exported(K)
+    (folder / models.CARD).write_bytes(card)
+    with pytest.raises(DataError, match="is no card of an exported model"):
+        load_system(folder, torch.device("cpu"), "float32")
+
+
+def test_a_latent_model_without_its_head_is_refused(exported: Any) -> None:
+    folder, _ = exported(K)
+    (folder / models.HEAD).unlink()
+    with pytest.raises(DataError, match=r"projection_head\.pt is missing"):
+        load_system(folder, torch.device("cpu"), "float32")
+
+
+def test_questions_are_answered_in_batches_of_like_length() -> None:
+    prompts = {"b": [1] * 3, "a": [1] * 3, "c": [1], "d": [1] * 9, "e": [1] * 2}
+    assert batches(prompts, 2) == [["c", "e"], ["a", "b"], ["d"]]
+    assert batches(dict(reversed(prompts.items())), 2) == batches(prompts, 2)

@@ -1,0 +1,150 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+from qthink_core.answers import page
+from qthink_core.pretraining import Sample, backward, chats, pretrain, schedule
+from qthink_core.synthetic import TASKS, worked
+from qthink_core.tiny_tokenizer import build
+
+SIZES = {
+    "hidden_size": 32,
+    "layers": 2,
+    "heads": 2,
+    "kv_heads": 1,
+    "head_dim": 16,
+    "intermediate_size": 48,
+    "lr": 1e-2,
+    "warmup": 0.1,
+    "weight_decay": 0.01,
+    "without_thinking": 0.25,
+    "seed": 3,
+}
+
+
+def trained(steps: int, batch: int = 12, **changes: object) -> tuple[Qwen3ForCausalLM, list[float]]:
+    losses: list[float] = []
+    arguments = SIZES | {"steps": steps, "batch": batch, "report": lambda step, loss: losses.append(loss)} | changes
+    return pretrain(**arguments)[0], losses  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return build()
+
+
+@pytest.fixture(scope="module")
+def model() -> Qwen3ForCausalLM:
+    return trained(steps=2)[0]
+
+
+def test_the_first_loss_is_near_that_of_guessing_and_training_halves_it(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    losses = trained(steps=60)[1]
+    # Initial logits have a standard deviation of about 0.06 * sqrt(32) = 0.3, which moves the loss by its square.
+    assert losses[0] == pytest.approx(math.log(len(tokenizer)), abs=0.1)
+    assert np.mean(losses[-5:]) < losses[0] / 2
+
+
+def test_the_same_arguments_give_the_same_weights(model: Qwen3ForCausalLM) -> None:
+    again = trained(steps=2)[0].state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_another_seed_gives_other_weights(model: Qwen3ForCausalLM) -> None:
+    other = trained(steps=2, seed=4)[0]
+    assert not torch.equal(other.model.embed_tokens.weight, model.model.embed_tokens.weight)
+
+
+def test_every_step_is_reported_with_its_number() -> None:
+    numbers: list[int] = []
+    trained(steps=3, report=lambda step, loss: numbers.append(step))
+    assert numbers == [1, 2, 3]
+
+
+def test_a_sample_is_the_chat_template_and_what_the_assistant_should_write(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    samples = chats(tokenizer, 90, without_thinking=0.5, seed=3)
+    expected = set()
+    for task in TASKS:
+        for index, problem in enumerate(worked(task, "pretrain", 30, seed=3)):
+            turn = [{"role": "user", "content": page(task).problem(problem.row, index, "pretrain").question}]
+            for thinking, thought in ((True, f"<think>\n{problem.thought}\n</think>\n\n"), (False, "")):
+                prompt = tokenizer.apply_chat_template(
+                    turn, add_generation_prompt=True, enable_thinking=thinking, return_dict=True
+                )["input_ids"]
+                reply = tokenizer(f"{thought}{problem.answer}<|im_end|>")["input_ids"]
+                expected.add((tuple(prompt), tuple(reply)))
+    found = {(tuple(s.ids[: s.start].tolist()), tuple(s.ids[s.start :].tolist())) for s in samples}
+    assert len(found) == 90
+    assert found <= expected
+
+
+def test_an_empty_block_stands_in_prompts_only_and_as_often_as_asked(tokenizer: PreTrainedTokenizerFast) -> None:
+    samples = chats(tokenizer, 900, without_thinking=0.2, seed=3)
+    prompts = [tokenizer.decode(s.ids[: s.start]) for s in samples]
+    replies = [tokenizer.decode(s.ids[s.start :]) for s in samples]
+    direct = [prompt.endswith("<think>\n\n</think>\n\n") for prompt in prompts]
+    # Four standard errors of a share of 0.2 over 900 draws.
+    assert abs(np.mean(direct) - 0.2) < 4 * math.sqrt(0.2 * 0.8 / 900)
+    assert all(reply.startswith("<think>\n") != empty for reply, empty in zip(replies, direct, strict=True))
+    assert not any("<think>\n\n" in reply for reply in replies)
+
+
+def test_tasks_are_mixed_in_every_batch(tokenizer: PreTrainedTokenizerFast) -> None:
+    samples = chats(tokenizer, 320, without_thinking=0.1, seed=3)
+    for first in range(0, 320, 64):
+        prompts = [tokenizer.decode(s.ids[: s.start]) for s in samples[first : first + 64]]
+        assert any("How many" in prompt for prompt in prompts)
+        assert any("Compute" in prompt for prompt in prompts)
+        assert any("Begin!" in prompt for prompt in prompts)
+
+
+def test_the_loss_is_the_mean_over_written_tokens_and_padding_changes_nothing(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Against each sample alone, unpadded, through the model's own loss."""
+    samples = chats(tokenizer, 40, without_thinking=0.3, seed=8)
+    total, n_written = 0.0, 0
+    for sample in samples:
+        ids = torch.from_numpy(sample.ids.astype(np.int64))[None]
+        labels = ids.clone()
+        labels[:, : sample.start] = -100
+        n = len(sample.ids) - sample.start
+        total += model(input_ids=ids, labels=labels).loss.item() * n
+        n_written += n
+    model.zero_grad()
+    # Float32 sums in another order.
+    assert backward(model, samples) == pytest.approx(total / n_written, rel=1e-5)
+
+
+def test_what_the_user_wrote_is_not_trained(model: Qwen3ForCausalLM) -> None:
+    """The logits at the prompt's positions get no gradient: the reply's first token is the only target."""
+    sample = Sample(np.array([5, 6, 7, 8], dtype=np.int32), 3)
+    logits = model(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1]
+    model.zero_grad()
+    assert backward(model, [sample]) == pytest.approx(-logits.log_softmax(-1)[8].item(), rel=1e-5)
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_tenth() -> None:
+    rates = [schedule(step, 1000, 50) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.02)
+    assert (max(rates), rates.index(max(rates))) == (1.0, 49)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-4)
+    assert all(after <= before for before, after in itertools.pairwise(rates[50:]))
+
+
+def test_hidden_states_are_the_last_layer_after_the_final_norm(model: Qwen3ForCausalLM) -> None:
+    out = model(input_ids=torch.arange(10)[None], output_hidden_states=True)
+    assert torch.equal(model.lm_head(out.hidden_states[-1]), out.logits)
+
+
+def test_weights_are_float32_and_embeddings_are_tied(model: Qwen3ForCausalLM) -> None:
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
+    assert model.lm_head.weight is model.model.embed_tokens.weight
