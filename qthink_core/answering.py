@@ -25,7 +25,7 @@ def answer(system: System, prompts: Mapping[str, Sequence[int]], max_new_tokens:
     with torch.inference_mode():
         context = read_prompts(system.model, [prompts[name] for name in names], tokenizer.pad_token_id)
         context, _ = latent_steps(system.model, system.head, context, system.K)
-        done = decode(system.model, context, greedy, tokenizer.eos_token_id, max_new_tokens)
+        done = decode(system.model, context, greedy, tokenizer.eos_token_id, max_new_tokens, names)
     texts = tokenizer.batch_decode([row.tokens for row in done], skip_special_tokens=True)
     return [Answer(name, row.tokens, text, row.finish) for name, row, text in zip(names, done, texts, strict=True)]
 

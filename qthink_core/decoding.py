@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from qthink_core.errors import NumericError
 from qthink_core.hidden_states import last_hidden, logits
 from qthink_core.latent_steps import Context
 from qthink_core.roomy_cache import with_room
@@ -31,10 +32,18 @@ def greedy(scores: Float[Tensor, "B V"], rows: Int[Tensor, " B"], step: int) -> 
     return scores.argmax(dim=-1)
 
 
-def decode(model: PreTrainedModel, context: Context, choose: Choose, eos: int, max_new_tokens: int) -> list[Completion]:
+def decode(
+    model: PreTrainedModel,
+    context: Context,
+    choose: Choose,
+    eos: int,
+    max_new_tokens: int,
+    names: Sequence[str] | None = None,
+) -> list[Completion]:
     """The completion of each row of the context; its first token comes from the context's last hidden state.
 
-    A finished row leaves the batch and its cache at once, so that every computed row emits a token.
+    A finished row leaves the batch and its cache at once, so that every computed row emits a token. Raises NumericError
+    naming the row (by `names`, else by number) and the token whose hidden state is not finite.
     """
     cache, mask, hidden = with_room(context.cache), context.mask, context.hidden
     rows = torch.arange(len(mask), device=mask.device)
@@ -42,6 +51,11 @@ def decode(model: PreTrainedModel, context: Context, choose: Choose, eos: int, m
     finished = [LENGTH] * len(mask)
     with torch.inference_mode():
         for step in range(max_new_tokens):
+            finite = torch.isfinite(hidden).all(dim=1)
+            if not finite.all():
+                row = int(rows[~finite][0])
+                name = names[row] if names else f"row {row}"
+                raise NumericError(f"{name} has a hidden state that is not finite before token {step + 1}: check the model")
             chosen = choose(logits(model, hidden), rows, step)
             for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
                 tokens[row].append(token)
@@ -80,7 +94,7 @@ def sampler(keys: Sequence[Sequence[int]], temperature: float, top_p: float, top
         before = probability.cumsum(dim=-1) - probability
         probability = probability.masked_fill(before >= top_p, 0.0)
         reached = probability.cumsum(dim=-1)
-        draw = uniform.to(scores.device)[rows, step] * reached[:, -1]
+        draw = uniform[:, step].to(scores.device)[rows] * reached[:, -1]
         last_possible = (probability > 0).sum(dim=-1) - 1
         index = torch.minimum((reached <= draw[:, None]).sum(dim=-1), last_possible)
         return ids.gather(1, index[:, None])[:, 0]

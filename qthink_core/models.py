@@ -56,7 +56,10 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_system(folder: Path, device: torch.device, dtype: str) -> System:
-    """An exported model with its head; raises DataError when `qthink.json` is missing or not understood."""
+    """An exported model and its head in one dtype, as the card's usage has them.
+
+    Raises DataError when `qthink.json` is missing or not understood, or the head is not one of this model.
+    """
     path = folder / CARD
     try:
         card = json.loads(path.read_bytes())
@@ -64,7 +67,9 @@ def load_system(folder: Path, device: torch.device, dtype: str) -> System:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no card of an exported model ({error}): run `dvc repro merge`") from None
     model = load_model(folder, device, dtype)
-    head = projection_head.load(folder / HEAD, model.config.hidden_size).to(device).eval() if K else None
+    head = None
+    if K:
+        head = projection_head.load(folder / HEAD, model.config.hidden_size).to(device, model.dtype).eval()
     return System(model, load_tokenizer(folder), head, K, thinking)
 
 

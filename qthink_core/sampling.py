@@ -31,9 +31,10 @@ def sample_block(
         shared = Context(context.cache, context.mask.repeat_interleave(G, 0), context.hidden.repeat_interleave(G, 0))
     keys = [rollout_key(seed, name, index) for name in ids for index in range(G)]
     choose = sampler(keys, temperature, top_p, top_k, max_new_tokens)
-    done = decode(model, shared, choose, tokenizer.eos_token_id, max_new_tokens)
-    texts = tokenizer.batch_decode([row.tokens for row in done], skip_special_tokens=True)
     names = [(name, index) for name in ids for index in range(G)]
+    called = [f"rollout {index} of {name}" for name, index in names]
+    done = decode(model, shared, choose, tokenizer.eos_token_id, max_new_tokens, called)
+    texts = tokenizer.batch_decode([row.tokens for row in done], skip_special_tokens=True)
     return [
         Rollout(name, index, row.tokens, text, row.finish)
         for (name, index), row, text in zip(names, done, texts, strict=True)

@@ -1,4 +1,4 @@
-"""Training: the effective batch as params give it, on however many devices; any checkpoint resumes to the same bytes."""
+"""Training: the effective batch as params give it, in micro-batches; any checkpoint resumes to the same bytes."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qthink_core.artifacts import Work, canonical_json
-from qthink_core.errors import NumericError
+from qthink_core.errors import NumericError, ParamError
 from qthink_core.losses import distillation
 from qthink_core.recipe import Recipe
 from qthink_core.student import Student
@@ -71,9 +71,12 @@ def train(
     """Trains the student in place and returns the losses of every step.
 
     A step's loss is CE / (target tokens of the effective batch) + gamma * distillation / (problems with a teacher in it),
-    so neither micro-batches nor devices change it beyond rounding. Resumes from the newest whole checkpoint in `work`.
-    Raises NumericError naming the step and its problems when a loss or gradient is not finite; no such step is taken.
+    so micro-batches do not change it beyond rounding. Resumes from the newest whole checkpoint in `work`. Raises ParamError
+    under a launcher of several processes, which would each need their share of every batch, and NumericError naming the
+    step and its problems when a loss or gradient is not finite; no such step is taken.
     """
+    if accelerator.num_processes > 1:
+        raise ParamError(f"training runs in one process, found {accelerator.num_processes}: start it without a launcher")
     steps = plan(len(examples), recipe, seed)
     trained, top_lr = student.trained(), recipe.lr * recipe.lr_multiplier
     optimizer = torch.optim.AdamW(trained.values(), lr=top_lr, weight_decay=recipe.weight_decay)
@@ -93,7 +96,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append({"step": step} | found)
-        if (step + 1) % checkpoint_every == 0 and step + 1 < len(steps) and accelerator.is_main_process:
+        if (step + 1) % checkpoint_every == 0 and step + 1 < len(steps):
             save(work, trained, optimizer, losses)
     return losses
 
@@ -116,7 +119,7 @@ def backward(
     n_tokens = max(sum(len(row.target) for row in everyone), 1)
     n_taught = max(sum(row.problem_id in teachers for row in everyone), 1)
     total_ce, total_distil, distance_K = 0.0, 0.0, None
-    for group in batch[accelerator.process_index :: accelerator.num_processes]:
+    for group in batch:
         rows = [examples[i] for i in group]
         states_BKD, has_teacher = gather_teachers(rows, teachers, accelerator.device)
         parts = module([row.prompt for row in rows], [row.target for row in rows], states_BKD, pad_id)
@@ -133,8 +136,7 @@ def backward(
             raise NumericError(
                 f"the loss of step {step} is {loss.item()} on {names}: lower train.lr or look at these problems"
             )
-        # DistributedDataParallel averages over processes where the loss asks for the sum.
-        accelerator.backward(loss * accelerator.num_processes)
+        accelerator.backward(loss)
         total_ce += ce.item()
         total_distil += distil.item()
     found: dict[str, Any] = {"cross_entropy": total_ce}

@@ -6,9 +6,9 @@ import numpy as np
 
 from qthink_core.synthetic.chains import Step, chain, working
 
-N_STEPS = (4, 5, 6, 7)
-N_STEPS_ABOVE = (2, 3, 4)
-N_STEPS_BELOW = (2,)
+N_STEPS = (3, 4, 5)
+N_STEPS_ABOVE = (1, 2)
+N_STEPS_BELOW = (1, 2)
 LARGEST_IN_FRACTION = 12
 
 

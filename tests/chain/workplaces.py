@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -41,6 +40,14 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def ended(pid: int, within_s: float) -> bool:
+    """Whether a process ends in time."""
+    limit = time.monotonic() + within_s
+    while alive(pid) and time.monotonic() < limit:
+        time.sleep(0.01)
+    return not alive(pid)
 
 
 class Workplace:
@@ -106,8 +113,8 @@ class Workplace:
         return re.findall(r"^Running stage '(.+)':$", done.stdout, re.MULTILINE)
 
     def commit(self, message: str) -> None:
-        """Commits everything that Git does not ignore."""
-        for command in (["add", "--all"], ["commit", "--quiet", "--message", message]):
+        """Commits everything that Git does not ignore, if anything changed."""
+        for command in (["add", "--all"], ["commit", "--quiet", "--allow-empty", "--message", message]):
             done = self.run("git", *command)
             assert done.returncode == 0, done.stdout
 
@@ -139,6 +146,10 @@ class Workplace:
                 continue
         return found
 
+    def recorded(self, instance: str) -> bool:
+        """Whether DVC has noted in dvc.lock that the instance ran."""
+        return f"\n  {instance}:\n".encode() in self.lock if (self.root / "dvc.lock").exists() else False
+
     def closed(self, instance: str) -> bool:
         """Whether the instance's output stands, though DVC may not have recorded it yet."""
         return any((self.root / ".work" / instance).glob("*/closed.json"))
@@ -150,9 +161,3 @@ def merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in right.items():
         both[key] = merged(both[key], value) if isinstance(value, Mapping) else value
     return both
-
-
-def end(process: subprocess.Popen[str], number: signal.Signals) -> str:
-    """What a process said until it ended by a signal; its children in the same group do not get the signal."""
-    os.kill(process.pid, number)
-    return process.communicate()[0]
