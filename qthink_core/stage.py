@@ -92,20 +92,21 @@ def read_params(root: Path, stage: str) -> Any:
     return sections[stage].model_validate(settings.prune(tree, settings.patterns(sections[stage])))
 
 
-def pin_numerics(threads: int) -> None:
-    """Sets, before torch or NumPy's BLAS are loaded, what decides the bits of a CPU result: threads and instruction set.
+def pin_numerics(threads: int, kernels: str) -> None:
+    """Sets, before torch is imported, what decides the bits of a CPU result: threads and, for `portable`, instruction sets.
 
-    ATen and oneDNN keep to AVX2 where AVX-512 exists. MKL takes the one branch that Intel and AMD processors share: its
-    AVX2 branch gives other bits on each (docs/decisions.md, Reproducibility).
+    `portable` keeps ATen and oneDNN to AVX2 and MKL to the one branch that Intel and AMD processors share; its AVX2 branch
+    gives other bits on each (docs/decisions.md, Reproducibility). `native` takes the fastest of the machine.
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ["MKL_DYNAMIC"] = "FALSE"
     os.environ["OMP_DYNAMIC"] = "FALSE"
-    os.environ["MKL_CBWR"] = "COMPATIBLE"
-    os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
-    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if kernels == "portable":
+        os.environ["MKL_CBWR"] = "COMPATIBLE"
+        os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
+        os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
 
 
 def die_with_parent() -> None:
@@ -206,7 +207,7 @@ def main(stage: str, run: Callable[..., str]) -> None:
         if at.stage != stage:
             raise ParamError(f"stages/{stage}.py is a part of the graph: run it with `dvc repro {stage}`")
         params = read_params(root, stage)
-        pin_numerics(params.cpu_threads)
+        pin_numerics(params.cpu_threads, params.cpu_kernels)
         die_with_parent()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _on_signal)

@@ -19,6 +19,7 @@ class Params(Section):
     """What decides the teachers."""
 
     cpu_threads: int = Field(ge=1)
+    cpu_kernels: Literal["portable", "native"]
     average: Average
 
 

@@ -32,6 +32,7 @@ class Params(Section):
     """What decides the answers."""
 
     cpu_threads: int = Field(ge=1)
+    cpu_kernels: Literal["portable", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
     evaluate: Evaluate

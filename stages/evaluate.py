@@ -20,6 +20,7 @@ class Params(Section):
     """What decides the answers; K and thinking come from the exported model itself."""
 
     cpu_threads: int = Field(ge=1)
+    cpu_kernels: Literal["portable", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
     evaluate: Evaluate

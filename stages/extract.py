@@ -21,6 +21,7 @@ class Params(Section):
     """What decides the hidden states."""
 
     cpu_threads: int = Field(ge=1)
+    cpu_kernels: Literal["portable", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
     K: int = Field(ge=1)

@@ -1,5 +1,7 @@
 """grade: the verdict on every answer of every system of a task; generations stay as they are."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from qthink_core import layout, stage
@@ -24,6 +26,7 @@ class Params(Section):
     """What decides the grades: the rows, and the benchmark's page."""
 
     cpu_threads: int = Field(ge=1)
+    cpu_kernels: Literal["portable", "native"]
     systems: Systems
 
 

@@ -13,6 +13,7 @@ class Params(Section):
     """What decides the exported bytes."""
 
     cpu_threads: int = Field(ge=1)
+    cpu_kernels: Literal["portable", "native"]
     dtype: Literal["float32", "bfloat16"]
 
 

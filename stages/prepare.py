@@ -23,6 +23,7 @@ class Params(Section):
 
     seed: int = Field(ge=0)
     cpu_threads: int = Field(ge=1)
+    cpu_kernels: Literal["portable", "native"]
     prepare: Prepare
 
 

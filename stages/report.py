@@ -28,6 +28,7 @@ class Params(Section):
     scale: str
     seed: int = Field(ge=0)
     cpu_threads: int = Field(ge=1)
+    cpu_kernels: Literal["portable", "native"]
     tasks: list[Literal["gsm8k", "math500", "tooluse"]] = Field(min_length=1)
     systems: Systems
     K: int

@@ -1,5 +1,7 @@
 """reward: r in {0, 1} for each rollout, by the rules of its benchmark."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from qthink_core import layout, stage
@@ -11,6 +13,7 @@ class Params(Section):
     """What decides the rewards: nothing but the rollouts and the benchmark's page."""
 
     cpu_threads: int = Field(ge=1)
+    cpu_kernels: Literal["portable", "native"]
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:

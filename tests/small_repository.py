@@ -12,7 +12,7 @@ stages:
     params:
       - seed
       - "systems.${item.system}"
-      - "params/${scale}.yaml": [cpu_threads]
+      - "params/${scale}.yaml": [cpu_threads, cpu_kernels]
     deps:
       - "texts/${item.task}.txt"
       - stages/write.py
@@ -46,6 +46,7 @@ class Params(Section):
     tasks: list[str]
     seed: int
     cpu_threads: int
+    cpu_kernels: str
     systems: dict[str, System]
 
 
@@ -73,7 +74,7 @@ def make(root: Path) -> Path:
     for name, text in {
         "dvc.yaml": DVC_YAML,
         "params.yaml": PARAMS,
-        "params/small.yaml": "cpu_threads: 1\n",
+        "params/small.yaml": "cpu_threads: 1\ncpu_kernels: portable\n",
         "stages/__init__.py": "",
         "stages/write.py": PAGE,
         "texts/gsm8k.txt": "text",
