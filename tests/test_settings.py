@@ -246,7 +246,7 @@ def test_a_doubled_key_is_refused(params: Path) -> None:
 
 
 def test_a_parameter_in_both_files_is_refused(params: Path) -> None:
-    edit(params / "params/tiny.yaml", "  epochs: 12", "  epochs: 12\n  lr: 1.0e-3")
+    edit(params / "params/tiny.yaml", "  epochs:", "  lr: 1.0e-3\n  epochs:")
     with pytest.raises(ParamError, match=r"^train\.lr stands in params\.yaml and in params/tiny\.yaml: keep one of them$"):
         settings.load(params)
 
@@ -289,7 +289,7 @@ def test_what_dvc_writes_for_a_small_learning_rate_is_a_number(params: Path) -> 
 def test_a_stage_sees_its_own_parameters_and_no_others(params: Path) -> None:
     tree, _ = settings.load(params)
     kept = settings.prune(tree, settings.patterns(SECTIONS["merge"]))
-    assert kept == {"cpu_threads": 2, "cpu_kernels": "native", "dtype": "float32"}
+    assert kept == {key: tree[key] for key in ("cpu_threads", "cpu_kernels", "dtype")}
     systems = settings.prune(tree, settings.patterns(SECTIONS["finetune"]))["systems"]
     assert systems == {"finetuned": {"sft": {"target": "think_and_answer"}, "answer_only": {"target": "answer"}}}
 
