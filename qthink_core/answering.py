@@ -10,6 +10,7 @@ from qthink_core.completions import Answer, counts, writer
 from qthink_core.decoding import decode, greedy
 from qthink_core.latent_steps import latent_steps, read_prompts
 from qthink_core.models import System
+from qthink_core.rollouts import spoken
 
 
 def batches(prompts: Mapping[str, Sequence[int]], size: int) -> list[list[str]]:
@@ -26,7 +27,7 @@ def answer(system: System, prompts: Mapping[str, Sequence[int]], max_new_tokens:
         context = read_prompts(system.model, [prompts[name] for name in names], tokenizer.pad_token_id)
         context, _ = latent_steps(system.model, system.head, context, system.K)
         done = decode(system.model, context, greedy, tokenizer.eos_token_id, max_new_tokens, names)
-    texts = tokenizer.batch_decode([row.tokens for row in done], skip_special_tokens=True)
+    texts = [spoken(tokenizer, prompts[name], row.tokens) for name, row in zip(names, done, strict=True)]
     return [Answer(name, row.tokens, text, row.finish) for name, row, text in zip(names, done, texts, strict=True)]
 
 

@@ -285,9 +285,12 @@ def sweep(works: Path, recorded: Iterable[str]) -> None:
     """Removes the closed work folders whose outputs are all `recorded` by DVC, as the inputs of a running stage are."""
     recorded = tuple(recorded)
     for closed in works.glob(f"*/*/{CLOSED}"):
-        places = json.loads(closed.read_bytes())
+        try:
+            places = json.loads(closed.read_bytes())
+        except FileNotFoundError:  # a stage that runs beside this one was quicker
+            continue
         if all(any(Path(place).is_relative_to(one) for one in recorded) for place in places):
-            shutil.rmtree(closed.parent)
+            shutil.rmtree(closed.parent, ignore_errors=True)
 
 
 def listed(folder: Path, suffix: str = "") -> list[str]:

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from qthink_core import export, models, projection_head, rollouts, targets, teachers, training
 from qthink_core.artifacts import Work, canonical_json
+from qthink_core.errors import DataError
 from qthink_core.grading import read_rewards
 from qthink_core.recipe import Recipe
 from qthink_core.student import Student
@@ -61,6 +62,7 @@ def fit(
         prompt_max_tokens=recipe.prompt_max_tokens,
         with_teacher=frozenset(states),
     )
+    check_lessons(examples, states, sources.teachers, counts | kept)
     model = models.load_model(sources.base, where, dtype)
     student = Student(
         model,
@@ -91,6 +93,17 @@ def fit(
     files["losses.json"] = canonical_json(losses)
     work.commit("trained", files, counts | kept)
     return counts | kept
+
+
+def check_lessons(
+    examples: Sequence[targets.Example], states: Mapping[str, Any], teachers: Path | None, counts: Mapping[str, int]
+) -> None:
+    """Raises DataError when there is nothing to learn from: an untouched adapter must not become a row of the table."""
+    found = ", ".join(f"{name} {count}" for name, count in counts.items())
+    if not examples or all(not example.target for example in examples):
+        raise DataError(f"no training problem has a target ({found}): sample more, or set train.target to gold")
+    if teachers is not None and not states:
+        raise DataError(f"{teachers} holds no teacher: no rollout has a usable think block; look at artifacts/rollouts")
 
 
 def make_targets(

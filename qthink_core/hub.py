@@ -103,5 +103,5 @@ def _refused(repo: str, revision: str, file: str, error: Exception) -> DataError
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return DataError(
         f"{repo} at {revision} ({file}) is not in the local cache and the hub gave no copy ({reason}): "
-        "go online once, or give a local folder in the params instead"
+        "go online once, or take it from a local folder (base.folder; prepare.source: folder with QTHINK_DATA)"
     )

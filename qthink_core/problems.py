@@ -210,7 +210,8 @@ def _from_hub(task: str, split: str) -> tuple[Path, HubFile]:
     if record is None:
         raise DataError(
             f"{task} {split} is not on the hub in its published form: take it from {PUBLISHED_IN[task]}, put it "
-            f"into a folder as {_published_name(task, split)} and name that folder in the params"
+            f"into a folder as {_published_name(task, split)}, name that folder in QTHINK_DATA "
+            "and set prepare.source to folder"
         )
     return hub.dataset_file(record.repo, record.revision, record.file), record
 

@@ -12,7 +12,7 @@ class Lora(Section):
 
     r: int = Field(ge=1)
     alpha: int = Field(ge=1)
-    targets: list[str] = Field(min_length=1)
+    targets: list[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]] = Field(min_length=1)
 
 
 class Recipe(Section):

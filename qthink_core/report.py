@@ -75,18 +75,21 @@ def read_curves(adapters: Mapping[str, Mapping[str, Path]]) -> dict[str, dict[st
 def write(
     folder: Path,
     cells: Mapping[str, Mapping[str, Cell]],
+    further: Mapping[str, Mapping[str, Mapping[str, float]]],
     curves: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]],
     settings: Mapping[str, Any],
 ) -> list[Path]:
     """Writes the table, the metrics and the plots, and returns their paths."""
     made_with = "Made with " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."
-    systems = list(next(iter(cells.values())))
+    names = {system: SYSTEM_NAMES.get(system, system) for system in next(iter(cells.values()))}
     files = {
-        "table.md": table(cells, {system: SYSTEM_NAMES.get(system, system) for system in systems}, made_with).encode(),
+        "table.md": (table(cells, names, made_with) + further_scores(further, names)).encode(),
         "accuracy.json": metrics_json(cells),
         "tokens.csv": tokens_csv(cells),
-        "losses.csv": losses_csv(curves),
     }
+    for task, systems in curves.items():
+        for system, losses in systems.items():
+            files[f"losses/{task}-{system}.csv"] = losses_csv(losses)
     for name, content in files.items():
         write_file(folder / name, content)
     return [folder / name for name in files]
@@ -118,6 +121,34 @@ def accuracies(cells: Mapping[str, Mapping[str, Cell]]) -> dict[str, dict[str, f
     return {task: {system: round(one.accuracy, 6) for system, one in row.items()} for task, row in cells.items()}
 
 
+def read_further(grades: Mapping[str, Path]) -> dict[str, dict[str, dict[str, float]]]:
+    """The further scores of a benchmark that has some, as shares of all its questions, by benchmark and system."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for task, folder in grades.items():
+        held: dict[str, list[dict[str, bool]]] = {}
+        for row in read_grades(folder):
+            held.setdefault(row.system, []).append(json.loads(row.details))
+        keys = sorted({key for rows in held.values() for one in rows for key in one})
+        if keys:
+            found[task] = {
+                system: {key: sum(one.get(key, False) for one in rows) / len(rows) for key in keys}
+                for system, rows in held.items()
+            }
+    return found
+
+
+def further_scores(further: Mapping[str, Mapping[str, Mapping[str, float]]], names: Mapping[str, str]) -> str:
+    """A small table below the main one for each benchmark with several scorers (Tooluse), in per cent of all questions."""
+    lines = []
+    for task, systems in further.items():
+        keys = list(next(iter(systems.values())))
+        head = [f"{task}, all scorers", *(key.replace("_", " ") for key in keys)]
+        lines += ["", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+        for system, name in names.items():
+            lines.append("| " + " | ".join([name, *(f"{100 * systems[system][key]:.1f}" for key in keys)]) + " |")
+    return "\n".join([*lines, ""]) if lines else ""
+
+
 def tokens_csv(cells: Mapping[str, Mapping[str, Cell]]) -> bytes:
     """One row per benchmark and system, for `dvc plots`."""
     rows = [
@@ -135,16 +166,15 @@ def tokens_csv(cells: Mapping[str, Mapping[str, Cell]]) -> bytes:
     return to_csv(rows)
 
 
-def losses_csv(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> bytes:
-    """One row per training step: cross-entropy (nats a token), distillation, and the distance at each latent step."""
+def losses_csv(losses: Sequence[Mapping[str, Any]]) -> bytes:
+    """One row per step of a training: cross-entropy (nats a token), distillation, and the distance at each latent step."""
     rows = []
-    for task, systems in curves.items():
-        for system, losses in systems.items():
-            for step in losses:
-                distances = {f"distance_{k}": value for k, value in enumerate(step.get("distance", []), 1)}
-                found = {"step": step["step"], "cross_entropy": step["cross_entropy"]}
-                found["distillation"] = step.get("distillation", "")
-                rows.append({"training": f"{task} {system}"} | {key: _short(v) for key, v in (found | distances).items()})
+    for step in losses:
+        distances = {f"distance_{k}": value for k, value in enumerate(step.get("distance", []), 1)}
+        found = {"step": step["step"], "cross_entropy": step["cross_entropy"]}
+        if "distillation" in step:
+            found["distillation"] = step["distillation"]
+        rows.append({key: _short(value) for key, value in (found | distances).items()})
     return to_csv(rows)
 
 

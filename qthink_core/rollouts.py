@@ -90,6 +90,16 @@ def opened(prompt: Sequence[int], marks: Marks) -> bool:
     return end > 0 and prompt[end - 1] == marks.think
 
 
+def spoken(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+    """What the assistant's turn says: the completion as text, behind the `<think>` that some prompts open for it.
+
+    Without it a thought that was cut would look like an answer.
+    """
+    tail = tokenizer.decode(prompt[-2:])
+    opening = "<think>\n" if tail.rstrip("\n").endswith("<think>") else ""
+    return opening + tokenizer.decode(tokens, skip_special_tokens=True)
+
+
 def block_of(rollout: Rollout, prompts: Mapping[str, Sequence[int]], marks: Marks) -> Block:
     """The rollout's think block."""
     return find_block(rollout.tokens, marks, opened(prompts[rollout.problem_id], marks))

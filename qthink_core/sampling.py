@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from qthink_core.decoding import decode, rollout_key, sampler
 from qthink_core.latent_steps import Context, read_prompts
-from qthink_core.rollouts import Rollout
+from qthink_core.rollouts import Rollout, spoken
 
 
 def sample_block(
@@ -34,7 +34,7 @@ def sample_block(
     names = [(name, index) for name in ids for index in range(G)]
     called = [f"rollout {index} of {name}" for name, index in names]
     done = decode(model, shared, choose, tokenizer.eos_token_id, max_new_tokens, called)
-    texts = tokenizer.batch_decode([row.tokens for row in done], skip_special_tokens=True)
+    texts = [spoken(tokenizer, prompts[name], row.tokens) for (name, _), row in zip(names, done, strict=True)]
     return [
         Rollout(name, index, row.tokens, text, row.finish)
         for (name, index), row, text in zip(names, done, texts, strict=True)

@@ -181,7 +181,11 @@ def progress(items: Iterable[Item], total: int, what: str, unit: str = "it") -> 
 
 
 def data_folder() -> Path | None:
-    """The folder of published benchmark files that QTHINK_DATA names; their recorded sha256 decide, not the path."""
+    """The folder of published benchmark files that QTHINK_DATA names.
+
+    The path is in no fingerprint: files with a recorded sha256 are pinned by it, the others (MATH and Tooluse training
+    problems) are the user's own to keep as they are.
+    """
     text = os.environ.get("QTHINK_DATA")
     return Path(text) if text else None
 
@@ -224,7 +228,7 @@ def main(stage: str, run: Callable[..., str]) -> None:
             work.close()
         seconds = time.monotonic() - started
         log_run(root, at, seconds)
-        print(f"{at}: {made} ({seconds:.0f} s)", flush=True)
+        print(f"{at}: {printable(made)} ({seconds:.0f} s)", flush=True)
     except KeyboardInterrupt as error:
         stopped = f"stopped by {error}; finished units are kept, `dvc repro` goes on from there"
         _end(name, stopped, StoppedError.exit_code)
@@ -233,9 +237,14 @@ def main(stage: str, run: Callable[..., str]) -> None:
 
 
 def _end(name: str, message: str, code: int) -> NoReturn:
-    for line in message.splitlines():
-        print(f"{name or 'qthink'}: {line}", file=sys.stderr, flush=True)
+    for line in message.split("\n"):
+        print(f"{name or 'qthink'}: {printable(line)}", file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: ids and names out of files must not steer a terminal."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def log_run(root: Path, at: Instance, seconds: float) -> None:

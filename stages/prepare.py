@@ -1,6 +1,6 @@
 """prepare: the problems of one task in one schema, split, with their prompts rendered once as token ids."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -13,9 +13,9 @@ class Prepare(Section):
     """Where problems come from and how many of each split are kept; `all` keeps a published split whole."""
 
     source: Literal["generated", "folder", "hub"]
-    n_train: int | Literal["all"]
+    n_train: Annotated[int, Field(ge=1)] | Literal["all"]
     n_validation: int = Field(ge=0)
-    n_test: int | Literal["all"]
+    n_test: Annotated[int, Field(ge=1)] | Literal["all"]
 
 
 class Params(Section):

@@ -22,6 +22,32 @@ class Systems(Section):
     trained: list[str]
 
 
+class Rollout(Section):
+    """How many rollouts the teachers average."""
+
+    G: int
+
+
+class Train(Section):
+    """What the rows were trained towards, and for how long."""
+
+    target: str
+    answer_max_tokens: int
+    epochs: int
+
+
+class Evaluate(Section):
+    """The limit of the answers."""
+
+    max_new_tokens: int
+
+
+class Prepare(Section):
+    """Where the problems come from."""
+
+    source: str
+
+
 class Params(Section):
     """What the table's rows and columns are, and the settings that its last line names."""
 
@@ -33,6 +59,10 @@ class Params(Section):
     systems: Systems
     K: int
     gamma: float
+    rollout: Rollout
+    train: Train
+    evaluate: Evaluate
+    prepare: Prepare
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
@@ -40,13 +70,25 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     from qthink_core import report
 
     systems = [*params.systems.baseline, *params.systems.trained]
-    cells = report.read_cells({task: layout.grades(task) for task in params.tasks}, systems)
+    grades = {str(task): layout.grades(task) for task in params.tasks}
     curves = report.read_curves(
         {task: {name: layout.adapters(task, name) for name in params.systems.trained} for task in params.tasks}
     )
-    settings = {"scale": params.scale, "seed": params.seed, "K": params.K, "gamma": params.gamma}
-    written = report.write(layout.RESULTS, cells, curves, settings)
-    return f"{len(systems)} systems on {len(params.tasks)} benchmarks, in {', '.join(map(str, written))}"
+    settings = {
+        "scale": params.scale,
+        "problems": params.prepare.source,
+        "seed": params.seed,
+        "K": params.K,
+        "G": params.rollout.G,
+        "gamma": params.gamma,
+        "epochs": params.train.epochs,
+        "target": params.train.target,
+        "training answers of at most": params.train.answer_max_tokens,
+        "evaluated answers of at most": params.evaluate.max_new_tokens,
+    }
+    cells, further = report.read_cells(grades, systems), report.read_further(grades)
+    written = report.write(layout.RESULTS, cells, further, curves, settings)
+    return f"{len(systems)} systems on {len(params.tasks)} benchmarks: {written[0]} and {len(written) - 1} files beside it"
 
 
 if __name__ == "__main__":

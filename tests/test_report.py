@@ -90,13 +90,13 @@ Made with scale tiny, seed 0, K 6, gamma 2.0.
 
 def test_the_report_is_the_table_the_metrics_and_the_plots_and_nothing_else(tmp_path: Path) -> None:
     settings = {"scale": "tiny", "seed": 0, "K": 6, "gamma": 2.0}
-    written = report.write(tmp_path, CELLS, CURVES, settings)
-    assert sorted(written) == sorted(tmp_path.iterdir())
+    written = report.write(tmp_path, CELLS, {}, CURVES, settings)
+    assert sorted(written) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
     assert (tmp_path / "table.md").read_text() == TABLE
 
 
 def test_a_system_of_ones_own_stands_in_the_table_under_its_name(tmp_path: Path) -> None:
-    report.write(tmp_path, {"gsm8k": {"mine": CELLS["gsm8k"]["base"]}}, {}, {})
+    report.write(tmp_path, {"gsm8k": {"mine": CELLS["gsm8k"]["base"]}}, {}, {}, {})
     assert "| mine | 25.0 ± 21.7; 25 tokens; 25.0 % |" in (tmp_path / "table.md").read_text().splitlines()
 
 
@@ -122,13 +122,24 @@ def test_the_tokens_file_has_a_row_for_each_cell() -> None:
     }
 
 
-def test_the_losses_file_has_a_row_for_each_step_and_a_column_for_each_latent_step() -> None:
-    assert report.losses_csv(CURVES).decode() == (
-        "training,step,cross_entropy,distillation,distance_1,distance_2\n"
-        "gsm8k sft,1,2.5,,,\n"
-        "gsm8k sft,2,0.333333,,,\n"
-        "gsm8k uniform,1,2.0,0.5,0.25,0.75\n"
+def test_the_losses_of_a_training_have_a_row_for_each_step_and_a_column_for_each_latent_step() -> None:
+    assert report.losses_csv(CURVES["gsm8k"]["sft"]).decode() == "step,cross_entropy\n1,2.5\n2,0.333333\n"
+    assert report.losses_csv(CURVES["gsm8k"]["uniform"]).decode() == (
+        "step,cross_entropy,distillation,distance_1,distance_2\n1,2.0,0.5,0.25,0.75\n"
     )
+
+
+def test_further_scores_are_shares_of_all_questions_and_stand_below_the_table(tmp_path: Path) -> None:
+    def row(system: str, exact: bool, action: bool) -> Graded:
+        return Graded(system, "p", "wrong", None, json.dumps({"exact": exact, "action": action}), 1, "stop")
+
+    rows = [row("mine", True, True), row("mine", False, True), row("base", False, False), row("base", False, True)]
+    further = report.read_further({"tooluse": write_grades(tmp_path / "tooluse", rows)})
+    assert further == {"tooluse": {"mine": {"action": 1.0, "exact": 0.5}, "base": {"action": 0.5, "exact": 0.0}}}
+    assert report.further_scores(further, {"base": "Base", "mine": "Mine"}) == (
+        "\n| tooluse, all scorers | action | exact |\n| --- | --- | --- |\n| Base | 50.0 | 0.0 |\n| Mine | 100.0 | 50.0 |\n"
+    )
+    assert report.further_scores({}, {"base": "Base"}) == ""
 
 
 def test_the_loss_curves_are_read_from_the_artifact_of_each_training(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from qthink_core.synthetic.chains import Step, chain, working
 
-N_STEPS = (3, 4, 5)
+N_STEPS = (2, 3, 4)
 N_STEPS_ABOVE = (1, 2)
 N_STEPS_BELOW = (1, 2)
 LARGEST_IN_FRACTION = 12

@@ -6,7 +6,7 @@ import numpy as np
 
 from qthink_core.synthetic.chains import Step, chain, working
 
-N_STEPS = (3, 4, 5, 6)
+N_STEPS = (2, 3, 4, 5)
 N_TOOLS = (2, 3)
 
 # The skeleton of the published prompts, word for word; only the documentation between the two is shortened.

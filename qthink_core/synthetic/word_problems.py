@@ -1,10 +1,10 @@
-"""Word problems in the schema of GSM8K: a number of things is changed three to six times."""
+"""Word problems in the schema of GSM8K: a number of things is changed two to five times."""
 
 import numpy as np
 
 from qthink_core.synthetic.chains import Step, chain, working
 
-N_STEPS = (3, 4, 5, 6)
+N_STEPS = (2, 3, 4, 5)
 
 PEOPLE = (
     *((name, "She") for name in ("Mia", "Anna", "Lena", "Zoe", "Ruth", "Ida")),
