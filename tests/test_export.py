@@ -90,6 +90,28 @@ def test_the_snippet_in_this_repository_is_the_cards() -> None:
     assert SNIPPET.read_text() in card.read_text()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_loop_in_the_readme_answers_as_we_do(exported: Any, tokenizer: Any, dtype: str) -> None:
+    folder, _ = exported(K, dtype=dtype)
+    system = load_system(folder, torch.device("cpu"), dtype)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    snippet = readme.split("```python\n")[1].split("```")[0]
+    for problem in generated("gsm8k", "test", 3, seed=11):
+        prompts = {"q": render(tokenizer, problem.question, thinking=False)}
+        text = snippet
+        for old, new in {
+            '"models/gsm8k/uniform"': repr(str(folder)),
+            '"QUESTION"': repr(problem.question),
+            "< 2048": f"< {MAX_NEW_TOKENS}",
+        }.items():
+            assert old in text
+            text = text.replace(old, new)
+        script = folder.parent / "readme.py"
+        script.write_text(text)
+        # the folder's config keeps the type it was exported in
+        assert torch.cat(runpy.run_path(str(script))["tokens"]).tolist() == answer(system, prompts, MAX_NEW_TOKENS)[0].tokens
+
+
 @pytest.mark.parametrize("n_latent", [K, 0])
 def test_a_merged_model_has_the_logits_of_its_adapter(exported: Any, questions: list[list[int]], n_latent: int) -> None:
     folder, made = exported(n_latent)
