@@ -99,7 +99,7 @@ WRONG = {
     ),
     "neither a count nor all": (
         "params/tiny.yaml",
-        "  n_train: 512",
+        r"  n_train: \d+",
         "  n_train: most",
         "prepare.n_train is 'most': input should be a valid integer, or input should be 'all'",
     ),
