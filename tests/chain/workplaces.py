@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -67,6 +68,7 @@ class Workplace:
             made.mkdir()
         copy_repository(self.root)
         (self.root / "dvc.lock").unlink(missing_ok=True)
+        shutil.rmtree(self.root / "results", ignore_errors=True)
         yaml = YAML()
         params = yaml.load(self.root / "params.yaml")
         params |= {"scale": "nano", "tasks": [TASK], "systems": SYSTEMS}
@@ -125,7 +127,8 @@ class Workplace:
 
     def results(self) -> dict[str, bytes]:
         """The files of the report."""
-        return {file.name: file.read_bytes() for file in sorted((self.root / "results").iterdir())}
+        files = sorted(file for file in (self.root / "results").rglob("*") if file.is_file())
+        return {str(file.relative_to(self.root)): file.read_bytes() for file in files}
 
     def running(self) -> dict[str, int]:
         """The stage instances that run now, and their process ids, by the locks that they hold."""
