@@ -14,6 +14,7 @@ from graph import copy_repository
 from ruamel.yaml import YAML
 
 NANO = Path(__file__).with_name("nano.yaml")
+HALTING = Path(__file__).with_name("halting")
 TASK = "gsm8k"
 FINETUNED, DISTILLED = "answer_only", "final_step"
 # One system of each kind: what the others have of their own is a matter of the core's tests.
@@ -35,12 +36,17 @@ def wait_for(what: str, happens: Callable[[], Any], patience_s: float = PATIENCE
     return found
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended but that nobody has asked for yet (Z) does not."""
+def state(pid: int) -> str:
+    """The kernel's letter for a process: R or S at work, T halted; Z where it has ended, asked for or not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return "Z"
+
+
+def alive(pid: int) -> bool:
+    """Whether a process has not ended."""
+    return state(pid) != "Z"
 
 
 def ended(pid: int, within_s: float) -> bool:
@@ -62,6 +68,7 @@ class Workplace:
             "DVC_SITE_CACHE_DIR": str(folder / "site"),
             "DVC_NO_ANALYTICS": "1",
             "QTHINK_CHECKPOINT_EVERY": "1",
+            "PYTHONPATH": str(HALTING),
         } | environment
         self.torn_locks = 0
         for made in (self.root, folder / "home"):
@@ -91,12 +98,12 @@ class Workplace:
             check=False,
         )
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
         """The running command, in a process group of its own as a terminal gives it one."""
         return subprocess.Popen(
             command,
             cwd=self.root,
-            env=self.environment,
+            env=self.environment | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,24 @@
+"""Halts a stage as it is about to record its n-th unit, where HALT is `<stage>:<n> ...`: what a test does then is no race.
+
+Python imports this module at its start when its folder is in PYTHONPATH.
+"""
+
+import os
+import signal
+import sys
+
+counts = dict(word.split(":") for word in os.environ.get("HALT", "").split())
+left = int(counts.get(os.environ.get("DVC_STAGE", "").partition("@")[0], 0))
+
+
+def halt(event: str, arguments: tuple) -> None:
+    """Counts the renames that make a unit's record; the n-th one waits for SIGCONT."""
+    global left
+    if event == "os.rename" and str(arguments[1]).endswith(".unit.json"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
+if left:
+    sys.addaudithook(halt)
