@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from qthink_core.artifacts import Work
-from qthink_core.completions import Answer, counts, writer
+from qthink_core.completions import AS_IT_IS, BATCH, Answer, counts, writer
 from qthink_core.decoding import decode, greedy
-from qthink_core.latent_steps import latent_steps, read_prompts
+from qthink_core.latent_steps import Context, latent_steps, read_prompts
 from qthink_core.models import System
 from qthink_core.rollouts import spoken
 
@@ -19,33 +19,60 @@ def batches(prompts: Mapping[str, Sequence[int]], size: int) -> list[list[str]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def answer(system: System, prompts: Mapping[str, Sequence[int]], max_new_tokens: int) -> list[Answer]:
+def answer(
+    system: System, prompts: Mapping[str, Sequence[int]], max_new_tokens: int, seed: int | None = None
+) -> list[Answer]:
     """Greedy completions of one batch: the prompt, the system's K latent steps, then tokens up to the limit."""
-    names = list(prompts)
-    tokenizer: Any = system.tokenizer
     with torch.inference_mode():
-        context = read_prompts(system.model, [prompts[name] for name in names], tokenizer.pad_token_id)
+        context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
         context, _ = latent_steps(system.model, system.head, context, system.K)
-        done = decode(system.model, context, greedy, tokenizer.eos_token_id, max_new_tokens, names)
+        return complete(system, prompts, context, max_new_tokens, seed, AS_IT_IS)
+
+
+def complete(
+    system: System,
+    prompts: Mapping[str, Sequence[int]],
+    context: Context,
+    max_new_tokens: int,
+    seed: int | None,
+    condition: str,
+) -> list[Answer]:
+    """The answers that follow from a context, greedily; the context is used up."""
+    names, tokenizer = list(prompts), system.tokenizer
+    done = decode(system.model, context, greedy, tokenizer.eos_token_id, max_new_tokens, names)
     texts = [spoken(tokenizer, prompts[name], row.tokens) for name, row in zip(names, done, strict=True)]
-    return [Answer(name, row.tokens, text, row.finish) for name, row, text in zip(names, done, texts, strict=True)]
+    return [
+        Answer(name, seed, condition, row.tokens, text, row.finish)
+        for name, row, text in zip(names, done, texts, strict=True)
+    ]
+
+
+def asked(system: System, problems: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[int]]:
+    """The prompts that a system is asked with, by problem id."""
+    column = "prompt_thinking" if system.thinking else "prompt_direct"
+    return {row["id"]: row[column] for row in problems}
 
 
 def answer_all(
     system: System,
     problems: Sequence[Mapping[str, Any]],
     *,
+    seed: int | None,
     batch: int,
     max_new_tokens: int,
     work: Work,
     show: Callable[[list[str], int], Iterable[str]],
 ) -> list[str]:
     """Commits a system's answers to all problems, a unit for each batch, and returns the units in order."""
-    column = "prompt_thinking" if system.thinking else "prompt_direct"
-    prompts = {row["id"]: row[column] for row in problems}
-    plan = {f"batch-{number:05d}": ids for number, ids in enumerate(batches(prompts, batch))}
+    prompts = asked(system, problems)
+    plan = {unit(seed, number): ids for number, ids in enumerate(batches(prompts, batch))}
     missing = [name for name in plan if not work.done(name)]
     for name in show(missing, len(missing)):
-        rows = answer(system, {one: prompts[one] for one in plan[name]}, max_new_tokens)
+        rows = answer(system, {one: prompts[one] for one in plan[name]}, max_new_tokens, seed)
         work.commit(name, {f"{name}.parquet": writer(rows)}, counts(rows))
     return list(plan)
+
+
+def unit(seed: int | None, number: int) -> str:
+    """The name of a batch of answers: of one training seed, or of the base model."""
+    return ("" if seed is None else f"seed-{seed}-") + f"{BATCH}{number:05d}"

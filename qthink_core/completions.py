@@ -12,6 +12,8 @@ from qthink_core.artifacts import Writer, listed
 SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),
+        ("seed", pa.int32()),
+        ("condition", pa.string()),
         ("tokens", pa.list_(pa.int32())),
         ("text", pa.string()),
         ("finish", pa.string()),
@@ -19,10 +21,20 @@ SCHEMA = pa.schema(
 )
 
 
+AS_IT_IS = "as_it_is"
+BATCH = "batch-"
+
+
 class Answer(NamedTuple):
-    """One completion: token ids with the end token, text, and why it ended (`stop` or `length`)."""
+    """One completion: token ids with the end token, text, and why it ended (`stop` or `length`).
+
+    `seed` is that of the system's training, None for the base model; `condition` is `as_it_is`, or what was done to the
+    latents (interventions.py).
+    """
 
     problem_id: str
+    seed: int | None
+    condition: str
     tokens: list[int]
     text: str
     finish: str
@@ -44,6 +56,7 @@ def counts(answers: Sequence[Answer]) -> dict[str, int]:
 
 
 def read(folder: Path) -> list[Answer]:
-    """All answers of a system, by problem id."""
-    rows = [row for name in listed(folder, ".parquet") for row in pq.read_table(folder / name).to_pylist()]
-    return sorted(Answer(**row) for row in rows)
+    """All answers of a system, by seed, condition and problem id."""
+    names = [name for name in listed(folder, ".parquet") if BATCH in name]
+    rows = [Answer(**row) for name in names for row in pq.read_table(folder / name).to_pylist()]
+    return sorted(rows, key=lambda row: (-1 if row.seed is None else row.seed, row.condition, row.problem_id))

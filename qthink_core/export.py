@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -27,6 +28,11 @@ def merge(base: Path, adapter: Path, dtype: str, scratch: Path) -> dict[str, Wri
         if (adapter / name).is_file():
             files[name] = (adapter / name).read_bytes()
     return files
+
+
+def inside(folder: Path, files: Mapping[str, Writer | bytes]) -> dict[str, Writer | bytes]:
+    """The same files one folder further in."""
+    return {str(folder / name): write for name, write in files.items()}
 
 
 def export_adapter(adapted: PeftModel, scratch: Path) -> dict[str, Writer | bytes]:

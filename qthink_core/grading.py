@@ -19,6 +19,8 @@ REWARDS = pa.schema([("problem_id", pa.string()), ("rollout", pa.int32()), ("ver
 GRADES = pa.schema(
     [
         ("system", pa.string()),
+        ("seed", pa.int32()),
+        ("condition", pa.string()),
         ("problem_id", pa.string()),
         ("verdict", pa.string()),
         ("extracted", pa.string()),
@@ -38,9 +40,14 @@ class Reward(NamedTuple):
 
 
 class Graded(NamedTuple):
-    """The verdict on one answer of one system; `details` is a JSON object of a benchmark's further scores."""
+    """The verdict on one answer of one system, by training seed (None for the base) and condition (completions.Answer).
+
+    `details` is a JSON object of a benchmark's further scores.
+    """
 
     system: str
+    seed: int | None
+    condition: str
     problem_id: str
     verdict: str
     extracted: str | None
@@ -66,30 +73,48 @@ def grade_rollouts(task: str, golds: Mapping[str, str], rows: Iterable[Rollout])
     return graded
 
 
-def grade_answers(task: str, golds: Mapping[str, str], system: str, answers: Iterable[Answer]) -> list[Graded]:
-    """The verdict on each answer of a system, in its order.
+def grade_answers(task: str, golds: Mapping[str, str], answers: Iterable[tuple[str, Sequence[Answer]]]) -> list[Graded]:
+    """The verdict on each answer of each (system, answers), in order; equal texts to one question are graded once.
 
-    Raises DataError unless there is one answer to each question: a score has the whole set as its denominator.
+    Raises DataError unless a system has, for each seed and condition, one answer to each question: a score has the whole
+    set as its denominator.
     """
-    answers = list(answers)
-    if sorted(row.problem_id for row in answers) != sorted(golds):
-        raise DataError(f"{system} has {len(answers)} answers to the {len(golds)} questions of {task}: run `dvc repro`")
+    seen: dict[tuple[str, str], Grade] = {}
     graded = []
-    for row in answers:
-        found = grade(task, golds[row.problem_id], row.text)
-        details = json.dumps(found.details, sort_keys=True)
-        graded.append(
-            Graded(
-                system,
-                row.problem_id,
-                found.verdict,
-                found.extracted,
-                details,
-                len(row.tokens),
-                row.finish,
+    for system, rows in answers:
+        check_whole(task, golds, system, rows)
+        for row in rows:
+            key = (row.problem_id, row.text)
+            if key not in seen:
+                seen[key] = grade(task, golds[row.problem_id], row.text)
+            found = seen[key]
+            graded.append(
+                Graded(
+                    system,
+                    row.seed,
+                    row.condition,
+                    row.problem_id,
+                    found.verdict,
+                    found.extracted,
+                    json.dumps(found.details, sort_keys=True),
+                    len(row.tokens),
+                    row.finish,
+                )
             )
-        )
     return graded
+
+
+def check_whole(task: str, golds: Mapping[str, str], system: str, answers: Iterable[Answer]) -> None:
+    """Raises DataError unless each seed and condition has one answer to each question."""
+    groups: dict[tuple[int | None, str], list[str]] = {}
+    for row in answers:
+        groups.setdefault((row.seed, row.condition), []).append(row.problem_id)
+    if not groups:
+        raise DataError(f"{system} has no answers to the {len(golds)} questions of {task}: run `dvc repro`")
+    for (seed, condition), ids in groups.items():
+        if sorted(ids) != sorted(golds):
+            which = f"{system} (seed {seed}, {condition})"
+            raise DataError(f"{which} has {len(ids)} answers to the {len(golds)} questions of {task}: run `dvc repro`")
 
 
 def verdict_counts(rows: Iterable[Graded | Reward]) -> dict[str, int]:

@@ -32,19 +32,24 @@ def teachers(task: str, kind: str) -> Path:
     return ARTIFACTS / "teachers" / task / kind
 
 
-def adapters(task: str, system: str) -> Path:
+def adapters(task: str, system: str, seed: int) -> Path:
     """LoRA adapter, projection head and loss curve of a training."""
-    return ARTIFACTS / "adapters" / task / system
+    return ARTIFACTS / "adapters" / task / system / str(seed)
 
 
 def model(task: str, system: str) -> Path:
-    """The exported model in the published checkpoint layout."""
+    """The exported model in the published checkpoint layout: the first training seed's, the others' in folders inside."""
     return Path("models") / task / system
 
 
 def answers(task: str, system: str) -> Path:
     """What a system answered to the test questions."""
     return ARTIFACTS / "answers" / task / system
+
+
+def probes(task: str, system: str) -> Path:
+    """What a latent system answers when its latents are replaced, left out or lengthened, and what each one says."""
+    return ARTIFACTS / "probes" / task / system
 
 
 def grades(task: str) -> Path:

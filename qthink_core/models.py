@@ -5,6 +5,7 @@ the model card publishes them, and `qthink.json` with what an evaluation must kn
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +72,11 @@ def load_system(folder: Path, device: torch.device, dtype: str) -> System:
     if K:
         head = projection_head.load(folder / HEAD, model.config.hidden_size).to(device, model.dtype).eval()
     return System(model, load_tokenizer(folder), head, K, thinking)
+
+
+def of_seed(folder: Path, seed: int, seeds: Sequence[int]) -> Path:
+    """Where the export of one training seed lies: the first one's is the folder itself, the others' are inside it."""
+    return folder if seed == seeds[0] else folder / f"seed-{seed}"
 
 
 def base_system(folder: Path, device: torch.device, dtype: str, thinking: bool) -> System:

@@ -1,10 +1,21 @@
 """The training recipe as parameters: what `finetune` and `train` read alike (model card; ruling 17)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from qthink_core.settings import Section
+
+
+def unique(values: list[int]) -> list[int]:
+    """The values as they are; raises ValueError when one stands there twice."""
+    if len(set(values)) < len(values):
+        raise ValueError("each seed must stand there once")
+    return values
+
+
+# The seeds of the trainings: first weights, order of batches, and which right rollout is the target.
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(unique)]
 
 
 class Lora(Section):
@@ -35,6 +46,10 @@ class Recipe(Section):
     answer_max_tokens: int = Field(ge=1)
     prompt_max_tokens: int = Field(ge=1)
     lora: Lora
+
+    def with_answers_of(self, tokens: int | None) -> "Recipe":
+        """The same recipe with another limit of the answers, for a system that has one of its own."""
+        return self if tokens is None else self.model_copy(update={"answer_max_tokens": tokens})
 
 
 class Distillation(Section):

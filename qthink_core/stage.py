@@ -9,10 +9,12 @@ import ctypes
 import fcntl
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import pkgutil
 import re
+import shutil
 import signal
 import sys
 import time
@@ -31,43 +33,83 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Instance:
-    """One box of the graph: `train@gsm8k-uniform` is stage `train`, task `gsm8k`, system `uniform`."""
+    """One box of the graph: `train@gsm8k-uniform-0` is stage `train`, task `gsm8k`, system `uniform`, training seed 0."""
 
     stage: str
     task: str = ""
     system: str = ""
+    seed: int = -1
 
     def __str__(self) -> str:
-        return self.stage + "@" * bool(self.task) + "-".join(filter(None, (self.task, self.system)))
+        seed = str(self.seed) if self.seed >= 0 else ""
+        return self.stage + "@" * bool(self.task) + "-".join(filter(None, (self.task, self.system, seed)))
 
     @classmethod
     def parse(cls, text: str) -> "Instance":
         """Raises ParamError when the text names no instance."""
         stage, _, cell = text.partition("@")
-        task, _, system = cell.partition("-")
+        task, system, seed = [*cell.split("-", 2), "", ""][:3]
         for part in filter(None, (stage, task, system)):
             if not NAME.fullmatch(part):
                 raise ParamError(f"stage {text!r} has a part {part!r}: use small letters, digits and underscores")
-        return cls(stage, task, system)
+        if seed and not seed.isdecimal():
+            raise ParamError(f"stage {text!r} ends in {seed!r}: a training seed is a whole number, 0 or more")
+        return cls(stage, task, system, int(seed) if seed else -1)
 
 
-def resolve(text: str, at: Instance, scale: str) -> str:
-    """A path or key of dvc.yaml with its `${...}` filled in for one instance."""
-    known = {"item.task": at.task, "item.system": at.system, "item": at.task, "scale": scale}
-    return re.sub(r"\$\{([^}]*)\}", lambda found: known[found[1]], text)
+def resolve(text: str, at: Instance, tree: Mapping[str, Any]) -> str:
+    """A path or key of dvc.yaml with its `${...}` filled in for one instance: parts of its name, else parameters."""
+    known = {"item.task": at.task, "item.system": at.system, "item.seed": str(at.seed)}
+    return re.sub(
+        r"\$\{([^}]*)\}", lambda found: known[found[1]] if found[1] in known else settings.value(tree, found[1]), text
+    )
 
 
-def declared(root: Path, at: Instance, scale: str) -> Mapping[str, Any]:
+def graph(root: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The stages of dvc.yaml as they are written."""
+    return settings.read_yaml(root / "dvc.yaml")["stages"]
+
+
+def instances(stage: str, entry: Mapping[str, Any], tree: Mapping[str, Any]) -> list[Instance]:
+    """Every box of a stage: the product of its matrix over the parameters that it names."""
+    axes = [list(settings.value(tree, axis[2:-1])) for axis in entry.get("matrix", {}).values()]
+    return [Instance(stage, *cell) for cell in itertools.product(*axes)]
+
+
+def declared(root: Path, at: Instance, tree: Mapping[str, Any]) -> Mapping[str, Any]:
     """The instance's deps and params as dvc.yaml declares them: {"deps": [path], "params": {file: [key]}}."""
-    stages = settings.read_yaml(root / "dvc.yaml")["stages"]
+    stages = graph(root)
     if at.stage not in stages:
         raise ParamError(f"dvc.yaml has no stage {at.stage!r}: it has {', '.join(stages)}")
     entry = stages[at.stage]
     params: dict[str, list[str]] = {}
     for key in entry.get("params", []):
         for file, names in key.items() if isinstance(key, dict) else [("params.yaml", [key])]:
-            params.setdefault(resolve(file, at, scale), []).extend(resolve(name, at, scale) for name in names)
-    return {"deps": [resolve(dep, at, scale) for dep in entry.get("deps", [])], "params": params}
+            params.setdefault(resolve(file, at, tree), []).extend(resolve(name, at, tree) for name in names)
+    return {"deps": [resolve(dep, at, tree) for dep in entry.get("deps", [])], "params": params}
+
+
+def remove_orphans(root: Path, at: Instance) -> list[str]:
+    """Removes from the instance's input folders the artifacts that no box of the graph makes any more, and returns them.
+
+    A stage that depends on a whole folder (all seeds of a system, all systems of a task) would otherwise hash and check what
+    a seed or system left behind that has gone from params. DVC's cache keeps them.
+    """
+    tree, _ = settings.load(root)
+    made = {
+        Path(resolve(out, one, tree))
+        for stage, entry in graph(root).items()
+        for one in instances(stage, entry, tree)
+        for out in entry.get("outs", [])
+    }
+    gone = []
+    for dep in declared(root, at, tree)["deps"]:
+        for file in sorted((root / dep).rglob(artifacts.MANIFEST)) if (root / dep).is_dir() else []:
+            folder = file.parent.relative_to(root)
+            if folder not in made:
+                shutil.rmtree(root / folder)
+                gone.append(str(folder))
+    return gone
 
 
 def stage_sections() -> dict[str, type[settings.Section]]:
@@ -110,8 +152,11 @@ def pin_numerics(threads: int, kernels: str) -> None:
 
 
 def die_with_parent() -> None:
-    """Asks the kernel to kill this process when DVC dies: an orphan would go on writing beside the next run."""
-    parent = os.getppid()
+    """Asks the kernel to kill this process when DVC dies: an orphan would go on writing beside the next run.
+
+    The commands in dvc.yaml pass DVC's process id, since DVC may have died before this process could ask.
+    """
+    parent = int(os.environ.get("QTHINK_PARENT") or os.getppid())
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -145,7 +190,7 @@ def identity(root: Path, at: Instance) -> tuple[str, str, dict[str, str]]:
     Parameters are those that dvc.yaml declares for this instance, so that another system's settings change nothing here.
     """
     tree, _ = settings.load(root)
-    entry = declared(root, at, tree["scale"])
+    entry = declared(root, at, tree)
     deps = {dep: artifacts.digest(root / dep) for dep in entry["deps"]}
     inputs = {dep: value for dep, value in deps.items() if not dep.endswith(".py")}
     keys = sorted({name for names in entry["params"].values() for name in names})
@@ -217,6 +262,8 @@ def main(stage: str, run: Callable[..., str]) -> None:
             signal.signal(number, _on_signal)
         place = root / ".work" / str(at)
         with lock(place.with_suffix(".lock"), str(at)):
+            for folder in remove_orphans(root, at):
+                print(f"{at}: {folder} is made by no box of the graph any more: removed (DVC's cache keeps it)", flush=True)
             fingerprint, made_from, inputs = identity(root, at)
             check_lineage(root, inputs)
             artifacts.sweep(root / ".work", inputs)

@@ -1,4 +1,4 @@
-"""baseline: what the base model answers to the test questions, with thinking and without: the zero lines of the table."""
+"""baseline: what the base model answers to the questions, with thinking and without: the zero lines of the table."""
 
 from typing import Literal
 
@@ -31,6 +31,7 @@ class Evaluate(Section):
 class Params(Section):
     """What decides the answers."""
 
+    split: Literal["test", "validation"]
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
     device: Literal["cpu", "cuda"]
@@ -48,7 +49,8 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     system = models.base_system(layout.BASE, models.pick_device(params.device), params.dtype, thinking)
     units = answer_all(
         system,
-        prepared.read(layout.problems(at.task), "test"),
+        prepared.read(layout.problems(at.task), params.split),
+        seed=None,
         batch=params.evaluate.batch,
         max_new_tokens=params.evaluate.max_new_tokens,
         work=work,

@@ -1,4 +1,4 @@
-"""evaluate: what a trained system answers to the test questions, as its exported checkpoint."""
+"""evaluate: what a trained system answers to the questions that are scored, as its exported checkpoints."""
 
 from typing import Literal
 
@@ -6,6 +6,7 @@ from pydantic import Field
 
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
+from qthink_core.recipe import Seeds
 from qthink_core.settings import Section
 
 
@@ -19,6 +20,8 @@ class Evaluate(Section):
 class Params(Section):
     """What decides the answers; K and thinking come from the exported model itself."""
 
+    seeds: Seeds
+    split: Literal["test", "validation"]
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
     device: Literal["cpu", "cuda"]
@@ -27,20 +30,24 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
-    """Commits batch after batch; a killed run goes on with the next one."""
+    """Commits batch after batch, seed after seed; a killed run goes on with the next one."""
     from qthink_core import models, prepared
     from qthink_core.answering import answer_all
 
-    device = models.pick_device(params.device)
-    system = models.load_system(layout.model(at.task, at.system), device, params.dtype)
-    units = answer_all(
-        system,
-        prepared.read(layout.problems(at.task), "test"),
-        batch=params.evaluate.batch,
-        max_new_tokens=params.evaluate.max_new_tokens,
-        work=work,
-        show=lambda items, total: stage.progress(items, total, str(at), "batch"),
-    )
+    device, units = models.pick_device(params.device), []
+    problems = prepared.read(layout.problems(at.task), params.split)
+    for seed in params.seeds:
+        folder = models.of_seed(layout.model(at.task, at.system), seed, params.seeds)
+        system = models.load_system(folder, device, params.dtype)
+        units += answer_all(
+            system,
+            problems,
+            seed=seed,
+            batch=params.evaluate.batch,
+            max_new_tokens=params.evaluate.max_new_tokens,
+            work=work,
+            show=lambda items, total: stage.progress(items, total, str(at), "batch"),
+        )
     made = work.publish(layout.answers(at.task, at.system), "answers", units, {"K": system.K})
     return f"{made.counts['answers']} answers, {made.counts['tokens']} tokens"
 

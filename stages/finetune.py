@@ -14,6 +14,7 @@ class Finetuned(Section):
     """A row of the table: what its target holds; a target with thinking goes with a prompt that asks for it."""
 
     target: Literal["think_and_answer", "answer"]
+    answer_max_tokens: int | None = Field(default=None, ge=1)
 
 
 class Systems(Section):
@@ -25,7 +26,6 @@ class Systems(Section):
 class Params(Section):
     """What decides the trained weights; neither gamma nor K is among it."""
 
-    seed: int = Field(ge=0)
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
     device: Literal["cpu", "cuda"]
@@ -35,27 +35,27 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
-    """Trains one system on one task."""
+    """Trains one system on one task with one seed."""
     from qthink_core import prepared
     from qthink_core.fit import Shape, Sources, fit
     from qthink_core.targets import THINK_AND_ANSWER
     from qthink_core.training import Objective
 
-    target = params.systems.finetuned[at.system].target
+    system = params.systems.finetuned[at.system]
     train = prepared.read(layout.problems(at.task), "train")
     counts = fit(
         Sources(layout.BASE, train, layout.rollouts(at.task), layout.rewards(at.task), teachers=None),
-        Shape(K=0, target=target, thinking=target == THINK_AND_ANSWER, head_output="unit"),
-        params.train,
+        Shape(K=0, target=system.target, thinking=system.target == THINK_AND_ANSWER, head_output="unit"),
+        params.train.with_answers_of(system.answer_max_tokens),
         Objective(gamma=0.0, supervision="per_step", reduction="mean"),
-        seed=params.seed,
+        seed=at.seed,
         device=params.device,
         dtype=params.dtype,
         work=work,
         checkpoint_every=stage.checkpoint_every(),
         show=lambda steps, total: stage.progress(steps, total, str(at), "step"),
     )
-    made = work.publish(layout.adapters(at.task, at.system), "adapter", ["trained"])
+    made = work.publish(layout.adapters(at.task, at.system, at.seed), "adapter", ["trained"])
     return f"trained on {made.counts['examples']} problems, {counts['target_missing']} had no target"
 
 

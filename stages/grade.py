@@ -25,6 +25,7 @@ class Systems(Section):
 class Params(Section):
     """What decides the grades: the rows, and the benchmark's page."""
 
+    split: Literal["test", "validation"]
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
     systems: Systems
@@ -34,12 +35,15 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Grades the task's answers, row by row of the table."""
     from qthink_core import completions, grading, prepared
 
-    golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), "test")}
-    rows = []
+    golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), params.split)}
     systems = [*params.systems.baseline, *params.systems.trained]
-    for system in stage.progress(systems, len(systems), str(at), "system"):
-        answers = completions.read(layout.answers(at.task, system))
-        rows += grading.grade_answers(at.task, golds, system, answers)
+
+    def answers(system: str) -> list[completions.Answer]:
+        folders = (layout.answers(at.task, system), layout.probes(at.task, system))
+        return [row for folder in folders if folder.exists() for row in completions.read(folder)]
+
+    shown = stage.progress(systems, len(systems), str(at), "system")
+    rows = grading.grade_answers(at.task, golds, ((system, answers(system)) for system in shown))
     work.commit("grades", {"grades.parquet": grading.grades_writer(rows)}, grading.verdict_counts(rows))
     made = work.publish(layout.grades(at.task), "grades", ["grades"])
     return f"{len(rows)} answers: " + ", ".join(f"{count} {verdict}" for verdict, count in made.counts.items())

@@ -11,10 +11,12 @@ from qthink_core.settings import Section
 
 
 class Distilled(Section):
-    """A row of the table: which teacher, and whether every latent step has one or only the last."""
+    """A row of the table: which teacher, whether every latent step has one or only the last, and what it has of its own."""
 
     teacher: Literal["uniform", "reward_weighted"]
     supervision: Literal["per_step", "final_step"]
+    gamma: float | None = Field(default=None, ge=0)
+    answer_max_tokens: int | None = Field(default=None, ge=1)
 
 
 class Systems(Section):
@@ -26,7 +28,6 @@ class Systems(Section):
 class Params(Section):
     """What decides the trained weights."""
 
-    seed: int = Field(ge=0)
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
     device: Literal["cpu", "cuda"]
@@ -39,7 +40,7 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
-    """Trains one system on one task."""
+    """Trains one system on one task with one seed."""
     from qthink_core import prepared
     from qthink_core.fit import Shape, Sources, fit
     from qthink_core.targets import ANSWER
@@ -51,16 +52,16 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     counts = fit(
         Sources(layout.BASE, train, layout.rollouts(at.task), layout.rewards(at.task), teachers),
         Shape(K=params.K, target=ANSWER, thinking=False, head_output=params.distil.head_output),
-        params.train,
-        Objective(params.gamma, system.supervision, params.distil.reduction),
-        seed=params.seed,
+        params.train.with_answers_of(system.answer_max_tokens),
+        Objective(params.gamma if system.gamma is None else system.gamma, system.supervision, params.distil.reduction),
+        seed=at.seed,
         device=params.device,
         dtype=params.dtype,
         work=work,
         checkpoint_every=stage.checkpoint_every(),
         show=lambda steps, total: stage.progress(steps, total, str(at), "step"),
     )
-    made = work.publish(layout.adapters(at.task, at.system), "adapter", ["trained"])
+    made = work.publish(layout.adapters(at.task, at.system, at.seed), "adapter", ["trained"])
     return f"trained on {made.counts['examples']} problems, {counts['distillation_only']} without a target"
 
 

@@ -14,6 +14,7 @@ from imports import ROOT
 
 from qthink_core import settings
 from qthink_core.stage import Instance, resolve
+from qthink_core.stage import instances as of_stage
 
 STAGES: dict[str, dict[str, Any]] = settings.read_yaml(ROOT / "dvc.yaml")["stages"]
 SCALES = sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))
@@ -31,10 +32,7 @@ def tree_of(scale: str) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
 
 def instances(stage: str, tree: Mapping[str, Any]) -> list[Instance]:
     """Every box of a stage: the product of its matrix."""
-    axes = [
-        list(settings.value(tree, re.fullmatch(r"\$\{(.*)\}", axis)[1])) for axis in STAGES[stage].get("matrix", {}).values()
-    ]
-    return [Instance(stage, *cell) for cell in itertools.product(*axes)]
+    return of_stage(stage, STAGES[stage], tree)
 
 
 def outputs(stage: str) -> list[str]:
@@ -43,9 +41,9 @@ def outputs(stage: str) -> list[str]:
     return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
 
 
-def resolved(paths: list[str], at: Instance, scale: str) -> list[str]:
+def resolved(paths: list[str], at: Instance, tree: Mapping[str, Any]) -> list[str]:
     """Paths of dvc.yaml for one box."""
-    return [resolve(path, at, scale) for path in paths]
+    return [resolve(path, at, tree) for path in paths]
 
 
 def copy_repository(to: Path) -> Path:

@@ -7,7 +7,7 @@ import pytest
 
 from qthink_core import grading
 from qthink_core.answers import Grade
-from qthink_core.completions import Answer
+from qthink_core.completions import AS_IT_IS, Answer
 from qthink_core.errors import DataError
 from qthink_core.grading import Graded, Reward
 from qthink_core.rollouts import Rollout
@@ -20,7 +20,7 @@ def rollout(problem: str, index: int, text: str) -> Rollout:
 
 
 def answer(problem: str, text: str, tokens: int = 3, finish: str = "stop") -> Answer:
-    return Answer(problem, [7] * tokens, text, finish)
+    return Answer(problem, 0, AS_IT_IS, [7] * tokens, text, finish)
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_every_answer_gets_a_verdict_and_none_is_dropped() -> None:
         answer("p4", "\ud800\x00\x1b[J"),
     ]
     golds = {"p0": "4", "p1": "5", "p2": "4", "p3": "5", "p4": "5"}
-    graded = grading.grade_answers("gsm8k", golds, "uniform", answers)
+    graded = grading.grade_answers("gsm8k", golds, [("uniform", answers)])
     assert [row.verdict for row in graded] == ["right", "wrong", "unparsable", "over_limit", "unparsable"]
-    assert graded[1] == Graded("uniform", "p1", "wrong", "4", "{}", 9, "length")
+    assert graded[1] == Graded("uniform", 0, AS_IT_IS, "p1", "wrong", "4", "{}", 9, "length")
     assert grading.verdict_counts(graded) == {"over_limit": 1, "right": 1, "unparsable": 2, "wrong": 1}
 
 
@@ -87,7 +87,7 @@ def test_numbers_in_the_think_block_are_no_answer() -> None:
         "<think>\nIt is 4.",
     ]
     golds = dict.fromkeys(("p0", "p1", "p2"), "4")
-    graded = grading.grade_answers("gsm8k", golds, "base", list(map(answer, golds, texts)))
+    graded = grading.grade_answers("gsm8k", golds, [("base", list(map(answer, golds, texts)))])
     assert [row.verdict for row in graded] == ["wrong", "right", "unparsable"]
 
 
@@ -99,14 +99,15 @@ def test_the_further_scores_of_a_benchmark_are_kept_with_the_verdict() -> None:
         'Action: search\nAction Input: {"city": "Oslo"}',
         'Action: book\nAction Input: {"city": "Rome"}',
     ]
-    graded = grading.grade_answers("tooluse", dict.fromkeys(ids, gold), "uniform", list(map(answer, ids, texts)))
+    graded = grading.grade_answers("tooluse", dict.fromkeys(ids, gold), [("uniform", list(map(answer, ids, texts)))])
     assert [row.verdict for row in graded] == ["right", "wrong", "wrong"]
     assert [json.loads(row.details)["strict_action"] for row in graded] == [True, True, False]
     assert all(row.details == json.dumps(json.loads(row.details), sort_keys=True) for row in graded)
 
 
 def test_grades_read_back_are_those_written(tmp_path: Path) -> None:
-    rows = grading.grade_answers("gsm8k", GOLDS, "base", [answer("p0", "It is 4"), answer("p1", "none", finish="length")])
+    answers = [answer("p0", "It is 4"), answer("p1", "none", finish="length")]
+    rows = grading.grade_answers("gsm8k", GOLDS, [("base", answers)])
     assert rows[1].extracted is None
     grading.grades_writer(rows)(tmp_path / "grades.parquet")
     assert grading.read_grades(tmp_path) == rows
@@ -114,5 +115,22 @@ def test_grades_read_back_are_those_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("texts", [["p0"], ["p0", "p1", "p1"], ["p0", "p2"]])
 def test_answers_to_other_questions_than_the_whole_set_are_refused(texts: list[str]) -> None:
-    with pytest.raises(DataError, match="uniform has"):
-        grading.grade_answers("gsm8k", GOLDS, "uniform", [answer(name, "4") for name in texts])
+    with pytest.raises(DataError, match=r"uniform \(seed 0, as_it_is\) has . answers to the 2 questions"):
+        grading.grade_answers("gsm8k", GOLDS, [("uniform", [answer(name, "4") for name in texts])])
+
+
+def test_a_system_without_answers_or_with_a_seed_or_condition_that_lacks_one_is_refused() -> None:
+    whole = [answer(name, "4") for name in GOLDS]
+    for extra in ([whole[0]._replace(seed=1)], [whole[0]._replace(condition="zeros")]):
+        with pytest.raises(DataError, match="has 1 answers to the 2 questions"):
+            grading.grade_answers("gsm8k", GOLDS, [("uniform", whole + extra)])
+    with pytest.raises(DataError, match="uniform has no answers to the 2 questions of gsm8k"):
+        grading.grade_answers("gsm8k", GOLDS, [("uniform", [])])
+
+
+def test_equal_answers_of_all_systems_seeds_and_conditions_are_graded_once(graded_texts: list[tuple[str, str]]) -> None:
+    whole = [answer(name, "It is 4") for name in GOLDS]
+    rows = whole + [row._replace(seed=1) for row in whole] + [row._replace(condition="zeros") for row in whole]
+    graded = grading.grade_answers("gsm8k", GOLDS, [("uniform", rows), ("base", whole)])
+    assert len(graded) == 8
+    assert graded_texts == [("4", "It is 4"), ("5", "It is 4")]

@@ -52,7 +52,7 @@ def test_the_readme_names_where_a_stage_writes_and_parameters_that_it_reads(stag
 
 @every_stage
 def test_a_command_is_a_constant_that_runs_the_stage_of_its_name(stage: str) -> None:
-    assert STAGES[stage]["cmd"] == f"exec python -m stages.{stage}"
+    assert STAGES[stage]["cmd"] == f"QTHINK_PARENT=$PPID exec python -m stages.{stage}"
 
 
 @every_stage
@@ -112,7 +112,8 @@ def test_a_box_depends_on_the_parameters_of_its_own_system_only(stage: str) -> N
 def layout_paths(stage: str) -> tuple[set[str], set[str]]:
     """(read, written) paths that the page names through `layout`; a variable that is no part of the box reads `*`."""
     tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
-    names = {"at.task": "${item.task}", "at.system": "${item.system}"}
+    names = {"at.task": "${item.task}", "at.system": "${item.system}", "at.seed": "${item.seed}"}
+    names["params.probe.thinker"] = "${probe.thinker}"
     written: set[int] = set()
     found: dict[int, str] = {}
     for node in ast.walk(tree):
@@ -152,10 +153,10 @@ def test_artifacts_lie_where_the_page_reads_and_writes_them(stage: str) -> None:
 def test_every_input_is_made_by_a_stage_and_every_artifact_by_one_alone() -> None:
     tree, _ = tree_of("tiny")
     boxes = [at for stage in STAGES for at in instances(stage, tree)]
-    made = [path for at in boxes for path in resolved(outputs(at.stage), at, "tiny")]
+    made = [path for at in boxes for path in resolved(outputs(at.stage), at, tree)]
     assert len(made) == len(set(made))
     for at in boxes:
-        for path in resolved([dep for dep in STAGES[at.stage]["deps"] if not dep.endswith(".py")], at, "tiny"):
+        for path in resolved([dep for dep in STAGES[at.stage]["deps"] if not dep.endswith(".py")], at, tree):
             assert any(PurePosixPath(one).is_relative_to(path) for one in made), f"{at} needs {path}, which no stage makes"
 
 
@@ -206,9 +207,7 @@ def test_the_lock_is_from_this_code(locked: dict[str, Any]) -> None:
     tree, _ = settings.load(ROOT)
     for stage in STAGES:
         for at in instances(stage, tree):
-            assert [dep["path"] for dep in locked[str(at)]["deps"]] == sorted(
-                resolved(STAGES[stage]["deps"], at, tree["scale"])
-            )
+            assert [dep["path"] for dep in locked[str(at)]["deps"]] == sorted(resolved(STAGES[stage]["deps"], at, tree))
 
 
 def test_the_lock_is_from_these_parameters(locked: dict[str, Any]) -> None:

@@ -14,14 +14,17 @@ from graph import copy_repository
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
 
 TASK = "gsm8k"
+BASELINE = {"base", "base_direct"}
 FINETUNED = {"sft", "answer_only"}
 DISTILLED = {"uniform", "reward_weighted", "final_step"}
+TRAINED_BY_SEED = ("finetune", "train")
 BEFORE_TRAINING = {"base", "prepare", "sample", "reward", "extract", "average"}
-SCORES = {"evaluate", "grade", "report"}
+SCORES = {"evaluate", "probe", "grade", "report"}
 
 
 def boxes(stage: str, systems: set[str]) -> set[str]:
-    return {f"{stage}@{TASK}-{system}" for system in systems}
+    seed = "-0" if stage in TRAINED_BY_SEED else ""
+    return {f"{stage}@{TASK}-{system}{seed}" for system in systems}
 
 
 TRAININGS = boxes("finetune", FINETUNED) | boxes("train", DISTILLED)
@@ -87,7 +90,7 @@ def stages(names: set[str]) -> set[str]:
 
 def of_systems(names: set[str]) -> set[str]:
     """The systems whose own boxes are among them."""
-    return {name.partition("-")[2] for name in names if "-" in name}
+    return {name.split("-")[1] for name in names if "-" in name}
 
 
 def test_gamma_reruns_the_distilled_trainings_and_their_scores_only(copy: Path) -> None:
@@ -105,7 +108,7 @@ def test_the_learning_rate_reruns_trainings_and_scores_but_neither_sampling_nor_
 
 def test_k_reruns_from_the_extraction_on_but_no_sampling_and_no_system_without_latent_steps(copy: Path) -> None:
     touched, reruns = rerun(copy, "params.yaml", r"^K: 6", "K: 4")
-    assert touched == boxes("train", DISTILLED) | {f"extract@{TASK}", "report"}
+    assert touched == boxes("train", DISTILLED) | boxes("probe", DISTILLED) | {f"extract@{TASK}", "report"}
     assert stages(reruns) == {"extract", "average", "train", "merge"} | SCORES
     assert of_systems(reruns) == DISTILLED
 
@@ -145,13 +148,27 @@ def test_the_evaluation_limit_reruns_the_scores_but_no_training(copy: Path) -> N
     touched, reruns = rerun(
         copy, "params/tiny.yaml", r"^evaluate:\n  max_new_tokens: \d+", "evaluate:\n  max_new_tokens: 33"
     )
-    assert touched == boxes("evaluate", FINETUNED | DISTILLED) | boxes("baseline", {"base", "base_direct"}) | {"report"}
+    scored = boxes("evaluate", FINETUNED | DISTILLED) | boxes("probe", DISTILLED) | boxes("baseline", BASELINE)
+    assert touched == scored | {"report"}
     assert stages(reruns) == {"baseline"} | SCORES
 
 
 def test_the_seed_touches_what_draws_at_random_and_the_line_that_states_it(copy: Path) -> None:
     touched, _ = rerun(copy, "params.yaml", r"^seed: 0", "seed: 1")
-    assert stages(touched) == {"base", "prepare", "sample", "finetune", "train", "report"}
+    assert stages(touched) == {"base", "prepare", "sample", "report"}
+
+
+def test_further_seeds_add_trainings_and_rerun_none(copy: Path) -> None:
+    touched, _ = rerun(copy, "params.yaml", r"^seeds: \[0\]", "seeds: [0, 1]")
+    assert not touched & TRAININGS
+    assert {name for name in touched if name.endswith("-1")} == {name[:-1] + "1" for name in TRAININGS}
+    assert stages(touched) == {"finetune", "train", "merge", "evaluate", "probe", "report"}
+
+
+def test_the_split_reruns_the_scores_and_no_training(copy: Path) -> None:
+    touched, reruns = rerun(copy, "params.yaml", r"^split: test", "split: validation")
+    assert stages(touched) == {"baseline", "evaluate", "probe", "grade", "report"}
+    assert stages(reruns) == {"baseline"} | SCORES
 
 
 def test_the_parameters_of_another_scale_touch_nothing(copy: Path) -> None:

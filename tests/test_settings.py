@@ -289,7 +289,7 @@ def test_what_dvc_writes_for_a_small_learning_rate_is_a_number(params: Path) -> 
 def test_a_stage_sees_its_own_parameters_and_no_others(params: Path) -> None:
     tree, _ = settings.load(params)
     kept = settings.prune(tree, settings.patterns(SECTIONS["merge"]))
-    assert kept == {key: tree[key] for key in ("cpu_threads", "cpu_kernels", "dtype")}
+    assert kept == {key: tree[key] for key in ("seeds", "cpu_threads", "cpu_kernels", "dtype")}
     systems = settings.prune(tree, settings.patterns(SECTIONS["finetune"]))["systems"]
     assert systems == {"finetuned": {"sft": {"target": "think_and_answer"}, "answer_only": {"target": "answer"}}}
 

@@ -79,7 +79,9 @@ def published(root: Path) -> dict[str, bytes]:
     [
         ("base", Instance("base")),
         ("prepare@math500", Instance("prepare", "math500")),
-        ("train@gsm8k-final_step", Instance("train", "gsm8k", "final_step")),
+        ("merge@gsm8k-final_step", Instance("merge", "gsm8k", "final_step")),
+        ("train@gsm8k-final_step-0", Instance("train", "gsm8k", "final_step", 0)),
+        ("train@gsm8k-final_step-12", Instance("train", "gsm8k", "final_step", 12)),
     ],
 )
 def test_the_name_of_a_box_is_read_and_written_back(text: str, box: Instance) -> None:
@@ -87,21 +89,34 @@ def test_the_name_of_a_box_is_read_and_written_back(text: str, box: Instance) ->
     assert str(box) == text
 
 
-@pytest.mark.parametrize(
-    "text", ["train@../../etc-x", "train@gsm8k-a b", "train@gsm8k-$(id)", "Train@gsm8k", "train@gsm8k-a-b", "a/b"]
-)
+@pytest.mark.parametrize("text", ["train@../../etc-x", "train@gsm8k-a b", "train@gsm8k-$(id)", "Train@gsm8k", "a/b"])
 def test_a_name_that_could_leave_its_folder_is_refused(text: str) -> None:
     with pytest.raises(ParamError, match="use small letters, digits and underscores"):
         Instance.parse(text)
 
 
+@pytest.mark.parametrize("text", ["train@gsm8k-a-b", "train@gsm8k-a--1", "train@gsm8k-a-1-2", "train@gsm8k-a-1.5"])
+def test_a_training_seed_that_is_no_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(ParamError, match="a training seed is a whole number, 0 or more"):
+        Instance.parse(text)
+
+
 def test_paths_and_keys_of_the_graph_are_filled_in_for_a_box() -> None:
-    box = Instance("train", "gsm8k", "uniform")
-    assert stage.resolve("models/${item.task}/${item.system}", box, "tiny") == "models/gsm8k/uniform"
-    assert stage.resolve("params/${scale}.yaml", box, "tiny") == "params/tiny.yaml"
-    found = stage.declared(ROOT, box, "tiny")
-    assert found["params"]["params.yaml"] == ["seed", "K", "gamma", "train", "distil", "systems.distilled.uniform"]
+    box, tree = Instance("train", "gsm8k", "uniform", 3), {"scale": "tiny", "probe": {"thinker": "base"}}
+    assert stage.resolve("models/${item.task}/${item.system}/${item.seed}", box, tree) == "models/gsm8k/uniform/3"
+    assert stage.resolve("params/${scale}.yaml", box, tree) == "params/tiny.yaml"
+    assert stage.resolve("answers/${probe.thinker}", box, tree) == "answers/base"
+    found = stage.declared(ROOT, box, tree)
+    assert found["params"]["params.yaml"] == ["K", "gamma", "train", "distil", "systems.distilled.uniform"]
     assert "artifacts/rollouts/gsm8k" in found["deps"]
+
+
+def test_every_box_of_a_stage_is_the_product_of_its_matrix() -> None:
+    tree = {"tasks": ["a", "b"], "systems": {"x": 1}, "seeds": [0, 7]}
+    entry = {"matrix": {"task": "${tasks}", "system": "${systems}", "seed": "${seeds}"}}
+    names = [str(one) for one in stage.instances("train", entry, tree)]
+    assert names == ["train@a-x-0", "train@a-x-7", "train@b-x-0", "train@b-x-7"]
+    assert list(map(str, stage.instances("base", {}, tree))) == ["base"]
 
 
 def test_a_stage_publishes_its_artifact_and_says_what_it_made(root: Path) -> None:

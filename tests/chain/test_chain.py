@@ -19,7 +19,7 @@ from workplaces import DISTILLED, FINETUNED, TASK, Workplace, ended, state, wait
 pytestmark = pytest.mark.timeout(1200)
 
 BEFORE_SYSTEMS = ["base", f"prepare@{TASK}", f"sample@{TASK}", f"reward@{TASK}", f"extract@{TASK}", f"average@{TASK}"]
-FINETUNING, DISTILLING = f"finetune@{TASK}-{FINETUNED}", f"train@{TASK}-{DISTILLED}"
+FINETUNING, DISTILLING = f"finetune@{TASK}-{FINETUNED}-0", f"train@{TASK}-{DISTILLED}-0"
 SCORES = [f"grade@{TASK}", "report"]
 EVERY_INSTANCE = {
     *BEFORE_SYSTEMS,
@@ -27,10 +27,11 @@ EVERY_INSTANCE = {
     DISTILLING,
     f"baseline@{TASK}-base",
     *(f"{stage}@{TASK}-{system}" for stage in ("merge", "evaluate") for system in (FINETUNED, DISTILLED)),
+    f"probe@{TASK}-{DISTILLED}",
     *SCORES,
 }
 # Where a stage of several units is halted: as it is about to record this one (halting/sitecustomize.py).
-HALTED = {"sample": 3, "extract": 3, "train": 4, "finetune": 4, "evaluate": 2}
+HALTED = {"sample": 3, "extract": 3, "train": 4, "finetune": 4, "evaluate": 2, "probe": 3}
 # Where a kill can fall on any moment: between imports, in the one unit, while DVC hashes.
 KILLED_AT_RANDOM = {"base", "prepare", "reward", "average", "merge", "grade", "report"}
 LONGEST_WAIT_S = 2.5
@@ -126,7 +127,7 @@ def strike(place: Workplace, repro: subprocess.Popen[str], instance: str, wait_s
         case "sample":  # DVC dies, while a second run is refused
             refusals = [place.run("dvc", "repro"), place.stage(instance)]
             repro.kill()
-        case "extract":  # the stage dies
+        case "extract" | "probe":  # the stage dies
             os.kill(pid, signal.SIGKILL)
         case "train":  # DVC dies between two optimiser steps
             repro.kill()
@@ -229,7 +230,8 @@ def test_a_lock_file_that_dvc_was_killed_in_is_deleted_and_made_again_from_what_
 def test_an_experiment_with_gamma_reruns_what_depends_on_gamma(unbroken: Workplace) -> None:
     unbroken.commit("the results")
     ran = unbroken.repro("exp", "run", "--set-param", "gamma=1.0")
-    assert ran == [DISTILLING, f"merge@{TASK}-{DISTILLED}", f"evaluate@{TASK}-{DISTILLED}", *SCORES]
+    after = [f"{stage}@{TASK}-{DISTILLED}" for stage in ("merge", "evaluate", "probe")]
+    assert ran == [DISTILLING, *after, *SCORES]
     table = unbroken.run("dvc", "metrics", "diff", "--all").stdout.splitlines()
     rows = [line.split() for line in table[1:]]
     assert [row[:2] for row in rows] == [
@@ -258,7 +260,7 @@ def test_no_stage_outlives_the_dvc_that_started_it(strikes: dict[str, Strike]) -
     assert {"sample", "train", "baseline"} <= set(killed_with_dvc)
 
 
-@pytest.mark.parametrize("stage", ["sample", "extract", "train", "finetune", "evaluate", "baseline"])
+@pytest.mark.parametrize("stage", ["sample", "extract", "train", "finetune", "evaluate", "probe", "baseline"])
 def test_a_stopped_stage_goes_on_from_its_last_committed_unit(strikes: dict[str, Strike], stage: str) -> None:
     before, seen = strikes[stage].units, strikes[stage].resumed
     new = {unit for unit, _ in seen - before.items()}
@@ -279,7 +281,7 @@ def test_a_stopped_stage_goes_on_from_its_last_committed_unit(strikes: dict[str,
 def test_a_stage_that_is_asked_to_stop_says_so_in_one_sentence(strikes: dict[str, Strike], stage: str, number: str) -> None:
     strike = strikes[stage]
     sentence = f"{strike.instance}: stopped by {number}; finished units are kept, `dvc repro` goes on from there"
-    said = strike.said.partition(f"> exec python -m stages.{stage}\n")[2]
+    said = strike.said.partition(f"> QTHINK_PARENT=$PPID exec python -m stages.{stage}\n")[2]
     assert said.startswith(sentence + "\n")
     assert "Traceback" not in strike.said
     assert "exited with 75" in strike.said

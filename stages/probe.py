@@ -1,0 +1,86 @@
+"""probe: what a latent system answers when its latents are replaced, left out or more: do they do anything?"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from qthink_core import layout, stage
+from qthink_core.artifacts import Work
+from qthink_core.recipe import Seeds
+from qthink_core.settings import Section
+
+
+class Probe(Section):
+    """What stands in the latents' places, how many steps are swept (1..sweep*K), and what each latent says."""
+
+    conditions: list[Literal["none", "zeros", "noise", "other", "mean", "teacher"]] = Field(min_length=1)
+    sweep: int = Field(ge=0)
+    thinker: str
+    top: int = Field(ge=1)
+
+
+class Extract(Section):
+    """How the thinker's hidden states are read."""
+
+    cut_blocks: Literal["use", "drop"]
+    batch_tokens: int = Field(ge=1)
+
+
+class Evaluate(Section):
+    """The limits of a greedy evaluation; `max_new_tokens` counts thinking and answer."""
+
+    max_new_tokens: int = Field(ge=1)
+    batch: int = Field(ge=1)
+
+
+class Params(Section):
+    """What decides the answers; K comes from the exported model itself."""
+
+    seeds: Seeds
+    split: Literal["test", "validation"]
+    cpu_threads: int = Field(ge=1)
+    cpu_kernels: Literal["portable", "native"]
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    K: int = Field(ge=1)
+    probe: Probe
+    extract: Extract
+    evaluate: Evaluate
+
+
+def run(params: Params, at: stage.Instance, work: Work) -> str:
+    """The thinker's states at K positions of its own think blocks, then every condition, batch after batch."""
+    from qthink_core import completions, models, prepared
+    from qthink_core.interventions import intervene_all, teachers_of
+
+    device, units = models.pick_device(params.device), []
+    problems = prepared.read(layout.problems(at.task), params.split)
+    thoughts = completions.read(layout.answers(at.task, params.probe.thinker))
+    teachers = teachers_of(
+        models.base_system(layout.BASE, device, params.dtype, thinking=True),
+        problems,
+        thoughts,
+        K=params.K,
+        cut_blocks=params.extract.cut_blocks,
+        batch_tokens=params.extract.batch_tokens,
+    )
+    for seed in params.seeds:
+        units += intervene_all(
+            models.load_system(models.of_seed(layout.model(at.task, at.system), seed, params.seeds), device, params.dtype),
+            problems,
+            teachers,
+            conditions=params.probe.conditions,
+            sweep=params.probe.sweep,
+            top=params.probe.top,
+            batch=params.evaluate.batch,
+            max_new_tokens=params.evaluate.max_new_tokens,
+            seed=seed,
+            work=work,
+            show=lambda items, total: stage.progress(items, total, str(at), "batch"),
+        )
+    made = work.publish(layout.probes(at.task, at.system), "answers", units, {"thinker": params.probe.thinker})
+    return f"{made.counts['answers']} answers with other latents, {made.counts['without_teacher']} lack a teacher"
+
+
+if __name__ == "__main__":
+    stage.main("probe", run)
