@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from qthink_core.artifacts import Work
-from qthink_core.completions import AS_IT_IS, BATCH, Answer, counts, writer
+from qthink_core.completions import TRAINED, BATCH, Answer, counts, writer
 from qthink_core.decoding import decode, greedy
 from qthink_core.latent_steps import Context, latent_steps, read_prompts
 from qthink_core.models import System
@@ -26,7 +26,7 @@ def answer(
     with torch.inference_mode():
         context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
         context, _ = latent_steps(system.model, system.head, context, system.K)
-        return complete(system, prompts, context, max_new_tokens, seed, AS_IT_IS)
+        return complete(system, prompts, context, max_new_tokens, seed, TRAINED)
 
 
 def complete(

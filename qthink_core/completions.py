@@ -21,14 +21,14 @@ SCHEMA = pa.schema(
 )
 
 
-AS_IT_IS = "as_it_is"
+TRAINED = "trained"
 BATCH = "batch-"
 
 
 class Answer(NamedTuple):
     """One completion: token ids with the end token, text, and why it ended (`stop` or `length`).
 
-    `seed` is that of the system's training, None for the base model; `condition` is `as_it_is`, or what was done to the
+    `seed` is that of the system's training, None for the base model; `condition` is `trained`, or what was done to the
     latents (interventions.py).
     """
 

@@ -7,42 +7,31 @@ vectors into all K places (in one pass, as if they had come from the head), leav
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from qthink_core import readout
 from qthink_core.answering import asked, batches, complete, unit
-from qthink_core.artifacts import Work, Writer
+from qthink_core.artifacts import Work
 from qthink_core.completions import Answer, counts, writer
 from qthink_core.extraction import select
 from qthink_core.hidden_states import last_hidden, logits, read_positions
 from qthink_core.latent_steps import Context, latent_steps, project, read_prompts
 from qthink_core.models import System
+from qthink_core.readout import Read
 from qthink_core.rollouts import Rollout, marks
 
-NONE, ZEROS, NOISE, OTHER, MEAN, TEACHER = REPLACED = ("none", "zeros", "noise", "other", "mean", "teacher")
+NONE, ZEROS, NOISE, OTHER, MEAN, TEACHER = REPLACED = ("K=0", "zeros", "noise", "other", "mean", "teacher")
 NO_TEACHER = "no_teacher"
-READOUT = pa.schema(
-    [
-        ("problem_id", pa.string()),
-        ("seed", pa.int32()),
-        ("step", pa.int32()),
-        ("rank", pa.int32()),
-        ("token", pa.string()),
-        ("probability", pa.float32()),
-    ]
-)
 
 
 def steps_condition(K: int) -> str:
     """The name of the condition with K latent steps instead of those that the system was trained with."""
-    return f"steps_{K}"
+    return f"K={K}"
 
 
 class Latents(NamedTuple):
@@ -59,7 +48,7 @@ class Latents(NamedTuple):
 def replacements(condition: str, latents: Latents, names: Sequence[str], seed: int) -> Float[np.ndarray, "B K D"]:
     """What stands in the latents' places for these questions.
 
-    none: nothing (K = 0). zeros. noise: independent Gaussians of mean 0 with the root mean square of all questions' latents
+    K=0: nothing. zeros. noise: independent Gaussians of mean 0 with the root mean square of all questions' latents
     at that step; a function of (seed, question). other: those of the next question by id, the first one's for the last.
     mean: the average over all questions, step by step.
     """
@@ -129,10 +118,10 @@ def teachers_of(
 
 def read_latents(
     system: System, prompts: Mapping[str, Sequence[int]], batch: int, top: int, seed: int
-) -> tuple[Latents, list[dict[str, Any]]]:
+) -> tuple[Latents, list[Read]]:
     """The latents of all questions, and each hidden state h_k read through the output head as its `top` likeliest tokens."""
     assert system.head is not None, "latents come from a head"
-    ids, rows = sorted(prompts), []
+    ids, rows = sorted(prompts), list[Read]()
     found: dict[str, Float[np.ndarray, "K D"]] = {}
     with torch.inference_mode():
         for names in batches(prompts, batch):
@@ -146,10 +135,9 @@ def read_latents(
                 for name, values, tokens in zip(names, likely.values.tolist(), likely.indices.tolist(), strict=True):
                     texts = system.tokenizer.batch_decode([[token] for token in tokens])
                     rows += [
-                        {"problem_id": name, "seed": seed, "step": k, "rank": rank, "token": text, "probability": value}
+                        Read(name, seed, k, rank, text, value)
                         for rank, (text, value) in enumerate(zip(texts, values, strict=True), 1)
                     ]
-    rows.sort(key=lambda row: (row["problem_id"], row["step"], row["rank"]))
     return Latents(ids, np.stack([found[name] for name in ids])), rows
 
 
@@ -212,9 +200,9 @@ def intervene_all(
     """Commits the readout of all latents and, batch by batch, the answers under every condition; returns the units."""
     prompts = asked(system, problems)
     latents, rows = read_latents(system, prompts, batch, top, seed)
-    readout = f"seed-{seed}-readout"
-    if not work.done(readout):
-        work.commit(readout, {f"{readout}.parquet": readout_writer(rows)}, {"readouts": len(rows)})
+    said = readout.name(seed)
+    if not work.done(said):
+        work.commit(said, {f"{said}.parquet": readout.writer(rows)}, {"readouts": len(rows)})
     plan = {unit(seed, number): ids for number, ids in enumerate(batches(prompts, batch))}
     missing = [name for name in plan if not work.done(name)]
     for name in show(missing, len(missing)):
@@ -230,15 +218,4 @@ def intervene_all(
         )
         lacking = {"without_teacher": sum(row.finish == NO_TEACHER for row in answers)}
         work.commit(name, {f"{name}.parquet": writer(answers)}, counts(answers) | lacking)
-    return [readout, *plan]
-
-
-def readout_writer(rows: Sequence[Mapping[str, Any]]) -> Writer:
-    """Writes a readout as Parquet."""
-    table = pa.Table.from_pylist(list(rows), schema=READOUT)
-    return lambda path: pq.write_table(table, path)
-
-
-def read_readout(folder: Path, seed: int) -> list[dict[str, Any]]:
-    """The top tokens of every latent step of one seed, by question, step and rank."""
-    return pq.read_table(folder / f"seed-{seed}-readout.parquet").to_pylist()
+    return [said, *plan]

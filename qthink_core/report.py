@@ -1,16 +1,21 @@
-"""The report: one table as in the paper, for every benchmark and system, and the files that DVC compares and plots."""
+"""The report: what a run found, as the paper's table, as one page, and as the files that DVC compares and plots."""
 
 import csv
 import io
+import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from qthink_core import claims, completions, prepared, readout, scores, verdicts
 from qthink_core.artifacts import write_file
+from qthink_core.completions import TRAINED, Answer
 from qthink_core.errors import DataError
-from qthink_core.grading import Graded, read_grades
+from qthink_core.fairness import footnotes, marks
+from qthink_core.findings import Answered, Cell, Claim, Comparison, Conditions, Findings, Question, System
+from qthink_core.report_page import ALPHA, page
+from qthink_core.statistics import compare, holm
 
 SYSTEM_NAMES = {
     "base": "Base, thinking",
@@ -21,132 +26,349 @@ SYSTEM_NAMES = {
     "reward_weighted": "QThink reward-weighted per-step",
     "final_step": "Reward-weighted final-step (CODI)",
 }
+LETTERS = {"right": "r", "wrong": "w", "unparsable": "u", "over_limit": "o", "timeout": "t"}
 
 
-class Cell(NamedTuple):
-    """A system on a benchmark: accuracy in [0, 1], its standard error, questions, mean tokens, share at the limit."""
+class Folders(NamedTuple):
+    """Where one benchmark's artifacts lie: one folder of problems and grades, the others by system (adapters by seed)."""
 
-    accuracy: float
-    standard_error: float
-    n: int
-    mean_tokens: float
-    hit_limit: float
+    problems: Path
+    grades: Path
+    adapters: Mapping[str, Mapping[int, Path]]
+    answers: Mapping[str, Path]
+    probes: Mapping[str, Path]
 
 
-def cell(rows: Sequence[Graded]) -> Cell:
-    """The cell of all answers of one system to the whole test set; a verdict other than `right` counts as wrong.
+class Plan(NamedTuple):
+    """What the report shows: `settings` of each system for the fair comparison, those of the run, and what is browsed."""
 
-    The standard error is that of a proportion, sqrt(p (1 - p) / n). Tokens are those generated: thinking and answer,
-    without latent steps.
-    """
-    n = len(rows)
-    accuracy = sum(row.right for row in rows) / n
-    return Cell(
-        accuracy,
-        math.sqrt(accuracy * (1 - accuracy) / n),
-        n,
-        sum(row.n_tokens for row in rows) / n,
-        sum(row.finish == "length" for row in rows) / n,
+    settings: Mapping[str, Mapping[str, Any]]
+    made_with: Mapping[str, Any]
+    setting: str
+    repeats_published: bool
+    K: int
+    control: str
+    split: str
+    questions: int
+
+
+def plan(params: Any) -> Plan:
+    """What the parameters of the report stage ask for."""
+    shared = {"max_new_tokens": params.evaluate.max_new_tokens}
+    trained = shared | {
+        "answer_max_tokens": params.train.answer_max_tokens,
+        "epochs": params.train.epochs,
+        "target": params.train.target,
+    }
+    own = {
+        **{name: shared for name in params.systems.baseline},
+        **{name: trained | one.model_dump(exclude_none=True) for name, one in params.systems.finetuned.items()},
+        **{
+            name: trained | {"gamma": params.gamma} | one.model_dump(exclude_none=True)
+            for name, one in params.systems.distilled.items()
+        },
+    }
+    made_with = {
+        "scale": params.scale,
+        "problems": params.prepare.source,
+        "split": params.split,
+        "seed": params.seed,
+        "training seeds": ", ".join(map(str, params.seeds)),
+        "K": params.K,
+        "G": params.rollout.G,
+        "gamma": params.gamma,
+        "epochs": params.train.epochs,
+        "target": params.train.target,
+        "training answers of at most": params.train.answer_max_tokens,
+        "evaluated answers of at most": params.evaluate.max_new_tokens,
+    }
+    source = next(key for key in ("pretrain", "hub", "folder", "wheel") if params.base.get(key))
+    problems = "generated problems" if params.prepare.source == "generated" else "the published problems"
+    return Plan(
+        {name: own[name] for name in (*params.systems.baseline, *params.systems.trained)},
+        made_with,
+        f"{_BASES[source].format(**_named(params.base[source]))} on {problems}",
+        source == "hub" and params.prepare.source != "generated",
+        params.K,
+        params.report.control,
+        params.split,
+        params.report.questions,
     )
 
 
-def read_cells(grades: Mapping[str, Path], systems: Sequence[str]) -> dict[str, dict[str, Cell]]:
-    """The cells by benchmark and system; raises DataError when a system was not graded."""
-    cells: dict[str, dict[str, Cell]] = {}
-    for task, folder in grades.items():
-        rows: dict[str, list[Graded]] = {}
-        for row in read_grades(folder):
-            rows.setdefault(row.system, []).append(row)
-        missing = [system for system in systems if system not in rows]
-        if missing:
-            raise DataError(f"{folder} has no grades of {', '.join(missing)}: run `dvc repro grade@{task}`")
-        cells[task] = {system: cell(rows[system]) for system in systems}
-    return cells
+_BASES = {
+    "pretrain": "a Qwen3 of {layers} layers and width {hidden_size}, pre-trained on the spot,",
+    "hub": "{repo}",
+    "folder": "the model in {path}",
+    "wheel": "the model of {package} {version}",
+}
 
 
-def read_curves(adapters: Mapping[str, Mapping[str, Path]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """The losses of every training by task and system."""
-    return {
-        task: {system: json.loads((folder / "losses.json").read_bytes()) for system, folder in systems.items()}
-        for task, systems in adapters.items()
-    }
+def _named(source: Any) -> Mapping[str, Any]:
+    return source if isinstance(source, Mapping) else {"path": Path(str(source)).name}
 
 
-def write(
-    folder: Path,
-    cells: Mapping[str, Mapping[str, Cell]],
-    further: Mapping[str, Mapping[str, Mapping[str, float]]],
-    curves: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]],
-    settings: Mapping[str, Any],
-) -> list[Path]:
-    """Writes the table, the metrics and the plots, and returns their paths."""
-    made_with = "Made with " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."
-    names = {system: SYSTEM_NAMES.get(system, system) for system in next(iter(cells.values()))}
+def find(folders: Mapping[str, Folders], plan: Plan) -> Findings:
+    """All findings of a run, by task; raises DataError where something that was to be made is missing."""
+    systems = list(plan.settings)
+    tasks = {task: scores.read(one.grades, systems) for task, one in folders.items()}
+    differs = marks(plan.settings)
+    latent = {system for one in folders.values() for system in one.probes}
+    return Findings(
+        scale=plan.made_with["scale"],
+        setting=plan.setting,
+        made_with=plan.made_with,
+        K=plan.K,
+        systems={name: System(SYSTEM_NAMES.get(name, name), name in latent, differs[name]) for name in systems},
+        cells={task: {name: scores.cell(found.scores[name][TRAINED]) for name in systems} for task, found in tasks.items()},
+        control=plan.control if plan.control in systems else None,
+        repeats_published=plan.repeats_published,
+        comparisons=comparisons(tasks),
+        curves={
+            task: {name: read_losses(next(iter(one.adapters[name].values()))) for name in one.adapters}
+            for task, one in folders.items()
+        },
+        conditions={
+            task: {name: conditions(found, name, plan.control) for name in folders[task].probes}
+            for task, found in tasks.items()
+        },
+        claims=claimed(tasks),
+        questions=[
+            row for task, one in folders.items() for row in browsed(task, one, tasks[task], plan.split, plan.questions)
+        ],
+        further=further(tasks),
+    )
+
+
+def comparisons(tasks: Mapping[str, scores.Task]) -> list[Comparison]:
+    """Every pair of systems of every benchmark, the lower row of the table less the higher one; Holm over all of them."""
+    pairs = [(task, left, right) for task, found in tasks.items() for right, left in itertools.combinations(found.scores, 2)]
+    compared = [
+        compare(tasks[task].scores[left][TRAINED].right, tasks[task].scores[right][TRAINED].right)
+        for task, left, right in pairs
+    ]
+    adjusted = holm([one.p_method for one in compared])
+    return [
+        Comparison(task, left, right, one.difference, one.low, one.high, one.p_method, p)
+        for (task, left, right), one, p in zip(pairs, compared, adjusted, strict=True)
+    ]
+
+
+def conditions(task: scores.Task, system: str, control: str) -> Conditions:
+    """A latent system's cells by condition, in order, and the verdict on its latents (verdicts.py)."""
+    found = task.scores[system]
+    if control not in task.scores:
+        raise DataError(f"the verdict on {system} needs the control {control}: add it to systems.finetuned in params.yaml")
+    judged = verdicts.judge({name: one.right for name, one in found.items()}, task.scores[control][TRAINED].right)
+    return Conditions({name: scores.cell(found[name]) for name in sorted(found, key=_place)}, judged.word, judged.sentence)
+
+
+def _place(condition: str) -> tuple[int, int, str]:
+    """As trained first, then what replaces the latents, then the numbers of steps in their order."""
+    _, steps, number = condition.partition("K=")
+    return (condition != TRAINED) + bool(steps), int(number or 0), condition
+
+
+def claimed(tasks: Mapping[str, scores.Task]) -> list[Claim]:
+    """The paper's claims on this run's answers (claims.py)."""
+    right = {task: {name: one[TRAINED].right for name, one in found.scores.items()} for task, found in tasks.items()}
+    tokens = {task: {name: one[TRAINED].tokens for name, one in found.scores.items()} for task, found in tasks.items()}
+    rows = claims.verdicts(claims.CLAIMS, right, tokens)
+    # claims.py counts in per cent points, as the card does; findings are shares
+    return [
+        Claim(
+            row.claim.words,
+            row.task,
+            *(
+                None if one is None else one / (100 if row.claim.unit == claims.POINTS else 1)
+                for one in (row.published, row.difference, row.low, row.high)
+            ),
+            row.seeds,
+            row.verdict,
+            "; ".join(filter(None, (row.note, row.claim.caveat))),
+            row.claim.unit,
+        )
+        for row in rows
+    ]
+
+
+def further(tasks: Mapping[str, scores.Task]) -> dict[str, dict[str, dict[str, float]]]:
+    """The further scores of a benchmark that has some, as shares of all answers, by benchmark, system and scorer."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for task, one in tasks.items():
+        rows = {name: list(itertools.chain(*by[TRAINED].details)) for name, by in one.scores.items()}
+        keys = sorted({key for held in rows.values() for detail in held for key in detail})
+        if keys:
+            found[task] = {
+                name: {key: sum(detail.get(key, False) for detail in held) / len(held) for key in keys}
+                for name, held in rows.items()
+            }
+    return found
+
+
+def browsed(task: str, folders: Folders, found: scores.Task, split: str, count: int) -> list[Question]:
+    """The first questions by id with every system's answer of its first seed, and what each latent step says."""
+    ids = found.ids[:count]
+    problems = {row["id"]: row for row in prepared.read(folders.problems, split)}
+    said: dict[str, dict[str, Answer]] = {}
+    verdict: dict[tuple[str, str], tuple[str, str | None]] = {}
+    for system, folder in folders.answers.items():
+        rows = completions.read(folder)
+        said[system] = {row.problem_id: row for row in rows if row.seed == rows[0].seed}
+    for row in scores.read_grades(folders.grades):
+        if row.condition == TRAINED and row.seed == found.seeds[row.system][0]:
+            verdict[row.system, row.problem_id] = row.verdict, row.extracted
+    readouts = {system: readout.read(folder, found.seeds[system][0]) for system, folder in folders.probes.items()}
+    return [
+        Question(
+            task,
+            one,
+            problems[one]["question"],
+            problems[one]["gold"],
+            {
+                system: Answered(
+                    rows[one].text,
+                    *verdict[system, one],
+                    len(rows[one].tokens),
+                    rows[one].finish,
+                    readouts.get(system, {}).get(one, ()),
+                )
+                for system, rows in said.items()
+            },
+        )
+        for one in ids
+    ]
+
+
+def read_losses(adapter: Path) -> list[dict[str, Any]]:
+    """The losses of every step of a training."""
+    return json.loads((adapter / "losses.json").read_bytes())
+
+
+def write(folder: Path, findings: Findings, folders: Mapping[str, Folders]) -> list[Path]:
+    """Writes the table, the page, the metrics, the plots and every verdict, and returns their paths, the table first."""
     files = {
-        "table.md": (table(cells, names, made_with) + further_scores(further, names)).encode(),
-        "accuracy.json": metrics_json(cells),
-        "tokens.csv": tokens_csv(cells),
+        "table.md": markdown(findings).encode(),
+        "report.html": page(findings),
+        "accuracy.json": metrics_json(findings.cells),
+        "tokens.csv": tokens_csv(findings.cells),
     }
-    for task, systems in curves.items():
-        for system, losses in systems.items():
-            files[f"losses/{task}-{system}.csv"] = losses_csv(losses)
+    for task, one in folders.items():
+        files[f"verdicts/{task}.csv"] = verdicts_csv(scores.read(one.grades, list(findings.systems)))
+        for system, by_seed in one.adapters.items():
+            for seed, adapter in by_seed.items():
+                files[f"losses/{task}-{system}-{seed}.csv"] = losses_csv(read_losses(adapter))
     for name, content in files.items():
         write_file(folder / name, content)
     return [folder / name for name in files]
 
 
-def table(cells: Mapping[str, Mapping[str, Cell]], names: Mapping[str, str], made_with: str) -> str:
-    """The table as Markdown, a row per system and a column per benchmark, and the line that says how it was made."""
-    tasks = list(cells)
-    head = ["system", *(f"{task} (n={_n(cells[task])})" for task in tasks)]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for system, name in names.items():
-        row = [_show(cells[task][system]) for task in tasks]
-        lines.append("| " + " | ".join([name, *row]) + " |")
-    explained = "Accuracy in per cent ± standard error; mean generated tokens; share of answers that hit the token limit."
-    return "\n".join([*lines, "", explained, "", made_with, ""])
+def markdown(findings: Findings) -> str:
+    """The report as Markdown: the paper's table and what is to be known of it, the latents' verdicts, the claims."""
+    parts = [table(findings), distinguishable(findings), _made_with(findings)]
+    parts += [further_scores(findings), conditions_table(findings), claims_table(findings)]
+    return "\n".join(part for part in parts if part)
 
 
-def _n(systems: Mapping[str, Cell]) -> int:
-    return next(iter(systems.values())).n
+def table(findings: Findings) -> str:
+    """A row per system and a column per benchmark, with the marks of what is not the same in all rows (ruling 18)."""
+    tasks = list(findings.cells)
+    signs, notes = footnotes({name: system.marks for name, system in findings.systems.items()})
+    head = ["system", *(f"{task} (n={next(iter(row.values())).n})" for task, row in findings.cells.items())]
+    rows = [
+        [system.name + signs.get(name, ""), *(_show(findings.cells[task][name]) for task in tasks)]
+        for name, system in findings.systems.items()
+    ]
+    several = any(cell.seeds > 1 for row in findings.cells.values() for cell in row.values())
+    spread = "; (s) standard deviation over training seeds, whose mean the accuracy is" if several else ""
+    explained = f"Accuracy in per cent ± standard error [95 % interval]{spread}; mean generated tokens; share of answers at the limit."
+    return _table(head, rows) + "\n" + "".join(f"{note}\n" for note in notes) + "\n" * bool(notes) + explained + "\n"
 
 
 def _show(one: Cell) -> str:
-    accuracy = f"{100 * one.accuracy:.1f} ± {100 * one.standard_error:.1f}"
-    return f"{accuracy}; {one.mean_tokens:.0f} tokens; {100 * one.hit_limit:.1f} %"
+    accuracy = f"{100 * one.accuracy:.1f} ± {100 * one.standard_error:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+    spread = "" if one.spread is None else f" ({100 * one.spread:.1f})"
+    return f"{accuracy}{spread}; {one.mean_tokens:.0f} tokens; {100 * one.hit_limit:.1f} %"
 
 
-def accuracies(cells: Mapping[str, Mapping[str, Cell]]) -> dict[str, dict[str, float]]:
-    """{benchmark: {system: accuracy}} for `dvc metrics`."""
-    return {task: {system: round(one.accuracy, 6) for system, one in row.items()} for task, row in cells.items()}
+def distinguishable(findings: Findings) -> str:
+    """Which differences are distinguishable from zero after correction for their number, and which are not."""
+    lines = [
+        f"Differences on the same questions (exact paired tests, Holm's correction over all {len(findings.comparisons)}, "
+        f"{ALPHA}); `a > b` is distinguishable from zero, `a ~ b` is not:",
+        "",
+    ]
+    for task in findings.cells:
+        rows = [row for row in findings.comparisons if row.task == task]
+        above: dict[str, list[str]] = {}
+        for row in rows:
+            if row.adjusted_p < ALPHA:
+                better, worse = (row.left, row.right) if row.difference > 0 else (row.right, row.left)
+                above.setdefault(better, []).append(worse)
+        level = [f"{row.right} ~ {row.left}" for row in rows if row.adjusted_p >= ALPHA]
+        clear = [f"{better} > {', '.join(worse)}" for better, worse in above.items()]
+        lines.append(f"- {task}: {'; '.join([*clear, *level])}.")
+    return "\n".join([*lines, ""])
 
 
-def read_further(grades: Mapping[str, Path]) -> dict[str, dict[str, dict[str, float]]]:
-    """The further scores of a benchmark that has some, as shares of all its questions, by benchmark and system."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for task, folder in grades.items():
-        held: dict[str, list[dict[str, bool]]] = {}
-        for row in read_grades(folder):
-            held.setdefault(row.system, []).append(json.loads(row.details))
-        keys = sorted({key for rows in held.values() for one in rows for key in one})
-        if keys:
-            found[task] = {
-                system: {key: sum(one.get(key, False) for one in rows) / len(rows) for key in keys}
-                for system, rows in held.items()
-            }
-    return found
+def _made_with(findings: Findings) -> str:
+    return "Made with " + ", ".join(f"{name} {value}" for name, value in findings.made_with.items()) + ".\n"
 
 
-def further_scores(further: Mapping[str, Mapping[str, Mapping[str, float]]], names: Mapping[str, str]) -> str:
-    """A small table below the main one for each benchmark with several scorers (Tooluse), in per cent of all questions."""
-    lines = []
-    for task, systems in further.items():
+def further_scores(findings: Findings) -> str:
+    """A small table for each benchmark with several scorers (Tooluse), in per cent of all questions."""
+    parts = []
+    for task, systems in findings.further.items():
         keys = list(next(iter(systems.values())))
-        head = [f"{task}, all scorers", *(key.replace("_", " ") for key in keys)]
-        lines += ["", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-        for system, name in names.items():
-            lines.append("| " + " | ".join([name, *(f"{100 * systems[system][key]:.1f}" for key in keys)]) + " |")
-    return "\n".join([*lines, ""]) if lines else ""
+        rows = [
+            [system.name, *(f"{100 * systems[name][key]:.1f}" for key in keys)] for name, system in findings.systems.items()
+        ]
+        parts.append(_table([f"{task}, all scorers", *(key.replace("_", " ") for key in keys)], rows))
+    return "\n".join(parts)
+
+
+def conditions_table(findings: Findings) -> str:
+    """Do the latents do anything? Accuracy under each condition, the control beside it, and the verdicts."""
+    parts = []
+    for task, systems in findings.conditions.items():
+        if not systems:
+            continue
+        names = list(next(iter(systems.values())).cells)
+        rows = [
+            [
+                findings.systems[name].name,
+                *(f"{100 * one.cells[key].accuracy:.1f}" for key in names),
+                f"{100 * findings.cells[task][findings.control].accuracy:.1f}" if findings.control else "",
+            ]
+            for name, one in systems.items()
+        ]
+        parts.append(_table([f"{task}, latents replaced", *names, "control"], rows))
+        parts += [f"- {findings.systems[name].name}: **{one.word}**. {one.sentence}" for name, one in systems.items()]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def claims_table(findings: Findings) -> str:
+    """The paper's claims: published and own differences, in per cent points or tokens, and verdicts."""
+    rows = []
+    for row in findings.claims:
+        scale = 100 if row.unit == claims.POINTS else 1
+        ours = "" if row.ours is None else f"{scale * row.ours:+.1f} [{scale * row.low:+.1f}, {scale * row.high:+.1f}]"
+        published = "never" if row.published is None else f"{scale * row.published:+.1f}"
+        rows.append([row.words, row.benchmark, row.unit, published, ours, str(row.seeds), row.verdict, row.note])
+    head = ["claim", "benchmark", "unit", "published", "ours [95 %]", "seeds", "verdict", "note"]
+    return _table(head, rows) if rows else ""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def metrics_json(cells: Mapping[str, Mapping[str, Cell]]) -> bytes:
+    """{benchmark: {system: accuracy}} for `dvc metrics`, sorted, with a newline at its end."""
+    found = {task: {system: round(one.accuracy, 6) for system, one in row.items()} for task, row in cells.items()}
+    return (json.dumps(found, indent=2, sort_keys=True) + "\n").encode()
 
 
 def tokens_csv(cells: Mapping[str, Mapping[str, Cell]]) -> bytes:
@@ -162,6 +384,23 @@ def tokens_csv(cells: Mapping[str, Mapping[str, Cell]]) -> bytes:
         }
         for task, systems in cells.items()
         for system, one in systems.items()
+    ]
+    return to_csv(rows)
+
+
+def verdicts_csv(task: scores.Task) -> bytes:
+    """Every verdict, a row per question and a column per system, seed and condition: r, w, u, o or t (LETTERS)."""
+    columns = {
+        ":".join(filter(None, (system, "" if seed is None else str(seed), "" if name == TRAINED else name))): one.verdicts[
+            row
+        ]
+        for system, by_condition in task.scores.items()
+        for name, one in sorted(by_condition.items(), key=lambda item: _place(item[0]))
+        for row, seed in enumerate(task.seeds[system])
+    }
+    rows = [
+        {"problem_id": one} | {column: LETTERS[found[index]] for column, found in columns.items()}
+        for index, one in enumerate(task.ids)
     ]
     return to_csv(rows)
 
@@ -190,8 +429,3 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
-
-
-def metrics_json(cells: Mapping[str, Mapping[str, Cell]]) -> bytes:
-    """The metrics file, sorted, with a newline at its end."""
-    return (json.dumps(accuracies(cells), indent=2, sort_keys=True) + "\n").encode()

@@ -13,7 +13,7 @@ from qthink_core.settings import Section
 class Probe(Section):
     """What stands in the latents' places, how many steps are swept (1..sweep*K), and what each latent says."""
 
-    conditions: list[Literal["none", "zeros", "noise", "other", "mean", "teacher"]] = Field(min_length=1)
+    conditions: list[Literal["K=0", "zeros", "noise", "other", "mean", "teacher"]] = Field(min_length=1)
     sweep: int = Field(ge=0)
     thinker: str
     top: int = Field(ge=1)

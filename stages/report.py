@@ -1,24 +1,40 @@
-"""report: the paper's table at this scale, and the files that `dvc metrics` and `dvc plots` read."""
+"""report: the paper's table at this scale, one page that shows it all, and the files that `dvc metrics` and `dvc plots` read."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
+from qthink_core.recipe import Seeds
 from qthink_core.settings import Section
 
 
 class Baseline(Section):
-    """A row whose name alone is read here."""
+    """A row of the base model; its name alone is read here."""
 
     thinking: bool
 
 
+class Finetuned(Section):
+    """A row without latent steps, and what it has of its own."""
+
+    answer_max_tokens: int | None = None
+
+
+class Distilled(Section):
+    """A row with latent steps, and what it has of its own."""
+
+    gamma: float | None = None
+    answer_max_tokens: int | None = None
+
+
 class Systems(Section):
-    """The rows of the table: those of the base model by name, then the trained ones."""
+    """The rows of the table."""
 
     baseline: dict[str, Baseline]
+    finetuned: dict[str, Finetuned]
+    distilled: dict[str, Distilled]
     trained: list[str]
 
 
@@ -48,13 +64,23 @@ class Prepare(Section):
     source: str
 
 
+class Report(Section):
+    """The row that the latents are judged against, and how many questions of a benchmark are shown one by one."""
+
+    control: str
+    questions: int = Field(ge=0)
+
+
 class Params(Section):
-    """What the table's rows and columns are, and the settings that its last line names."""
+    """What the table's rows and columns are, and the settings that it states and compares."""
 
     scale: str
     seed: int = Field(ge=0)
+    seeds: Seeds
+    split: Literal["test", "validation"]
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
+    base: dict[str, Any]
     tasks: list[Literal["gsm8k", "math500", "tooluse"]] = Field(min_length=1)
     systems: Systems
     K: int
@@ -63,32 +89,27 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     prepare: Prepare
+    report: Report
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
-    """Reads every grade and loss curve and writes the results."""
+    """Reads grades, answers and loss curves and writes the results."""
     from qthink_core import report
 
-    systems = [*params.systems.baseline, *params.systems.trained]
-    grades = {str(task): layout.grades(task) for task in params.tasks}
-    curves = report.read_curves(
-        {task: {name: layout.adapters(task, name) for name in params.systems.trained} for task in params.tasks}
-    )
-    settings = {
-        "scale": params.scale,
-        "problems": params.prepare.source,
-        "seed": params.seed,
-        "K": params.K,
-        "G": params.rollout.G,
-        "gamma": params.gamma,
-        "epochs": params.train.epochs,
-        "target": params.train.target,
-        "training answers of at most": params.train.answer_max_tokens,
-        "evaluated answers of at most": params.evaluate.max_new_tokens,
+    systems = params.systems
+    folders = {
+        str(task): report.Folders(
+            layout.problems(task),
+            layout.grades(task),
+            {name: {seed: layout.adapters(task, name, seed) for seed in params.seeds} for name in systems.trained},
+            {name: layout.answers(task, name) for name in (*systems.baseline, *systems.trained)},
+            {name: layout.probes(task, name) for name in systems.trained if name in systems.distilled},
+        )
+        for task in params.tasks
     }
-    cells, further = report.read_cells(grades, systems), report.read_further(grades)
-    written = report.write(layout.RESULTS, cells, further, curves, settings)
-    return f"{len(systems)} systems on {len(params.tasks)} benchmarks: {written[0]} and {len(written) - 1} files beside it"
+    findings = report.find(folders, report.plan(params))
+    written = report.write(layout.RESULTS, findings, folders)
+    return f"{len(findings.systems)} systems on {len(folders)} benchmarks: {written[0]}, {written[1]} and what DVC plots"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 
 from qthink_core import grading
 from qthink_core.answers import Grade
-from qthink_core.completions import AS_IT_IS, Answer
+from qthink_core.completions import TRAINED, Answer
 from qthink_core.errors import DataError
 from qthink_core.grading import Graded, Reward
 from qthink_core.rollouts import Rollout
@@ -20,7 +20,7 @@ def rollout(problem: str, index: int, text: str) -> Rollout:
 
 
 def answer(problem: str, text: str, tokens: int = 3, finish: str = "stop") -> Answer:
-    return Answer(problem, 0, AS_IT_IS, [7] * tokens, text, finish)
+    return Answer(problem, 0, TRAINED, [7] * tokens, text, finish)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_every_answer_gets_a_verdict_and_none_is_dropped() -> None:
     golds = {"p0": "4", "p1": "5", "p2": "4", "p3": "5", "p4": "5"}
     graded = grading.grade_answers("gsm8k", golds, [("uniform", answers)])
     assert [row.verdict for row in graded] == ["right", "wrong", "unparsable", "over_limit", "unparsable"]
-    assert graded[1] == Graded("uniform", 0, AS_IT_IS, "p1", "wrong", "4", "{}", 9, "length")
+    assert graded[1] == Graded("uniform", 0, TRAINED, "p1", "wrong", "4", "{}", 9, "length")
     assert grading.verdict_counts(graded) == {"over_limit": 1, "right": 1, "unparsable": 2, "wrong": 1}
 
 
@@ -115,7 +115,7 @@ def test_grades_read_back_are_those_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("texts", [["p0"], ["p0", "p1", "p1"], ["p0", "p2"]])
 def test_answers_to_other_questions_than_the_whole_set_are_refused(texts: list[str]) -> None:
-    with pytest.raises(DataError, match=r"uniform \(seed 0, as_it_is\) has . answers to the 2 questions"):
+    with pytest.raises(DataError, match=r"uniform \(seed 0, trained\) has . answers to the 2 questions"):
         grading.grade_answers("gsm8k", GOLDS, [("uniform", [answer(name, "4") for name in texts])])
 
 
