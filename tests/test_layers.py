@@ -16,8 +16,9 @@ from qthink_core.stage import stage_sections
 CORE = sorted((ROOT / "qthink_core").rglob("*.py"))
 PAGES = sorted(path for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 WITHOUT_TORCH = [
-    *("answers", "artifacts", "completions", "errors", "extraction", "grading", "layout", "prepared", "problems", "recipe"),
-    *("report", "rollouts", "settings", "stage", "synthetic", "targets", "teachers", "think"),
+    *("answers", "artifacts", "claims", "completions", "errors", "extraction", "fairness", "grading", "layout", "prepared"),
+    *("problems", "recipe", "report", "rollouts", "settings", "stage", "statistics", "synthetic", "targets", "teachers"),
+    *("think", "verdicts"),
 ]
 # Which modules may import a package by name; nothing serves models by vLLM yet.
 SOLE_IMPORTERS = {"accelerate": {"training", "fit"}, "peft": {"student", "export"}, "vllm": set()}

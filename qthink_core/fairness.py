@@ -1,0 +1,45 @@
+"""Fair comparison: what the systems of one table do not share, in words for the table itself (ruling 18)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+WORDS = {
+    "answer_max_tokens": "trained with answers of at most {} tokens",
+    "max_new_tokens": "evaluated with answers of at most {} tokens",
+    "epochs": "trained for {} epochs",
+    "seeds": "seeds {}",
+    "target": "trained towards {} answers",
+}
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def marks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What sets each system apart from the others, by system in the order given; an empty list where nothing does.
+
+    The reference of a setting is its most common value among the systems that have it, of equally common ones that of the
+    first row; a system with another value is marked. A system without a setting, as one without latents has no gamma, is not
+    compared in it. Settings are named in the order in which they first appear.
+    """
+    found: dict[str, list[str]] = {system: [] for system in settings}
+    for setting in dict.fromkeys(name for own in settings.values() for name in own):
+        held = {system: own[setting] for system, own in settings.items() if setting in own}
+        values = list(held.values())
+        reference = max(values, key=values.count)  # the first of the most common
+        for system, value in held.items():
+            if value != reference:
+                others = "the others" if values.count(reference) == len(values) - 1 else "others"
+                phrase = WORDS.get(setting, f"{setting.replace('_', ' ')} {{}}").format(_show(value))
+                found[system].append(f"{phrase}, {others} {_show(reference)}")
+    return found
+
+
+def footnotes(marks: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], list[str]]:
+    """The sign behind the name of each marked system, and the lines below the table; equal marks share one."""
+    lines = list(dict.fromkeys("; ".join(own) for own in marks.values() if own))
+    signs = [str(number).translate(SUPERSCRIPTS) for number in range(1, len(lines) + 1)]
+    by_system = {system: signs[lines.index("; ".join(own))] for system, own in marks.items() if own}
+    return by_system, [f"{sign} {line}" for sign, line in zip(signs, lines, strict=True)]
+
+
+def _show(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,125 @@
+import itertools
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from qthink_core import verdicts
+from qthink_core.statistics import wilson
+from qthink_core.verdicts import ANSWER_ONLY, BETTER, NONE, SUBSTITUTES, TRAINED, UNDECIDED, WORSE, judge, rule
+
+N = 200
+SAME, LESS, MORE = 100, 60, 140  # questions right, of 200, the first ones: 40 discordant ones are p = 2e-12
+
+
+def right(count: int, S: int = 1) -> np.ndarray:
+    return np.tile(np.arange(N) < count, (S, 1))
+
+
+def judged(none: int, control: int, **substitutes: int) -> verdicts.Verdict:
+    """The verdict on a system with 100 of 200 right, from the number right under every other condition."""
+    conditions = {TRAINED: SAME, NONE: none, **dict.fromkeys(SUBSTITUTES, LESS), **substitutes}
+    return judge({name: right(count) for name, count in conditions.items()}, right(control))
+
+
+def every_outcome() -> list[dict[str, str]]:
+    names = (NONE, *SUBSTITUTES, ANSWER_ONLY)
+    return [dict(zip(names, found, strict=True)) for found in itertools.product([BETTER, UNDECIDED, WORSE], repeat=6)]
+
+
+def test_every_outcome_has_one_verdict() -> None:
+    """3^6 outcomes: a third each worse and undecided against K=0; of the rest, one in 81 is better than every substitute."""
+    assert Counter(rule(outcomes)[2] for outcomes in every_outcome()) == {
+        "harmful": 243,
+        "idle": 243,
+        "earns": 1,
+        "helps as pauses": 80,
+        "used but not better": 81,
+        "used but worse": 81,
+    }
+
+
+def test_the_table_in_the_docstring_is_the_rule() -> None:
+    table = (verdicts.__doc__ or "").partition("    content      ")[2].splitlines()
+    rows = [re.split(r"  +", line.strip()) for line in table[1:5]]
+    assert {
+        (row[0], worth): word for row in rows for worth, word in zip([BETTER, UNDECIDED, WORSE], row[1:], strict=True)
+    } == (verdicts.VERDICTS)
+
+
+@pytest.mark.parametrize(
+    ("none", "control", "substitutes", "content", "word"),
+    [
+        (LESS, LESS, {}, "information", "earns"),
+        (LESS, SAME, {}, "information", "used but not better"),
+        (LESS, MORE, {}, "information", "used but worse"),
+        (LESS, LESS, {"mean": SAME}, "positions", "helps as pauses"),
+        (LESS, LESS, {"zeros": MORE}, "positions", "helps as pauses"),
+        (LESS, SAME, dict.fromkeys(SUBSTITUTES, SAME), "positions", "used but not better"),
+        (LESS, MORE, {"noise": SAME}, "positions", "used but worse"),
+        (SAME, LESS, {}, "nothing", "idle"),
+        (SAME, SAME, dict.fromkeys(SUBSTITUTES, SAME), "nothing", "idle"),
+        (MORE, LESS, {}, "harm", "harmful"),
+        (MORE, MORE, dict.fromkeys(SUBSTITUTES, MORE), "harm", "harmful"),
+    ],
+)
+def test_answers_give_the_content_and_the_verdict(
+    none: int, control: int, substitutes: dict[str, int], content: str, word: str
+) -> None:
+    found = judged(none, control, **substitutes)
+    assert (found.content, found.word) == (content, word)
+    assert found.sentence.startswith(verdicts.HEADLINES[word])
+
+
+def test_the_sentence_states_the_figures() -> None:
+    # 100 right against 60: +20 points; Newcombe's interval has phi (60 * 100 - 100) / (100 sqrt(60 * 140))
+    (low, high), (low_less, high_less) = wilson(100, 200), wilson(60, 200)
+    phi = (60 * 100 - 100) / (100 * np.sqrt(60 * 140))
+
+    def together(one: float, other: float) -> float:
+        return float(np.sqrt(one**2 - 2 * phi * one * other + other**2))
+
+    below, above = together(0.5 - low, high_less - 0.3), together(high - 0.5, 0.3 - low_less)
+    interval = f"[{100 * (0.2 - below):+.1f}, {100 * (0.2 + above):+.1f}]"
+    assert judged(LESS, SAME, mean=99, noise=MORE).sentence == (
+        "The latents are used, but the system is not shown to be better for them: "
+        "the model needs them in place but not their content, "
+        f"50.0 % right being +20.0 points {interval} against the same weights without them; "
+        "better than with zeros (+20.0), another question's latents (+20.0); "
+        "not distinguishable from the mean latent (+0.5); "
+        "worse than with noise (-20.0); "
+        "and +0.0 points [-1.0, +1.0] against the same training without latents, p = 1.000 (undecided) "
+        "(200 questions, one training)."
+    )
+
+
+def test_six_comparisons_are_corrected_together() -> None:
+    # 8 discordant questions, all one way: p = 2 / 2^8 = 0.0078, below 0.05 alone and 0.047 after six; 7 are 0.0156 and 0.094
+    eight, seven = ({name: SAME - fewer for name in SUBSTITUTES} for fewer in (8, 7))
+    assert judged(SAME - 8, SAME - 8, **eight).word == "earns"
+    assert judged(SAME - 7, SAME - 7, **seven).word == "idle"
+    assert [row.adjusted for row in judged(SAME - 8, SAME - 8, **eight).rows] == pytest.approx([6 * 2 / 2**8] * 6)
+
+
+def test_worth_counts_the_trainings_and_content_does_not() -> None:
+    """Seeds of +60, +5 and -5 points against the control: better as trained (p < 1e-9), but no sign of a better method."""
+    conditions = {name: right(0, S=3) for name in (NONE, *SUBSTITUTES)}
+    trained = np.vstack([right(180), right(70), right(50)])
+    control = np.vstack([right(60), right(60), right(60)])
+    found = judge({TRAINED: trained, **conditions}, control)
+    worth = found.rows[-1]
+    assert worth.comparison.p < 1e-9
+    assert (found.content, found.worth, found.word) == ("information", UNDECIDED, "used but not better")
+    assert "(200 questions, 3 trainings)" in found.sentence
+
+
+def test_other_conditions_have_no_part_in_the_verdict() -> None:
+    conditions = {name: right(LESS) for name in (NONE, *SUBSTITUTES)} | {TRAINED: right(SAME)}
+    shown = {"teacher": right(MORE), "K=1": right(MORE), "K=12": right(0)}
+    assert judge(conditions | shown, right(LESS)) == judge(conditions, right(LESS))
+
+
+def test_a_verdict_without_all_its_conditions_is_refused() -> None:
+    with pytest.raises(ValueError, match="no answers under K=0, noise, other, mean: the verdict needs"):
+        judge({TRAINED: right(SAME), "zeros": right(SAME)}, right(SAME))
