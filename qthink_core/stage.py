@@ -97,7 +97,7 @@ def remove_orphans(root: Path, at: Instance) -> list[str]:
     """
     tree, _ = settings.load(root)
     made = {
-        Path(resolve(out, one, tree))
+        Path(resolve(out if isinstance(out, str) else next(iter(out)), one, tree))
         for stage, entry in graph(root).items()
         for one in instances(stage, entry, tree)
         for out in entry.get("outs", [])

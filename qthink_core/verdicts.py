@@ -32,10 +32,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from qthink_core.completions import TRAINED
 from qthink_core.statistics import Comparison, compare, holm
 
 LEVEL = 0.05
-TRAINED, NONE, ANSWER_ONLY = "trained", "K=0", "answer_only"
+NONE, ANSWER_ONLY = "K=0", "answer_only"
 SUBSTITUTES = {"zeros": "zeros", "noise": "noise", "other": "another question's latents", "mean": "the mean latent"}
 BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
 INFORMATION, POSITIONS, NOTHING, HARM = "information", "positions", "nothing", "harm"
