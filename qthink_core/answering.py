@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from qthink_core.artifacts import Work
-from qthink_core.completions import TRAINED, BATCH, Answer, counts, writer
+from qthink_core.completions import BATCH, TRAINED, Answer, counts, writer
 from qthink_core.decoding import decode, greedy
 from qthink_core.latent_steps import Context, latent_steps, read_prompts
 from qthink_core.models import System

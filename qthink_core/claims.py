@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from qthink_core import published
 from qthink_core.statistics import Comparison, compare, compare_means, holm
 
 LEVEL = 0.05
@@ -21,16 +22,6 @@ MIN_SEEDS = 3
 HOLDS, OPPOSITE, UNDECIDED = "holds", "opposite", "undecided"
 POINTS, TOKENS = "points", "tokens"
 UNTRAINED = ("base", "base_direct")
-
-# Accuracy in per cent and mean generated tokens (model card; Tooluse is exact match).
-PUBLISHED = {
-    POINTS: {
-        "gsm8k": {"uniform": 83.2, "reward_weighted": 82.7, "final_step": 80.4, "sft": 80.7, "base": 77.3},
-        "math500": {"uniform": 43.6, "final_step": 28.0, "sft": 38.2, "base": 33.6},
-        "tooluse": {"uniform": 48.5, "final_step": 42.6, "sft": 45.6, "base": 47.1},
-    },
-    TOKENS: {"gsm8k": {"uniform": 1025.0, "sft": 1279.0, "base": 1399.0}},
-}
 
 
 class Claim(NamedTuple):
@@ -49,10 +40,14 @@ class Claim(NamedTuple):
 
     def published(self, task: str) -> float | None:
         """left - right as published, in per cent points or tokens; None where it never was."""
-        figures = PUBLISHED[self.unit].get(task, {})
-        if self.left in figures and self.right in figures:
-            return round(figures[self.left] - figures[self.right], 1)
-        return dict(self.stated).get(task)
+        left, right = (self._figure(task, system) for system in (self.left, self.right))
+        return dict(self.stated).get(task) if left is None or right is None else round(left - right, 1)
+
+    def _figure(self, task: str, system: str) -> float | None:
+        found = published.RESULTS.get(task, {}).get(system)
+        if found is None:
+            return None
+        return 100 * found.accuracy if self.unit == POINTS else found.mean_tokens
 
 
 CONFOUNDED = "the published final-step run trained on answers of at most 128 tokens with gamma 1.0, the other 256 and 2.0"
