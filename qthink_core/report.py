@@ -16,6 +16,7 @@ from qthink_core.fairness import footnotes, marks
 from qthink_core.findings import Answered, Cell, Claim, Comparison, Conditions, Findings, Question, System
 from qthink_core.report_page import ALPHA, page
 from qthink_core.statistics import compare, holm
+from qthink_core.systems import Distilled, Finetuned
 
 SYSTEM_NAMES = {
     "base": "Base, thinking",
@@ -62,11 +63,8 @@ def plan(params: Any) -> Plan:
     }
     own = {
         **{name: shared for name in params.systems.baseline},
-        **{name: trained | one.model_dump(exclude_none=True) for name, one in params.systems.finetuned.items()},
-        **{
-            name: trained | {"gamma": params.gamma} | one.model_dump(exclude_none=True)
-            for name, one in params.systems.distilled.items()
-        },
+        **{name: trained | _own(one) for name, one in params.systems.finetuned.items()},
+        **{name: trained | {"gamma": params.gamma} | _own(one) for name, one in params.systems.distilled.items()},
     }
     made_with = {
         "scale": params.scale,
@@ -94,6 +92,11 @@ def plan(params: Any) -> Plan:
         params.split,
         params.report.questions,
     )
+
+
+def _own(system: Finetuned | Distilled) -> dict[str, Any]:
+    """The settings in which a row should not differ from the others."""
+    return system.model_dump(include={"gamma", "answer_max_tokens"}, exclude_none=True)
 
 
 _BASES = {
@@ -174,22 +177,19 @@ def claimed(tasks: Mapping[str, scores.Task]) -> list[Claim]:
     right = {task: {name: one[TRAINED].right for name, one in found.scores.items()} for task, found in tasks.items()}
     tokens = {task: {name: one[TRAINED].tokens for name, one in found.scores.items()} for task, found in tasks.items()}
     rows = claims.verdicts(claims.CLAIMS, right, tokens)
-    # claims.py counts in per cent points, as the card does; findings are shares
-    return [
-        Claim(
-            row.claim.words,
-            row.task,
-            *(
-                None if one is None else one / (100 if row.claim.unit == claims.POINTS else 1)
-                for one in (row.published, row.difference, row.low, row.high)
-            ),
-            row.seeds,
-            row.verdict,
-            "; ".join(filter(None, (row.note, row.claim.caveat))),
-            row.claim.unit,
-        )
-        for row in rows
-    ]
+    return [_claim(row) for row in rows]
+
+
+def _claim(row: claims.Row) -> Claim:
+    """claims.py counts in per cent points, as the card does; findings hold shares."""
+    scale = 100 if row.claim.unit == claims.POINTS else 1
+    published, ours, low, high = (
+        None if one is None else one / scale for one in (row.published, row.difference, row.low, row.high)
+    )
+    note = "; ".join(filter(None, (row.note, row.claim.caveat)))
+    return Claim(
+        row.claim.words, row.task, published, ours, low, high, row.seeds, row.verdict, note=note, unit=row.claim.unit
+    )
 
 
 def further(tasks: Mapping[str, scores.Task]) -> dict[str, dict[str, dict[str, float]]]:
@@ -218,7 +218,7 @@ def browsed(task: str, folders: Folders, found: scores.Task, split: str, count: 
     for row in scores.read_grades(folders.grades):
         if row.condition == TRAINED and row.seed == found.seeds[row.system][0]:
             verdict[row.system, row.problem_id] = row.verdict, row.extracted
-    readouts = {system: readout.read(folder, found.seeds[system][0]) for system, folder in folders.probes.items()}
+    readouts = {system: readout.read(folder, found.first_seed(system)) for system, folder in folders.probes.items()}
     return [
         Question(
             task,
@@ -280,9 +280,9 @@ def table(findings: Findings) -> str:
         for name, system in findings.systems.items()
     ]
     several = any(cell.seeds > 1 for row in findings.cells.values() for cell in row.values())
-    spread = "; (s) standard deviation over training seeds, whose mean the accuracy is" if several else ""
-    explained = f"Accuracy in per cent ± standard error [95 % interval]{spread}; mean generated tokens; share of answers at the limit."
-    return _table(head, rows) + "\n" + "".join(f"{note}\n" for note in notes) + "\n" * bool(notes) + explained + "\n"
+    spread = " (standard deviation over training seeds)" if several else ""
+    explained = f"Accuracy in per cent ± standard error [95 % interval]{spread}; mean tokens; share of answers at the limit."
+    return "\n".join([_table(head, rows), *notes, *([""] if notes else []), explained, ""])
 
 
 def _show(one: Cell) -> str:
@@ -353,9 +353,13 @@ def claims_table(findings: Findings) -> str:
     rows = []
     for row in findings.claims:
         scale = 100 if row.unit == claims.POINTS else 1
-        ours = "" if row.ours is None else f"{scale * row.ours:+.1f} [{scale * row.low:+.1f}, {scale * row.high:+.1f}]"
-        published = "never" if row.published is None else f"{scale * row.published:+.1f}"
-        rows.append([row.words, row.benchmark, row.unit, published, ours, str(row.seeds), row.verdict, row.note])
+        published, ours, low, high = (
+            "" if one is None else f"{scale * one:+.1f}" for one in (row.published, row.ours, row.low, row.high)
+        )
+        interval = f"{ours} [{low}, {high}]" if ours else ""
+        rows.append(
+            [row.words, row.benchmark, row.unit, published or "never", interval, str(row.seeds), row.verdict, row.note]
+        )
     head = ["claim", "benchmark", "unit", "published", "ours [95 %]", "seeds", "verdict", "note"]
     return _table(head, rows) if rows else ""
 

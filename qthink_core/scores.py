@@ -34,6 +34,12 @@ class Task(NamedTuple):
     seeds: dict[str, list[int | None]]
     scores: dict[str, dict[str, Scores]]
 
+    def first_seed(self, system: str) -> int:
+        """The first training seed of a system that was trained."""
+        seed = self.seeds[system][0]
+        assert seed is not None, f"{system} was not trained"
+        return seed
+
 
 def read(folder: Path, systems: Sequence[str]) -> Task:
     """The scores of a task's grades, systems in the order given; raises DataError when a system was not graded."""

@@ -7,12 +7,7 @@ from pydantic import Field
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
 from qthink_core.settings import Section
-
-
-class Baseline(Section):
-    """A row of the table: whether the prompt asks for thinking or holds an empty think block."""
-
-    thinking: bool
+from qthink_core.systems import Baseline
 
 
 class Systems(Section):

@@ -8,13 +8,7 @@ from qthink_core import layout, stage
 from qthink_core.artifacts import Work
 from qthink_core.recipe import Recipe
 from qthink_core.settings import Section
-
-
-class Finetuned(Section):
-    """A row of the table: what its target holds; a target with thinking goes with a prompt that asks for it."""
-
-    target: Literal["think_and_answer", "answer"]
-    answer_max_tokens: int | None = Field(default=None, ge=1)
+from qthink_core.systems import Finetuned
 
 
 class Systems(Section):

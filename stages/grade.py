@@ -7,12 +7,7 @@ from pydantic import Field
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
 from qthink_core.settings import Section
-
-
-class Baseline(Section):
-    """A row whose name alone is read here."""
-
-    thinking: bool
+from qthink_core.systems import Baseline
 
 
 class Systems(Section):

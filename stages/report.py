@@ -1,4 +1,4 @@
-"""report: the paper's table at this scale, one page that shows it all, and the files that `dvc metrics` and `dvc plots` read."""
+"""report: the paper's table at this scale, one page that shows it all, and the files that DVC compares and plots."""
 
 from typing import Any, Literal
 
@@ -8,25 +8,7 @@ from qthink_core import layout, stage
 from qthink_core.artifacts import Work
 from qthink_core.recipe import Seeds
 from qthink_core.settings import Section
-
-
-class Baseline(Section):
-    """A row of the base model; its name alone is read here."""
-
-    thinking: bool
-
-
-class Finetuned(Section):
-    """A row without latent steps, and what it has of its own."""
-
-    answer_max_tokens: int | None = None
-
-
-class Distilled(Section):
-    """A row with latent steps, and what it has of its own."""
-
-    gamma: float | None = None
-    answer_max_tokens: int | None = None
+from qthink_core.systems import Baseline, Distilled, Finetuned
 
 
 class Systems(Section):

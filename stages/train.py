@@ -8,15 +8,7 @@ from qthink_core import layout, stage
 from qthink_core.artifacts import Work
 from qthink_core.recipe import Distillation, Recipe
 from qthink_core.settings import Section
-
-
-class Distilled(Section):
-    """A row of the table: which teacher, whether every latent step has one or only the last, and what it has of its own."""
-
-    teacher: Literal["uniform", "reward_weighted"]
-    supervision: Literal["per_step", "final_step"]
-    gamma: float | None = Field(default=None, ge=0)
-    answer_max_tokens: int | None = Field(default=None, ge=1)
+from qthink_core.systems import Distilled
 
 
 class Systems(Section):
