@@ -7,6 +7,7 @@ alone: neither the order of the rows nor an added row reshuffles them. No torch.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
@@ -142,6 +143,20 @@ def check_disjoint(train: Sequence[Problem], test: Sequence[Problem]) -> None:
             )
 
 
+def overlap(splits: Mapping[str, Sequence[Problem]]) -> dict[str, int]:
+    """How many test questions the other splits ask too: `overlap` word for word, `near_overlap` but for case and stops.
+
+    `gather` refuses the first among all that a source holds; the second is counted among what was kept.
+    """
+    others = [problem.question for split, found in splits.items() if split != TEST for problem in found]
+    tests = [problem.question for problem in splits[TEST]]
+    exact, near = ({same(question) for question in others} for same in (_squeezed, _letters))
+    return {
+        "overlap": sum(_squeezed(question) in exact for question in tests),
+        "near_overlap": sum(_letters(question) in near for question in tests),
+    }
+
+
 def select(problems: Sequence[Problem], n: int, seed: int) -> list[Problem]:
     """n of the problems by their rank under the seed, sorted by id; raises ParamError when there are fewer."""
     return _lowest(problems, n, f"select {seed}")[0]
@@ -252,6 +267,11 @@ def _object(line: bytes, place: str) -> Mapping[str, object]:
 
 def _squeezed(question: str) -> str:
     return " ".join(question.split())
+
+
+def _letters(question: str) -> str:
+    """Without case and the punctuation of prose; operators stay, 1+1 is not 1-1."""
+    return "".join(re.findall(r"[^\s.,;:!?'\"’“”$]", question.casefold()))
 
 
 def _lowest(problems: Sequence[Problem], n: int, label: str) -> tuple[list[Problem], list[Problem]]:

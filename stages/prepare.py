@@ -28,7 +28,7 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
-    """Writes one Parquet file per split."""
+    """Writes one Parquet file per split, and counts the questions that the test set shares with the others."""
     from qthink_core import prepared, problems
 
     splits = problems.gather(at.task, seed=params.seed, folder=stage.data_folder(), **params.prepare.model_dump())
@@ -36,8 +36,11 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     for split, found in splits.items():
         rows = problems.prompted(at.task, found, tokenizer)
         work.commit(split, {f"{split}.parquet": prepared.writer(rows)}, {split: len(rows)})
-    work.publish(layout.problems(at.task), "problems", list(splits))
-    return ", ".join(f"{len(found)} {split}" for split, found in splits.items()) + " problems"
+    shared = problems.overlap(splits)
+    work.commit("overlap", {}, shared)
+    work.publish(layout.problems(at.task), "problems", [*splits, "overlap"])
+    sizes = ", ".join(f"{len(found)} {split}" for split, found in splits.items())
+    return f"{sizes} problems; {shared['overlap']} test questions in the others, {shared['near_overlap']} nearly"
 
 
 if __name__ == "__main__":

@@ -16,8 +16,20 @@ from qthink_core.stage import stage_sections
 CORE = sorted((ROOT / "qthink_core").rglob("*.py"))
 PAGES = sorted(path for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 WITHOUT_TORCH = [
-    *("answers", "artifacts", "claims", "completions", "errors", "extraction", "fairness", "findings", "grading", "layout"),
-    *("plots", "prepared", "problems", "published", "readout", "recipe", "report", "report_page", "rollouts", "scores"),
+    *("answers", "artifacts", "claims", "cli", "completions", "errors", "extraction", "fairness", "findings", "grading"),
+    *(
+        "layout",
+        "plots",
+        "prepared",
+        "problems",
+        "published",
+        "readout",
+        "recipe",
+        "report",
+        "report_page",
+        "rollouts",
+        "scores",
+    ),
     *("settings", "stage", "statistics", "synthetic", "targets", "teachers", "think", "verdicts"),
 ]
 # Which modules may import a package by name; nothing serves models by vLLM yet.
@@ -26,6 +38,7 @@ SOLE_IMPORTERS = {
     "jinja2": {"report_page"},
     "matplotlib": {"plots"},
     "peft": {"student", "export"},
+    "typer": {"cli"},
     "vllm": set(),
 }
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult)

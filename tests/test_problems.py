@@ -137,6 +137,68 @@ def test_an_id_in_train_and_test_is_refused() -> None:
         check_disjoint(numbered(3), [Problem("p-00002", "Another?", "4", None)])
 
 
+def test_a_test_question_in_other_case_or_punctuation_is_counted_and_kept() -> None:
+    def asked(*questions: str) -> list[Problem]:
+        return [Problem(question, question, "4", None) for question in questions]
+
+    splits = {
+        "train": asked("How many eggs?", "Add 1+1."),
+        "validation": asked("Who?"),
+        "test": asked("how many eggs", "Add 1-1.", "WHO ?", "How many  eggs?"),
+    }
+    assert problems.overlap(splits) == {"overlap": 1, "near_overlap": 3}
+
+
+MATH_ROWS = [
+    {
+        "problem": f"What is ${i}+{i}$?",
+        "solution": rf"${i}+{i}=\boxed{{{2 * i}}}$.",
+        "answer": str(2 * i),
+        "unique_id": f"train/a/{i}",
+    }
+    for i in range(6)
+]
+
+
+@with_data
+@pytest.mark.parametrize(
+    ("task", "name", "rows", "first_id"),
+    [
+        ("math500", "math500/train.jsonl", MATH_ROWS, "train/a/0"),
+        ("tooluse", "tooluse/train.json", tool_rows(6), "tooluse-train-00000"),
+    ],
+)
+def test_a_users_own_training_set_goes_with_the_published_test_set(
+    tmp_path: Path, task: str, name: str, rows: list[object], first_id: str
+) -> None:
+    test = Path(page(task).FILES["test"].path)
+    write_lines(tmp_path, rows, name)
+    (tmp_path / test).write_bytes((DATA / test).read_bytes())
+    splits = problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path)
+    assert [len(found) for found in splits.values()] == [4, 2, page(task).FILES["test"].records]
+    assert min(problem.id for problem in splits["train"] + splits["validation"]) == first_id
+    assert problems.overlap(splits) == {"overlap": 0, "near_overlap": 0}
+    assert splits == problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path)
+
+    stolen = json.loads((DATA / test).read_text().splitlines()[3]) | {"unique_id": "train/a/6"}
+    write_lines(tmp_path, [*rows, stolen], name)
+    with pytest.raises(DataError, match=r"\(row 7 of the training set\) asks the question of .* \(row 4 of the test set\)"):
+        problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path)
+
+
+def test_the_data_page_names_every_file_with_its_records_and_digest() -> None:
+    text = (Path(__file__).parents[1] / "docs/data.md").read_text()
+    recorded = [file for task in BENCHMARKS for file in page(task).FILES.values()]
+    for file in recorded:
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{file.path}`")]
+        assert f"| {file.records:,} |" in row
+        assert file.sha256 in row
+    for hub_file in problems.HUB_FILES.values():
+        assert all(fact in text for fact in hub_file)
+    for place in problems.PUBLISHED_IN.values():
+        assert place.partition(" of ")[0] in text
+
+
 def test_a_choice_does_not_depend_on_the_order_of_the_problems() -> None:
     shuffled = numbered(50)
     random.Random(1).shuffle(shuffled)

@@ -1,7 +1,7 @@
 """One page per benchmark, and the dispatch between them.
 
 A page states its source, licence, prompt, extraction and equality in its docstring and offers `FILES`,
-`problem`, `gold_answer`, `extract` and `grade`. Model text is hostile: nothing in it is evaluated,
+`problem`, `gold`, `gold_answer`, `extract` and `grade`. Model text is hostile: nothing in it is evaluated,
 lengths are bounded before anything is parsed, and computer algebra runs in a process that can be killed.
 """
 
@@ -22,6 +22,7 @@ class Page(Protocol):
     FILES: dict[str, PublishedFile]
 
     def problem(self, row: Mapping[str, object], index: int, split: str) -> Problem: ...
+    def gold(self, given: object, where: str) -> str: ...
     def gold_answer(self, problem: Problem) -> str: ...
     def extract(self, answer: str) -> str | None: ...
     def grade(self, gold: str, answer: str) -> Grade: ...

@@ -41,18 +41,34 @@ def text_field(row: Mapping[str, object], name: str, where: str) -> str:
 
     Raises DataError where the field is missing, empty or no text, or cannot be written as UTF-8.
     """
-    value = row.get(name)
+    if name not in row:
+        raise DataError(f"{where} has nothing in field {name!r}, expected non-empty text: mend or drop it")
+    if isinstance(row[name], int | float):
+        raise DataError(f"{where} has {_shown(row[name])} in field {name!r}, expected non-empty text: mend or drop it")
+    return text_of(row[name], name, where)
+
+
+def text_of(value: object, name: str, where: str) -> str:
+    """The non-empty text that a field gives, or the digits of its number.
+
+    Raises DataError where it is empty or another type, or cannot be written as UTF-8.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
     if not isinstance(value, str) or not value.strip():
-        found = "nothing" if name not in row else f"{type(value).__name__} {value!r:.60}"
-        raise DataError(f"{where} has {found} in field {name!r}, expected non-empty text: mend or drop the row")
+        raise DataError(f"{where} has {_shown(value)} in field {name!r}, expected non-empty text: mend or drop it")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise DataError(
             f"{where} has a lone surrogate at character {error.start} of field {name!r}, "
-            "expected text that UTF-8 can hold: mend or drop the row"
+            "expected text that UTF-8 can hold: mend or drop it"
         ) from None
     return value
+
+
+def _shown(value: object) -> str:
+    return f"{type(value).__name__} {value!r:.60}"
 
 
 def require_right(grade: Grade, gold: str, where: str) -> None:

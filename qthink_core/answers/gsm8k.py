@@ -7,7 +7,7 @@ Gold: what follows `####` in the published solution.
 Extraction, the first that finds a number: the last balanced `\boxed{}`; directly after the last `####`;
 after the last "answer is"; the last number of the text. A box that holds more than one number, or a
 number under an operator, is not computed: it is extracted as it stands and is wrong. A fraction `a/b` or
-`\frac{a}{b}` is one number.
+`\frac{a}{b}` is one number, so is `1.5e3`; digits of any script are digits.
 Equality: exact rational numbers. Thousands commas, currency and percent signs and a trailing `.0` mean
 nothing.
 """
@@ -23,8 +23,9 @@ from qthink_core.answers.contract import (
     PublishedFile,
     require_right,
     text_field,
+    text_of,
 )
-from qthink_core.answers.text import last_boxed, without_thought, writable
+from qthink_core.answers.text import last_boxed, plain_characters, without_thought, writable
 from qthink_core.errors import DataError
 
 FILES = {
@@ -35,17 +36,30 @@ FILES = {
 MAX_NUMBER_CHARS = 100
 
 # A comma is part of a number only between whole groups of three, so that "3, 4" and "1,2" stay two numbers.
-_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+"
-# In "10-5" the hyphen subtracts; it is a sign only where no operand stands before it.
-_NUMBER = re.compile(rf"(?P<sign>(?<![\w)\]}}])-[$€£]?)?(?<!\w)(?:(?P<top>{_DIGITS})(?:/[$€£]?(?P<bottom>{_DIGITS}))?)")
+_DIGITS = (
+    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]++(?!_[0-9]))(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)(?:[eE][-+]?[0-9]+(?!\w))?"
+)
+_CURRENCY = "$€£¥₹"
+# In "10-5" the hyphen subtracts; it is a sign only where no operand stands before it. In "_18_" the underscores
+# are emphasis, in "x_1" the 1 is an index.
+_NUMBER = re.compile(
+    rf"(?P<sign>(?<![^\W_])(?<![)\]}}])-[{_CURRENCY}]?)?(?<![^\W_])(?<![^\W_]_)"
+    rf"(?:(?P<top>{_DIGITS})(?:/[{_CURRENCY}]?(?P<bottom>{_DIGITS}))?)"
+)
+_EXPONENT = re.compile("[eE][-+]?([0-9]+)")
+MAX_EXPONENT_DIGITS = 3
 _ANSWER_IS = re.compile("answer is", re.IGNORECASE)
 _SPELLING = re.compile(
-    r"\\(?=[$%#])|\\[,!;: ]|(?P<comma>\{,\})|(?P<minus>\u2212)"
-    r"|\\[dt]?frac\s*\{(?P<top>[^{}]{1,100})\}\s*\{(?P<bottom>[^{}]{1,100})\}"
+    r"\\(?=[$%#])|\\[,!;: ]|\\(?:left|right|pounds|euro)(?![A-Za-z])|(?P<comma>\{,\})|(?P<equals>\\approx(?![A-Za-z])|≈)"
+    r"|\\[dct]?frac\s*(?:\{(?P<top>[^{}]{1,100})\}|(?P<one>[0-9]))\s*(?:\{(?P<bottom>[^{}]{1,100})\}|(?P<other>[0-9]))"
 )
-_UNIT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}(?:\^\{?[0-9]\}?)?|\^\{?\\circ\}?|\\boxed|[{}]")
+_UNIT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boldsymbol|mbox|underline)\s*\{([^{}]*)\}(?:\^\{?[0-9]\}?)?"
+    r"|(?:(?<=[a-z]{2})|(?<=[0-9] m))\^\{?[23]\}?|\^\{?\\circ\}?|\\boxed|[{}]"
+)
+_SIGN = re.compile(r"^\s*(?:\+\s*|(-)\s+)")
 _BEFORE_AN_OPERAND = re.compile(r"[\\^_]|[-+*/<>]\s*$")
-_AFTER_AN_OPERAND = re.compile(r"[\\^_]|^\s*[-+*!<>]")
+_AFTER_AN_OPERAND = re.compile(r"[\\^_]|^\s*[-+*!<>²³]")
 
 
 def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
@@ -55,11 +69,20 @@ def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
     marks = solution.count("####")
     if marks != 1:
         raise DataError(f"{where} has {marks} '####' in its answer, expected one before the gold: mend or drop the row")
-    gold = solution.partition("####")[2].strip()
-    if _value(gold) is None:
-        raise DataError(f"{where} has {gold!r:.60} after '####', expected one number: mend or drop the row")
-    require_right(grade(gold, solution), gold, where)
-    return Problem(f"gsm8k-{split}-{index:05d}", question, gold, solution)
+    number = gold(solution, where)
+    require_right(grade(number, solution), number, where)
+    return Problem(f"gsm8k-{split}-{index:05d}", question, number, solution)
+
+
+def gold(given: object, where: str) -> str:
+    """The number of a gold: bare, as text or as a JSON number, or what follows `####` in a published solution.
+
+    Raises DataError where that is no number.
+    """
+    text = text_of(given, "gold", where).rpartition("####")[2].strip()
+    if len(text) > MAX_NUMBER_CHARS or _value(text) is None:
+        raise DataError(f"{where} has the gold {text!r:.60}, expected one number, bare or after '####': mend or drop it")
+    return text
 
 
 def gold_answer(problem: Problem) -> str:
@@ -70,12 +93,12 @@ def gold_answer(problem: Problem) -> str:
 
 def extract(answer: str) -> str | None:
     """The text that the answer gives as its number, or None."""
-    text = _spelled_plainly(without_thought(answer))
+    text = _spelled_plainly(plain_characters(without_thought(answer)))
     if (boxed := last_boxed(text)) is not None and (given := _from_box(boxed)) is not None:
         return given
     # "#### Step 2" is a heading: only a number that follows at once is an answer.
     _, mark, rest = text.rpartition("####")
-    if mark and (number := _NUMBER.match(rest.lstrip(" \t*$€£:"))):
+    if mark and (number := _NUMBER.match(rest.lstrip(f" \t*+:{_CURRENCY}"))):
         return number[0]
     if (stated := _last(_ANSWER_IS, text)) and (number := _NUMBER.search(text, stated.end())):
         return number[0]
@@ -104,21 +127,23 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def _spelled_plainly(text: str) -> str:
-    r"""The text without LaTeX's spellings of a number: `1{,}000`, `1\,000`, `\$5`, `\frac{1}{2}`, U+2212."""
+    r"""The text without LaTeX's spellings of a number: `1{,}000`, `1\,000`, `\$5`, `\frac{1}{2}`, `\frac12`."""
     return _SPELLING.sub(_plain, text)
 
 
 def _plain(spelling: re.Match[str]) -> str:
-    if spelling["top"]:
+    top, bottom = spelling["top"] or spelling["one"], spelling["bottom"] or spelling["other"]
+    if top:
         # A mixed number stays two numbers: 3\frac{1}{2} is not 31/2.
         space = " " if spelling.string[max(spelling.start() - 1, 0)].isdigit() else ""
-        return f"{space}{spelling['top']}/{spelling['bottom']}"
-    return "," if spelling["comma"] else "-" if spelling["minus"] else ""
+        return f"{space}{top}/{bottom}"
+    return "," if spelling["comma"] else "=" if spelling["equals"] else ""
 
 
 def _from_box(boxed: str) -> str | None:
     """The number of a box, or the whole box where that is an expression, or None where it holds no number."""
     content = _UNIT.sub(lambda unit: f" {unit[1] or ''} ", boxed.rpartition("=")[2])
+    content = _SIGN.sub(r"\1", content)
     numbers = list(_NUMBER.finditer(content))
     if not numbers:
         return None
@@ -130,8 +155,8 @@ def _from_box(boxed: str) -> str | None:
 
 def _value(text: str) -> Fraction | None:
     """The rational number that a text spells, or None; the caller bounds its length."""
-    number = _NUMBER.fullmatch(text.strip().lstrip("$€£").rstrip("%"))
-    if number is None:
+    number = _NUMBER.fullmatch(text.strip().lstrip(_CURRENCY).rstrip("%"))
+    if number is None or any(len(power) > MAX_EXPONENT_DIGITS for power in _EXPONENT.findall(text)):
         return None
     bottom = Fraction((number["bottom"] or "1").replace(",", ""))
     if not bottom:

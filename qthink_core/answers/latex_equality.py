@@ -42,7 +42,7 @@ class _Worker:
             "see that math-verify is installed and memory is free, then run the same command again"
         )
 
-    def _exchange(self, question: str) -> str:
+    def start(self) -> None:
         if self._process is None:
             # -P: the pages beside it must not shadow installed modules. A fixed hash seed: SymPy's orderings.
             self._process = subprocess.Popen(
@@ -52,6 +52,10 @@ class _Worker:
                 text=True,
                 env=os.environ | {"PYTHONHASHSEED": "0"},
             )
+
+    def _exchange(self, question: str) -> str:
+        self.start()
+        assert self._process
         assert self._process.stdin
         assert self._process.stdout
         whole = False
@@ -88,6 +92,11 @@ _worker = _Worker()
 def compare(gold: str, answer: str) -> Verdict:
     """The verdict "right" or "wrong", or the limit of the worker that ended the comparison."""
     return _worker.ask(gold, answer)
+
+
+def start() -> None:
+    """Nothing; starts the worker process, so that the first comparison does not wait for it to import."""
+    _worker.start()
 
 
 def close() -> None:

@@ -1,14 +1,16 @@
 r"""MATH-500: competition problems whose answer is a LaTeX expression.
 
 Source: openai/prm800k, `prm800k/math_splits/test.jsonl` (500 problems of Hendrycks et al.,
-arXiv:2103.03874, chosen in arXiv:2305.20050). Licence: MIT.
+arXiv:2103.03874, chosen in arXiv:2305.20050); training problems: `train.jsonl` beside it. Licence: MIT.
 Prompt: the problem and, on the next line, `INSTRUCTION`.
 Gold: the field `answer`.
 Extraction: the content of the last balanced `\boxed{}` of the whole answer. (A window of 100 characters,
 as some graders use, loses 45 of the 500 official solutions and finds 3 where `3\sqrt{13}` stands.)
-Equality, the first that decides: the same text once spacing and spelling variants are gone; both plain
-decimal numbers, compared exactly; both whole numbers with a base as index, compared by digits and base;
-Math-Verify on both sides, each in a `\boxed{}` of its own, gold first, in a process that can be killed.
+Equality, the first that decides: the same text once spacing, typeface, percent signs (many golds are
+asked for without) and spelling variants are gone; both plain rational numbers (decimals, also repeating or
+times a power of ten, and fractions), compared exactly; both whole numbers with a base as index, compared
+by digits and base; Math-Verify on both sides, each in a `\boxed{}` of its own, gold first, in a process
+that can be killed.
 """
 
 import re
@@ -22,9 +24,11 @@ from qthink_core.answers.contract import (
     PublishedFile,
     require_right,
     text_field,
+    text_of,
 )
 from qthink_core.answers.latex_equality import compare
-from qthink_core.answers.text import last_boxed, without_thought, writable
+from qthink_core.answers.text import last_boxed, plain_characters, without_thought, writable
+from qthink_core.errors import DataError
 
 FILES = {
     "test": PublishedFile("math500/test.jsonl", 500, "35dc41080a3680858b27fa7e0533d2d547825316fc5dafe5d316f4ccc5a06132"),
@@ -36,8 +40,34 @@ INSTRUCTION = r"Please reason step by step, and put your final answer within \bo
 # The longest of the 500 golds has 53 characters.
 MAX_EXPRESSION_CHARS = 500
 
-_SPACING = re.compile(r"(\\\\)|\\(?:left|right|displaystyle)(?![A-Za-z])|\\[,!;: ]|\\?\$|\s")
-_DECIMAL = re.compile(r"[-+]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)")
+# What a reader sees, in LaTeX; typefaces, sizes and colours say nothing.
+_SYMBOLS = str.maketrans(
+    {
+        "°": r"^\circ ",
+        "∞": r"\infty ",
+        "∪": r"\cup ",
+        "π": r"\pi ",
+        "×": r"\times ",
+        "·": r"\cdot ",
+        "²": "^2",
+        "³": "^3",
+        "~": " ",
+    }
+)
+_LOOKS = re.compile(
+    r"\\(?:[bB]igg?[lmr]?|bf|large|Large|displaystyle|(?:boldsymbol|bold|underline)(?=\s*\{))(?![A-Za-z])"
+    r"|\\(?:text)?color\s*\{[A-Za-z]+\}"
+    r"|(?P<leading>^\s*(?:\\approx(?![A-Za-z])|≈))|(?P<degree>\\degree(?![A-Za-z]))|(?P<cup>\\bigcup(?![A-Za-z]))"
+    r"|√\s*(?P<root>[0-9]+|\([^()]*\))|(?P<percent>\\?%)"
+)
+_SPACING = re.compile(r"(\\\\)|\\(?:left|right)(?![A-Za-z])|\\[,!;: ]|\\?\$|\\$|\s")
+_DIGITS = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
+_RATIONAL = re.compile(
+    rf"(?P<sign>[-+])?(?:(?P<number>{_DIGITS})(?:\\overline\{{(?P<repeating>[0-9]+)\}})?"
+    r"(?:(?:\\times|\\cdot)10\^(?:\{(?P<power>-?[0-9]{1,3})\}|(?P<digit>[0-9])))?"
+    r"|\\frac(?:\{(?P<top>-?[0-9]+)\}|(?P<one>[0-9]))(?:\{(?P<bottom>[0-9]+)\}|(?P<other>[0-9]))"
+    r"|(?P<over>[0-9]+)/(?P<under>[0-9]+))"
+)
 _WITH_BASE = re.compile(r"([0-9A-Z]+)_\{?([0-9]+)\}?")
 
 
@@ -45,9 +75,23 @@ def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
     """The problem of one published row. Raises DataError where a text is missing or the solution is wrong."""
     where = f"math500 {split} row {index}"
     question, solution = text_field(row, "problem", where), text_field(row, "solution", where)
-    gold, unique_id = text_field(row, "answer", where), text_field(row, "unique_id", where)
-    require_right(grade(gold, solution), gold, where)
-    return Problem(unique_id, f"{question}\n{INSTRUCTION}", gold, solution)
+    answer, unique_id = gold(text_field(row, "answer", where), where), text_field(row, "unique_id", where)
+    require_right(grade(answer, solution), answer, where)
+    return Problem(unique_id, f"{question}\n{INSTRUCTION}", answer, solution)
+
+
+def gold(given: object, where: str) -> str:
+    """The LaTeX expression of a gold, as the published field has it; a JSON number is one too.
+
+    Raises DataError where it is empty or long, or a box around it would not hold it whole.
+    """
+    text = text_of(given, "gold", where)
+    if len(text) > MAX_EXPRESSION_CHARS or extract(rf"\boxed{{{text}}}") != text.strip() or r"\boxed" in text:
+        raise DataError(
+            f"{where} has the gold {text!r:.60}, expected what stands inside a \\boxed{{}}, braces balanced, "
+            f"at most {MAX_EXPRESSION_CHARS} characters: mend or drop it"
+        )
+    return text
 
 
 def gold_answer(problem: Problem) -> str:
@@ -72,15 +116,33 @@ def grade(gold: str, answer: str) -> Grade:
     if len(extracted) > MAX_EXPRESSION_CHARS:
         return Grade("over_limit", None, {})
     shown = writable(extracted)
-    equal = _plainly_equal(_normal(gold), _normal(extracted))
+    wanted, given = _spelled(gold), _spelled(extracted)
+    equal = _plainly_equal(_normal(wanted), _normal(given))
     if equal is None:
-        return Grade(compare(gold, extracted), shown, {})
+        return Grade(compare(wanted, given), shown, {})
     return Grade("right" if equal else "wrong", shown, {})
+
+
+def _spelled(latex: str) -> str:
+    """The expression in LaTeX's own characters, without typeface, percent signs and a leading "approximately"."""
+    return _LOOKS.sub(_look, plain_characters(latex).translate(_SYMBOLS))
+
+
+def _look(found: re.Match[str]) -> str:
+    if found["root"]:
+        return rf"\sqrt{{{found['root'].strip('()')}}}"
+    return r"^\circ" if found["degree"] else r"\cup" if found["cup"] else ""
 
 
 def _normal(latex: str) -> str:
     """The expression without spacing, dollar signs and full stop, fractions and commas spelled one way."""
-    text = _SPACING.sub(r"\1", latex).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac").replace("{,}", ",")
+    text = (
+        _SPACING.sub(r"\1", latex)
+        .replace(r"\dfrac", r"\frac")
+        .replace(r"\tfrac", r"\frac")
+        .replace(r"\cfrac", r"\frac")
+        .replace("{,}", ",")
+    )
     return text.removesuffix(".")
 
 
@@ -88,11 +150,33 @@ def _plainly_equal(gold: str, answer: str) -> bool | None:
     """Whether two normal expressions are equal, or None where text and plain numbers cannot tell."""
     if gold == answer:
         return True
-    if _DECIMAL.fullmatch(gold) and _DECIMAL.fullmatch(answer):
-        # Math-Verify rounds decimals to six places: .0000672 would equal .0000673.
-        return Fraction(gold.replace(",", "")) == Fraction(answer.replace(",", ""))
+    gold_value, answer_value = _rational(gold), _rational(answer)
+    if gold_value is not None and answer_value is not None:
+        # Math-Verify rounds decimals to six places: .0000672 would equal .0000673, and 1/3 0.333333.
+        return gold_value == answer_value
     gold_based, answer_based = _WITH_BASE.fullmatch(gold), _WITH_BASE.fullmatch(answer)
     if gold_based and answer_based:
         # Math-Verify drops the index: 52_8 would equal 52_9.
         return gold_based.groups() == answer_based.groups()
     return None
+
+
+def _rational(text: str) -> Fraction | None:
+    """The rational number that a normal expression plainly spells, or None; the caller bounds its length."""
+    found = _RATIONAL.fullmatch(text)
+    if found is None:
+        return None
+    if top := found["top"] or found["one"] or found["over"]:
+        bottom = int(found["bottom"] or found["other"] or found["under"])
+        if not bottom:
+            return None
+        value = Fraction(int(top), bottom)
+    else:
+        number = found["number"].replace(",", "")
+        value = Fraction(number)
+        if repeating := found["repeating"]:
+            if "." not in number:
+                return None
+            value += Fraction(int(repeating), (10 ** len(repeating) - 1) * 10 ** len(number.partition(".")[2]))
+        value *= Fraction(10) ** int(found["power"] or found["digit"] or 0)
+    return -value if found["sign"] == "-" else value

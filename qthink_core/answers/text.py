@@ -1,7 +1,15 @@
-r"""The parts of a model's text that are graded: the answer without its thought, and the last `\boxed{}`."""
+r"""The parts of a model's text that are graded: the answer without its thought, its last `\boxed{}`, its characters."""
 
 import re
 
+# Zero-width and direction marks; hyphens and dashes that stand for a minus; thin spaces between thousands; digits
+# of any script.
+_CHARACTERS = re.compile(
+    "(?P<unseen>[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff])"
+    "|(?P<minus>[\u2010-\u2013\u2212\ufe63\uff0d])"
+    r"|(?<=\d)[\u2009\u202f](?=\d{3}(?!\d))"
+    r"|(?P<digit>(?![0-9])\d)"
+)
 _BRACE = re.compile(r"(\\boxed\s*\{)|\\.|\{|(\})", re.DOTALL)
 
 
@@ -31,6 +39,15 @@ def last_boxed(text: str) -> str | None:
             if start is not None:
                 content = text[start : token.start()]
     return content
+
+
+def plain_characters(text: str) -> str:
+    """The text as a typist would have it: unseen characters gone, `-` for a minus, 0-9 for the digits of any script."""
+    return _CHARACTERS.sub(_plain_character, text)
+
+
+def _plain_character(found: re.Match[str]) -> str:
+    return "-" if found["minus"] else str(int(found["digit"])) if found["digit"] else ""
 
 
 def writable(text: str) -> str:

@@ -1,7 +1,7 @@
 """Tooluse: one question, the tools that may answer it, and the calls to write.
 
 Source: lasgroup/SDPO, `datasets/tooluse/test.json` at commit 0e6d510 (68 items made from
-tangqiaoyu/ToolAlpaca).
+tangqiaoyu/ToolAlpaca); training problems: `train.json` beside it.
 Licence: Apache-2.0.
 Prompt: the published prompt, verbatim; it lists the tools and asks for `Action:` and `Action Input:`
 lines.
@@ -12,7 +12,8 @@ Extraction and equality, in two scorers that are never mixed:
   can be reached: the shortest match cuts the nested inputs of items 26 and 33, and no `\\w+` equals the
   name `[Optional]updateUserProfile` of 33.
 - `strict`, the headline: the thought is removed, inputs are whole JSON objects read within limits, what
-  stands inside them is no action, and one that does not read makes the answer unparsable. 68 of 68.
+  stands inside them is no action, and one that does not read makes the answer unparsable; a name goes on
+  over `-` and `.`, so that `get-user` is not `get`. 68 of 68.
 In both, action accuracy is equality of the multisets of names, and exact match is that and equality of
 the inputs, merged in order. `[Optional]` in a gold is an annotator's remark (the prompt lists the tool
 without it): `strict` drops it on both sides, and still asks for the call.
@@ -32,6 +33,7 @@ from qthink_core.answers.contract import (
     Verdict,
     require_right,
     text_field,
+    text_of,
 )
 from qthink_core.answers.json_text import OverLimitError, UnreadableError, read_object, same
 from qthink_core.answers.text import without_thought
@@ -41,7 +43,7 @@ FILES = {
     "test": PublishedFile("tooluse/test.json", 68, "947dbf5d93a79448dbf41f00c6701402e5f2c8324936e89ed5623c553675e438"),
 }
 
-_LINE = re.compile(r"Action(?: Input:\s*(?P<input>)|:\s*(?:\[Optional\]\s*)?(?P<name>\w+))")
+_LINE = re.compile(r"Action(?: Input:\s*(?P<input>)|:\s*(?:\[Optional\]\s*)?(?P<name>\w+(?:[-.]\w+)*))")
 _OPTIONAL = re.compile(r"^\[Optional\]\s*")
 
 
@@ -55,19 +57,27 @@ class Calls(NamedTuple):
 def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
     """The problem of one published row. Raises DataError where a text is missing or the gold has no calls."""
     where = f"tooluse {split} row {index}"
-    question, gold = text_field(row, "prompt", where), text_field(row, "answer", where)
+    question, calls = text_field(row, "prompt", where), gold(text_field(row, "answer", where), where)
+    return Problem(f"tooluse-{split}-{index:05d}", question, calls, None)
+
+
+def gold(given: object, where: str) -> str:
+    """The calls of a gold as JSON text, as the published field has them; a JSON list of such calls is taken too.
+
+    Raises DataError where they are no calls, or none that an answer could write.
+    """
+    text = json.dumps(given) if isinstance(given, list) else text_of(given, "gold", where)
     try:
-        calls = json.loads(gold)
+        calls = json.loads(text)
     except (ValueError, RecursionError):
         calls = None
     if not isinstance(calls, list) or not calls or not all(_is_call(call) for call in calls):
         raise DataError(
-            f"{where} has {gold!r:.60} in field 'answer', expected a JSON list of "
-            '{"Action": name, "Action_Input": JSON object as text}: mend or drop the row'
+            f"{where} has the gold {text!r:.60}, expected a JSON list of "
+            '{"Action": name, "Action_Input": JSON object as text}: mend or drop it'
         )
-    result = Problem(f"tooluse-{split}-{index:05d}", question, gold, None)
-    require_right(grade(gold, gold_answer(result)), gold, where)
-    return result
+    require_right(grade(text, gold_answer(Problem("", "", text, None))), text, where)
+    return text
 
 
 def gold_answer(problem: Problem) -> str:

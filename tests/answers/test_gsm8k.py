@@ -98,6 +98,28 @@ def test_a_bad_row_is_refused_with_its_place_and_its_fault(row, named):
         ("2,1000", "1000"),
         (r"\boxed{x = 18 \text{ m}^2}", "18"),
         (r"\boxed{3\frac{1}{2}}", r"3 1/2"),
+        ("so _18_ eggs", "18"),
+        ("so __-18__ eggs", "-18"),
+        ("so x_1 eggs", None),
+        ("so 5_600 eggs", None),
+        ("1e3", "1e3"),
+        ("3e", "3"),
+        ("１８ or ١٩", "19"),
+        ("1\u200b8", "18"),
+        ("5\u202f600", "5600"),
+        ("it falls by \u20133", "-3"),
+        ("pages 10\u201318", "18"),
+        (r"\boxed{\frac12}", "1/2"),
+        (r"\boxed{\dfrac{36}2}", "36/2"),
+        (r"\boxed{+18}", "18"),
+        (r"\boxed{- 18}", "-18"),
+        (r"\boxed{\left(18\right)}", "18"),
+        (r"\boxed{x \approx 18}", "18"),
+        (r"\boxed{18 cm^2}", "18"),
+        (r"\boxed{18 m^2}", "18"),
+        (r"\boxed{\underline{18}}", "18"),
+        (r"\boxed{₹18}", "18"),
+        ("#### +18", "18"),
         ("no number at all", None),
         ("", None),
     ],
@@ -106,7 +128,7 @@ def test_the_first_rule_that_finds_a_number_gives_it(answer, extracted):
     assert gsm8k.extract(answer) == extracted
 
 
-@pytest.mark.parametrize("box", [r"\sqrt{16}", "2^4", "16!", "16, 17", r"4 \times 4", "x/16", "160/10/1"])
+@pytest.mark.parametrize("box", [r"\sqrt{16}", "2^4", "16!", "16, 17", r"4 \times 4", "x/16", "160/10/1", "16²", "16x^2"])
 def test_an_expression_in_a_box_is_not_computed(box):
     assert verdict("16", rf"\boxed{{{box}}}") == "wrong"
 
@@ -138,6 +160,25 @@ def test_decimals_are_compared_exactly_and_not_as_floats():
     assert verdict("0.5", ".50") == "right"
     assert verdict("0.5", "1/2") == "right"
     assert verdict("5", "5/0") == "wrong"
+
+
+def test_a_power_of_ten_is_read_up_to_three_digits():
+    assert verdict("5600", "5.6e3") == "right"
+    assert verdict("1", "1e3") == "wrong"
+    assert verdict("1" + "0" * 50, "1E50") == "right"
+    assert verdict("1", "1e9999999999") == "wrong"
+
+
+@pytest.mark.parametrize("given", ["7", " 7.0 ", 7, "3 + 4 = <<3+4=7>>7\n#### 7", "$7", "1,007"])
+def test_a_gold_is_a_number_bare_or_at_the_end_of_a_published_solution(given):
+    number = gsm8k.gold(given, "line 1")
+    assert verdict(number, "It is 1007" if given == "1,007" else "It is 7") == "right"
+
+
+@pytest.mark.parametrize("given", ["seven", "7 8", "#### ", "", None, True, [7], "7/0", "7" * 101, "1e9999"])
+def test_what_spells_no_number_is_no_gold(given):
+    with pytest.raises(DataError, match=r"^line 1 has "):
+        gsm8k.gold(given, "line 1")
 
 
 def test_a_number_beyond_the_limit_is_not_read():

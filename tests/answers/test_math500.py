@@ -75,6 +75,23 @@ def test_a_gold_with_one_digit_changed_never_passes():
         (r"137 \frac{1}{2}", r"\frac{275}{2}"),
         (r"5.4 \text{ cents}", "5.4"),
         ("6 - 5i", "-5i + 6"),
+        (r"\frac{1}{3}", r"0.\overline{3}"),
+        (r"\frac{7}{6}", r"1.1\overline{6}"),
+        (".0000672", r"6.72 \times 10^{-5}"),
+        ("10", r"10\%"),
+        ("10", "10%"),
+        (r"33\frac{1}{3}", r"33\frac{1}{3}\%"),
+        (r"90^\circ", "90°"),
+        (r"3\sqrt{13}", "3√13"),
+        (r"(2, \infty)", "(2,∞)"),
+        ("-5", "–5"),
+        ("10", "１０"),
+        ("10", r"\textcolor{red}{10}"),
+        ("10", r"\boldsymbol{10}"),
+        ("10", r"\approx 10"),
+        ("10", "~10\u200b"),
+        (r"(3, \frac{\pi}{2})", r"\bigl(3, \tfrac{\pi}{2}\bigr)"),
+        (r"\frac{1}{2}", r"\frac{1}{2}\ "),
         ("(a+5)(b+2)", "ab+2a+5b+10"),
         (r"\begin{pmatrix} -1/3 \\ 2/3 \end{pmatrix}", r"\begin{pmatrix} -\frac{1}{3} \\ \frac{2}{3} \end{pmatrix}"),
     ],
@@ -98,6 +115,13 @@ def test_another_spelling_of_the_gold_is_right(gold, expression):
         (r"(-\infty, 2) \cup (3, \infty)", r"(-\infty, 2) \cap (3, \infty)"),
         (r"\text{even}", r"\text{odd}"),
         (r"\frac{1}{3}", "0.333"),
+        (r"\frac{1}{3}", "0.3333333333333333"),
+        (r"\frac{1}{2}", "0.5000001"),
+        (".0000672", r"6.73 \times 10^{-5}"),
+        (".0000672", r"\frac{673}{10000000}"),
+        (r"\frac{1}{3}", r"3\overline{3}"),
+        (r"\frac{1}{2}", r"\frac{1}{0}"),
+        (r"\frac{1}{2}", r"50\%"),
         ("10", "10.00000000000000000001"),
         (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}"),
     ],
@@ -144,3 +168,15 @@ def test_a_bad_row_is_refused_with_its_place_and_its_fault(change, named):
     with pytest.raises(DataError, match="math500 test row 4") as refusal:
         math500.problem(row | change, 4, "test")
     assert named in str(refusal.value)
+
+
+@pytest.mark.parametrize("given", [r"\frac{1}{2}", "7", 7, 0.5])
+def test_a_gold_is_what_stands_in_the_box(given):
+    text = math500.gold(given, "line 1")
+    assert verdict(text, str(given)) == "right"
+
+
+@pytest.mark.parametrize("given", ["", r"\frac{1}{2", "2}", r"\boxed{2}", "2</think>", "2" * 501, None, True])
+def test_what_no_box_could_hold_whole_is_no_gold(given):
+    with pytest.raises(DataError, match=r"^line 1 has "):
+        math500.gold(given, "line 1")

@@ -153,6 +153,22 @@ def test_actions_are_a_multiset_and_inputs_are_merged_later_over_earlier():
     assert not graded(wanted, right.replace("Action: g\n", "")).details["strict_action"]
 
 
+@pytest.mark.parametrize("name", ["getWeather-v2", "getWeather.v2", "getWeather2"])
+def test_a_name_that_only_begins_like_the_wanted_one_is_another(name):
+    answer = f'Action: {name}\nAction Input: {{"city": "Oslo", "days": 3}}'
+    assert graded(WEATHER, answer).verdict == "wrong"
+    assert graded(gold((name, {"city": "Oslo", "days": 3})), answer).verdict == "right"
+
+
+def test_a_full_stop_after_a_name_is_none_of_it():
+    answer = 'Action: getWeather.\nAction Input: {"city": "Oslo", "days": 3}'
+    assert graded(WEATHER, answer).verdict == "right"
+
+
+def test_a_gold_may_be_the_list_itself():
+    assert tooluse.gold(json.loads(WEATHER), "line 1") == WEATHER == tooluse.gold(WEATHER, "line 1")
+
+
 def test_true_is_not_the_number_one():
     wanted = gold(("f", {"a": [1]}))
     details = graded(wanted, 'Action: f\nAction Input: {"a": [true]}').details

@@ -1,0 +1,172 @@
+"""The `qthink` program: what the benchmark pages know, for the outputs of any system. No torch."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Annotated, BinaryIO, Literal, NoReturn
+
+import typer
+
+from qthink_core.answers import latex_equality, page
+from qthink_core.errors import DataError, QThinkError, StoppedError, StorageError
+
+# Of an answer, 100,000 characters are read; the thought before it and other fields may take the rest.
+MAX_LINE_BYTES = 8 << 20
+_EXPECTED = '{"gold": ..., "answer": "..."}'
+
+app = typer.Typer(
+    help="QThink: scores that anyone can repeat. The pipeline itself runs by `dvc repro`.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+@app.callback()
+def _program() -> None:
+    """Makes `grade` a subcommand, though it is the only one."""
+
+
+@app.command()
+def grade(
+    benchmark: Annotated[
+        Literal["gsm8k", "math500", "tooluse"], typer.Option(help="Whose rules of extraction and equality apply.")
+    ],
+) -> None:
+    """Grades JSON lines `{"gold": ..., "answer": ...}` from standard input, one JSON line each on standard output.
+
+    ```
+    echo '{"id": 1, "gold": "18", "answer": "<think>2 * 9</think>It is 18."}' | qthink grade --benchmark gsm8k
+    {"id": 1, "verdict": "right", "extracted": "18", "details": {}}
+    ```
+
+    **answer** is the whole text of a system. A think block may still be there: what follows the last `</think>` is graded,
+    and nothing of a block that was opened and never closed. Where the prompt ended in `<think>`, put that in front.
+
+    **gold** is what the benchmark publishes. gsm8k: the solution with its `#### 18`, or the number alone. math500: the LaTeX
+    of the field `answer`. tooluse: the calls in the field `answer`, as JSON text or as a list.
+
+    Other fields, such as an id, are passed on, but for `verdict`, `extracted` and `details`, which are written anew:
+
+    * **verdict**: `right`, `wrong`, `unparsable` (nothing to compare), `over_limit` (too long or too deep to read),
+      `timeout` (computer algebra ran out of its time); all but the first count as wrong in a score.
+    * **extracted**: the text that the verdict was passed on, or null.
+    * **details**: further scores. tooluse: `strict_exact` (the verdict), `strict_action`, `published_exact`,
+      `published_action`.
+
+    A line that is no such object, or has more than 8 MiB, ends the program with exit code 65 and one line that says which
+    and why; the verdicts on the lines before it are written. Nothing in an answer is evaluated.
+    """
+    try:
+        _grade(benchmark)
+    except KeyboardInterrupt:
+        _end(StoppedError.exit_code)
+    except BrokenPipeError:  # whoever reads the verdicts has enough of them
+        _end(0)
+    except OSError as error:
+        _complain(f"standard input or output failed ({error.strerror}): mend it and run the same command again")
+        _end(StorageError.exit_code)
+    except QThinkError as error:
+        _complain(str(error))
+        _end(error.exit_code)
+
+
+def _grade(benchmark: str) -> None:
+    if sys.stdin is None or sys.stdout is None:
+        raise DataError("standard input or output is closed: give JSON lines on the one, read verdicts from the other")
+    if sys.stdin.isatty():
+        _complain("reading JSON lines from the terminal, Ctrl-D ends them; `qthink grade --help` shows one")
+    if benchmark == "math500":
+        latex_equality.start()
+    for number, line in _lines(sys.stdin.buffer):
+        sys.stdout.write(graded(benchmark, line, f"line {number}") + "\n")
+        sys.stdout.flush()
+
+
+def graded(benchmark: str, line: bytes, where: str) -> str:
+    """One line of input with its verdict, as one line of ASCII JSON.
+
+    Raises DataError where the line is no JSON object of UTF-8 with text in `answer` and a gold of this benchmark in `gold`.
+    """
+    rules = page(benchmark)
+    try:
+        row = _object(line, where)
+        if "gold" not in row:
+            raise DataError(f"{where} has no field 'gold': expected {_EXPECTED}")
+        gold = rules.gold(row.pop("gold"), where)
+        answer = row.pop("answer", None)
+        if not isinstance(answer, str):
+            raise DataError(f"{where} has {type(answer).__name__} {answer!r:.60} in field 'answer', expected text: mend it")
+        found = rules.grade(gold, answer)
+        for name in found._fields:
+            row.pop(name, None)
+        # ASCII: control characters and direction marks reach no terminal, lone surrogates break no encoder.
+        return json.dumps(row | found._asdict(), allow_nan=False)
+    except RecursionError:
+        raise DataError(f"{where} is nested too deep to read: expected {_EXPECTED}") from None
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines with their numbers from 1, each as soon as it is there. Raises DataError before a long one is read whole."""
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise DataError(f"line {number} has more than {MAX_LINE_BYTES:,} bytes: shorten or drop it")
+        yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+def _object(line: bytes, where: str) -> dict[str, object]:
+    if not line.strip():
+        raise DataError(f"{where} is empty: expected {_EXPECTED}, drop it")
+    try:
+        row = json.loads(line.decode(), object_pairs_hook=_without_doubles, parse_constant=_refused, parse_float=_finite)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} is no UTF-8 (byte {error.start + 1}, {error.reason}): convert the file") from None
+    except ValueError as error:  # also integers of 5,000 digits
+        raise DataError(f"{where} is no JSON ({error}): expected {_EXPECTED}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{where} holds a JSON {type(row).__name__}: expected {_EXPECTED}")
+    return row
+
+
+def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made: dict[str, object] = {}
+    for name, value in pairs:
+        if name in made:
+            raise ValueError(f"field {name!r:.60} stands there twice")
+        made[name] = value
+    return made
+
+
+def _refused(text: str) -> NoReturn:
+    raise ValueError(f"{text:.40} is no finite number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if abs(value) < float("inf") else _refused(text)
+
+
+def _complain(message: str) -> None:
+    from qthink_core.stage import printable
+
+    if sys.stderr is not None:
+        print(f"qthink: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def _end(code: int) -> NoReturn:
+    # What the closing interpreter would still flush has no reader any more, or none that can take it.
+    latex_equality.close()
+    os._exit(code)
+
+
+def main() -> None:
+    """Runs the program on the command line's arguments."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
