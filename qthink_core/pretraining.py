@@ -10,8 +10,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from qthink_core.answers import page
 from qthink_core.errors import NumericError
+from qthink_core.prompts import message
 from qthink_core.synthetic import TASKS, worked
 from qthink_core.tiny_tokenizer import THINK, THINK_END, TURN_END, build
 
@@ -121,10 +121,10 @@ def chats(tokenizer: PreTrainedTokenizerFast, n: int, without_thinking: float, s
     prompts: list[str] = []
     replies: list[str] = []
     for task in TASKS:
-        for index, problem in enumerate(worked(task, "pretrain", -(-n // len(TASKS)), seed)):
+        for problem in worked(task, "pretrain", -(-n // len(TASKS)), seed):
             thinking = bool(rng.random() >= without_thinking)
             before, after = frames[thinking]
-            prompts.append(before + page(task).problem(problem.row, index, "pretrain").question + after)
+            prompts.append(before + message(task, problem.row) + after)
             thought = f"{THINK}\n{problem.thought}\n{THINK_END}\n\n" if thinking else ""
             replies.append(f"{thought}{problem.answer}{TURN_END}")
     tokens = zip(tokenizer(prompts)["input_ids"], tokenizer(replies)["input_ids"], strict=True)

@@ -14,7 +14,7 @@ from qthink_core.completions import TRAINED, Answer
 from qthink_core.errors import DataError
 from qthink_core.fairness import footnotes, marks
 from qthink_core.findings import Answered, Cell, Claim, Comparison, Conditions, Findings, Question, System
-from qthink_core.report_page import ALPHA, page
+from qthink_core.report_page import ALPHA, CONDITIONS, page
 from qthink_core.statistics import compare, holm
 from qthink_core.systems import Distilled, Finetuned
 
@@ -166,10 +166,11 @@ def conditions(task: scores.Task, system: str, control: str) -> Conditions:
     return Conditions({name: scores.cell(found[name]) for name in sorted(found, key=_place)}, judged.word, judged.sentence)
 
 
-def _place(condition: str) -> tuple[int, int, str]:
+def _place(condition: str) -> tuple[int, int]:
     """As trained first, then what replaces the latents, then the numbers of steps in their order."""
-    _, steps, number = condition.partition("K=")
-    return (condition != TRAINED) + bool(steps), int(number or 0), condition
+    if condition in CONDITIONS:
+        return 0, list(CONDITIONS).index(condition)
+    return 1, int(condition.removeprefix("K="))
 
 
 def claimed(tasks: Mapping[str, scores.Task]) -> list[Claim]:
@@ -295,7 +296,7 @@ def distinguishable(findings: Findings) -> str:
     """Which differences are distinguishable from zero after correction for their number, and which are not."""
     lines = [
         f"Differences on the same questions (exact paired tests, Holm's correction over all {len(findings.comparisons)}, "
-        f"{ALPHA}); `a > b` is distinguishable from zero, `a ~ b` is not:",
+        f"{ALPHA}) that are distinguishable from zero:",
         "",
     ]
     for task in findings.cells:
@@ -305,9 +306,9 @@ def distinguishable(findings: Findings) -> str:
             if row.adjusted_p < ALPHA:
                 better, worse = (row.left, row.right) if row.difference > 0 else (row.right, row.left)
                 above.setdefault(better, []).append(worse)
-        level = [f"{row.right} ~ {row.left}" for row in rows if row.adjusted_p >= ALPHA]
-        clear = [f"{better} > {', '.join(worse)}" for better, worse in above.items()]
-        lines.append(f"- {task}: {'; '.join([*clear, *level])}.")
+        clear = [f"{better} > {', '.join(worse)}" for better, worse in above.items()] or ["none"]
+        level = sum(row.adjusted_p >= ALPHA for row in rows)
+        lines.append(f"- {task}: {'; '.join(clear)}. The other {level} of {len(rows)} are not distinguishable from zero.")
     return "\n".join([*lines, ""])
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from qthink_core.completions import TRAINED
 from qthink_core.errors import DataError
 from qthink_core.findings import Cell
 from qthink_core.grading import Graded, read_grades
@@ -49,8 +50,8 @@ def read(folder: Path, systems: Sequence[str]) -> Task:
     missing = [system for system in systems if system not in groups]
     if missing:
         raise DataError(f"{folder} has no grades of {', '.join(missing)}: run `dvc repro grade@{folder.name}`")
-    ids = sorted({row.problem_id for row in next(iter(next(iter(groups.values())).values())).popitem()[1]})
-    seeds = {system: sorted(next(iter(groups[system].values())), key=_rank) for system in systems}
+    ids = sorted({row.problem_id for rows in groups[systems[0]][TRAINED].values() for row in rows})
+    seeds = {system: sorted(groups[system][TRAINED], key=_rank) for system in systems}
     scores = {system: {condition: _scores(by_seed) for condition, by_seed in groups[system].items()} for system in systems}
     return Task(ids, seeds, scores)
 

@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from qthink_core.answers import math500
+from qthink_core.prompts import MATH_INSTRUCTION
 from qthink_core.synthetic import BUCKETS, TASKS, tool_calls, worked
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -23,7 +23,7 @@ SUPERWORDS = (
     tool_calls.TAIL,
     tool_calls.PARAMETERS,
     tool_calls.INTEGER,
-    f"\n{math500.INSTRUCTION}",
+    f"\n{MATH_INSTRUCTION}",
     "The answer is",
     " $\\boxed{",
     "}$.",

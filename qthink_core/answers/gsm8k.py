@@ -27,6 +27,7 @@ from qthink_core.answers.contract import (
 )
 from qthink_core.answers.text import last_boxed, plain_characters, without_thought, writable
 from qthink_core.errors import DataError
+from qthink_core.prompts import message
 
 FILES = {
     "train": PublishedFile("gsm8k/train.jsonl", 7473, "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465"),
@@ -65,13 +66,14 @@ _AFTER_AN_OPERAND = re.compile(r"[\\^_]|^\s*[-+*!<>²³]")
 def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
     """The problem of one published row. Raises DataError where a text is missing or the gold is no number."""
     where = f"gsm8k {split} row {index}"
-    question, solution = text_field(row, "question", where), text_field(row, "answer", where)
+    text_field(row, "question", where)
+    solution = text_field(row, "answer", where)
     marks = solution.count("####")
     if marks != 1:
         raise DataError(f"{where} has {marks} '####' in its answer, expected one before the gold: mend or drop the row")
     number = gold(solution, where)
     require_right(grade(number, solution), number, where)
-    return Problem(f"gsm8k-{split}-{index:05d}", question, number, solution)
+    return Problem(f"gsm8k-{split}-{index:05d}", message("gsm8k", row), number, solution)
 
 
 def gold(given: object, where: str) -> str:

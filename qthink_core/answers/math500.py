@@ -2,7 +2,7 @@ r"""MATH-500: competition problems whose answer is a LaTeX expression.
 
 Source: openai/prm800k, `prm800k/math_splits/test.jsonl` (500 problems of Hendrycks et al.,
 arXiv:2103.03874, chosen in arXiv:2305.20050); training problems: `train.jsonl` beside it. Licence: MIT.
-Prompt: the problem and, on the next line, `INSTRUCTION`.
+Prompt: the problem and, on the next line, `prompts.MATH_INSTRUCTION`.
 Gold: the field `answer`.
 Extraction: the content of the last balanced `\boxed{}` of the whole answer. (A window of 100 characters,
 as some graders use, loses 45 of the 500 official solutions and finds 3 where `3\sqrt{13}` stands.)
@@ -29,13 +29,11 @@ from qthink_core.answers.contract import (
 from qthink_core.answers.latex_equality import compare
 from qthink_core.answers.text import last_boxed, plain_characters, without_thought, writable
 from qthink_core.errors import DataError
+from qthink_core.prompts import message
 
 FILES = {
     "test": PublishedFile("math500/test.jsonl", 500, "35dc41080a3680858b27fa7e0533d2d547825316fc5dafe5d316f4ccc5a06132"),
 }
-
-# The Qwen/Qwen3-1.7B model card's own advice for mathematics ("Best Practices", "Standardize Output Format").
-INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
 
 # The longest of the 500 golds has 53 characters.
 MAX_EXPRESSION_CHARS = 500
@@ -74,10 +72,11 @@ _WITH_BASE = re.compile(r"([0-9A-Z]+)_\{?([0-9]+)\}?")
 def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
     """The problem of one published row. Raises DataError where a text is missing or the solution is wrong."""
     where = f"math500 {split} row {index}"
-    question, solution = text_field(row, "problem", where), text_field(row, "solution", where)
+    text_field(row, "problem", where)
+    solution = text_field(row, "solution", where)
     answer, unique_id = gold(text_field(row, "answer", where), where), text_field(row, "unique_id", where)
     require_right(grade(answer, solution), answer, where)
-    return Problem(unique_id, f"{question}\n{INSTRUCTION}", answer, solution)
+    return Problem(unique_id, message("math500", row), answer, solution)
 
 
 def gold(given: object, where: str) -> str:

@@ -38,6 +38,7 @@ from qthink_core.answers.contract import (
 from qthink_core.answers.json_text import OverLimitError, UnreadableError, read_object, same
 from qthink_core.answers.text import without_thought
 from qthink_core.errors import DataError
+from qthink_core.prompts import message
 
 FILES = {
     "test": PublishedFile("tooluse/test.json", 68, "947dbf5d93a79448dbf41f00c6701402e5f2c8324936e89ed5623c553675e438"),
@@ -57,8 +58,9 @@ class Calls(NamedTuple):
 def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
     """The problem of one published row. Raises DataError where a text is missing or the gold has no calls."""
     where = f"tooluse {split} row {index}"
-    question, calls = text_field(row, "prompt", where), gold(text_field(row, "answer", where), where)
-    return Problem(f"tooluse-{split}-{index:05d}", question, calls, None)
+    text_field(row, "prompt", where)
+    calls = gold(text_field(row, "answer", where), where)
+    return Problem(f"tooluse-{split}-{index:05d}", message("tooluse", row), calls, None)
 
 
 def gold(given: object, where: str) -> str:

@@ -1,0 +1,17 @@
+"""Prompts: the user message of each benchmark, from the fields of its published rows.
+
+They are apart from the benchmarks' pages in `answers`, so that an edit of a scoring rule does not make a model again that
+was pre-trained on them.
+"""
+
+from collections.abc import Mapping
+
+# The Qwen/Qwen3-1.7B model card's own advice for mathematics ("Best Practices", "Standardize Output Format").
+MATH_INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
+
+
+def message(task: str, row: Mapping[str, object]) -> str:
+    """The exact user message: GSM8K's question and Tooluse's prompt verbatim, a MATH problem with the instruction below."""
+    if task == "math500":
+        return f"{row['problem']}\n{MATH_INSTRUCTION}"
+    return str(row[{"gsm8k": "question", "tooluse": "prompt"}[task]])
