@@ -47,7 +47,8 @@ def graded(benchmark: str, *rows: dict[str, Any]) -> list[dict[str, Any]]:
 
 def started(benchmark: str) -> subprocess.Popen[bytes]:
     pipe = subprocess.PIPE
-    return subprocess.Popen([*PROGRAM, "grade", "--benchmark", benchmark], stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT)
+    command = [*PROGRAM, "grade", "--benchmark", benchmark]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, process_group=0)
 
 
 def test_every_line_gets_its_verdict_in_order_and_keeps_its_other_fields() -> None:
@@ -214,7 +215,7 @@ def test_ctrl_c_ends_it_quietly(benchmark: str) -> None:
         process.stdin.write(lines({"gold": "18", "answer": r"\boxed{18}"}))
         process.stdin.flush()
         process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does; the process for LaTeX is still importing
         assert process.wait(timeout=MAX_ELAPSED_S) == 75
         assert process.stderr
         assert process.stderr.read() == b""

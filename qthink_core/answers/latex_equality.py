@@ -44,13 +44,15 @@ class _Worker:
 
     def start(self) -> None:
         if self._process is None:
-            # -P: the pages beside it must not shadow installed modules. A fixed hash seed: SymPy's orderings.
+            # -P: the pages beside it must not shadow installed modules. A fixed hash seed: SymPy's orderings. A group of
+            # its own: Ctrl-C in a terminal is for this process, which may still want a verdict.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(_WORKER)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 env=os.environ | {"PYTHONHASHSEED": "0"},
+                process_group=0,
             )
 
     def _exchange(self, question: str) -> str:
