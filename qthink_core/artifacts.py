@@ -161,6 +161,14 @@ def read_manifest(folder: Path, artifact: str | None = None) -> Manifest:
     return manifest
 
 
+def placed(folder: Path) -> str | None:
+    """The place that the manifest of `folder` names; None where it is missing, damaged or another program's."""
+    try:
+        return Manifest(**unsealed((folder / MANIFEST).read_bytes())).place
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
 def check_file(path: Path, record: Mapping[str, Any], mend: str) -> None:
     """Raises DataError unless the file has the size and sha256 of its record."""
     if not path.is_file():

@@ -10,14 +10,20 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from qthink_core.artifacts import Writer, canonical_json
+from qthink_core.errors import DataError
 from qthink_core.models import CARD, HEAD, TOKENIZER_FILES
+
+CONFIG = "adapter_config.json"
 
 
 def merge(base: Path, adapter: Path, dtype: str, scratch: Path) -> dict[str, Writer | bytes]:
     """The files of an exported model, by name, as writers for one unit of work; weights wait in `scratch`.
 
-    Adapters are merged in float32 and then cast: a merge in bfloat16 moves logits by 3 %.
+    Adapters are merged in float32 and then cast: a merge in bfloat16 moves logits by 3 %. Raises DataError where `adapter`
+    holds none.
     """
+    if not (adapter / CONFIG).is_file():  # PEFT would ask the hub for it
+        raise DataError(f"{adapter} holds no adapter: run `dvc repro` to train it")
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     merged.to(getattr(torch, dtype)).save_pretrained(scratch)
@@ -38,12 +44,12 @@ def inside(folder: Path, files: Mapping[str, Writer | bytes]) -> dict[str, Write
 def export_adapter(adapted: PeftModel, scratch: Path) -> dict[str, Writer | bytes]:
     """The adapter's two files. PEFT writes sets in hash order and the base's path: both would change the bytes."""
     adapted.save_pretrained(str(scratch), save_embedding_layers=False)
-    config = json.loads((scratch / "adapter_config.json").read_bytes())
+    config = json.loads((scratch / CONFIG).read_bytes())
     config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = None
     return {
         "adapter_model.safetensors": moved(scratch / "adapter_model.safetensors"),
-        "adapter_config.json": canonical_json(config),
+        CONFIG: canonical_json(config),
     }
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from qthink_core.answers import Grade, grade
 from qthink_core.artifacts import Writer
-from qthink_core.completions import Answer
+from qthink_core.completions import TRAINED, Answer
 from qthink_core.errors import DataError
 from qthink_core.rollouts import Rollout
 
@@ -76,8 +76,8 @@ def grade_rollouts(task: str, golds: Mapping[str, str], rows: Iterable[Rollout])
 def grade_answers(task: str, golds: Mapping[str, str], answers: Iterable[tuple[str, Sequence[Answer]]]) -> list[Graded]:
     """The verdict on each answer of each (system, answers), in order; equal texts to one question are graded once.
 
-    Raises DataError unless a system has, for each seed and condition, one answer to each question: a score has the whole
-    set as its denominator.
+    Raises DataError unless a system has, for each seed and condition, one answer to each question (a score has the whole
+    set as its denominator), and for each seed those as trained.
     """
     seen: dict[tuple[str, str], Grade] = {}
     graded = []
@@ -105,13 +105,15 @@ def grade_answers(task: str, golds: Mapping[str, str], answers: Iterable[tuple[s
 
 
 def check_whole(task: str, golds: Mapping[str, str], system: str, answers: Iterable[Answer]) -> None:
-    """Raises DataError unless each seed and condition has one answer to each question."""
+    """Raises DataError unless each seed has answers as trained, and each seed and condition one to each question."""
     groups: dict[tuple[int | None, str], list[str]] = {}
     for row in answers:
         groups.setdefault((row.seed, row.condition), []).append(row.problem_id)
     if not groups:
         raise DataError(f"{system} has no answers to the {len(golds)} questions of {task}: run `dvc repro`")
     for (seed, condition), ids in groups.items():
+        if (seed, TRAINED) not in groups:
+            raise DataError(f"{system} (seed {seed}) has answers under {condition} but not as trained: run `dvc repro`")
         if sorted(ids) != sorted(golds):
             which = f"{system} (seed {seed}, {condition})"
             raise DataError(f"{which} has {len(ids)} answers to the {len(golds)} questions of {task}: run `dvc repro`")

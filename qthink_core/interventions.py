@@ -18,6 +18,7 @@ from qthink_core import readout
 from qthink_core.answering import asked, batches, complete, unit
 from qthink_core.artifacts import Work
 from qthink_core.completions import Answer, counts, writer
+from qthink_core.errors import NumericError
 from qthink_core.extraction import select
 from qthink_core.hidden_states import last_hidden, logits, read_positions
 from qthink_core.latent_steps import Context, latent_steps, project, read_prompts
@@ -39,10 +40,6 @@ class Latents(NamedTuple):
 
     ids: list[str]
     states: Float[np.ndarray, "Q K D"]
-
-    def of(self, name: str) -> Float[np.ndarray, "K D"]:
-        """Those of one question."""
-        return self.states[self.ids.index(name)]
 
 
 def replacements(condition: str, latents: Latents, names: Sequence[str], seed: int) -> Float[np.ndarray, "B K D"]:
@@ -84,9 +81,14 @@ def feed(system: System, context: Context, latents: Float[Tensor, "B K D"]) -> C
     return Context(context.cache, mask, hidden[:, -1])
 
 
-def branch(context: Context) -> Context:
-    """The same context with a cache of its own."""
-    return Context(copy.deepcopy(context.cache), context.mask, context.hidden)
+def branch(context: Context, rows: Sequence[int] | None = None) -> Context:
+    """The same context, of all rows or of these, with a cache of its own: what follows leaves the first as it is."""
+    cache = copy.deepcopy(context.cache)
+    if rows is None:
+        return Context(cache, context.mask, context.hidden)
+    index = torch.tensor(rows, device=context.mask.device)
+    cache.batch_select_indices(index)
+    return Context(cache, context.mask[index], context.hidden[index])
 
 
 def taught(system: System, context: Context, teachers: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
@@ -119,7 +121,10 @@ def teachers_of(
 def read_latents(
     system: System, prompts: Mapping[str, Sequence[int]], batch: int, top: int, seed: int
 ) -> tuple[Latents, list[Read]]:
-    """The latents of all questions, and each hidden state h_k read through the output head as its `top` likeliest tokens."""
+    """The latents of all questions, and each hidden state h_k read through the output head as its `top` likeliest tokens.
+
+    Raises NumericError naming the question and step of a state that is not finite.
+    """
     assert system.head is not None, "latents come from a head"
     ids, rows = sorted(prompts), list[Read]()
     found: dict[str, Float[np.ndarray, "K D"]] = {}
@@ -131,6 +136,9 @@ def read_latents(
             z_BKD = torch.cat([project(system.model, system.head, one) for one in [before, *steps[:-1]]], dim=1)
             found |= dict(zip(names, z_BKD.float().cpu().numpy(), strict=True))
             for k, hidden in enumerate(steps, 1):
+                for name, finite in zip(names, torch.isfinite(hidden).all(dim=1).tolist(), strict=True):
+                    if not finite:
+                        raise NumericError(f"{name} has a latent step {k} that is not finite: check the model")
                 likely = logits(system.model, hidden).softmax(dim=-1).topk(top, dim=-1)
                 for name, values, tokens in zip(names, likely.values.tolist(), likely.indices.tolist(), strict=True):
                     texts = system.tokenizer.batch_decode([[token] for token in tokens])
@@ -154,6 +162,7 @@ def intervene(
 ) -> list[Answer]:
     """The answers of one batch under each condition, and after each number of latent steps 1..sweep*K but K itself.
 
+    The prompts are read once; a condition goes on from a copy of that context, the sweep from one latent step to the next.
     A question without a teacher gets an empty answer there (`finish` is `no_teacher`), so that no score loses a question.
     """
     answers: list[Answer] = []
@@ -164,16 +173,15 @@ def intervene(
             answers.extend(complete(system, rows, at, max_new_tokens, seed, condition))
 
         for condition in conditions:
-            if condition == TEACHER:
-                continue
-            found = replacements(condition, latents, list(prompts), seed)
-            given = torch.from_numpy(np.array(found)).to(context.hidden)
-            finish(prompts, feed(system, branch(context), given), condition)
+            if condition != TEACHER:
+                found = replacements(condition, latents, list(prompts), seed)
+                given = torch.from_numpy(np.array(found)).to(context.hidden)
+                finish(prompts, feed(system, branch(context), given), condition)
         if TEACHER in conditions:
             known = {name: tokens for name, tokens in prompts.items() if name in teachers}
             answers += [Answer(name, seed, TEACHER, [], "", NO_TEACHER) for name in prompts if name not in known]
             if known:
-                own = read_prompts(system.model, list(known.values()), system.tokenizer.pad_token_id)
+                own = branch(context, [row for row, name in enumerate(prompts) if name in known])
                 states = torch.from_numpy(np.stack([teachers[name] for name in known]))
                 finish(known, feed(system, own, taught(system, own, states)), TEACHER)
         for steps in range(1, sweep * system.K + 1):

@@ -1,21 +1,24 @@
 """The training recipe as parameters: what `finetune` and `train` read alike (model card; ruling 17)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from qthink_core.settings import Section
 
+Value = TypeVar("Value", int, str)
+MAX_SEED = 2**31 - 1  # what a column of seeds holds
 
-def unique(values: list[int]) -> list[int]:
+
+def unique(values: list[Value]) -> list[Value]:
     """The values as they are; raises ValueError when one stands there twice."""
     if len(set(values)) < len(values):
-        raise ValueError("each seed must stand there once")
+        raise ValueError("each must stand there once")
     return values
 
 
 # The seeds of the trainings: first weights, order of batches, and which right rollout is the target.
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(unique)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1), AfterValidator(unique)]
 
 
 class Lora(Section):

@@ -158,6 +158,7 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
         *(f"{found}: {', or '.join(messages)}" for found, messages in wrong.items()),
         *(f"{key} is missing from params.yaml or {sized} (read by {', '.join(names)})" for key, names in readers.items()),
         *_trained_faults(tree, origin),
+        *_thinker_faults(tree, origin),
     ]
 
 
@@ -202,3 +203,15 @@ def _trained_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Ite
     for name in defined:
         if name not in trained:
             yield f"{here} lacks {name}, so that it would be trained and never evaluated: add it"
+
+
+def _thinker_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """The probe reads the base model's states along a thinker's thoughts: they are the base model's own."""
+    systems, probe = tree.get("systems"), tree.get("probe")
+    baseline = systems.get("baseline") if isinstance(systems, Mapping) else None
+    if not isinstance(baseline, Mapping) or not isinstance(probe, Mapping) or "thinker" not in probe:
+        return  # said by the sections that read them
+    able = [str(name) for name, one in baseline.items() if isinstance(one, Mapping) and one.get("thinking") is True]
+    if probe["thinker"] not in able:
+        here = f"{_file(origin, ('probe', 'thinker'))}: probe.thinker is {probe['thinker']!r}"
+        yield f"{here}: name a row of systems.baseline with thinking ({', '.join(able) or 'there is none'})"

@@ -54,7 +54,10 @@ class Instance:
                 raise ParamError(f"stage {text!r} has a part {part!r}: use small letters, digits and underscores")
         if seed and not seed.isdecimal():
             raise ParamError(f"stage {text!r} ends in {seed!r}: a training seed is a whole number, 0 or more")
-        return cls(stage, task, system, int(seed) if seed else -1)
+        found = cls(stage, task, system, int(seed) if seed else -1)
+        if str(found) != text:
+            raise ParamError(f"stage {text!r} is no name of a box: {str(found)!r} would be one")
+        return found
 
 
 def resolve(text: str, at: Instance, tree: Mapping[str, Any]) -> str:
@@ -73,7 +76,7 @@ def graph(root: Path) -> Mapping[str, Mapping[str, Any]]:
 def instances(stage: str, entry: Mapping[str, Any], tree: Mapping[str, Any]) -> list[Instance]:
     """Every box of a stage: the product of its matrix over the parameters that it names."""
     axes = [list(settings.value(tree, axis[2:-1])) for axis in entry.get("matrix", {}).values()]
-    return [Instance(stage, *cell) for cell in itertools.product(*axes)]
+    return [Instance(stage, **dict(zip(entry.get("matrix", {}), cell, strict=True))) for cell in itertools.product(*axes)]
 
 
 def declared(root: Path, at: Instance, tree: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,7 +96,9 @@ def remove_orphans(root: Path, at: Instance) -> list[str]:
     """Removes from the instance's input folders the artifacts that no box of the graph makes any more, and returns them.
 
     A stage that depends on a whole folder (all seeds of a system, all systems of a task) would otherwise hash and check what
-    a seed or system left behind that has gone from params. DVC's cache keeps them.
+    a seed or system left behind that has gone from params. DVC's cache keeps them. Only an artifact whose manifest says that
+    it is of this very place is removed, and only from a folder in which boxes of the graph make others; what they make
+    inside of it stays.
     """
     tree, _ = settings.load(root)
     made = {
@@ -102,14 +107,27 @@ def remove_orphans(root: Path, at: Instance) -> list[str]:
         for one in instances(stage, entry, tree)
         for out in entry.get("outs", [])
     }
+    shared = [dep for dep in map(Path, declared(root, at, tree)["deps"]) if any(dep in out.parents for out in made)]
     gone = []
-    for dep in declared(root, at, tree)["deps"]:
-        for file in sorted((root / dep).rglob(artifacts.MANIFEST)) if (root / dep).is_dir() else []:
-            folder = file.parent.relative_to(root)
-            if folder not in made:
-                shutil.rmtree(root / folder)
-                gone.append(str(folder))
+    for file in sorted(file for dep in shared for file in (root / dep).rglob(artifacts.MANIFEST)):
+        folder = file.parent.relative_to(root)
+        if not made & {folder, *folder.parents} and artifacts.placed(root / folder) == str(folder):
+            _remove(root, folder, made)
+            gone.append(str(folder))
     return gone
+
+
+def _remove(root: Path, folder: Path, but: set[Path]) -> None:
+    """Removes a folder but for the paths inside it that are to stay."""
+    if not any(folder in one.parents for one in but):
+        shutil.rmtree(root / folder)
+        return
+    for path in (root / folder).iterdir():
+        inner = path.relative_to(root)
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        elif inner not in but:
+            _remove(root, inner, but)
 
 
 def stage_sections() -> dict[str, type[settings.Section]]:
@@ -154,13 +172,13 @@ def pin_numerics(threads: int, kernels: str) -> None:
 def die_with_parent() -> None:
     """Asks the kernel to kill this process when DVC dies: an orphan would go on writing beside the next run.
 
-    The commands in dvc.yaml pass DVC's process id, since DVC may have died before this process could ask.
+    The commands in dvc.yaml pass DVC's process id, since DVC may have died before this process could ask: then StoppedError.
     """
     parent = int(os.environ.get("QTHINK_PARENT") or os.getppid())
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
-            sys.exit(StoppedError.exit_code)
+            raise StoppedError(f"process {parent}, which started this stage, has ended: run `dvc repro` again")
 
 
 @contextlib.contextmanager

@@ -1,19 +1,21 @@
 """probe: what a latent system answers when its latents are replaced, left out or more: do they do anything?"""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
-from qthink_core.recipe import Seeds
+from qthink_core.recipe import Seeds, unique
 from qthink_core.settings import Section
 
 
 class Probe(Section):
     """What stands in the latents' places, how many steps are swept (1..sweep*K), and what each latent says."""
 
-    conditions: list[Literal["K=0", "zeros", "noise", "other", "mean", "teacher"]] = Field(min_length=1)
+    conditions: Annotated[
+        list[Literal["K=0", "zeros", "noise", "other", "mean", "teacher"]], Field(min_length=1), AfterValidator(unique)
+    ]
     sweep: int = Field(ge=0)
     thinker: str
     top: int = Field(ge=1)
@@ -34,7 +36,7 @@ class Evaluate(Section):
 
 
 class Params(Section):
-    """What decides the answers; K comes from the exported model itself."""
+    """What decides the answers; K places the teachers, and the exported model's own is the same."""
 
     seeds: Seeds
     split: Literal["test", "validation"]

@@ -1,4 +1,4 @@
-"""A repository with one stage, two systems and one input, to try on it what every stage does."""
+"""A repository with a stage of two systems and one input, and a stage that collects them, to try what every stage does."""
 
 from pathlib import Path
 
@@ -18,6 +18,19 @@ stages:
       - stages/write.py
     outs:
       - "artifacts/written/${item.task}/${item.system}"
+  collect:
+    matrix:
+      task: ${tasks}
+    cmd: python -m stages.collect
+    params:
+      - systems
+      - "params/${scale}.yaml": [cpu_threads, cpu_kernels]
+    deps:
+      - "artifacts/written/${item.task}"
+      - stages/collect.py
+    outs:
+      - "artifacts/collected/${item.task}"
+      - collected.md: {cache: false}
 """
 PARAMS = """\
 scale: small
@@ -67,6 +80,32 @@ def run(params, at, work):
 if __name__ == "__main__":
     stage.main("write", run)
 '''
+COLLECT = '''\
+"""collect: the names of all that was written."""
+
+from pathlib import Path
+
+from qthink_core import stage
+from qthink_core.settings import Section
+from stages.write import System
+
+
+class Params(Section):
+    cpu_threads: int
+    cpu_kernels: str
+    systems: dict[str, System]
+
+
+def run(params, at, work):
+    names = sorted(path.name for path in Path("artifacts/written", at.task).iterdir())
+    work.commit("names", {"names.txt": " ".join(names).encode()})
+    work.publish(Path("artifacts/collected", at.task), "collected", ["names"])
+    return f"{len(names)} names"
+
+
+if __name__ == "__main__":
+    stage.main("collect", run)
+'''
 
 
 def make(root: Path) -> Path:
@@ -77,6 +116,7 @@ def make(root: Path) -> Path:
         "params/small.yaml": "cpu_threads: 1\ncpu_kernels: portable\n",
         "stages/__init__.py": "",
         "stages/write.py": PAGE,
+        "stages/collect.py": COLLECT,
         "texts/gsm8k.txt": "text",
     }.items():
         (root / name).parent.mkdir(exist_ok=True)

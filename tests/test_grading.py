@@ -126,6 +126,9 @@ def test_a_system_without_answers_or_with_a_seed_or_condition_that_lacks_one_is_
             grading.grade_answers("gsm8k", GOLDS, [("uniform", whole + extra)])
     with pytest.raises(DataError, match="uniform has no answers to the 2 questions of gsm8k"):
         grading.grade_answers("gsm8k", GOLDS, [("uniform", [])])
+    probed = [row._replace(seed=1, condition="zeros") for row in whole]
+    with pytest.raises(DataError, match=r"uniform \(seed 1\) has answers under zeros but not as trained: run `dvc repro`$"):
+        grading.grade_answers("gsm8k", GOLDS, [("uniform", whole + probed)])
 
 
 def test_equal_answers_of_all_systems_seeds_and_conditions_are_graded_once(graded_texts: list[tuple[str, str]]) -> None:

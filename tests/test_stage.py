@@ -1,7 +1,9 @@
-"""What every stage does around its page, tried on a small repository with one stage and real processes."""
+"""What every stage does around its page, tried on a small repository with real processes."""
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +35,7 @@ def environment(box: str) -> dict[str, str]:
 
 
 def start(root: Path, box: str = BOX) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "stages.write"]
+    command = [sys.executable, "-m", f"stages.{Instance.parse(box).stage if box else 'write'}"]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=root, env=environment(box), text=True, stdout=pipe, stderr=pipe)
 
@@ -101,6 +103,14 @@ def test_a_training_seed_that_is_no_whole_number_is_refused(text: str) -> None:
         Instance.parse(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["train@", "train@-a", "train@gsm8k-", "train@gsm8k-a-", "train@gsm8k-a-00", "train@a-b-\u0663"]
+)
+def test_a_name_that_is_not_spelt_as_the_graph_spells_it_is_refused(text: str) -> None:
+    with pytest.raises(ParamError, match="is no name of a box"):
+        Instance.parse(text)
+
+
 def test_paths_and_keys_of_the_graph_are_filled_in_for_a_box() -> None:
     box, tree = Instance("train", "gsm8k", "uniform", 3), {"scale": "tiny", "probe": {"thinker": "base"}}
     assert stage.resolve("models/${item.task}/${item.system}/${item.seed}", box, tree) == "models/gsm8k/uniform/3"
@@ -117,6 +127,8 @@ def test_every_box_of_a_stage_is_the_product_of_its_matrix() -> None:
     names = [str(one) for one in stage.instances("train", entry, tree)]
     assert names == ["train@a-x-0", "train@a-x-7", "train@b-x-0", "train@b-x-7"]
     assert list(map(str, stage.instances("base", {}, tree))) == ["base"]
+    other_order = {"matrix": {"seed": "${seeds}", "task": "${tasks}", "system": "${systems}"}}
+    assert sorted(str(one) for one in stage.instances("train", other_order, tree)) == names
 
 
 def test_a_stage_publishes_its_artifact_and_says_what_it_made(root: Path) -> None:
@@ -284,6 +296,42 @@ def test_a_stage_dies_with_the_process_that_started_it_however_that_dies(root: P
     assert run(root)[0] == 0, "the lock went with the process that held it"
 
 
+# The shell is gone before the stage begins; orphans come to this program, which ends with the stage's exit code.
+ORPHANED = """
+import ctypes, os, subprocess, sys
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+wait = "while [ ! -e go ]; do sleep 0.01; done"
+subprocess.run(["sh", "-c", f'({wait}; QTHINK_PARENT=$$ exec "$0" -m stages.write) &', sys.executable], check=True)
+open("go", "w").close()
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent")
+def test_a_stage_whose_parent_died_before_it_could_ask_ends_and_does_nothing(root: Path) -> None:
+    before = sorted(root.rglob("*"))
+    command = [sys.executable, "-c", ORPHANED]
+    environ = environment(BOX) | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=root, env=environ, text=True, capture_output=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, done.stdout) == (75, "")
+    said = r"^write@gsm8k-short: process \d+, which started this stage, has ended: run `dvc repro` again\n$"
+    assert re.match(said, done.stderr), done.stderr
+    assert sorted(root.rglob("*")) == sorted([*before, root / "go"])
+
+
+def test_a_stage_runs_under_the_parent_that_its_command_names(root: Path) -> None:
+    process = subprocess.run(
+        ["sh", "-c", 'QTHINK_PARENT=$PPID exec "$0" -m stages.write', sys.executable],
+        cwd=root,
+        env=environment(BOX),
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert process.returncode == 0
+    assert (root / OUT).exists()
+
+
 def running(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -320,3 +368,177 @@ def test_a_bad_number_of_steps_between_checkpoints_is_refused(monkeypatch: pytes
         monkeypatch.setenv("QTHINK_CHECKPOINT_EVERY", text)
         with pytest.raises(ParamError, match="at least 1"):
             stage.checkpoint_every()
+
+
+def put(*places: str) -> None:
+    """Artifacts at these places below the working folder."""
+    for place in places:
+        work = artifacts.Work(Path(".work", place.replace("/", "-")), "0" * 64, "settings", {})
+        work.commit("unit", {"content": place.encode()})
+        work.publish(Path(place), "content", ["unit"])
+
+
+def left(folder: str) -> list[str]:
+    """The places of the artifacts that are there."""
+    return sorted(str(file.parent) for file in Path(folder).rglob(artifacts.MANIFEST))
+
+
+def removed(box: str) -> list[str]:
+    return stage.remove_orphans(Path(), Instance.parse(box))
+
+
+@pytest.fixture
+def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small repository as the working folder."""
+    monkeypatch.chdir(root)
+
+
+@pytest.fixture
+def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph and the parameters of this repository, and nothing else, as the working folder."""
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")
+    shutil.copytree(ROOT / "params", "params")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copyfile(ROOT / name, name)
+
+
+def test_what_a_system_left_behind_that_has_gone_from_params_is_removed_before_a_stage_reads_its_folder(root: Path) -> None:
+    for box in (BOX, "write@gsm8k-long"):
+        assert run(root, box)[0] == 0
+    code, out, _ = run(root, "collect@gsm8k")
+    assert (code, out.splitlines()[0][:25]) == (0, "collect@gsm8k: 2 names (0")
+    (root / "params.yaml").write_text(PARAMS.replace("  long: {words: one two three}\n", ""))
+    code, out, err = run(root, "collect@gsm8k")
+    assert (code, err) == (0, "")
+    line = "artifacts/written/gsm8k/long is made by no box of the graph any more: removed (DVC's cache keeps it)"
+    assert out.splitlines()[0] == f"collect@gsm8k: {line}"
+    assert out.splitlines()[1].startswith("collect@gsm8k: 1 names (")
+    assert (root / "artifacts/collected/gsm8k/names.txt").read_text() == "short"
+    whole = artifacts.digest(root / "artifacts/written/gsm8k")
+    assert artifacts.read_manifest(root / "artifacts/collected/gsm8k").inputs == {"artifacts/written/gsm8k": whole}
+    code, out, _ = run(root, "collect@gsm8k")
+    assert (code, len(out.splitlines())) == (0, 1)
+
+
+@pytest.mark.usefixtures("here")
+def test_what_the_graph_makes_and_what_is_no_input_of_the_stage_stays() -> None:
+    written, elsewhere = "artifacts/written", ["artifacts/written/math500/gone", "artifacts/other/gsm8k/gone"]
+    put(f"{written}/gsm8k/short", f"{written}/gsm8k/long", f"{written}/gsm8k/gone", *elsewhere, "artifacts/collected/gsm8k")
+    assert removed(BOX) == []
+    assert removed("collect@gsm8k") == [f"{written}/gsm8k/gone"]
+    assert left(written) == [f"{written}/gsm8k/long", f"{written}/gsm8k/short", f"{written}/math500/gone"]
+    assert left("artifacts/other") + left("artifacts/collected") == [
+        "artifacts/other/gsm8k/gone",
+        "artifacts/collected/gsm8k",
+    ]
+
+
+@pytest.mark.usefixtures("here")
+def test_what_is_no_artifact_of_that_very_place_is_not_removed() -> None:
+    put("artifacts/written/gsm8k/short", "artifacts/elsewhere")
+    folder = Path("artifacts/written/gsm8k")
+    kept = {
+        "notes/mine.txt": b"mine",
+        "foreign/manifest.json": b"{}",
+        "torn/manifest.json": b"",
+        "list/manifest.json": b"[1]",
+    }
+    kept["other/manifest.json"] = artifacts.sealed({"version": 3})
+    for name, content in kept.items():
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes(content)
+    shutil.copytree("artifacts/elsewhere", folder / "copy")
+    assert removed("collect@gsm8k") == []
+    assert {name: (folder / name).read_bytes() for name in kept} == kept
+    assert (folder / "copy" / "content").read_bytes() == b"artifacts/elsewhere"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_user_folder_that_is_an_input_by_itself_is_not_removed() -> None:
+    text = Path("dvc.yaml").read_text()
+    Path("dvc.yaml").write_text(text.replace("      - stages/collect.py\n", "      - stages/collect.py\n      - data\n"))
+    put("data", "data/set", "artifacts/written/gsm8k/short")
+    assert removed("collect@gsm8k") == []
+    assert left("data") == ["data", "data/set"]
+
+
+@pytest.mark.usefixtures("here")
+def test_nothing_behind_a_link_is_removed_but_a_linked_disk_is_a_folder_like_any(tmp_path: Path) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    put("artifacts/written/gsm8k/short", "artifacts/written/gsm8k/linked", "artifacts/written/gsm8k/gone")
+    outside.mkdir()
+    Path("artifacts/written/gsm8k/linked").rename(outside / "linked")
+    Path("artifacts/written/gsm8k/linked").symlink_to(outside / "linked")
+    Path("artifacts/written/gsm8k/gone/linked").symlink_to(outside / "linked")
+    assert removed("collect@gsm8k") == ["artifacts/written/gsm8k/gone"]
+    assert (outside / "linked" / "content").exists()
+    assert Path("artifacts/written/gsm8k/linked").is_symlink()
+    put("artifacts/written/gsm8k/gone")
+    Path("artifacts").rename(outside / "artifacts")
+    Path("artifacts").symlink_to(outside / "artifacts")
+    assert removed("collect@gsm8k") == ["artifacts/written/gsm8k/gone"]
+    assert sorted(path.name for path in (outside / "artifacts/written/gsm8k").iterdir()) == ["linked", "short"]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_file_of_an_artifact_that_is_called_like_a_manifest_is_no_artifact() -> None:
+    put("artifacts/written/gsm8k/short")
+    work = artifacts.Work(Path(".work/long"), "0" * 64, "settings", {})
+    inner = artifacts.sealed(vars(artifacts.Manifest("content", "artifacts/written/gsm8k/long/deep", "settings")))
+    work.commit("unit", {"deep/manifest.json": inner})
+    work.publish(Path("artifacts/written/gsm8k/long"), "content", ["unit"])
+    assert removed("collect@gsm8k") == []
+    artifacts.read_manifest(Path("artifacts/written/gsm8k/long"))
+
+
+@pytest.mark.usefixtures("real")
+def test_a_seed_that_has_gone_from_params_leaves_no_adapter_to_be_merged() -> None:
+    place = "artifacts/adapters/gsm8k/uniform"
+    put(f"{place}/0", f"{place}/7", "artifacts/adapters/gsm8k/sft/7", "artifacts/base")
+    assert removed("train@gsm8k-uniform-0") == []
+    assert removed("merge@gsm8k-uniform") == [f"{place}/7"]
+    assert left("artifacts") == ["artifacts/adapters/gsm8k/sft/7", f"{place}/0", "artifacts/base"]
+
+
+@pytest.mark.usefixtures("real")
+def test_an_artifact_in_whose_folder_others_are_made_now_is_removed_around_them() -> None:
+    """An adapter was its system's folder before there were seeds."""
+    place = "artifacts/adapters/gsm8k/uniform"
+    put(place)
+    Path(place, "more", "0").mkdir(parents=True)
+    Path(place, "more", "file").write_text("of the old one")
+    put(f"{place}/0")
+    assert removed("merge@gsm8k-uniform") == [place]
+    assert [path.name for path in Path(place).iterdir()] == ["0"]
+    assert left(place) == [f"{place}/0"]
+
+
+@pytest.mark.usefixtures("real")
+def test_a_system_that_has_gone_from_params_leaves_nothing_to_be_graded_or_reported() -> None:
+    gone = [f"artifacts/{kind}/gsm8k/gone" for kind in ("answers", "probes")]
+    put(*gone, "artifacts/answers/gsm8k/base", "artifacts/answers/gsm8k/uniform", "artifacts/probes/gsm8k/uniform")
+    put("artifacts/answers/math500/gone", "artifacts/problems/gsm8k")
+    assert removed("grade@gsm8k") == gone
+    put(
+        "artifacts/adapters/gsm8k/gone/0",
+        "artifacts/adapters/gsm8k/sft/0",
+        "artifacts/grades/gsm9k",
+        "artifacts/grades/gsm8k",
+    )
+    left_behind = ["artifacts/adapters/gsm8k/gone/0", "artifacts/answers/math500/gone", "artifacts/grades/gsm9k"]
+    assert removed("report") == left_behind
+    kept = ["adapters/gsm8k/sft/0", "answers/gsm8k/base", "answers/gsm8k/uniform", "grades/gsm8k", "probes/gsm8k/uniform"]
+    assert left("artifacts") == sorted(f"artifacts/{one}" for one in [*kept, "problems/gsm8k"])
+
+
+@pytest.mark.usefixtures("real")
+def test_another_systems_model_and_the_checkpoints_inside_a_model_stay() -> None:
+    put("models/gsm8k/gone", "artifacts/problems/gsm8k")
+    work = artifacts.Work(Path(".work/model"), "0" * 64, "settings", {})
+    work.commit("unit", {"model.safetensors": b"", "seed-5/model.safetensors": b""})
+    work.publish(Path("models/gsm8k/uniform"), "model", ["unit"])
+    assert removed("evaluate@gsm8k-uniform") == []
+    assert removed("evaluate@gsm8k-gone") == []
+    assert left("models") == ["models/gsm8k/gone", "models/gsm8k/uniform"]
+    assert Path("models/gsm8k/uniform/seed-5/model.safetensors").exists()

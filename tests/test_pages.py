@@ -1,0 +1,130 @@
+"""Pages run for real on a tiny model: a row's own settings reach its training, and each seed has its checkpoint."""
+
+import copy
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from imports import ROOT
+
+from qthink_core import layout, models, prepared, projection_head, settings, teachers
+from qthink_core.artifacts import MANIFEST, Manifest, Work, Writer, read_manifest
+from qthink_core.errors import DataError
+from qthink_core.problems import generated, prompted
+from qthink_core.stage import Instance
+from stages import finetune, merge, train
+
+TASK, K, D, N = "gsm8k", 2, 32, 4
+# One epoch over a few problems, taught by the published solutions: no rollouts are needed.
+SMALL = {"K": K, "train.target": "gold", "train.epochs": 1, "train.batch": N, "train.micro_batch": N, "train.lora.r": 2}
+ADAPTER = ("adapter_model.safetensors", models.HEAD, models.CARD)
+
+numbers = itertools.count()
+
+
+def new_work() -> Work:
+    return Work(Path(".work", str(next(numbers))), "0" * 64, "settings", {})
+
+
+def put(place: Path, files: Mapping[str, Writer | bytes]) -> None:
+    work = new_work()
+    work.commit("unit", files)
+    work.publish(place, "content", ["unit"])
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen3: Any, tokenizer: Any) -> Path:
+    """A working folder with a base model, four problems, and random teachers of both kinds."""
+    monkeypatch.chdir(tmp_path)
+    qwen3(tied=True).save_pretrained(layout.BASE)
+    tokenizer.save_pretrained(layout.BASE)
+    rows = prompted(TASK, generated(TASK, "train", N, seed=3), tokenizer)
+    put(layout.problems(TASK), {"train.parquet": prepared.writer(rows)})
+    rng = np.random.default_rng(0)
+    for kind in ("uniform", "reward_weighted"):
+        made = {row["id"]: teachers.Teacher(rng.standard_normal((K, D)).astype(np.float32), 1, False) for row in rows}
+        put(layout.teachers(TASK, kind), teachers.writers(made))
+    return tmp_path
+
+
+def params(page: ModuleType, edits: Mapping[str, Any]) -> Any:
+    """The page's parameters at the tiny scale with these edits, by dotted key."""
+    tree = copy.deepcopy(settings.load(ROOT)[0])
+    for key, value in edits.items():
+        above, _, last = key.rpartition(".")
+        (settings.value(tree, above) if above else tree)[last] = value
+    return page.Params.model_validate(settings.prune(tree, settings.patterns(page.Params)))
+
+
+def trained(page: ModuleType, system: str, seed: int, **edits: Any) -> tuple[dict[str, bytes], Manifest]:
+    """The files that make the adapter of one training, and its manifest."""
+    page.run(params(page, SMALL | edits), Instance(page.__name__.rpartition(".")[2], TASK, system, seed), new_work())
+    folder = layout.adapters(TASK, system, seed)
+    return {name: (folder / name).read_bytes() for name in ADAPTER if (folder / name).exists()}, read_manifest(folder)
+
+
+def test_a_gamma_of_its_own_is_the_gamma_of_a_systems_training_and_of_no_others() -> None:
+    usual, _ = trained(train, "uniform", 0, gamma=2.0)
+    without, _ = trained(train, "uniform", 0, gamma=0.0)
+    own, _ = trained(train, "uniform", 0, **{"gamma": 2.0, "systems.distilled.uniform.gamma": 0.0})
+    assert own == without != usual
+    other, _ = trained(train, "reward_weighted", 0, **{"gamma": 2.0, "systems.distilled.uniform.gamma": 0.0})
+    assert other == trained(train, "reward_weighted", 0, gamma=2.0)[0]
+
+
+@pytest.mark.parametrize(("page", "group", "system"), [(train, "distilled", "uniform"), (finetune, "finetuned", "sft")])
+def test_a_length_of_answers_of_its_own_cuts_a_systems_targets(page: ModuleType, group: str, system: str) -> None:
+    usual, whole = trained(page, system, 0, **{"train.answer_max_tokens": 256})
+    shorter, cut = trained(page, system, 0, **{"train.answer_max_tokens": 2})
+    own, also_cut = trained(
+        page, system, 0, **{"train.answer_max_tokens": 256, f"systems.{group}.{system}.answer_max_tokens": 2}
+    )
+    assert own == shorter != usual
+    assert (whole.counts["target_cut"], cut.counts["target_cut"], also_cut.counts["target_cut"]) == (0, N, N)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files right in a folder, but for the manifest, which names the folder and all its files."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != MANIFEST}
+
+
+def merged(seeds: list[int]) -> Path:
+    merge.run(params(merge, SMALL | {"seeds": seeds}), Instance("merge", TASK, "uniform"), new_work())
+    return layout.model(TASK, "uniform")
+
+
+@pytest.mark.parametrize("seeds", [[3, 5], [5, 3]])
+def test_the_first_seeds_checkpoint_is_the_folder_and_the_others_lie_inside_each_as_if_merged_alone(
+    seeds: list[int],
+) -> None:
+    adapters = {seed: trained(train, "uniform", seed)[0] for seed in (3, 5)}
+    assert adapters[3] != adapters[5]
+    alone = {seed: contents(merged([seed])) for seed in seeds}
+    first, second = seeds
+    assert alone[first]["model.safetensors"] != alone[second]["model.safetensors"]
+    folder, inner = merged(seeds), f"seed-{second}"
+    assert contents(folder) == alone[first]
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == [inner]
+    assert contents(folder / inner) == alone[second]
+    assert set(read_manifest(folder).files) == {*alone[first], *(f"{inner}/{name}" for name in alone[second])}
+    for seed in seeds:
+        system = models.load_system(models.of_seed(folder, seed, seeds), torch.device("cpu"), "float32")
+        assert (system.K, system.thinking) == (K, False)
+        assert projection_head.to_bytes(system.head) == adapters[seed][models.HEAD]
+        stored = safetensors.torch.load(alone[seed]["model.safetensors"])
+        assert all(torch.equal(system.model.state_dict()[name], value) for name, value in stored.items())
+
+
+def test_a_seed_without_an_adapter_is_refused_and_the_folder_is_not_made() -> None:
+    trained(train, "uniform", 3)
+    with pytest.raises(
+        DataError, match=r"^artifacts/adapters/gsm8k/uniform/5 holds no adapter: run `dvc repro` to train it$"
+    ):
+        merged([3, 5])
+    assert not layout.model(TASK, "uniform").exists()
