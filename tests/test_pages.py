@@ -13,12 +13,12 @@ import safetensors.torch
 import torch
 from imports import ROOT
 
-from qthink_core import layout, models, prepared, projection_head, settings, teachers
+from qthink_core import grading, layout, models, prepared, projection_head, settings, teachers
 from qthink_core.artifacts import MANIFEST, Manifest, Work, Writer, read_manifest
 from qthink_core.errors import DataError
 from qthink_core.problems import generated, prompted
 from qthink_core.stage import Instance
-from stages import finetune, merge, train
+from stages import baseline, evaluate, finetune, grade, merge, probe, train
 
 TASK, K, D, N = "gsm8k", 2, 32, 4
 # One epoch over a few problems, taught by the published solutions: no rollouts are needed.
@@ -44,8 +44,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen3: Any, tokenizer
     monkeypatch.chdir(tmp_path)
     qwen3(tied=True).save_pretrained(layout.BASE)
     tokenizer.save_pretrained(layout.BASE)
-    rows = prompted(TASK, generated(TASK, "train", N, seed=3), tokenizer)
-    put(layout.problems(TASK), {"train.parquet": prepared.writer(rows)})
+    rows, scored = (prompted(TASK, generated(TASK, split, N, seed=3), tokenizer) for split in ("train", "test"))
+    put(layout.problems(TASK), {"train.parquet": prepared.writer(rows), "test.parquet": prepared.writer(scored)})
     rng = np.random.default_rng(0)
     for kind in ("uniform", "reward_weighted"):
         made = {row["id"]: teachers.Teacher(rng.standard_normal((K, D)).astype(np.float32), 1, False) for row in rows}
@@ -62,9 +62,13 @@ def params(page: ModuleType, edits: Mapping[str, Any]) -> Any:
     return page.Params.model_validate(settings.prune(tree, settings.patterns(page.Params)))
 
 
+def run(page: ModuleType, system: str = "", seed: int = -1, **edits: Any) -> None:
+    page.run(params(page, SMALL | edits), Instance(page.__name__.rpartition(".")[2], TASK, system, seed), new_work())
+
+
 def trained(page: ModuleType, system: str, seed: int, **edits: Any) -> tuple[dict[str, bytes], Manifest]:
     """The files that make the adapter of one training, and its manifest."""
-    page.run(params(page, SMALL | edits), Instance(page.__name__.rpartition(".")[2], TASK, system, seed), new_work())
+    run(page, system, seed, **edits)
     folder = layout.adapters(TASK, system, seed)
     return {name: (folder / name).read_bytes() for name in ADAPTER if (folder / name).exists()}, read_manifest(folder)
 
@@ -95,7 +99,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def merged(seeds: list[int]) -> Path:
-    merge.run(params(merge, SMALL | {"seeds": seeds}), Instance("merge", TASK, "uniform"), new_work())
+    run(merge, "uniform", seeds=seeds)
     return layout.model(TASK, "uniform")
 
 
@@ -128,3 +132,27 @@ def test_a_seed_without_an_adapter_is_refused_and_the_folder_is_not_made() -> No
     ):
         merged([3, 5])
     assert not layout.model(TASK, "uniform").exists()
+
+
+def test_every_seed_and_condition_is_answered_and_graded_on_every_question() -> None:
+    edits = {"seeds": [3, 5], "split": "test", "evaluate.max_new_tokens": 8, "evaluate.batch": 3, "probe.sweep": 2}
+    edits |= {"systems.baseline": {"base": {"thinking": True}}, "systems.trained": ["uniform"], "probe.thinker": "base"}
+    edits["probe.conditions"] = ["teacher", "K=0", "noise"]
+    for seed in (3, 5):
+        trained(train, "uniform", seed)
+    merged([3, 5])
+    run(baseline, "base", **edits)
+    run(evaluate, "uniform", **edits)
+    run(probe, "uniform", **edits)
+    run(grade, **edits)
+    ids = [row["id"] for row in prepared.read(layout.problems(TASK), "test")]
+    conditions = ["trained", "teacher", "K=0", "noise", "K=1", "K=3", "K=4"]
+    expected = [("base", None, "trained", name) for name in ids]
+    expected += [("uniform", *rest) for rest in itertools.product((3, 5), conditions, ids)]
+    rows = grading.read_grades(layout.grades(TASK))
+    assert {(row.system, row.seed, row.condition, row.problem_id) for row in rows} == set(expected)
+    assert len(rows) == len(expected)
+    # the base model's random weights open no think block
+    lacking = [row for row in rows if row.finish == "no_teacher"]
+    assert [(row.condition, row.verdict, row.n_tokens) for row in lacking] == [("teacher", "unparsable", 0)] * 2 * N
+    assert read_manifest(layout.probes(TASK, "uniform")).counts["without_teacher"] == 2 * N
