@@ -508,10 +508,12 @@ def test_an_artifact_in_whose_folder_others_are_made_now_is_removed_around_them(
     put(place)
     Path(place, "more", "0").mkdir(parents=True)
     Path(place, "more", "file").write_text("of the old one")
+    put("artifacts/base")
+    Path(place, "linked").symlink_to(Path("artifacts/base").resolve())
     put(f"{place}/0")
     assert removed("merge@gsm8k-uniform") == [place]
     assert [path.name for path in Path(place).iterdir()] == ["0"]
-    assert left(place) == [f"{place}/0"]
+    assert left("artifacts") == [f"{place}/0", "artifacts/base"]
 
 
 @pytest.mark.usefixtures("real")
