@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from qthink_core.artifacts import Writer, listed
 from qthink_core.rollouts import Rollout, block_of
-from qthink_core.think import CUT, ENDED_INSIDE, WHOLE, Marks, positions
+from qthink_core.think import CUT, ENDED_INSIDE, EVEN, WHOLE, Marks, positions
 
 INDEX = pa.schema([("problem_id", pa.string()), ("rollout", pa.int32()), ("think_tokens", pa.int32())])
 
@@ -36,6 +36,7 @@ def select(
     marks: Marks,
     K: int,
     cut_blocks: str,
+    spacing: str = EVEN,
 ) -> tuple[list[Row], dict[str, int]]:
     """The rollouts with a usable think block, and counts of blocks by state (rulings 3 and 4).
 
@@ -50,7 +51,8 @@ def select(
         if block.state not in usable:
             continue
         prompt = prompts[rollout.problem_id]
-        at = [len(prompt) + block.start + index for index in positions(block.stop - block.start, K)]
+        last = len(rollout.tokens) - 1
+        at = [len(prompt) + min(index, last) for index in positions(block, K, spacing)]
         tokens = [*prompt, *rollout.tokens][: at[-1] + 1]
         rows.append(Row(rollout, block.stop - block.start, tokens, at))
         counts["usable"] += 1

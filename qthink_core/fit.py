@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 from accelerate import Accelerator
+from transformers import PreTrainedModel
 
 from qthink_core import export, models, projection_head, rollouts, targets, teachers, training
 from qthink_core.artifacts import Work, canonical_json
 from qthink_core.errors import DataError
 from qthink_core.grading import read_rewards
-from qthink_core.recipe import Recipe
+from qthink_core.head_fit import fit_head, next_tokens
+from qthink_core.projection_head import ProjectionHead
+from qthink_core.recipe import Distillation, HeadFit, Recipe
 from qthink_core.student import Student
 from qthink_core.training import Objective
 
@@ -28,12 +31,15 @@ class Sources(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What kind of system is trained: K latent steps, what its target holds, and whether its prompt asks for thinking."""
+    """What kind of system is trained: K latent steps, what its target holds, and whether its prompt asks for thinking.
+
+    `latents` says how K > 0 of them start and where their gradient goes.
+    """
 
     K: int
     target: str
     thinking: bool
-    head_output: str
+    latents: Distillation | None = None
 
 
 def fit(
@@ -71,8 +77,11 @@ def fit(
         lora_r=recipe.lora.r,
         lora_alpha=recipe.lora.alpha,
         lora_targets=recipe.lora.targets,
-        head_output=shape.head_output,
+        head_output=shape.latents.head_output if shape.latents else "unit",
+        one_step=shape.latents is not None and shape.latents.gradient == "one_step",
     )
+    if student.head is not None and shape.latents and shape.latents.head_fit.steps and not training.checkpoints(work):
+        start_head(student.head, model, sources, problems, tokenizer, shape.latents.head_fit, recipe.micro_batch, seed)
     losses = training.train(
         student,
         examples,
@@ -93,6 +102,23 @@ def fit(
     files["losses.json"] = canonical_json(losses)
     work.commit("trained", files, counts | kept)
     return counts | kept
+
+
+def start_head(
+    head: ProjectionHead,
+    model: PreTrainedModel,
+    sources: Sources,
+    problems: Mapping[str, Mapping[str, Any]],
+    tokenizer: Any,
+    recipe: HeadFit,
+    batch: int,
+    seed: int,
+) -> None:
+    """Fits the projection head on the first rollout of each problem; a resumed training has the fitted one already."""
+    prompts = {name: row["prompt_thinking"] for name, row in problems.items()}
+    firsts = [rows[0] for rows in rollouts.by_problem(rollouts.read_all(sources.rollouts)).values()]
+    states, following = next_tokens(model, firsts, prompts, rollouts.marks(tokenizer), recipe.states, batch)
+    fit_head(head, model, states, following, recipe, seed)
 
 
 def check_lessons(

@@ -108,12 +108,13 @@ def teachers_of(
     *,
     K: int,
     cut_blocks: str,
+    spacing: str,
     batch_tokens: int,
 ) -> dict[str, Float[np.ndarray, "K D"]]:
     """The thinker's states at the K positions of its own think blocks, by question; none where a block is not usable."""
     prompts = asked(thinker, problems)
     rows = [Rollout(row.problem_id, 0, row.tokens, row.text, row.finish) for row in thoughts]
-    chosen, _ = select(rows, prompts, marks(thinker.tokenizer), K, cut_blocks)
+    chosen, _ = select(rows, prompts, marks(thinker.tokenizer), K, cut_blocks, spacing)
     states = read_positions(thinker.model, chosen, K, batch_tokens, "float32")
     return {row.rollout.problem_id: state for row, state in zip(chosen, states, strict=True)}
 

@@ -36,19 +36,20 @@ def project(model: PreTrainedModel, head: ProjectionHead, hidden: Float[Tensor, 
 
 
 def latent_steps(
-    model: PreTrainedModel, head: ProjectionHead | None, context: Context, K: int
+    model: PreTrainedModel, head: ProjectionHead | None, context: Context, K: int, one_step: bool = False
 ) -> tuple[Context, list[Float[Tensor, "B D"]]]:
     """The context after K latent steps, and the last hidden state h_k of each (model card, section Usage).
 
     h_k = body(head(h_{k-1})), with h_0 the last hidden state of the prompt. Masks and positions are explicit in every
-    pass: a batch of any size gives what a batch of one gives.
+    pass: a batch of any size gives what a batch of one gives. `one_step` lets no gradient pass from a latent input into the
+    hidden state that it was made of.
     """
     cache, mask, hidden = context
     steps = []
     for _ in range(K):
         assert head is not None, "latent steps need a projection head"
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        latent = project(model, head, hidden)
+        latent = project(model, head, hidden.detach() if one_step else hidden)
         hidden = last_hidden(model, inputs_embeds=latent, mask=mask, cache=cache)[:, -1]
         steps.append(hidden)
     return Context(cache, mask, hidden), steps

@@ -55,8 +55,20 @@ class Recipe(Section):
         return self if tokens is None else self.model_copy(update={"answer_max_tokens": tokens})
 
 
+class HeadFit(Section):
+    """The projection head fitted to the next token's embedding before training (head_fit.py); 0 steps leave it at random."""
+
+    steps: int = Field(ge=0)
+    states: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    lr: float = Field(gt=0)
+
+
 class Distillation(Section):
-    """How latent steps are supervised beside gamma, and how the projection head starts."""
+    """How latent steps are supervised beside gamma, what they follow, and how the projection head starts."""
 
     reduction: Literal["mean", "sum"]
+    prompt: Literal["direct", "thinking"]
+    gradient: Literal["all_steps", "one_step"]
     head_output: Literal["unit", "embedding"]
+    head_fit: HeadFit

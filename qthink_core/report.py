@@ -80,13 +80,12 @@ def plan(params: Any) -> Plan:
         "training answers of at most": params.train.answer_max_tokens,
         "evaluated answers of at most": params.evaluate.max_new_tokens,
     }
-    source = next(key for key in ("pretrain", "hub", "folder", "wheel") if params.base.get(key))
     problems = "generated problems" if params.prepare.source == "generated" else "the published problems"
     return Plan(
         {name: own[name] for name in (*params.systems.baseline, *params.systems.trained)},
         made_with,
-        f"{_BASES[source].format(**_named(params.base[source]))} on {problems}",
-        source == "hub" and params.prepare.source != "generated",
+        f"{params.base.words} on {problems}",
+        params.base.hub is not None and params.prepare.source != "generated",
         params.K,
         params.report.control,
         params.split,
@@ -97,18 +96,6 @@ def plan(params: Any) -> Plan:
 def _own(system: Finetuned | Distilled) -> dict[str, Any]:
     """The settings in which a row should not differ from the others."""
     return system.model_dump(include={"gamma", "answer_max_tokens"}, exclude_none=True)
-
-
-_BASES = {
-    "pretrain": "a Qwen3 of {layers} layers and width {hidden_size}, pre-trained on the spot,",
-    "hub": "{repo}",
-    "folder": "the model in {path}",
-    "wheel": "the model of {package} {version}",
-}
-
-
-def _named(source: Any) -> Mapping[str, Any]:
-    return source if isinstance(source, Mapping) else {"path": Path(str(source)).name}
 
 
 def find(folders: Mapping[str, Folders], plan: Plan) -> Findings:

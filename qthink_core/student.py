@@ -39,6 +39,7 @@ class Student(nn.Module):
         lora_alpha: int,
         lora_targets: Sequence[str],
         head_output: str,
+        one_step: bool = False,
     ) -> None:
         super().__init__()
         torch.manual_seed(seed)
@@ -48,6 +49,7 @@ class Student(nn.Module):
         self.adapted = get_peft_model(model, config)
         self._model = (model,)  # PEFT puts the adapters into it; a tuple, lest its weights be registered twice
         self.K = K
+        self.one_step = one_step
         self.head = ProjectionHead(model.config.hidden_size).to(model.device) if K else None
         if self.head is not None and head_output == "embedding":
             embeddings = model.get_input_embeddings().weight
@@ -100,8 +102,8 @@ class Student(nn.Module):
         """The same after K latent steps, and h_1..h_K; the last latent and the target share one pass, which is exact."""
         assert self.head is not None, "K > 0 has a head"
         context = read_prompts(model, prompts, pad_id)
-        context, steps = latent_steps(model, self.head, context, self.K - 1)
-        latent = project(model, self.head, context.hidden)
+        context, steps = latent_steps(model, self.head, context, self.K - 1, self.one_step)
+        latent = project(model, self.head, context.hidden.detach() if self.one_step else context.hidden)
         embedded = model.get_input_embeddings()(labels[:, :-1])
         mask = torch.cat([context.mask, context.mask.new_ones(len(labels), 1), kept[:, :-1]], dim=1)
         inputs = torch.cat([latent, embedded], dim=1)

@@ -1,10 +1,28 @@
 """The rows of the table as parameters: three kinds of systems, and what one of them may have of its own."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from qthink_core.recipe import unique
 from qthink_core.settings import Section
+
+# What the verdict on the latents compares them with (verdicts.py).
+JUDGED = ("K=0", "zeros", "noise", "other", "mean")
+
+
+def judgeable(conditions: list[str]) -> list[str]:
+    """The conditions as they are; raises ValueError when one lacks that the verdict needs."""
+    missing = [name for name in JUDGED if name not in conditions]
+    if missing:
+        raise ValueError(f"the verdict on the latents needs {', '.join(missing)} as well")
+    return conditions
+
+
+# What stands in the latents' places (interventions.py).
+Conditions = Annotated[
+    list[Literal["K=0", "zeros", "noise", "other", "mean", "teacher"]], AfterValidator(unique), AfterValidator(judgeable)
+]
 
 
 class Baseline(Section):

@@ -8,6 +8,7 @@ CUT = "cut"  # the token limit fell inside the block
 ENDED_INSIDE = "ended_inside"  # the model ended its turn inside the block
 EMPTY = "empty"  # nothing but newlines between the marks
 NEVER_OPENED = "never_opened"
+EVEN, RUNNING = "even", "running"
 
 
 class Marks(NamedTuple):
@@ -62,7 +63,18 @@ def _trim(tokens: Sequence[int], start: int, stop: int, newlines: Collection[int
     return start, stop
 
 
-def positions(length: int, K: int) -> list[int]:
+def positions(block: Block, K: int, spacing: str) -> list[int]:
+    """The K positions that stand for a block, as indices into its completion.
+
+    `even`: spaced evenly over the thought (`evenly`). `running`: the completion token by token from its first one, up to the
+    one that follows the thought, which is repeated where K is larger: latent steps then go as the base model writes.
+    """
+    if spacing == RUNNING:
+        return [min(k, block.stop) for k in range(K)]
+    return [block.start + index for index in evenly(block.stop - block.start, K)]
+
+
+def evenly(length: int, K: int) -> list[int]:
     """The K evenly spaced indices into a block of `length` tokens: `round(k * length / K) - 1` for k = 1..K.
 
     Halves round up, in integer arithmetic. The last index is the block's last token; a block shorter than K repeats

@@ -1,4 +1,4 @@
-"""extract: hidden states at K evenly spaced positions of each rollout's think block."""
+"""extract: hidden states at K positions of each rollout's think block."""
 
 from typing import Literal
 
@@ -10,8 +10,9 @@ from qthink_core.settings import Section
 
 
 class Extract(Section):
-    """Which blocks are read, the padded tokens of a batch, and the type that is stored."""
+    """Which positions of which blocks are read, the padded tokens of a batch, and the type that is stored."""
 
+    positions: Literal["even", "running"]
     cut_blocks: Literal["use", "drop"]
     batch_tokens: int = Field(ge=1)
     store: Literal["float32", "float16"]
@@ -33,7 +34,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     from qthink_core import extraction, models, prepared, rollouts
     from qthink_core.hidden_states import read_positions
 
-    folder = layout.rollouts(at.task)
+    folder, how = layout.rollouts(at.task), params.extract
     marks = rollouts.marks(models.load_tokenizer(layout.BASE))
     model = models.load_model(layout.BASE, models.pick_device(params.device), params.dtype)
     prompts = {row["id"]: row["prompt_thinking"] for row in prepared.read(layout.problems(at.task), "train")}
@@ -41,7 +42,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     missing = [name for name in names if not work.done(name)]
     for name in stage.progress(missing, len(missing), str(at), "shard"):
         block = rollouts.read(folder / f"{name}.parquet")
-        rows, counts = extraction.select(block, prompts, marks, params.K, params.extract.cut_blocks)
+        rows, counts = extraction.select(block, prompts, marks, params.K, how.cut_blocks, how.positions)
         states = read_positions(model, rows, params.K, params.extract.batch_tokens, params.extract.store)
         work.commit(name, extraction.writers(name, rows, states), counts)
     about = {"K": params.K, "D": model.config.hidden_size, "store": params.extract.store}

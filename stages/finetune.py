@@ -39,7 +39,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     train = prepared.read(layout.problems(at.task), "train")
     counts = fit(
         Sources(layout.BASE, train, layout.rollouts(at.task), layout.rewards(at.task), teachers=None),
-        Shape(K=0, target=system.target, thinking=system.target == THINK_AND_ANSWER, head_output="unit"),
+        Shape(K=0, target=system.target, thinking=system.target == THINK_AND_ANSWER),
         params.train.with_answers_of(system.answer_max_tokens),
         Objective(gamma=0.0, supervision="per_step", reduction="mean"),
         seed=at.seed,

@@ -1,21 +1,20 @@
 """probe: what a latent system answers when its latents are replaced, left out or more: do they do anything?"""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
-from qthink_core.recipe import Seeds, unique
+from qthink_core.recipe import Seeds
 from qthink_core.settings import Section
+from qthink_core.systems import Conditions
 
 
 class Probe(Section):
     """What stands in the latents' places, how many steps are swept (1..sweep*K), and what each latent says."""
 
-    conditions: Annotated[
-        list[Literal["K=0", "zeros", "noise", "other", "mean", "teacher"]], Field(min_length=1), AfterValidator(unique)
-    ]
+    conditions: Conditions
     sweep: int = Field(ge=0)
     thinker: str
     top: int = Field(ge=1)
@@ -24,6 +23,7 @@ class Probe(Section):
 class Extract(Section):
     """How the thinker's hidden states are read."""
 
+    positions: Literal["even", "running"]
     cut_blocks: Literal["use", "drop"]
     batch_tokens: int = Field(ge=1)
 
@@ -64,6 +64,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         thoughts,
         K=params.K,
         cut_blocks=params.extract.cut_blocks,
+        spacing=params.extract.positions,
         batch_tokens=params.extract.batch_tokens,
     )
     for seed in params.seeds:

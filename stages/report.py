@@ -1,11 +1,12 @@
 """report: the paper's table at this scale, one page that shows it all, and the files that DVC compares and plots."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
+from qthink_core.base_source import Base
 from qthink_core.recipe import Seeds
 from qthink_core.settings import Section
 from qthink_core.systems import Baseline, Distilled, Finetuned
@@ -62,7 +63,7 @@ class Params(Section):
     split: Literal["test", "validation"]
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
-    base: dict[str, Any]
+    base: Base
     tasks: list[Literal["gsm8k", "math500", "tooluse"]] = Field(min_length=1)
     systems: Systems
     K: int

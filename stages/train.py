@@ -43,7 +43,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     train = prepared.read(layout.problems(at.task), "train")
     counts = fit(
         Sources(layout.BASE, train, layout.rollouts(at.task), layout.rewards(at.task), teachers),
-        Shape(K=params.K, target=ANSWER, thinking=False, head_output=params.distil.head_output),
+        Shape(K=params.K, target=ANSWER, thinking=params.distil.prompt == "thinking", latents=params.distil),
         params.train.with_answers_of(system.answer_max_tokens),
         Objective(params.gamma if system.gamma is None else system.gamma, system.supervision, params.distil.reduction),
         seed=at.seed,

@@ -9,7 +9,7 @@ from qthink_core.errors import NumericError
 from qthink_core.extraction import Row
 from qthink_core.hidden_states import batches_of_like_length, last_hidden, logits, pad, read_positions
 from qthink_core.rollouts import Rollout
-from qthink_core.think import positions
+from qthink_core.think import evenly
 
 # Float32 sums in another order: a product over a padded batch differs by some 1e-7 of values near 1; the design's bound.
 HIDDEN_TOLERANCE = 3e-6
@@ -26,7 +26,7 @@ def rows(questions: list[list[int]], n: int = 24) -> list[Row]:
     for index, prompt in enumerate(questions[:n]):
         length = int(rng.integers(1, 90)) if index else 1
         thought = rng.integers(0, N_BYTES, length).tolist()
-        at = [len(prompt) + one for one in positions(length, K)]
+        at = [len(prompt) + one for one in evenly(length, K)]
         found.append(Row(Rollout(f"p{index:02}", 3, thought, "", "stop"), length, [*prompt, *thought], at))
     return found
 

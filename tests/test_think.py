@@ -6,17 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qthink_core.think import (
-    CUT,
-    EMPTY,
-    ENDED_INSIDE,
-    NEVER_OPENED,
-    WHOLE,
-    Block,
-    Marks,
-    find_block,
-    positions,
-)
+from qthink_core.think import CUT, EMPTY, ENDED_INSIDE, NEVER_OPENED, WHOLE, Block, Marks, evenly, find_block, positions
 
 THINK, END, N1, N2, EOS = 1, 2, 3, 4, 5  # <think>, </think>, "\n", "\n\n", end of turn
 MARKS = Marks(THINK, END, frozenset({N1, N2}), EOS)
@@ -40,12 +30,12 @@ STEPS = st.integers(1, 64)
     ],
 )
 def test_step_k_reads_token_round_k_L_over_K(length: int, K: int, expected: list[int]) -> None:
-    assert positions(length, K) == expected
+    assert evenly(length, K) == expected
 
 
 @given(length=LENGTHS, K=STEPS)
 def test_positions_rise_within_the_block_and_end_at_its_last_token(length: int, K: int) -> None:
-    found = positions(length, K)
+    found = evenly(length, K)
     assert len(found) == K
     assert found == sorted(found)
     assert found[0] >= 0
@@ -55,12 +45,12 @@ def test_positions_rise_within_the_block_and_end_at_its_last_token(length: int, 
 @given(length=LENGTHS, K=STEPS)
 def test_positions_are_those_of_exact_fractions(length: int, K: int) -> None:
     exact = [floor(Fraction(k * length, K) + Fraction(1, 2)) - 1 for k in range(1, K + 1)]
-    assert positions(length, K) == [max(index, 0) for index in exact]
+    assert evenly(length, K) == [max(index, 0) for index in exact]
 
 
 @given(length=LENGTHS, K=STEPS)
 def test_a_block_with_a_token_for_every_step_repeats_none(length: int, K: int) -> None:
-    found = positions(length, K)
+    found = evenly(length, K)
     assert len(set(found)) == min(length, K)
     gaps = {after - before for before, after in pairwise(found)}
     assert gaps <= {length // K, -(-length // K)}
@@ -69,7 +59,7 @@ def test_a_block_with_a_token_for_every_step_repeats_none(length: int, K: int) -
 @pytest.mark.parametrize(("length", "K"), [(0, 6), (-1, 6), (5, 0)])
 def test_an_empty_block_has_no_positions(length: int, K: int) -> None:
     with pytest.raises(ValueError, match="has no"):
-        positions(length, K)
+        evenly(length, K)
 
 
 @pytest.mark.parametrize(
@@ -139,3 +129,15 @@ def test_whatever_the_model_writes_the_thought_holds_no_closing_mark_and_the_ans
         before = [token for token in tokens[: block.answer] if token not in MARKS.newlines]
         assert before[-1] == END
         assert block.answer == len(tokens) or tokens[block.answer] not in MARKS.newlines
+
+
+@pytest.mark.parametrize(
+    ("K", "expected"), [(1, [0]), (4, [0, 1, 2, 3]), (6, [0, 1, 2, 3, 4, 5]), (9, [0, 1, 2, 3, 4, 5, 5, 5, 5])]
+)
+def test_running_positions_are_the_completion_token_by_token_to_the_one_behind_it(K: int, expected: list[int]) -> None:
+    block = Block("whole", start=2, stop=5, answer=8)
+    assert positions(block, K, "running") == expected
+
+
+def test_even_positions_lie_in_the_block() -> None:
+    assert positions(Block("whole", start=2, stop=8, answer=10), 3, "even") == [3, 5, 7]
