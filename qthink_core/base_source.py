@@ -24,6 +24,16 @@ class Pretrain(Section):
     weight_decay: float = Field(ge=0)
     without_thinking: float = Field(ge=0, le=1)
 
+    @model_validator(mode="after")
+    def fitting_heads(self) -> "Pretrain":
+        """Refused here, before the architecture refuses them in words of its own."""
+        if self.heads % self.kv_heads or self.head_dim % 2:
+            raise ValueError(
+                f"{self.heads} heads of width {self.head_dim} on {self.kv_heads} kv_heads: heads must be a multiple "
+                "of kv_heads, and head_dim even"
+            )
+        return self
+
 
 class Hub(Section):
     """A repository of the hub at a commit."""

@@ -115,7 +115,10 @@ def shards_of(index: Path) -> dict[str, set[str]]:
     Raises DataError when a shard is no plain file name: `../` would leave the folder.
     """
     shards: dict[str, set[str]] = {}
-    for name, shard in read_json(index)["weight_map"].items():
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(shard, str) for shard in listed.values()):
+        raise DataError(f"{index} has no weight_map of tensors to files: fetch it again")
+    for name, shard in listed.items():
         if Path(shard).name != shard:
             raise DataError(f"{index} names a shard '{shard}' outside its folder: fetch it again from a source you trust")
         shards.setdefault(shard, set()).add(name)

@@ -106,3 +106,11 @@ def test_files_that_do_not_belong_together_are_refused(folder: Path, spoil: Call
     spoil(folder)
     with pytest.raises(DataError, match=said):
         check(folder)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
+def test_an_index_without_a_map_of_tensors_to_files_is_refused(tmp_path: Path, content: str) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(content)
+    with pytest.raises(DataError, match="has no weight_map of tensors to files"):
+        model_folder.shards_of(index)

@@ -137,7 +137,7 @@ def test_a_seed_without_an_adapter_is_refused_and_the_folder_is_not_made() -> No
 def test_every_seed_and_condition_is_answered_and_graded_on_every_question() -> None:
     edits = {"seeds": [3, 5], "split": "test", "evaluate.max_new_tokens": 8, "evaluate.batch": 3, "probe.sweep": 2}
     edits |= {"systems.baseline": {"base": {"thinking": True}}, "systems.trained": ["uniform"], "probe.thinker": "base"}
-    edits["probe.conditions"] = ["teacher", "K=0", "noise"]
+    edits["probe.conditions"] = ["teacher", "K=0", "noise", "zeros", "other", "mean"]
     for seed in (3, 5):
         trained(train, "uniform", seed)
     merged([3, 5])
@@ -146,7 +146,7 @@ def test_every_seed_and_condition_is_answered_and_graded_on_every_question() -> 
     run(probe, "uniform", **edits)
     run(grade, **edits)
     ids = [row["id"] for row in prepared.read(layout.problems(TASK), "test")]
-    conditions = ["trained", "teacher", "K=0", "noise", "K=1", "K=3", "K=4"]
+    conditions = ["trained", "teacher", "K=0", "noise", "zeros", "other", "mean", "K=1", "K=3", "K=4"]
     expected = [("base", None, "trained", name) for name in ids]
     expected += [("uniform", *rest) for rest in itertools.product((3, 5), conditions, ids)]
     rows = grading.read_grades(layout.grades(TASK))

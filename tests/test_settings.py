@@ -378,3 +378,11 @@ def test_a_stage_with_bad_parameters_ends_at_once_with_a_line_for_each_and_witho
     ]
     assert used.ru_utime + used.ru_stime < MAX_CPU_S
     assert not (root / ".work").exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("kv_heads", 2), ("head_dim", 31)])
+def test_heads_that_do_not_fit_each_other_are_refused_before_anything_is_made(key: str, value: int) -> None:
+    tree, origin = tree_of("tiny")
+    altered = YamlTree(tree).with_value(("base", "pretrain"), key, value)
+    said = settings.faults(altered, origin, SECTIONS)
+    assert any("heads must be a multiple of kv_heads, and head_dim even" in one for one in said), said
