@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core import claims, completions, prepared, readout, scores, verdicts
+from qthink_core import claims, completions, prepared, published, readout, scores, verdicts
 from qthink_core.artifacts import write_file
 from qthink_core.completions import TRAINED, Answer
 from qthink_core.errors import DataError
@@ -81,11 +81,12 @@ def plan(params: Any) -> Plan:
         "evaluated answers of at most": params.evaluate.max_new_tokens,
     }
     problems = "generated problems" if params.prepare.source == "generated" else "the published problems"
+    hub = params.base.hub
     return Plan(
         {name: own[name] for name in (*params.systems.baseline, *params.systems.trained)},
         made_with,
         f"{params.base.words} on {problems}",
-        params.base.hub is not None and params.prepare.source != "generated",
+        hub is not None and hub.repo.endswith(f"/{published.MODEL}") and params.prepare.source != "generated",
         params.K,
         params.report.control,
         params.split,
@@ -115,12 +116,13 @@ def find(folders: Mapping[str, Folders], plan: Plan) -> Findings:
         repeats_published=plan.repeats_published,
         comparisons=comparisons(tasks),
         curves={
-            task: {name: read_losses(next(iter(one.adapters[name].values()))) for name in one.adapters}
+            task: {name: read_losses(by_seed[min(by_seed)]) for name, by_seed in one.adapters.items()}
             for task, one in folders.items()
         },
         conditions={
             task: {name: conditions(found, name, plan.control) for name in folders[task].probes}
             for task, found in tasks.items()
+            if folders[task].probes
         },
         claims=claimed(tasks),
         questions=[
@@ -145,10 +147,16 @@ def comparisons(tasks: Mapping[str, scores.Task]) -> list[Comparison]:
 
 
 def conditions(task: scores.Task, system: str, control: str) -> Conditions:
-    """A latent system's cells by condition, in order, and the verdict on its latents (verdicts.py)."""
+    """A latent system's cells by condition, in order, and the verdict on its latents (verdicts.py).
+
+    Raises DataError when the control or a condition of the rule is not among the answers.
+    """
     found = task.scores[system]
     if control not in task.scores:
         raise DataError(f"the verdict on {system} needs the control {control}: add it to systems.finetuned in params.yaml")
+    missing = [name for name in (verdicts.NONE, *verdicts.SUBSTITUTES) if name not in found]
+    if missing:
+        raise DataError(f"the verdict on {system} needs {', '.join(missing)}: add to probe.conditions in params.yaml")
     judged = verdicts.judge({name: one.right for name, one in found.items()}, task.scores[control][TRAINED].right)
     return Conditions({name: scores.cell(found[name]) for name in sorted(found, key=_place)}, judged.word, judged.sentence)
 
@@ -195,7 +203,7 @@ def further(tasks: Mapping[str, scores.Task]) -> dict[str, dict[str, dict[str, f
 
 
 def browsed(task: str, folders: Folders, found: scores.Task, split: str, count: int) -> list[Question]:
-    """The first questions by id with every system's answer of its first seed, and what each latent step says."""
+    """The first questions by id with every system's answer of its lowest seed, and what each latent step says."""
     ids = found.ids[:count]
     problems = {row["id"]: row for row in prepared.read(folders.problems, split)}
     said: dict[str, dict[str, Answer]] = {}
@@ -281,6 +289,8 @@ def _show(one: Cell) -> str:
 
 def distinguishable(findings: Findings) -> str:
     """Which differences are distinguishable from zero after correction for their number, and which are not."""
+    if not findings.comparisons:
+        return ""
     lines = [
         f"Differences on the same questions (exact paired tests, Holm's correction over all {len(findings.comparisons)}, "
         f"{ALPHA}) that are distinguishable from zero:",
@@ -319,8 +329,6 @@ def conditions_table(findings: Findings) -> str:
     """Do the latents do anything? Accuracy under each condition, the control beside it, and the verdicts."""
     parts = []
     for task, systems in findings.conditions.items():
-        if not systems:
-            continue
         names = list(next(iter(systems.values())).cells)
         rows = [
             [

@@ -43,17 +43,31 @@ class Task(NamedTuple):
 
 
 def read(folder: Path, systems: Sequence[str]) -> Task:
-    """The scores of a task's grades, systems in the order given; raises DataError when a system was not graded."""
+    """The scores of a task's grades, systems in the order given.
+
+    Raises DataError when a system was not graded, or not on the same questions and seeds under every condition.
+    """
     groups: dict[str, dict[str, dict[int | None, list[Graded]]]] = {}
     for row in read_grades(folder):
         groups.setdefault(row.system, {}).setdefault(row.condition, {}).setdefault(row.seed, []).append(row)
-    missing = [system for system in systems if system not in groups]
+    mend = f"run `dvc repro grade@{folder.name}`"
+    missing = [system for system in systems if TRAINED not in groups.get(system, {})]
     if missing:
-        raise DataError(f"{folder} has no grades of {', '.join(missing)}: run `dvc repro grade@{folder.name}`")
-    ids = sorted({row.problem_id for rows in groups[systems[0]][TRAINED].values() for row in rows})
+        raise DataError(f"{folder} has no grades of {', '.join(missing)}: {mend}")
+    ids = _ids(next(iter(groups[systems[0]][TRAINED].values())))
     seeds = {system: sorted(groups[system][TRAINED], key=_rank) for system in systems}
+    for system in systems:
+        for condition, by_seed in groups[system].items():
+            if set(by_seed) != set(seeds[system]) or any(_ids(rows) != ids for rows in by_seed.values()):
+                raise DataError(
+                    f"{folder} grades {system} under {condition} on other questions or seeds than the rest: {mend}"
+                )
     scores = {system: {condition: _scores(by_seed) for condition, by_seed in groups[system].items()} for system in systems}
     return Task(ids, seeds, scores)
+
+
+def _ids(rows: Sequence[Graded]) -> list[str]:
+    return sorted(row.problem_id for row in rows)
 
 
 def _rank(seed: int | None) -> int:
