@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from qthink_core import export, models, projection_head, rollouts, targets, teachers, training
 from qthink_core.artifacts import Work, canonical_json
 from qthink_core.errors import DataError
-from qthink_core.grading import read_rewards
+from qthink_core.grades import read_rewards
 from qthink_core.head_fit import fit_head, next_tokens
 from qthink_core.projection_head import ProjectionHead
 from qthink_core.recipe import Distillation, HeadFit, Recipe

@@ -14,6 +14,7 @@ from qthink_core.completions import TRAINED, Answer
 from qthink_core.errors import DataError
 from qthink_core.fairness import footnotes, marks
 from qthink_core.findings import Answered, Cell, Claim, Comparison, Conditions, Findings, Question, System
+from qthink_core.grades import read_grades
 from qthink_core.report_page import ALPHA, CONDITIONS, page
 from qthink_core.statistics import compare, holm
 from qthink_core.systems import Distilled, Finetuned
@@ -211,7 +212,7 @@ def browsed(task: str, folders: Folders, found: scores.Task, split: str, count: 
     for system, folder in folders.answers.items():
         rows = completions.read(folder)
         said[system] = {row.problem_id: row for row in rows if row.seed == rows[0].seed}
-    for row in scores.read_grades(folders.grades):
+    for row in read_grades(folders.grades):
         if row.condition == TRAINED and row.seed == found.seeds[row.system][0]:
             verdict[row.system, row.problem_id] = row.verdict, row.extracted
     readouts = {system: readout.read(folder, found.first_seed(system)) for system, folder in folders.probes.items()}

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from qthink_core.completions import TRAINED
 from qthink_core.errors import DataError
 from qthink_core.findings import Cell
-from qthink_core.grading import Graded, read_grades
+from qthink_core.grades import Graded, read_grades
 from qthink_core.statistics import estimate
 
 

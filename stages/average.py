@@ -25,10 +25,10 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Both kinds of teachers, each an artifact of its own."""
-    from qthink_core import extraction, grading, prepared, teachers
+    from qthink_core import extraction, grades, prepared, teachers
 
     ids = [row["id"] for row in prepared.read(layout.problems(at.task), "train")]
-    rewards = grading.read_rewards(layout.rewards(at.task))
+    rewards = grades.read_rewards(layout.rewards(at.task))
     states = extraction.read_shards(layout.hidden_states(at.task))
     said = []
     for kind in (teachers.UNIFORM, teachers.REWARD_WEIGHTED):

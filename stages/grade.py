@@ -28,7 +28,7 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Grades the task's answers, row by row of the table."""
-    from qthink_core import completions, grading, prepared
+    from qthink_core import completions, grades, grading, prepared
 
     golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), params.split)}
     systems = [*params.systems.baseline, *params.systems.trained]
@@ -39,7 +39,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
 
     shown = stage.progress(systems, len(systems), str(at), "system")
     rows = grading.grade_answers(at.task, golds, ((system, answers(system)) for system in shown))
-    work.commit("grades", {"grades.parquet": grading.grades_writer(rows)}, grading.verdict_counts(rows))
+    work.commit("grades", {"grades.parquet": grades.grades_writer(rows)}, grading.verdict_counts(rows))
     made = work.publish(layout.grades(at.task), "grades", ["grades"])
     return f"{len(rows)} answers: " + ", ".join(f"{count} {verdict}" for verdict, count in made.counts.items())
 

@@ -18,12 +18,12 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Grades every rollout of the task."""
-    from qthink_core import grading, prepared, rollouts
+    from qthink_core import grades, grading, prepared, rollouts
 
     rows = rollouts.read_all(layout.rollouts(at.task))
     golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), "train")}
     graded = grading.grade_rollouts(at.task, golds, stage.progress(rows, len(rows), str(at), "rollout"))
-    work.commit("rewards", {"rewards.parquet": grading.rewards_writer(graded)}, grading.verdict_counts(graded))
+    work.commit("rewards", {"rewards.parquet": grades.rewards_writer(graded)}, grading.verdict_counts(graded))
     made = work.publish(layout.rewards(at.task), "rewards", ["rewards"])
     return f"{made.counts.get('right', 0)} of {len(rows)} rollouts are right"
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from imports import ROOT
+from imports import OURS, ROOT
 
 from qthink_core import settings
 from qthink_core.stage import Instance, resolve
@@ -39,6 +39,16 @@ def outputs(stage: str) -> list[str]:
     """The paths that a stage declares to make, metrics and plots among them, with their `${...}`."""
     entries = itertools.chain.from_iterable(STAGES[stage].get(kind, []) for kind in ("outs", "metrics", "plots"))
     return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def code(stage: str) -> list[str]:
+    """The deps of a stage that lie in our packages: modules, and the other files that shape what it makes."""
+    return [dep for dep in STAGES[stage]["deps"] if dep.startswith(tuple(f"{package}/" for package in OURS))]
+
+
+def inputs(stage: str) -> list[str]:
+    """The other deps: the artifacts that it reads, with their `${...}`."""
+    return [dep for dep in STAGES[stage]["deps"] if dep not in code(stage)]
 
 
 def resolved(paths: list[str], at: Instance, tree: Mapping[str, Any]) -> list[str]:

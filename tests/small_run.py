@@ -6,9 +6,9 @@ from pathlib import Path
 
 from artifact_folders import published
 
-from qthink_core import completions, grading, prepared, readout
+from qthink_core import completions, grades, prepared, readout
 from qthink_core.completions import TRAINED, Answer
-from qthink_core.grading import Graded
+from qthink_core.grades import Graded
 from qthink_core.readout import Read
 from qthink_core.report import Folders, Plan
 
@@ -47,7 +47,7 @@ def rows(task: str, verdicts: Verdicts, tokens: int = 3) -> list[Graded]:
 
 
 def graded(folder: Path, task: str, graded: Sequence[Graded]) -> Path:
-    return published(folder / "grades" / task, task, {"grades": {"grades.parquet": grading.grades_writer(graded)}})
+    return published(folder / "grades" / task, task, {"grades": {"grades.parquet": grades.grades_writer(graded)}})
 
 
 def answered(

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from qthink_core import grading
+from qthink_core import grades, grading
 from qthink_core.answers import Grade
 from qthink_core.completions import TRAINED, Answer
 from qthink_core.errors import DataError
-from qthink_core.grading import Graded, Reward
+from qthink_core.grades import Graded, Reward
 from qthink_core.rollouts import Rollout
 
 GOLDS = {"p0": "4", "p1": "5"}
@@ -61,8 +61,8 @@ def test_the_reward_is_one_for_right_and_zero_for_every_other_verdict(tmp_path: 
         Reward("p0", index, verdict)
         for index, verdict in enumerate(["right", "wrong", "unparsable", "over_limit", "timeout"])
     ]
-    grading.rewards_writer([*rows, Reward("p1", 0, "right")])(tmp_path / "rewards.parquet")
-    assert grading.read_rewards(tmp_path) == {"p0": {0: 1, 1: 0, 2: 0, 3: 0, 4: 0}, "p1": {0: 1}}
+    grades.rewards_writer([*rows, Reward("p1", 0, "right")])(tmp_path / "rewards.parquet")
+    assert grades.read_rewards(tmp_path) == {"p0": {0: 1, 1: 0, 2: 0, 3: 0, 4: 0}, "p1": {0: 1}}
 
 
 def test_every_answer_gets_a_verdict_and_none_is_dropped() -> None:
@@ -109,8 +109,8 @@ def test_grades_read_back_are_those_written(tmp_path: Path) -> None:
     answers = [answer("p0", "It is 4"), answer("p1", "none", finish="length")]
     rows = grading.grade_answers("gsm8k", GOLDS, [("base", answers)])
     assert rows[1].extracted is None
-    grading.grades_writer(rows)(tmp_path / "grades.parquet")
-    assert grading.read_grades(tmp_path) == rows
+    grades.grades_writer(rows)(tmp_path / "grades.parquet")
+    assert grades.read_grades(tmp_path) == rows
 
 
 @pytest.mark.parametrize("texts", [["p0"], ["p0", "p1", "p1"], ["p0", "p2"]])

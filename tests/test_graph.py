@@ -8,13 +8,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-from graph import SCALES, STAGES, instances, outputs, resolved, tree_of
-from imports import ROOT, closure
+import small_run
+from graph import SCALES, STAGES, code, inputs, instances, outputs, resolved, tree_of
+from imports import OURS, ROOT, closure
 
 from qthink_core import layout, report, settings
+from qthink_core.completions import TRAINED
 from qthink_core.stage import stage_sections
 
 SECTIONS = stage_sections()
+# Folders of files that are no modules, by the module that reads them and so shapes its output with them.
+READ_BY = {"qthink_core/report_page.py": "qthink_core/page"}
 every_stage = pytest.mark.parametrize("stage", STAGES)
 
 
@@ -58,11 +62,24 @@ def test_a_command_is_a_constant_that_runs_the_stage_of_its_name(stage: str) -> 
 @every_stage
 def test_the_code_deps_of_a_stage_are_its_import_closure(stage: str) -> None:
     reached = {str(path.relative_to(ROOT)) for path in closure(ROOT / "stages" / f"{stage}.py")}
-    declared = [dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")]
+    declared = [dep for dep in code(stage) if dep.endswith(".py")]
     assert len(declared) == len(set(declared)), f"{stage} lists a code dep twice"
     missing, unneeded = sorted(reached - set(declared)), sorted(set(declared) - reached)
     assert not missing, f"dvc.yaml: add to deps of {stage}: {missing}"
     assert not unneeded, f"dvc.yaml: take out of deps of {stage}: {unneeded}"
+
+
+def test_every_file_of_the_packages_is_a_module_or_read_by_a_known_one() -> None:
+    files = {path for package in OURS for path in (ROOT / package).rglob("*") if path.is_file()}
+    others = {path.relative_to(ROOT) for path in files if path.suffix not in (".py", ".pyc")}
+    assert {path.parent.as_posix() for path in others} == set(READ_BY.values())
+
+
+@every_stage
+def test_the_other_files_that_shape_an_output_are_deps_of_the_stages_that_reach_their_reader(stage: str) -> None:
+    reached = {path.relative_to(ROOT).as_posix() for path in closure(ROOT / "stages" / f"{stage}.py")}
+    shaping = {file for reader, folder in READ_BY.items() if reader in reached for file in (ROOT / folder).iterdir()}
+    assert {dep for dep in code(stage) if not dep.endswith(".py")} == {str(file.relative_to(ROOT)) for file in shaping}
 
 
 def declared_params(stage: str) -> list[tuple[str, str]]:
@@ -139,7 +156,7 @@ def test_artifacts_lie_where_the_page_reads_and_writes_them(stage: str) -> None:
     if stage == "report":
         written = {f"{folder}/*" for folder in written}
     for kind, declared, used in (
-        ("deps", [dep for dep in STAGES[stage]["deps"] if not dep.endswith(".py")], read),
+        ("deps", inputs(stage), read),
         ("outs", outputs(stage), written),
     ):
         # a summary names the path it made: what is written may be named again
@@ -156,14 +173,13 @@ def test_every_input_is_made_by_a_stage_and_every_artifact_by_one_alone() -> Non
     made = [path for at in boxes for path in resolved(outputs(at.stage), at, tree)]
     assert len(made) == len(set(made))
     for at in boxes:
-        for path in resolved([dep for dep in STAGES[at.stage]["deps"] if not dep.endswith(".py")], at, tree):
+        for path in resolved(inputs(at.stage), at, tree):
             assert any(PurePosixPath(one).is_relative_to(path) for one in made), f"{at} needs {path}, which no stage makes"
 
 
 def test_the_files_of_the_report_are_those_that_dvc_knows_with_the_columns_that_it_plots(tmp_path: Path) -> None:
-    cells = {"gsm8k": {"uniform": report.Cell(0.5, 0.25, 4, 10.0, 0.0)}}
-    curves = {"gsm8k": {"uniform": [{"step": 1, "cross_entropy": 2.0}]}}
-    written = report.write(tmp_path / "results", cells, {}, curves, {})
+    folders = {"gsm8k": small_run.run(tmp_path, "gsm8k", {("sft", 0, TRAINED): "rw"})}
+    written = report.write(tmp_path / "results", report.find(folders, small_run.plan(["sft"])), folders)
     declared = outputs("report")
     for path in written:
         assert any(path.is_relative_to(tmp_path / out) for out in declared), f"dvc.yaml does not know {path.name}"
@@ -201,7 +217,7 @@ def test_the_lock_is_from_this_code(locked: dict[str, Any]) -> None:
     stale = {}
     for box, entry in locked.items():
         for dep in entry["deps"]:
-            if dep["path"].endswith(".py") and dep["md5"] != hashlib.md5((ROOT / dep["path"]).read_bytes()).hexdigest():
+            if dep["path"].startswith(OURS) and dep["md5"] != hashlib.md5((ROOT / dep["path"]).read_bytes()).hexdigest():
                 stale.setdefault(dep["path"], []).append(box)
     assert not stale, f"dvc.lock was made with another version of {sorted(stale)}: run `dvc repro` and commit dvc.lock"
     tree, _ = settings.load(ROOT)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from imports import ROOT, imported, outside
+from imports import ROOT, closure, imported, outside
 
 from qthink_core.answers import BENCHMARKS
 from qthink_core.stage import stage_sections
@@ -16,20 +16,9 @@ from qthink_core.stage import stage_sections
 CORE = sorted((ROOT / "qthink_core").rglob("*.py"))
 PAGES = sorted(path for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 WITHOUT_TORCH = [
-    *("answers", "artifacts", "claims", "cli", "completions", "errors", "extraction", "fairness", "findings", "grading"),
-    *(
-        "layout",
-        "plots",
-        "prepared",
-        "problems",
-        "published",
-        "readout",
-        "recipe",
-        "report",
-        "report_page",
-        "rollouts",
-        "scores",
-    ),
+    *("answers", "artifacts", "base_source", "claims", "cli", "completions", "errors", "extraction", "fairness", "findings"),
+    *("grades", "grading", "layout", "plots", "prepared", "problems", "published", "readout", "recipe", "report"),
+    *("report_page", "rollouts", "scores"),
     *("settings", "stage", "statistics", "synthetic", "targets", "teachers", "think", "verdicts"),
 ]
 # Which modules may import a package by name; nothing serves models by vLLM yet.
@@ -89,6 +78,11 @@ def test_a_heavy_package_has_its_few_importers(package: str) -> None:
 
 def test_only_trainings_reach_accelerate() -> None:
     assert {page.stem for page in PAGES if "accelerate" in outside(page)} == {"finetune", "train"}
+
+
+def test_only_what_grades_reaches_the_scoring_pages() -> None:
+    rules = ROOT / "qthink_core" / "answers" / "gsm8k.py"
+    assert {page.stem for page in PAGES if rules in closure(page)} == {"prepare", "reward", "grade"}
 
 
 def loaded_by(program: str) -> set[str]:

@@ -124,14 +124,15 @@ def test_rollouts_rerun_from_the_sampling_on_but_neither_base_nor_data(copy: Pat
 def test_a_systems_supervision_reruns_that_system_and_no_other(copy: Path) -> None:
     old = r"^    uniform: \{teacher: uniform, supervision: per_step\}"
     touched, reruns = rerun(copy, "params.yaml", old, "    uniform: {teacher: uniform, supervision: final_step}")
-    assert touched == boxes("train", {"uniform"})
+    # the report marks what rows do not share
+    assert touched == boxes("train", {"uniform"}) | {"report"}
     assert stages(reruns) == {"train", "merge"} | SCORES
     assert of_systems(reruns) == {"uniform"}
 
 
 def test_a_finetuned_systems_target_reruns_that_system_and_no_other(copy: Path) -> None:
     touched, reruns = rerun(copy, "params.yaml", r"^    sft: \{target: think_and_answer\}", "    sft: {target: answer}")
-    assert touched == boxes("finetune", {"sft"})
+    assert touched == boxes("finetune", {"sft"}) | {"report"}
     assert of_systems(reruns) == {"sft"}
 
 
@@ -142,6 +143,29 @@ def test_a_comment_in_the_training_code_touches_the_trainings_only(copy: Path, m
     touched, reruns = rerun(copy, f"qthink_core/{module}.py", r"\Z", "# a comment\n")
     assert touched == TRAININGS
     assert not stages(reruns) & (BEFORE_TRAINING | {"baseline"})
+
+
+# Problems and rewards are mostly the same bytes under another rule, and then nothing after them runs; the report runs when a
+# grade is another one.
+def test_a_scoring_page_touches_what_grades_and_nothing_that_generates_or_trains(copy: Path) -> None:
+    touched, _ = rerun(copy, "qthink_core/answers/gsm8k.py", r"\Z", "# a comment\n")
+    assert touched == {f"{stage}@{TASK}" for stage in ("prepare", "reward", "grade")}
+
+
+def test_what_the_report_shows_touches_the_report_alone(copy: Path) -> None:
+    touched, reruns = rerun(copy, "params.yaml", r"^  questions: \d+", "  questions: 3")
+    assert touched == reruns == {"report"}
+
+
+def test_other_conditions_rerun_the_probes_and_their_scores(copy: Path) -> None:
+    touched, reruns = rerun(
+        copy,
+        "params.yaml",
+        r"^  conditions: \[K=0, zeros, noise, other, mean, teacher\]",
+        "  conditions: [K=0, zeros, noise, other, mean]",
+    )
+    assert touched == boxes("probe", DISTILLED)
+    assert stages(reruns) == {"probe", "grade", "report"}
 
 
 def test_the_evaluation_limit_reruns_the_scores_but_no_training(copy: Path) -> None:

@@ -12,7 +12,7 @@ from small_run import graded, rows
 from qthink_core import scores
 from qthink_core.completions import TRAINED
 from qthink_core.errors import DataError
-from qthink_core.grading import Graded
+from qthink_core.grades import Graded
 
 LETTERS = {
     ("base", None, TRAINED): "rwut",
