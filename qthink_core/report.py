@@ -292,11 +292,10 @@ def distinguishable(findings: Findings) -> str:
     """Which differences are distinguishable from zero after correction for their number, and which are not."""
     if not findings.comparisons:
         return ""
-    lines = [
-        f"Differences on the same questions (exact paired tests, Holm's correction over all {len(findings.comparisons)}, "
-        f"{ALPHA}) that are distinguishable from zero:",
-        "",
-    ]
+    several = any(cell.seeds > 1 for row in findings.cells.values() for cell in row.values())
+    tests = "exact paired tests, of several seeds with a test that counts the trainings" if several else "exact paired tests"
+    correction = f"Holm's correction over all {len(findings.comparisons)}, {ALPHA}"
+    lines = [f"Differences on the same questions ({tests}; {correction}) that are distinguishable from zero:", ""]
     for task in findings.cells:
         rows = [row for row in findings.comparisons if row.task == task]
         above: dict[str, list[str]] = {}
@@ -304,9 +303,9 @@ def distinguishable(findings: Findings) -> str:
             if row.adjusted_p < ALPHA:
                 better, worse = (row.left, row.right) if row.difference > 0 else (row.right, row.left)
                 above.setdefault(better, []).append(worse)
-        clear = [f"{better} > {', '.join(worse)}" for better, worse in above.items()] or ["none"]
+        clear = "; ".join(f"{better} > {', '.join(worse)}" for better, worse in above.items()) or "none"
         level = sum(row.adjusted_p >= ALPHA for row in rows)
-        lines.append(f"- {task}: {'; '.join(clear)}. The other {level} of {len(rows)} are not distinguishable from zero.")
+        lines.append(f"- {task}: {clear}. {level} of {len(rows)} are not distinguishable from zero.")
     return "\n".join([*lines, ""])
 
 

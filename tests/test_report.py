@@ -299,10 +299,18 @@ def test_the_lines_below_the_table_say_which_differences_are_distinguishable_and
         Comparison("math500", "sft", "base", 0.1, 0.0, 0.2, 0.01, 0.05),
     ]
     assert report.distinguishable(findings(comparisons=rows)) == (
-        "Differences on the same questions (exact paired tests, Holm's correction over all 4, 0.05) that are "
+        "Differences on the same questions (exact paired tests, of several seeds with a test that counts the trainings; "
+        "Holm's correction over all 4, 0.05) that are distinguishable from zero:\n\n"
+        "- gsm8k: sft > base, uniform; base > uniform. 0 of 3 are not distinguishable from zero.\n"
+        "- math500: none. 1 of 1 are not distinguishable from zero.\n"
+    )
+
+
+def test_one_seed_has_exact_tests_alone(tmp_path: Path) -> None:
+    assert report.distinguishable(found(tmp_path, EARNS)) == (
+        "Differences on the same questions (exact paired tests; Holm's correction over all 3, 0.05) that are "
         "distinguishable from zero:\n\n"
-        "- gsm8k: sft > base, uniform; base > uniform. The other 0 of 3 are not distinguishable from zero.\n"
-        "- math500: none. The other 1 of 1 are not distinguishable from zero.\n"
+        "- gsm8k: base > answer_only; uniform > answer_only. 1 of 3 are not distinguishable from zero.\n"
     )
 
 
