@@ -5,11 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from graph import SCALES, copy_repository, tree_of
+from graph import SCALES, copy_repository, instances, tree_of
 from imports import ROOT
 
 from qthink_core import settings, stage
@@ -386,3 +387,36 @@ def test_heads_that_do_not_fit_each_other_are_refused_before_anything_is_made(ke
     altered = YamlTree(tree).with_value(("base", "pretrain"), key, value)
     said = settings.faults(altered, origin, SECTIONS)
     assert any("heads must be a multiple of kv_heads, and head_dim even" in one for one in said), said
+
+
+def test_make_latents_asks_for_settings_without_a_fault_and_for_the_same_ones_when_called_again(params: Path) -> None:
+    from dvc.utils.cli_parse import to_path_overrides
+    from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
+
+    committed = settings.load(params)[0]
+    shutil.copyfile(ROOT / "Makefile", params / "Makefile")
+    (params / "results").mkdir()
+    (params / "results/table.md").touch()
+    stub = params / ".venv/bin/dvc"
+    stub.parent.mkdir(parents=True)
+    stub.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\" > asked\n")
+    stub.chmod(0o755)
+    found = []
+    for _ in range(2):
+        subprocess.run(["make", "--silent", "-o", ".venv/ready", "latents"], cwd=params, check=True)
+        words = (params / "asked").read_text().splitlines()
+        asked = [value for option, value in pairwise(words) if option == "-S"]
+        assert len(words) == 2 + 2 * len(asked)
+        (one,) = get_hydra_sweeps(to_path_overrides(asked))
+        for file, overrides in one.items():
+            apply_overrides(str(params / file), overrides)
+        assert faults(params) == []
+        found.append(settings.load(params)[0])
+    assert found[0] == found[1]
+    tree = found[0]
+    assert tree["systems"]["trained"] == ["answer_only", "reward_weighted", "uniform", "undistilled"]
+    assert tree["systems"]["distilled"]["undistilled"]["gamma"] == 0
+    assert len(instances("finetune", tree)) == 5
+    assert len(instances("train", tree)) == 15
+    read = settings.patterns(SECTIONS["base"])
+    assert settings.prune(tree, read) == settings.prune(committed, read), "the base would be pre-trained again"
