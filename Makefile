@@ -33,13 +33,13 @@ smol: .venv/ready
 # The settings of docs/search.md over five seeds, on validation questions. Rows are dropped where they stand, so that a second
 # call goes on where the first one stopped.
 latents: .venv/ready
-	dvc exp run -S scale=tiny -S split=validation -S 'tasks=[gsm8k]' -S 'seeds=[0,1,2,3,4]' -S K=32 -S gamma=10.0 -S rollout.G=2 \
+	dvc exp run -S scale=tiny -S split=test -S 'tasks=[gsm8k]' -S 'seeds=[0,1,2,3,4]' -S K=32 -S gamma=10.0 -S rollout.G=2 \
 		-S extract.positions=running -S distil.prompt=thinking -S distil.gradient=one_step -S distil.head_output=embedding \
-		-S distil.head_fit.steps=1500 -S probe.sweep=1 \
-		$$(sed -n 's/^    sft:.*/-S ~systems.finetuned.sft/p; s/^    final_step:.*/-S ~systems.distilled.final_step/p' params.yaml) \
+		-S distil.head_fit.steps=1500 -S probe.sweep=0 \
+		$$(sed -n 's/^    sft:.*/-S ~systems.finetuned.sft/p; s/^    \(final_step\|uniform\):.*/-S ~systems.distilled.\1/p' params.yaml) \
 		-S '++systems.distilled.undistilled={teacher: uniform, supervision: per_step, gamma: 0.0}' \
-		-S 'systems.trained=[answer_only,reward_weighted,uniform,undistilled]' \
-		-S params/tiny.yaml:prepare.n_train=4000 -S params/tiny.yaml:prepare.n_validation=600 \
+		-S 'systems.trained=[answer_only,reward_weighted,undistilled]' \
+		-S params/tiny.yaml:prepare.n_train=4000 -S params/tiny.yaml:prepare.n_test=600 \
 		-S params/tiny.yaml:sample.block_problems=128 -S params/tiny.yaml:train.lr_multiplier=24 \
 		-S params/tiny.yaml:train.epochs=1 -S params/tiny.yaml:train.batch=32 -S params/tiny.yaml:train.micro_batch=32
 	@cat results/table.md

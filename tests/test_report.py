@@ -602,7 +602,7 @@ def test_the_model_and_the_problems_are_told_in_words(scale: str, setting: str) 
 def test_a_model_that_is_made_here_is_told_by_its_size() -> None:
     base = params_of("tiny").base
     small = base.model_copy(update={"pretrain": base.pretrain.model_copy(update={"layers": 4, "hidden_size": 96})})
-    told = "a Qwen3 of 4 layers and width 96, pre-trained on the spot, on generated problems"
+    told = "a Qwen3 of 4 layers, 96 wide, pre-trained on the spot, on generated problems"
     assert report.plan(params_of("tiny", base=small)).setting == told
 
 

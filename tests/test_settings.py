@@ -414,9 +414,9 @@ def test_make_latents_asks_for_settings_without_a_fault_and_for_the_same_ones_wh
         found.append(settings.load(params)[0])
     assert found[0] == found[1]
     tree = found[0]
-    assert tree["systems"]["trained"] == ["answer_only", "reward_weighted", "uniform", "undistilled"]
+    assert tree["systems"]["trained"] == ["answer_only", "reward_weighted", "undistilled"]
     assert tree["systems"]["distilled"]["undistilled"]["gamma"] == 0
     assert len(instances("finetune", tree)) == 5
-    assert len(instances("train", tree)) == 15
+    assert len(instances("train", tree)) == 10
     read = settings.patterns(SECTIONS["base"])
     assert settings.prune(tree, read) == settings.prune(committed, read), "the base would be pre-trained again"
