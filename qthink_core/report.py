@@ -150,14 +150,11 @@ def comparisons(tasks: Mapping[str, scores.Task]) -> list[Comparison]:
 def conditions(task: scores.Task, system: str, control: str) -> Conditions:
     """A latent system's cells by condition, in order, and the verdict on its latents (verdicts.py).
 
-    Raises DataError when the control or a condition of the rule is not among the answers.
+    Raises DataError when the control is not among the systems.
     """
     found = task.scores[system]
     if control not in task.scores:
         raise DataError(f"the verdict on {system} needs the control {control}: add it to systems.finetuned in params.yaml")
-    missing = [name for name in (verdicts.NONE, *verdicts.SUBSTITUTES) if name not in found]
-    if missing:
-        raise DataError(f"the verdict on {system} needs {', '.join(missing)}: add to probe.conditions in params.yaml")
     judged = verdicts.judge({name: one.right for name, one in found.items()}, task.scores[control][TRAINED].right)
     return Conditions({name: scores.cell(found[name]) for name in sorted(found, key=_place)}, judged.word, judged.sentence)
 

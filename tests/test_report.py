@@ -162,13 +162,6 @@ def test_a_verdict_without_its_control_is_refused_with_the_place_to_add_it(tmp_p
         found(tmp_path, verdicts)
 
 
-def test_a_verdict_without_a_condition_of_the_rule_is_refused_with_the_place_to_add_it(tmp_path: Path) -> None:
-    verdicts = {key: letters for key, letters in EARNS.items() if key[2] not in ("K=0", "mean")}
-    message = r"^the verdict on uniform needs K=0, mean: add to probe.conditions in params.yaml$"
-    with pytest.raises(DataError, match=message):
-        found(tmp_path, verdicts)
-
-
 # Claims, further scores, single questions
 
 

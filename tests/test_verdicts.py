@@ -7,6 +7,7 @@ import pytest
 
 from qthink_core import verdicts
 from qthink_core.statistics import wilson
+from qthink_core.systems import JUDGED
 from qthink_core.verdicts import ANSWER_ONLY, BETTER, NONE, SUBSTITUTES, TRAINED, UNDECIDED, WORSE, judge, rule
 
 N = 200
@@ -26,6 +27,10 @@ def judged(none: int, control: int, **substitutes: int) -> verdicts.Verdict:
 def every_outcome() -> list[dict[str, str]]:
     names = (NONE, *SUBSTITUTES, ANSWER_ONLY)
     return [dict(zip(names, found, strict=True)) for found in itertools.product([BETTER, UNDECIDED, WORSE], repeat=6)]
+
+
+def test_the_parameters_insist_on_the_conditions_of_the_rule() -> None:
+    assert (NONE, *SUBSTITUTES) == JUDGED
 
 
 def test_every_outcome_has_one_verdict() -> None:
