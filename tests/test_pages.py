@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from imports import ROOT
 
-from qthink_core import grading, layout, models, prepared, projection_head, settings, teachers
+from qthink_core import grades, layout, models, prepared, projection_head, settings, teachers
 from qthink_core.artifacts import MANIFEST, Manifest, Work, Writer, read_manifest
 from qthink_core.errors import DataError
 from qthink_core.problems import generated, prompted
@@ -149,7 +149,7 @@ def test_every_seed_and_condition_is_answered_and_graded_on_every_question() -> 
     conditions = ["trained", "teacher", "K=0", "noise", "zeros", "other", "mean", "K=1", "K=3", "K=4"]
     expected = [("base", None, "trained", name) for name in ids]
     expected += [("uniform", *rest) for rest in itertools.product((3, 5), conditions, ids)]
-    rows = grading.read_grades(layout.grades(TASK))
+    rows = grades.read_grades(layout.grades(TASK))
     assert {(row.system, row.seed, row.condition, row.problem_id) for row in rows} == set(expected)
     assert len(rows) == len(expected)
     # the base model's random weights open no think block
