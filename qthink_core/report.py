@@ -16,6 +16,7 @@ from qthink_core.fairness import footnotes, marks
 from qthink_core.findings import Answered, Cell, Claim, Comparison, Conditions, Findings, Question, System
 from qthink_core.grades import read_grades
 from qthink_core.report_page import ALPHA, CONDITIONS, page
+from qthink_core.stated import Stated
 from qthink_core.statistics import compare, holm
 from qthink_core.systems import Distilled, Finetuned
 
@@ -54,9 +55,9 @@ class Plan(NamedTuple):
     questions: int
 
 
-def plan(params: Any) -> Plan:
+def plan(params: Stated) -> Plan:
     """What the parameters of the report stage ask for."""
-    shared = {"max_new_tokens": params.evaluate.max_new_tokens}
+    shared: dict[str, Any] = {"max_new_tokens": params.evaluate.max_new_tokens}
     trained = shared | {
         "answer_max_tokens": params.train.answer_max_tokens,
         "epochs": params.train.epochs,
@@ -80,6 +81,12 @@ def plan(params: Any) -> Plan:
         "target": params.train.target,
         "training answers of at most": params.train.answer_max_tokens,
         "evaluated answers of at most": params.evaluate.max_new_tokens,
+        "positions": params.extract.positions,
+        "latent prompt": params.distil.prompt,
+        "gradient through": params.distil.gradient.replace("_", " "),
+        "head output": params.distil.head_output,
+        "head fit steps": params.distil.head_fit.steps,
+        "reduction": params.distil.reduction,
     }
     problems = "generated problems" if params.prepare.source == "generated" else "the published problems"
     hub = params.base.hub
