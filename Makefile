@@ -32,8 +32,8 @@ smol: .venv/ready
 	QTHINK_DATA="$(DATA)" dvc exp run -S scale=smol -S 'tasks=[gsm8k]' -S rollout.G=4 -S train.target=gold
 	@cat results/table.md
 
-# The settings of docs/search.md over five seeds, on validation questions. Rows are dropped where they stand, so that a second
-# call goes on where the first one stopped.
+# The settings of docs/search.md over five seeds, on test questions, which the search never saw. Rows are dropped where they
+# stand, so that a second call goes on where the first one stopped.
 latents: .venv/ready
 	dvc exp run -S scale=tiny -S split=test -S 'tasks=[gsm8k]' -S 'seeds=[0,1,2,3,4]' -S K=32 -S gamma=10.0 -S rollout.G=2 \
 		-S extract.positions=running -S distil.prompt=thinking -S distil.gradient=one_step -S distil.head_output=embedding \
