@@ -159,6 +159,8 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
         *(f"{key} is missing from params.yaml or {sized} (read by {', '.join(names)})" for key, names in readers.items()),
         *_trained_faults(tree, origin),
         *_thinker_faults(tree, origin),
+        *_control_faults(tree, origin),
+        *_split_faults(tree, origin),
     ]
 
 
@@ -215,3 +217,24 @@ def _thinker_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Ite
     if probe["thinker"] not in able:
         here = f"{_file(origin, ('probe', 'thinker'))}: probe.thinker is {probe['thinker']!r}"
         yield f"{here}: name a row of systems.baseline with thinking ({', '.join(able) or 'there is none'})"
+
+
+def _control_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """The verdict on latents is against a system of the same targets without latent steps."""
+    systems, report = tree.get("systems"), tree.get("report")
+    finetuned = systems.get("finetuned") if isinstance(systems, Mapping) else None
+    if not isinstance(finetuned, Mapping) or not isinstance(report, Mapping) or "control" not in report:
+        return  # said by the sections that read them
+    able = [str(name) for name, one in finetuned.items() if isinstance(one, Mapping) and one.get("target") == "answer"]
+    if report["control"] not in able:
+        here = f"{_file(origin, ('report', 'control'))}: report.control is {report['control']!r}"
+        yield f"{here}: name a row of systems.finetuned with target answer ({', '.join(able) or 'there is none'})"
+
+
+def _split_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """Whatever split is scored has questions to compare systems on."""
+    prepare = tree.get("prepare")
+    held = prepare.get("n_validation") if isinstance(prepare, Mapping) else None
+    if tree.get("split") == "validation" and isinstance(held, int) and held < 2:
+        where = _file(origin, ("prepare", "n_validation"))
+        yield f"{where}: prepare.n_validation is {held}, but split: validation scores on them: set it to 2 or more"

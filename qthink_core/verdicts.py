@@ -123,7 +123,7 @@ def _sentence(word: str, content: str, accuracy: float, rows: list[Row]) -> str:
     }
     findings = {
         INFORMATION: "they carry information about the question",
-        POSITIONS: "the model needs them in place but not their content",
+        POSITIONS: "the model needs them in place, and nothing shows that their content matters",
         NOTHING: "they do nothing measurable",
         HARM: "they cost right answers",
     }

@@ -8,6 +8,6 @@ from pathlib import Path
 # `.venv/bin/dvc repro` without an activated environment starts stages with whatever `python` is first on the PATH.
 _OWN = Path(__file__).parents[1] / ".venv" / "bin" / "python"
 if not all(importlib.util.find_spec(name) for name in ("pydantic", "ruamel", "torch", "peft")):
-    if not _OWN.exists() or Path(sys.prefix) == _OWN.parents[1]:
+    if not _OWN.exists() or _OWN in (Path(sys.executable), Path(sys.prefix) / "bin" / "python"):
         sys.exit("qthink: this Python lacks the project's packages: run `make demo`, or `source .venv/bin/activate` first")
     os.execv(_OWN, [str(_OWN), *sys.orig_argv[1:]])

@@ -15,7 +15,7 @@ class Prepare(Section):
     source: Literal["generated", "folder", "hub"]
     n_train: Annotated[int, Field(ge=1)] | Literal["all"]
     n_validation: int = Field(ge=0)
-    n_test: Annotated[int, Field(ge=1)] | Literal["all"]
+    n_test: Annotated[int, Field(ge=2)] | Literal["all"]
 
 
 class Params(Section):

@@ -6,7 +6,8 @@ Prompt: the question, verbatim.
 Gold: what follows `####` in the published solution.
 Extraction, the first that finds a number: the last balanced `\boxed{}`; directly after the last `####`;
 after the last "answer is"; the last number of the text. A box that holds more than one number, or a
-number under an operator, is not computed: it is extracted as it stands and is wrong. A fraction `a/b` or
+number under an operator, is not computed: it is extracted as it stands and is wrong. Where an equation
+follows `####` or "answer is", its result is meant. A fraction `a/b` or
 `\frac{a}{b}` is one number, so is `1.5e3`; digits of any script are digits.
 Equality: exact rational numbers. Thousands commas, currency and percent signs and a trailing `.0` mean
 nothing.
@@ -46,6 +47,10 @@ _CURRENCY = "$€£¥₹"
 _NUMBER = re.compile(
     rf"(?P<sign>(?<![^\W_])(?<![)\]}}])-[{_CURRENCY}]?)?(?<![^\W_])(?<![^\W_]_)"
     rf"(?:(?P<top>{_DIGITS})(?:/[{_CURRENCY}]?(?P<bottom>{_DIGITS}))?)"
+)
+# "20 - 2 = 18" states 18; "18 = 20 - 2" states 18 too, and is no match.
+_EQUATION = re.compile(
+    rf"-?[{_CURRENCY}(]*{_DIGITS}\)*(?:\s*[-+*/÷×]\s*[{_CURRENCY}(]*{_DIGITS}\)*)++\s*=\s*[{_CURRENCY}]*(?P<result>-?{_DIGITS})"
 )
 _EXPONENT = re.compile("[eE][-+]?([0-9]+)")
 MAX_EXPONENT_DIGITS = 3
@@ -101,9 +106,9 @@ def extract(answer: str) -> str | None:
     # "#### Step 2" is a heading: only a number that follows at once is an answer.
     _, mark, rest = text.rpartition("####")
     if mark and (number := _NUMBER.match(rest.lstrip(f" \t*+:{_CURRENCY}"))):
-        return number[0]
+        return _stated(number)
     if (stated := _last(_ANSWER_IS, text)) and (number := _NUMBER.search(text, stated.end())):
-        return number[0]
+        return _stated(number)
     number = _last(_NUMBER, text)
     return number[0] if number else None
 
@@ -119,6 +124,12 @@ def grade(gold: str, answer: str) -> Grade:
         return Grade("over_limit", None, {})
     value = _value(extracted)
     return Grade("right" if value is not None and value == _value(gold) else "wrong", writable(extracted), {})
+
+
+def _stated(number: re.Match[str]) -> str:
+    """The number, or the result of the equation that begins with it."""
+    equation = _EQUATION.match(number.string, number.start())
+    return equation["result"] if equation else number[0]
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

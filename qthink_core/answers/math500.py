@@ -9,7 +9,8 @@ as some graders use, loses 45 of the 500 official solutions and finds 3 where `3
 Equality, the first that decides: the same text once spacing, typeface, percent signs (many golds are
 asked for without) and spelling variants are gone; both plain rational numbers (decimals, also repeating or
 times a power of ten, and fractions), compared exactly; both whole numbers with a base as index, compared
-by digits and base; Math-Verify on both sides, each in a `\boxed{}` of its own, gold first, in a process
+by digits and base; units of the same power where both have one; Math-Verify on both sides, each in a
+`\boxed{}` of its own, gold first, in a process
 that can be killed.
 """
 
@@ -66,6 +67,7 @@ _RATIONAL = re.compile(
     r"|\\frac(?:\{(?P<top>-?[0-9]+)\}|(?P<one>[0-9]))(?:\{(?P<bottom>[0-9]+)\}|(?P<other>[0-9]))"
     r"|(?P<over>[0-9]+)/(?P<under>[0-9]+))"
 )
+_UNIT_POWER = re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}\^\{?(?P<power>[0-9])\}?$")
 _WITH_BASE = re.compile(r"([0-9A-Z]+)_\{?([0-9]+)\}?")
 
 
@@ -157,6 +159,10 @@ def _plainly_equal(gold: str, answer: str) -> bool | None:
     if gold_based and answer_based:
         # Math-Verify drops the index: 52_8 would equal 52_9.
         return gold_based.groups() == answer_based.groups()
+    gold_unit, answer_unit = _UNIT_POWER.search(gold), _UNIT_POWER.search(answer)
+    if gold_unit and answer_unit and gold_unit["power"] != answer_unit["power"]:
+        # Math-Verify drops units: 15 cm^2 would equal 15 cm^3.
+        return False
     return None
 
 
