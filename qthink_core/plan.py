@@ -133,9 +133,9 @@ def at_hand(root: Path, tree: Mapping[str, Any], boxes: Mapping[Instance, Path])
         known = counts.get(Instance("prepare", task), {})
         problems |= {(task, split): size_of(tree["prepare"], task, split, known) for split in ("train", "test")}
         problems[task, "validation"] = tree["prepare"]["n_validation"]
-        found = measured_lengths(tree, task, counts, generated)
-        counted |= {task} if found else set()
-        mean = (GENERATED if source.pretrain else PAPER)._replace(**found)
+        assumed = GENERATED if source.pretrain else PAPER
+        mean = with_counts(assumed, task, tree, counts, generated)
+        counted |= {task} if mean != assumed else set()
         lengths[task] = within(mean, tree["sample"]["max_new_tokens"])
     return Run(tree, shape, lengths, problems, generated, frozenset(counted))
 
@@ -152,20 +152,23 @@ def size_of(prepare: Mapping[str, Any], task: str, split: str, known: Mapping[st
     return max(published - (prepare["n_validation"] if split == "train" else 0), 0)
 
 
-def measured_lengths(
-    tree: Mapping[str, Any],
+def with_counts(
+    assumed: Lengths,
     task: str,
+    tree: Mapping[str, Any],
     counts: Mapping[Instance, Mapping[str, int]],
     generated: Mapping[tuple[str, str], float],
-) -> dict[str, float]:
-    """Mean thought and answer of the rollouts at hand; an answer is as long as one of the base model without thinking."""
+) -> Lengths:
+    """The lengths with the mean completion of the rollouts at hand, and an answer of the base model without thinking."""
     rollouts = counts.get(Instance("sample", task), {})
     if not rollouts.get("rollouts"):
-        return {}
+        return assumed
     both = rollouts["tokens"] / rollouts["rollouts"]
-    direct = [name for name, one in tree["systems"]["baseline"].items() if not one["thinking"]]
-    answer = min([both, *(generated[task, name] for name in direct if (task, name) in generated)][-1], both)
-    return {"thought": both - answer, "answer": answer, "thinking": both, "direct": answer}
+    plain = [name for name, one in tree["systems"]["baseline"].items() if not one["thinking"]]
+    direct = next((generated[task, name] for name in plain if (task, name) in generated), None)
+    answer = min(assumed.answer if direct is None else direct, both)
+    spoken = assumed.direct if direct is None else direct
+    return assumed._replace(thought=both - answer, answer=answer, thinking=both, direct=spoken)
 
 
 def within(lengths: Lengths, limit: int) -> Lengths:

@@ -155,6 +155,8 @@ def test_the_lengths_of_rollouts_at_hand_are_taken_and_those_of_another_model_ar
     assumed = plan.make(root, "tiny", None, 1).run
     manifest(root / "artifacts/base", {}, {"hidden_size": 96, "layers": 3})
     manifest(root / "artifacts/rollouts/gsm8k", {"rollouts": 100, "tokens": 4000})
+    half = plan.make(root, "tiny", None, 1).run.lengths["gsm8k"]
+    assert half == assumed.lengths["gsm8k"]._replace(thought=33, thinking=40)
     manifest(root / "artifacts/answers/gsm8k/base_direct", {"answers": 10, "tokens": 80})
     run = plan.make(root, "tiny", None, 1).run
     assert run.lengths["gsm8k"] == assumed.lengths["gsm8k"]._replace(thought=32, answer=8, thinking=40, direct=8)
