@@ -9,8 +9,8 @@ from qthink_core.stage import Instance
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-# Seconds a graded answer: text and numbers, or computer algebra now and then.
-GRADING_S = {"gsm8k": 1e-4, "math500": 3e-3, "tooluse": 1e-4}
+# Seconds a graded answer: text and numbers, or, for real LaTeX, computer algebra now and then.
+GRADING_S, LATEX_S = 1e-4, 3e-3
 DISK_BPS, DOWNLOAD_BPS = 3e8, 5e7
 # Token ids and text of one generated token in Parquet.
 TOKEN_BYTES = 4
@@ -64,7 +64,7 @@ class Run(NamedTuple):
 class Box(NamedTuple):
     """What one box of the graph costs: work at an efficiency, other seconds, bytes on disk and in the device's memory.
 
-    `gpu`: whether it runs on the device that params name.
+    `gpu`: whether it runs on the device that params name; `light`: whether it loads no torch.
     """
 
     work: Work = Work()
@@ -73,6 +73,7 @@ class Box(NamedTuple):
     disk: float = 0.0
     memory: float = 0.0
     gpu: bool = False
+    light: bool = False
 
 
 def base(run: Run, at: Instance) -> Box:
@@ -107,7 +108,12 @@ def sample(run: Run, at: Instance) -> Box:
 def reward(run: Run, at: Instance) -> Box:
     """Every rollout graded once."""
     rows = run.n(at, "train") * run.tree["rollout"]["G"]
-    return Box(other_s=rows * GRADING_S[at.task], disk=rows)
+    return Box(other_s=rows * grading_s(run, at.task), disk=rows, light=True)
+
+
+def grading_s(run: Run, task: str) -> float:
+    """Seconds a graded answer; the generated problems of MATH have numbers alone."""
+    return LATEX_S if task == "math500" and run.tree["prepare"]["source"] != "generated" else GRADING_S
 
 
 def extract(run: Run, at: Instance) -> Box:
@@ -125,7 +131,7 @@ def average(run: Run, at: Instance) -> Box:
     """Every state read twice, once for each kind of teacher."""
     N, G, K, D = run.n(at, "train"), run.tree["rollout"]["G"], run.tree["K"], run.shape.hidden
     read = cost.hidden_bytes(N, G, K, D, WIDTH[run.tree["extract"]["store"]])
-    return Box(other_s=2 * read / DISK_BPS, disk=2 * cost.hidden_bytes(N, 1, K, D, WIDTH["float32"]))
+    return Box(other_s=2 * read / DISK_BPS, disk=2 * cost.hidden_bytes(N, 1, K, D, WIDTH["float32"]), light=True)
 
 
 def finetune(run: Run, at: Instance) -> Box:
@@ -220,12 +226,12 @@ def grade(run: Run, at: Instance) -> Box:
     conditions = len(how["conditions"]) + max(how["sweep"] * run.tree["K"] - 1, 0)
     per_seed = len(systems["trained"]) + len(systems["distilled"]) * conditions
     rows = run.n(at, run.tree["split"]) * (len(systems["baseline"]) + per_seed * len(run.tree["seeds"]))
-    return Box(other_s=rows * GRADING_S[at.task], disk=rows)
+    return Box(other_s=rows * grading_s(run, at.task), disk=rows, light=True)
 
 
 def report(run: Run, at: Instance) -> Box:
     """Tables, plots and a page, from files that are small."""
-    return Box(disk=5e6)
+    return Box(disk=5e6, light=True)
 
 
 COSTS: dict[str, Callable[[Run, Instance], Box]] = {

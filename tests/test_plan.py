@@ -243,6 +243,7 @@ TOOK = {
     "base": (298, 353),
     "sample": (47, 111),
     "extract": (43, 99),
+    "average": (1.9, 4.9),
     "finetune": (138, 190),
     "train": (212, 212),
     "merge": (61, 61),
