@@ -10,6 +10,8 @@ demo: .venv/ready
 	dvc repro
 	@echo
 	@cat results/table.md
+	@echo
+	@echo "The same with plots and single questions, to open in a browser: results/report.html"
 
 test: .venv/ready check
 	pytest
