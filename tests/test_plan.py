@@ -238,27 +238,25 @@ def test_a_torn_lock_is_named(root: Path) -> None:
         plan.make(root, None, None, 1)
 
 
-# Seconds of a stage's boxes in the committed run and in one before it (docs/runs.md), one thread, the other core at work.
+# Seconds of a stage's boxes in the committed run (docs/runs.md), on one thread while the other core was at work; a run on
+# a busier machine took up to 2.3 times as long.
 TOOK = {
-    "base": (298, 353),
-    "sample": (47, 111),
-    "extract": (43, 99),
-    "average": (1.9, 4.9),
-    "finetune": (138, 190),
-    "train": (212, 212),
-    "merge": (61, 61),
-    "baseline": (32, 32),
-    "evaluate": (71, 71),
+    "base": 298,
+    "sample": 47,
+    "extract": 43,
+    "average": 1.9,
+    "finetune": 138,
+    "train": 212,
+    "merge": 61,
+    "baseline": 32,
+    "evaluate": 71,
 }
 
 
 def test_before_a_run_the_tiny_scale_is_estimated_within_a_factor_of_two(root: Path) -> None:
     found = rows(root, "tiny", "cpu")
-    for name, (least, most) in TOOK.items():
-        assert least / BEFORE_A_RUN <= found[name].seconds <= most * BEFORE_A_RUN, name
-    # all of them in the quieter of the two runs
-    total, estimated = sum(least for least, _ in TOOK.values()), sum(found[name].seconds for name in TOOK)
-    assert total / BEFORE_A_RUN <= estimated <= total * BEFORE_A_RUN
+    for name, took in TOOK.items():
+        assert took / BEFORE_A_RUN <= found[name].seconds <= took * BEFORE_A_RUN, name
 
 
 @pytest.mark.parametrize(
