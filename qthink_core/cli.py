@@ -1,9 +1,12 @@
-"""The `qthink` program: what the benchmark pages know, for the outputs of any system. No torch."""
+"""The `qthink` program: grades the outputs of any system by the benchmarks' pages, and says what a run takes. No torch."""
 
+import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, NoReturn
 
 import typer
@@ -22,11 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-
-
-@app.callback()
-def _program() -> None:
-    """Makes `grade` a subcommand, though it is the only one."""
 
 
 @app.command()
@@ -59,17 +57,63 @@ def grade(
     A line that is no such object, or has more than 8 MiB, ends the program with exit code 65 and one line that says which
     and why; the verdicts on the lines before it are written. Nothing in an answer is evaluated.
     """
-    try:
+    with _one_line():
         _grade(benchmark)
+
+
+@app.command()
+def plan(
+    scale: Annotated[str | None, typer.Option(help="A scale of params/; that of params.yaml where none is given.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="h100, a100, 4090 or cpu (this machine's); without it what the scale asks for.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="How many of them.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Figures for programs instead of a table.")] = False,
+) -> None:
+    """Says before a run what it takes: boxes, tokens, FLOP, bytes and hours of every stage, and whether it fits.
+
+    Reads the params files, edits included, and, where a run left them, manifests, `logs/runs.jsonl` and `dvc.lock`. Starts
+    nothing. An estimate is meant to be right within a factor of two; stages of a CPU scale that were logged here are scaled
+    to what they took.
+
+    * **memory**: of the largest box, its rows as long as the limits allow.
+    * **floor**: the least that the device's matrix products and memory allow; **time**: the estimate.
+    """
+    with _one_line():
+        _plan(scale, device, gpus, as_json)
+
+
+def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> None:
+    # pydantic and the pages' parameters would slow `grade` down
+    from qthink_core import plan, plan_words
+
+    root = Path()
+    found = plan.make(root, scale, device, gpus)
+    if as_json:
+        print(plan_words.as_json(found))
+        return
+    here = found.device == plan.CPU or Path("/dev/nvidia0").exists()
+    instead = None if here else plan.make(root, scale, plan.CPU, 1)
+    words = plan_words.verdict(found, shutil.disk_usage(root).free, instead)
+    print(plan_words.table(found), plan_words.assumptions(found), words, sep="\n\n")
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Ends the program with one line and an exit code where something is wrong."""
+    try:
+        yield
     except KeyboardInterrupt:
         _end(StoppedError.exit_code)
-    except BrokenPipeError:  # whoever reads the verdicts has enough of them
+    except BrokenPipeError:  # whoever reads the output has enough of it
         _end(0)
     except OSError as error:
-        _complain(f"standard input or output failed ({error.strerror}): mend it and run the same command again")
+        what = error.filename or "standard input or output"
+        _complain(f"{what} failed ({error.strerror}): mend it and run the same command again")
         _end(StorageError.exit_code)
     except QThinkError as error:
-        _complain(str(error))
+        for line in str(error).split("\n"):
+            _complain(line)
         _end(error.exit_code)
 
 

@@ -16,10 +16,10 @@ from qthink_core.stage import stage_sections
 CORE = sorted((ROOT / "qthink_core").rglob("*.py"))
 PAGES = sorted(path for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 WITHOUT_TORCH = [
-    *("answers", "artifacts", "base_source", "claims", "cli", "completions", "errors", "extraction", "fairness", "findings"),
-    *("grades", "grading", "layout", "plots", "prepared", "problems", "published", "readout", "recipe", "report"),
-    *("report_page", "rollouts", "scores"),
-    *("settings", "stage", "stated", "statistics", "synthetic", "targets", "teachers", "think", "verdicts"),
+    *("answers", "artifacts", "base_source", "calibration", "claims", "cli", "completions", "cost", "errors"),
+    *("extraction", "fairness", "findings", "grades", "grading", "layout", "plan", "plan_words", "plots", "prepared"),
+    *("problems", "published", "readout", "recipe", "report", "report_page", "rollouts", "scores", "settings"),
+    *("shapes", "stage", "stage_costs", "stated", "statistics", "synthetic", "targets", "teachers", "think", "verdicts"),
 ]
 # Which modules may import a package by name; nothing serves models by vLLM yet.
 SOLE_IMPORTERS = {

@@ -1,0 +1,189 @@
+"""Cost: what a stage computes, moves and stores, from shapes and counts alone, and how long a device takes for it.
+
+The formulas, the default efficiencies and what they were compared with are in docs/decisions.md, section "The cost model".
+Counts are floats: they are estimates. Letters as everywhere: N sequences, G rollouts, K latent steps, D hidden size.
+"""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+# Shares of the floor's speed that a good implementation reaches, before anything was measured.
+SAMPLING, EXTRACTION, TRAINING = 0.35, 0.50, 0.30
+
+# Python issues the kernels of one layer in this time, on a fast host as on a slow one: the least that a pass takes.
+LAYER_PASS_S = 3e-4
+# A backward pass issues two kernels for each of the forward one's.
+TRAINING_PASSES = 3
+FLOAT32_BYTES = 4
+
+
+class Shape(NamedTuple):
+    """A decoder of the Llama and Qwen3 families: gated MLP, grouped-query attention; `tied`: one matrix for both ends."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    tied: bool = True
+
+
+class Device(NamedTuple):
+    """Peak dense matrix products in FLOP/s by dtype, memory bandwidth in bytes/s, memory in bytes."""
+
+    peak: dict[str, float]
+    bandwidth: float
+    memory: float
+
+
+# NVIDIA's data sheets: H100 SXM, A100 80 GB SXM, RTX 4090 (bfloat16 with float32 sums, no sparsity; float32 without TF32).
+GPUS = {
+    "h100": Device({"bfloat16": 989e12, "float32": 67e12}, 3.35e12, 80e9),
+    "a100": Device({"bfloat16": 312e12, "float32": 19.5e12}, 2.039e12, 80e9),
+    "4090": Device({"bfloat16": 165e12, "float32": 82.6e12}, 1.008e12, 24e9),
+}
+# One thread with AVX2 at 2.8 GHz, always in float32; an AMD EPYC measured 96 GFLOP/s and 17 GB/s, alone on its machine.
+THREAD_FLOPS = 90e9
+CPU_BANDWIDTH = 10e9
+
+
+class Work(NamedTuple):
+    """Tokens read or generated, FLOPs, bytes of keys and values read, and what batches of a certain size add to them:
+    bytes of weights read, and passes through one layer.
+    """
+
+    tokens: float = 0.0
+    flops: float = 0.0
+    moved: float = 0.0
+    weights: float = 0.0
+    passes: float = 0.0
+
+    def __add__(self, other: "Work") -> "Work":  # type: ignore[override]
+        return Work(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+    def times(self, n: float) -> "Work":
+        """The same work n times."""
+        return Work(*(part * n for part in self))
+
+
+def cpu(threads: int, memory: float) -> Device:
+    """A processor with AVX2 that computes on some threads."""
+    return Device(dict.fromkeys(("bfloat16", "float32"), threads * THREAD_FLOPS), CPU_BANDWIDTH, memory)
+
+
+def body(shape: Shape) -> int:
+    """The weights of all layers, without norms, embedding and output head."""
+    attention = 2 * shape.hidden * shape.head_dim * (shape.heads + shape.kv_heads)
+    return shape.layers * (attention + 3 * shape.hidden * shape.intermediate)
+
+
+def output_head(shape: Shape) -> int:
+    """The weights of the output head, V * D."""
+    return shape.vocabulary * shape.hidden
+
+
+def parameters(shape: Shape) -> int:
+    """All weights, the embedding once more where the output head has a matrix of its own."""
+    return body(shape) + output_head(shape) * (1 if shape.tied else 2)
+
+
+def kv_bytes(shape: Shape, width: int) -> int:
+    """Bytes of keys and values that one token leaves in the cache; `width` is the bytes of a number."""
+    return shape.layers * 2 * shape.kv_heads * shape.head_dim * width
+
+
+def attention_flops(shape: Shape, context: float) -> float:
+    """FLOPs of one token's attention to `context` others: scores and weighted sum, 2 * 2 * heads * head_dim each layer."""
+    return 4.0 * shape.layers * shape.heads * shape.head_dim * context
+
+
+def decoding(shape: Shape, rows: float, prompt: float, generated: float, width: int, steps: float = 0.0) -> Work:
+    """Work of generating tokens behind prompts that were read: rows * S tokens through body and output head.
+
+    Token i reads the keys and values of prompt + i tokens, so S tokens read S * (P + S/2) of them. `steps` counts the
+    passes of all batches: each reads all weights once and is launched layer by layer. 0 stands for an engine that batches
+    without end and replays captured passes.
+    """
+    tokens = rows * generated
+    return Work(
+        tokens,
+        2.0 * (body(shape) + output_head(shape)) * tokens,
+        tokens * (prompt + generated / 2) * kv_bytes(shape, width),
+        steps * parameters(shape) * width,
+        steps * shape.layers,
+    )
+
+
+def reading(shape: Shape, sequences: float, length: float, passes: float) -> Work:
+    """Work of reading sequences through the body alone, in `passes` batches: 2 FLOPs a weight and token, and attention."""
+    tokens = sequences * length
+    flops = tokens * (2.0 * body(shape) + attention_flops(shape, length / 2))
+    return Work(tokens, flops, passes=passes * shape.layers)
+
+
+def training(shape: Shape, sequences: float, length: float, passes: float) -> Work:
+    """Work of training steps on sequences, in `passes` forward passes: 6 FLOPs a weight of the body and token.
+
+    The output head on the answers (a tenth) is left out, and the gradients of frozen weights (a third) are not taken off.
+    """
+    tokens = sequences * length
+    return Work(tokens, 6.0 * body(shape) * tokens, passes=passes * TRAINING_PASSES * shape.layers)
+
+
+def hidden_bytes(N: float, G: int, K: int, D: int, width: int) -> float:
+    """Bytes of K hidden states of each rollout."""
+    return N * G * K * D * width
+
+
+def lora_parameters(shape: Shape, r: int, targets: Iterable[str]) -> int:
+    """Weights of the LoRA adapters: r * (inputs + outputs) of every linear layer that gets one."""
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    ends = {
+        "q_proj": shape.hidden + queries,
+        "k_proj": shape.hidden + keys,
+        "v_proj": shape.hidden + keys,
+        "o_proj": queries + shape.hidden,
+        "gate_proj": shape.hidden + shape.intermediate,
+        "up_proj": shape.hidden + shape.intermediate,
+        "down_proj": shape.intermediate + shape.hidden,
+    }
+    return shape.layers * r * sum(ends[name] for name in targets)
+
+
+def projection_parameters(D: int) -> int:
+    """Weights of the projection head: two linear layers with bias and a norm."""
+    return 2 * (D * D + D) + 2 * D
+
+
+def training_memory(shape: Shape, rows: int, length: float, logits: float, width: int) -> float:
+    """Bytes that a micro-batch keeps for its backward pass: ten vectors of D and four of the MLP a token and layer, and
+    the logits of the target tokens twice in float32.
+    """
+    kept = shape.layers * (10 * shape.hidden + 4 * shape.intermediate) * width
+    return rows * (length * kept + logits * shape.vocabulary * 2 * FLOAT32_BYTES)
+
+
+def floor_s(work: Work, device: Device, dtype: str) -> float:
+    """Seconds at the device's peak in batches without end: matrix products and the reading of keys and values one after
+    the other, as the parts of a layer run.
+    """
+    return work.flops / device.peak[dtype] + work.moved / device.bandwidth
+
+
+def seconds(work: Work, device: Device, dtype: str, efficiency: float) -> float:
+    """Seconds at a share of that speed, and what batches add: the weights of each pass, and launching it.
+
+    The host waits for every token that is decoded, so that launches do not hide behind the device's work.
+    """
+    return floor_s(work, device, dtype) / efficiency + work.weights / device.bandwidth + work.passes * LAYER_PASS_S
+
+
+def makespan(durations: Sequence[float], workers: int) -> float:
+    """Seconds until jobs that wait for nothing are done by some workers, the longest first."""
+    free = [0.0] * workers
+    for duration in sorted(durations, reverse=True):
+        heapq.heapreplace(free, free[0] + duration)
+    return max(free)

@@ -1,0 +1,236 @@
+"""The plan of a run: boxes, tokens, FLOPs, bytes and hours of every stage, from params and what lies at hand. No torch.
+
+What a stage costs is in stage_costs.py. Here it is summed, put on a device, and scaled by what earlier runs took.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qthink_core import calibration, cost, settings, shapes, stage
+from qthink_core.answers import page
+from qthink_core.base_source import Base
+from qthink_core.cost import Device, Work
+from qthink_core.errors import ParamError
+from qthink_core.stage import Instance
+from qthink_core.stage_costs import COSTS, GENERATED, PAPER, Box, Lengths, Run
+
+CPU = "cpu"
+DEVICES = (*cost.GPUS, CPU)
+
+# Training sets whose files have no record on the benchmark's page; Tooluse's is of unknown size.
+TRAINING_SETS = {"math500": 12000}  # PRM800K's split of MATH
+
+# Seconds that a box takes before its work: without torch, with it and a model, and on a GPU (assumed, the others measured).
+LIGHT_S, LOADING_S, GPU_LOADING_S = 0.6, 3.0, 30.0
+# `portable` kernels cost this much more processor time than the machine's own (docs/decisions.md, Reproducibility).
+PORTABLE = 1.8
+
+
+class Row(NamedTuple):
+    """A stage in the plan: sums over its boxes, the largest memory of one, and seconds until all are done.
+
+    `workers`: how many GPUs its boxes keep busy, 0 for a stage of the processor; `logged`: boxes with a run on record.
+    """
+
+    stage: str
+    boxes: int
+    tokens: float
+    flops: float
+    disk: float
+    memory: float
+    floor_s: float
+    seconds: float
+    workers: int
+    logged: int
+
+
+class Plan(NamedTuple):
+    """The rows from left to right of the graph, and what they were reckoned with."""
+
+    scale: str
+    device: str
+    gpus: int
+    run: Run
+    rows: list[Row]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole run, one stage after the other."""
+        return sum(row.seconds for row in self.rows)
+
+    @property
+    def disk(self) -> float:
+        """Bytes of all outputs, without DVC's copy of them."""
+        return sum(row.disk for row in self.rows)
+
+
+def make(root: Path, scale: str | None, device: str | None, gpus: int) -> Plan:
+    """The plan of the repository in `root`, of its own scale or of another, on a named device.
+
+    Raises ParamError at an unknown scale or device and with every fault of the params files.
+    """
+    tree = checked(root, scale)
+    name = device or (CPU if tree["device"] == CPU else next(iter(cost.GPUS)))
+    if name not in DEVICES:
+        raise ParamError(f"--device is {name!r}: expected one of {', '.join(DEVICES)}")
+    if gpus < 1 or (name == CPU and gpus > 1):
+        raise ParamError(f"--gpus is {gpus}: expected 1 or more GPUs, and none beside --device {CPU}")
+    graph = stage.graph(root)
+    unknown = sorted(set(graph) - set(COSTS))
+    if unknown:
+        raise ParamError(f"dvc.yaml has stage {unknown[0]}, whose cost is not known: give it a function in stage_costs")
+    boxes = {at: out_of(entry, at, tree) for one, entry in graph.items() for at in stage.instances(one, entry, tree)}
+    run = at_hand(root, tree, boxes)
+    ratios = measured(root, run, boxes) if tree["device"] == CPU == name else {}
+    rows = [row_of(one, [at for at in boxes if at.stage == one], run, name, gpus, ratios) for one in graph]
+    return Plan(tree["scale"], name, gpus, run, rows)
+
+
+def checked(root: Path, scale: str | None) -> dict[str, Any]:
+    """The parameters of a scale, without a fault; raises ParamError with every one, a line each."""
+    common = settings.read_yaml(root / "params.yaml")
+    if scale is None or scale == common.get("scale"):
+        tree, origin = settings.load(root)
+    else:
+        scales = sorted(path.stem for path in (root / "params").glob("*.yaml"))
+        if scale not in scales:
+            raise ParamError(f"--scale is {scale!r}: expected one of {', '.join(scales)}")
+        file = f"params/{scale}.yaml"
+        sized = settings.read_yaml(root / file)
+        origin = dict.fromkeys(settings.leaves(common), "params.yaml") | dict.fromkeys(settings.leaves(sized), file)
+        tree = calibration.with_params(common | {"scale": scale}, sized)
+    found = settings.faults(tree, origin, stage.stage_sections())
+    if found:
+        raise ParamError("\n".join(found))
+    return tree
+
+
+def out_of(entry: Mapping[str, Any], at: Instance, tree: Mapping[str, Any]) -> Path:
+    """The first folder or file that a box makes."""
+    out = entry["outs"][0]
+    return Path(stage.resolve(out if isinstance(out, str) else next(iter(out)), at, tree))
+
+
+def at_hand(root: Path, tree: Mapping[str, Any], boxes: Mapping[Instance, Path]) -> Run:
+    """The run with the lengths that a run of the same base model left behind, else with those that are assumed."""
+    source = Base.model_validate(tree["base"])
+    made = root / next(path for at, path in boxes.items() if at.stage == "base")
+    shape = shapes.of_base(source, made)
+    about = calibration.about(made)
+    same = (about.get("hidden_size"), about.get("layers")) == (shape.hidden, shape.layers)
+    counts = {at: calibration.counts(root / path) if same else {} for at, path in boxes.items()}
+    generated = {
+        (at.task, at.system): found["tokens"] / found["answers"]
+        for at, found in counts.items()
+        if at.stage in ("baseline", "evaluate") and found.get("answers")
+    }
+    problems: dict[tuple[str, str], int | None] = {}
+    lengths: dict[str, Lengths] = {}
+    counted: set[str] = set()
+    for task in tree["tasks"]:
+        known = counts.get(Instance("prepare", task), {})
+        problems |= {(task, split): size_of(tree["prepare"], task, split, known) for split in ("train", "test")}
+        problems[task, "validation"] = tree["prepare"]["n_validation"]
+        assumed = GENERATED if source.pretrain else PAPER
+        mean = with_counts(assumed, task, tree, counts, generated)
+        counted |= {task} if mean != assumed else set()
+        lengths[task] = within(mean, tree["sample"]["max_new_tokens"])
+    return Run(tree, shape, lengths, problems, generated, frozenset(counted))
+
+
+def size_of(prepare: Mapping[str, Any], task: str, split: str, known: Mapping[str, int]) -> int | None:
+    """Problems of a split: as params say, as published less what validation takes, or as prepared; None: nobody knows."""
+    wanted = prepare[f"n_{split}"]
+    if wanted != "all":
+        return int(wanted)
+    file = page(task).FILES.get(split)
+    published = file.records if file else TRAINING_SETS.get(task)
+    if published is None:
+        return known.get(split)
+    return max(published - (prepare["n_validation"] if split == "train" else 0), 0)
+
+
+def with_counts(
+    assumed: Lengths,
+    task: str,
+    tree: Mapping[str, Any],
+    counts: Mapping[Instance, Mapping[str, int]],
+    generated: Mapping[tuple[str, str], float],
+) -> Lengths:
+    """The lengths with the mean completion of the rollouts at hand, and an answer of the base model without thinking."""
+    rollouts = counts.get(Instance("sample", task), {})
+    if not rollouts.get("rollouts"):
+        return assumed
+    both = rollouts["tokens"] / rollouts["rollouts"]
+    plain = [name for name, one in tree["systems"]["baseline"].items() if not one["thinking"]]
+    direct = next((generated[task, name] for name in plain if (task, name) in generated), None)
+    answer = min(assumed.answer if direct is None else direct, both)
+    spoken = assumed.direct if direct is None else direct
+    return assumed._replace(thought=both - answer, answer=answer, thinking=both, direct=spoken)
+
+
+def within(lengths: Lengths, limit: int) -> Lengths:
+    """The lengths when no rollout has more tokens than a limit; the thought comes first."""
+    thought = min(lengths.thought, limit)
+    return lengths._replace(thought=thought, answer=min(lengths.answer, limit - thought))
+
+
+def measured(root: Path, run: Run, boxes: Mapping[Instance, Path]) -> dict[str, float]:
+    """Measured by estimated seconds of the boxes that were logged here, each estimated with the parameters it ran with."""
+    runs = calibration.logged(root, run.tree["scale"])
+    before: Mapping[str, Any] = run.tree
+    for one in runs.values():
+        before = calibration.with_params(before, one.params)
+    ratios = {}
+    for at in boxes:
+        if str(at) in runs:
+            tree = calibration.with_params(before, runs[str(at)].params)
+            sizes = {
+                (task, split): size if (size := size_of(tree["prepare"], task, split, {})) is not None else known
+                for (task, split), known in run.problems.items()
+                if split != "validation"
+            }
+            old = run._replace(tree=tree, problems=dict(run.problems) | sizes)
+            ratios[str(at)] = runs[str(at)].seconds / box_seconds(COSTS[at.stage](old, at), old, CPU)
+    return ratios
+
+
+def machine(tree: Mapping[str, Any]) -> Device:
+    """This machine's processor, on as many threads as params ask for and it has."""
+    return cost.cpu(min(tree["cpu_threads"], os.cpu_count() or 1), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def box_seconds(box: Box, run: Run, device: str) -> float:
+    """Estimated seconds of a box, where nothing was measured."""
+    if box.gpu and device != CPU:
+        work = cost.seconds(box.work, cost.GPUS[device], run.tree["dtype"], box.efficiency)
+        return GPU_LOADING_S + work + box.other_s
+    slower = PORTABLE if run.tree["cpu_kernels"] == "portable" else 1.0
+    work = cost.seconds(box.work, machine(run.tree), run.tree["dtype"], box.efficiency)
+    return (LIGHT_S if box.light else LOADING_S) + slower * work + box.other_s
+
+
+def row_of(name: str, boxes: Sequence[Instance], run: Run, device: str, gpus: int, ratios: Mapping[str, float]) -> Row:
+    """A stage's row: boxes of a stage are independent, so they run side by side on as many GPUs as there are."""
+    costs = [COSTS[name](run, at) for at in boxes]
+    times = [
+        box_seconds(one, run, device) * calibration.factor(ratios, str(at)) for at, one in zip(boxes, costs, strict=True)
+    ]
+    on_gpu = device != CPU and any(one.gpu for one in costs)
+    workers = min(gpus, len(boxes)) if on_gpu else 0
+    work = sum((one.work for one in costs), Work())
+    floor = cost.floor_s(work, cost.GPUS[device] if on_gpu else machine(run.tree), run.tree["dtype"])
+    return Row(
+        name,
+        len(boxes),
+        work.tokens,
+        work.flops,
+        sum(one.disk for one in costs),
+        max((one.memory for one in costs), default=0.0),
+        floor / max(workers, 1),
+        cost.makespan(times, max(workers, 1)),
+        workers,
+        sum(str(at) in ratios for at in boxes),
+    )

