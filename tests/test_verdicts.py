@@ -89,7 +89,7 @@ def test_the_sentence_states_the_figures() -> None:
     interval = f"[{100 * (0.2 - below):+.1f}, {100 * (0.2 + above):+.1f}]"
     assert judged(LESS, SAME, mean=99, noise=MORE).sentence == (
         "The latents are used, but the system is not shown to be better for them: "
-        "the model needs them in place but not their content, "
+        "the model needs them in place, and nothing shows that their content matters, "
         f"50.0 % right being +20.0 points {interval} against the same weights without them; "
         "better than with zeros (+20.0), another question's latents (+20.0); "
         "not distinguishable from the mean latent (+0.5); "
