@@ -179,7 +179,8 @@ def test_a_second_run_does_nothing_and_git_sees_the_lock_and_the_results_alone(u
 def test_the_lock_and_the_results_tell_nothing_of_this_machine(unbroken: Workplace) -> None:
     said = unbroken.lock + b"".join(unbroken.results().values())
     for word in (str(unbroken.root), os.uname().nodename, unbroken.environment["HOME"]):
-        assert word.encode() not in said
+        # a short host name may be a part of other words
+        assert not re.search(rb"(?<![\w.-])" + re.escape(word.encode()) + rb"(?![\w.-])", said), word
 
 
 def test_a_damaged_input_is_refused_by_name_and_checked_out_again(unbroken: Workplace) -> None:
@@ -218,7 +219,8 @@ def test_a_comment_in_the_training_code_reruns_the_trainings_and_nothing_after_t
 
 def test_a_lock_file_that_dvc_was_killed_in_is_deleted_and_made_again_from_what_dvc_has(unbroken: Workplace) -> None:
     before = unbroken.lock
-    (unbroken.root / "dvc.lock").write_bytes(before[: len(before) // 2])
+    # within a key: a file that ends between two boxes is a whole one
+    (unbroken.root / "dvc.lock").write_bytes(before[: before.index(b"    outs:", len(before) // 2) + 6])
     refused = unbroken.run("dvc", "repro")
     assert refused.returncode != 0
     assert any(text in refused.stdout for text in TORN_LOCK)
@@ -270,7 +272,8 @@ def test_a_stopped_stage_goes_on_from_its_last_committed_unit(strikes: dict[str,
         assert new == set()
     else:
         assert len(new) == 1
-        assert min(new) > max(before), "a unit that was made again has another inode"
+        numbered = [unit for unit in before if not unit.endswith("readout")]
+        assert min(new) > max(numbered), "a unit that was made again has another inode"
     if stage not in ("train", "finetune"):  # which drop their older checkpoints
         assert before.items() <= seen
     if stage in HALTED:
