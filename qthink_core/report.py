@@ -1,10 +1,8 @@
 """The report: what a run found, as the paper's table, as one page, and as the files that DVC compares and plots."""
 
-import csv
-import io
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +10,12 @@ from qthink_core import claims, completions, prepared, published, readout, score
 from qthink_core.artifacts import write_file
 from qthink_core.completions import TRAINED, Answer
 from qthink_core.errors import DataError
-from qthink_core.fairness import footnotes, marks
-from qthink_core.findings import Answered, Cell, Claim, Comparison, Conditions, Findings, Question, System
+from qthink_core.fairness import marks
+from qthink_core.findings import Answered, Claim, Comparison, Conditions, Findings, Question, System
 from qthink_core.grades import read_grades
-from qthink_core.report_page import ALPHA, CONDITIONS, page
+from qthink_core.report_data import losses_csv, metrics_json, place, tokens_csv, verdicts_csv
+from qthink_core.report_page import page
+from qthink_core.report_table import markdown
 from qthink_core.stated import Stated
 from qthink_core.statistics import compare, holm
 from qthink_core.systems import Distilled, Finetuned
@@ -29,7 +29,6 @@ SYSTEM_NAMES = {
     "reward_weighted": "QThink reward-weighted per-step",
     "final_step": "Reward-weighted final-step (CODI)",
 }
-LETTERS = {"right": "r", "wrong": "w", "unparsable": "u", "over_limit": "o", "timeout": "t"}
 
 
 class Folders(NamedTuple):
@@ -163,14 +162,7 @@ def conditions(task: scores.Task, system: str, control: str) -> Conditions:
     if control not in task.scores:
         raise DataError(f"the verdict on {system} needs the control {control}: add it to systems.finetuned in params.yaml")
     judged = verdicts.judge({name: one.right for name, one in found.items()}, task.scores[control][TRAINED].right)
-    return Conditions({name: scores.cell(found[name]) for name in sorted(found, key=_place)}, judged.word, judged.sentence)
-
-
-def _place(condition: str) -> tuple[int, int]:
-    """As trained first, then what replaces the latents, then the numbers of steps in their order."""
-    if condition in CONDITIONS:
-        return 0, list(CONDITIONS).index(condition)
-    return 1, int(condition.removeprefix("K="))
+    return Conditions({name: scores.cell(found[name]) for name in sorted(found, key=place)}, judged.word, judged.sentence)
 
 
 def claimed(tasks: Mapping[str, scores.Task]) -> list[Claim]:
@@ -262,174 +254,3 @@ def write(folder: Path, findings: Findings, folders: Mapping[str, Folders]) -> l
     for name, content in files.items():
         write_file(folder / name, content)
     return [folder / name for name in files]
-
-
-def markdown(findings: Findings) -> str:
-    """The report as Markdown: the paper's table and what is to be known of it, the latents' verdicts, the claims."""
-    parts = [table(findings), distinguishable(findings), _made_with(findings)]
-    parts += [further_scores(findings), conditions_table(findings), claims_table(findings)]
-    return "\n".join(part for part in parts if part)
-
-
-def table(findings: Findings) -> str:
-    """A row per system and a column per benchmark, with the marks of what is not the same in all rows (ruling 18)."""
-    tasks = list(findings.cells)
-    signs, notes = footnotes({name: system.marks for name, system in findings.systems.items()})
-    head = ["system", *(f"{task} (n={next(iter(row.values())).n})" for task, row in findings.cells.items())]
-    rows = [
-        [system.name + signs.get(name, ""), *(_show(findings.cells[task][name]) for task in tasks)]
-        for name, system in findings.systems.items()
-    ]
-    several = any(cell.seeds > 1 for row in findings.cells.values() for cell in row.values())
-    spread = " (standard deviation over training seeds)" if several else ""
-    explained = f"Accuracy in per cent ± standard error [95 % interval]{spread}; mean tokens; share of answers at the limit."
-    return "\n".join([_table(head, rows), *notes, *([""] if notes else []), explained, ""])
-
-
-def _show(one: Cell) -> str:
-    accuracy = f"{100 * one.accuracy:.1f} ± {100 * one.standard_error:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
-    spread = "" if one.spread is None else f" ({100 * one.spread:.1f})"
-    return f"{accuracy}{spread}; {one.mean_tokens:.0f} tokens; {100 * one.hit_limit:.1f} %"
-
-
-def distinguishable(findings: Findings) -> str:
-    """Which differences are distinguishable from zero after correction for their number, and which are not."""
-    if not findings.comparisons:
-        return ""
-    several = any(cell.seeds > 1 for row in findings.cells.values() for cell in row.values())
-    tests = "exact paired tests, of several seeds with a test that counts the trainings" if several else "exact paired tests"
-    correction = f"Holm's correction over all {len(findings.comparisons)}, {ALPHA}"
-    lines = [f"Differences on the same questions ({tests}; {correction}) that are distinguishable from zero:", ""]
-    for task in findings.cells:
-        rows = [row for row in findings.comparisons if row.task == task]
-        above: dict[str, list[str]] = {}
-        for row in rows:
-            if row.adjusted_p < ALPHA:
-                better, worse = (row.left, row.right) if row.difference > 0 else (row.right, row.left)
-                above.setdefault(better, []).append(worse)
-        clear = "; ".join(f"{better} > {', '.join(worse)}" for better, worse in above.items()) or "none"
-        level = sum(row.adjusted_p >= ALPHA for row in rows)
-        lines.append(f"- {task}: {clear}. {level} of {len(rows)} are not distinguishable from zero.")
-    return "\n".join([*lines, ""])
-
-
-def _made_with(findings: Findings) -> str:
-    return "Made with " + ", ".join(f"{name} {value}" for name, value in findings.made_with.items()) + ".\n"
-
-
-def further_scores(findings: Findings) -> str:
-    """A small table for each benchmark with several scorers (Tooluse), in per cent of all questions."""
-    parts = []
-    for task, systems in findings.further.items():
-        keys = list(next(iter(systems.values())))
-        rows = [
-            [system.name, *(f"{100 * systems[name][key]:.1f}" for key in keys)] for name, system in findings.systems.items()
-        ]
-        parts.append(_table([f"{task}, all scorers", *(key.replace("_", " ") for key in keys)], rows))
-    return "\n".join(parts)
-
-
-def conditions_table(findings: Findings) -> str:
-    """Do the latents do anything? Accuracy under each condition, the control beside it, and the verdicts."""
-    parts = []
-    for task, systems in findings.conditions.items():
-        names = list(next(iter(systems.values())).cells)
-        rows = [
-            [
-                findings.systems[name].name,
-                *(f"{100 * one.cells[key].accuracy:.1f}" for key in names),
-                f"{100 * findings.cells[task][findings.control].accuracy:.1f}" if findings.control else "",
-            ]
-            for name, one in systems.items()
-        ]
-        parts.append(_table([f"{task}, latents replaced", *names, "control"], rows))
-        parts += [f"- {findings.systems[name].name}: **{one.word}**. {one.sentence}" for name, one in systems.items()]
-        parts.append("")
-    return "\n".join(parts)
-
-
-def claims_table(findings: Findings) -> str:
-    """The paper's claims: published and own differences, in per cent points or tokens, and verdicts."""
-    rows = []
-    for row in findings.claims:
-        scale = 100 if row.unit == claims.POINTS else 1
-        published, ours, low, high = (
-            "" if one is None else f"{scale * one:+.1f}" for one in (row.published, row.ours, row.low, row.high)
-        )
-        interval = f"{ours} [{low}, {high}]" if ours else ""
-        rows.append(
-            [row.words, row.benchmark, row.unit, published or "never", interval, str(row.seeds), row.verdict, row.note]
-        )
-    head = ["claim", "benchmark", "unit", "published", "ours [95 %]", "seeds", "verdict", "note"]
-    return _table(head, rows) if rows else ""
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def metrics_json(cells: Mapping[str, Mapping[str, Cell]]) -> bytes:
-    """{benchmark: {system: accuracy}} for `dvc metrics`, sorted, with a newline at its end."""
-    found = {task: {system: round(one.accuracy, 6) for system, one in row.items()} for task, row in cells.items()}
-    return (json.dumps(found, indent=2, sort_keys=True) + "\n").encode()
-
-
-def tokens_csv(cells: Mapping[str, Mapping[str, Cell]]) -> bytes:
-    """One row per benchmark and system, for `dvc plots`."""
-    rows = [
-        {
-            "cell": f"{task} {system}",
-            "benchmark": task,
-            "system": system,
-            "mean_tokens": round(one.mean_tokens, 3),
-            "hit_limit": round(one.hit_limit, 6),
-            "accuracy": round(one.accuracy, 6),
-        }
-        for task, systems in cells.items()
-        for system, one in systems.items()
-    ]
-    return to_csv(rows)
-
-
-def verdicts_csv(task: scores.Task) -> bytes:
-    """Every verdict, a row per question and a column per system, seed and condition: r, w, u, o or t (LETTERS)."""
-    columns = {
-        ":".join(filter(None, (system, "" if seed is None else str(seed), "" if name == TRAINED else name))): one.verdicts[
-            row
-        ]
-        for system, by_condition in task.scores.items()
-        for name, one in sorted(by_condition.items(), key=lambda item: _place(item[0]))
-        for row, seed in enumerate(task.seeds[system])
-    }
-    rows = [
-        {"problem_id": one} | {column: LETTERS[found[index]] for column, found in columns.items()}
-        for index, one in enumerate(task.ids)
-    ]
-    return to_csv(rows)
-
-
-def losses_csv(losses: Sequence[Mapping[str, Any]]) -> bytes:
-    """One row per step of a training: cross-entropy (nats a token), distillation, and the distance at each latent step."""
-    rows = []
-    for step in losses:
-        distances = {f"distance_{k}": value for k, value in enumerate(step.get("distance", []), 1)}
-        found = {"step": step["step"], "cross_entropy": step["cross_entropy"]}
-        if "distillation" in step:
-            found["distillation"] = step["distillation"]
-        rows.append({key: _short(value) for key, value in (found | distances).items()})
-    return to_csv(rows)
-
-
-def _short(value: Any) -> Any:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """CSV with a header of every column that occurs, in order of first appearance."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -18,7 +18,19 @@ PAGES = sorted(path for path in (ROOT / "stages").glob("*.py") if path.stem != "
 WITHOUT_TORCH = [
     *("answers", "artifacts", "base_source", "calibration", "claims", "cli", "completions", "cost", "errors"),
     *("extraction", "fairness", "findings", "grades", "grading", "layout", "plan", "plan_words", "plots", "prepared"),
-    *("problems", "published", "readout", "recipe", "report", "report_page", "rollouts", "scores", "settings"),
+    *(
+        "problems",
+        "published",
+        "readout",
+        "recipe",
+        "report",
+        "report_data",
+        "report_page",
+        "report_table",
+        "rollouts",
+        "scores",
+        "settings",
+    ),
     *("shapes", "stage", "stage_costs", "stated", "statistics", "synthetic", "targets", "teachers", "think", "verdicts"),
 ]
 # Which modules may import a package by name; nothing serves models by vLLM yet.

@@ -16,7 +16,7 @@ from graph import SCALES, tree_of
 from scipy.stats import binomtest, permutation_test, t
 from small_run import identifier, plan, rows, run, substituted
 
-from qthink_core import report, settings
+from qthink_core import report, report_data, report_table, settings
 from qthink_core.claims import CLAIMS, HOLDS, UNDECIDED
 from qthink_core.completions import TRAINED
 from qthink_core.errors import DataError
@@ -148,7 +148,7 @@ def test_a_task_without_latent_systems_has_a_table_and_a_page_and_no_verdict(tmp
     findings = report.find(folders, plan(["base", "answer_only"]))
     assert findings.conditions == {}
     assert not any(system.latent for system in findings.systems.values())
-    text = report.markdown(findings)
+    text = report_table.markdown(findings)
     assert "latents replaced" not in text
     assert "| Base, thinking | 75.0" in text
     report.write(tmp_path / "results", findings, folders)
@@ -202,7 +202,7 @@ def test_further_scores_are_shares_of_all_answers_and_stand_below_the_table(tmp_
     ]
     findings = report.find({"tooluse": run(tmp_path, "tooluse", verdicts, made)}, plan(["base", "sft"]))
     assert findings.further == {"tooluse": {"base": {"action": 0.0, "exact": 0.0}, "sft": {"action": 1.0, "exact": 5 / 8}}}
-    assert report.further_scores(findings) == (
+    assert report_table.further_scores(findings) == (
         "| tooluse, all scorers | action | exact |\n| --- | --- | --- |\n"
         "| Base, thinking | 0.0 | 0.0 |\n| SFT on think + answer | 100.0 | 62.5 |\n"
     )
@@ -261,11 +261,11 @@ def findings(**others: Any) -> Findings:
 
 
 def test_the_table_has_interval_spread_tokens_limit_and_the_marks_of_what_is_not_shared() -> None:
-    assert report.table(findings()) == TABLE
+    assert report_table.table(findings()) == TABLE
 
 
 def test_a_table_of_one_seed_and_of_shared_settings_mentions_neither_spread_nor_marks(tmp_path: Path) -> None:
-    text = report.table(found(tmp_path, EARNS, uniform=2.0))
+    text = report_table.table(found(tmp_path, EARNS, uniform=2.0))
     assert text.endswith(
         "\n\nAccuracy in per cent ± standard error [95 % interval]; mean tokens; share of answers at the limit.\n"
     )
@@ -278,7 +278,7 @@ def test_a_system_with_a_gamma_of_its_own_is_marked_in_the_table_itself(tmp_path
         for (system, seed, condition), letters in EARNS.items()
         for name in (["uniform", "reward_weighted", "final_step"] if system == "uniform" else [system])
     }
-    text = report.table(found(tmp_path, latent, uniform=2.0, reward_weighted=2.0, final_step=1.0))
+    text = report_table.table(found(tmp_path, latent, uniform=2.0, reward_weighted=2.0, final_step=1.0))
     assert "\n| Reward-weighted final-step (CODI)¹ | 75.0" in text
     assert "\n\n¹ gamma 1.0, the others 2.0\n\n" in text
     assert text.count("¹") == 2
@@ -291,7 +291,7 @@ def test_the_lines_below_the_table_say_which_differences_are_distinguishable_and
         Comparison("gsm8k", "uniform", "sft", -0.4, -0.5, -0.3, 0.0, 0.0499),
         Comparison("math500", "sft", "base", 0.1, 0.0, 0.2, 0.01, 0.05),
     ]
-    assert report.distinguishable(findings(comparisons=rows)) == (
+    assert report_table.distinguishable(findings(comparisons=rows)) == (
         "Differences on the same questions (exact paired tests, of several seeds with a test that counts the trainings; "
         "Holm's correction over all 4, 0.05) that are distinguishable from zero:\n\n"
         "- gsm8k: sft > base, uniform; base > uniform. 0 of 3 are not distinguishable from zero.\n"
@@ -300,7 +300,7 @@ def test_the_lines_below_the_table_say_which_differences_are_distinguishable_and
 
 
 def test_one_seed_has_exact_tests_alone(tmp_path: Path) -> None:
-    assert report.distinguishable(found(tmp_path, EARNS)) == (
+    assert report_table.distinguishable(found(tmp_path, EARNS)) == (
         "Differences on the same questions (exact paired tests; Holm's correction over all 3, 0.05) that are "
         "distinguishable from zero:\n\n"
         "- gsm8k: base > answer_only; uniform > answer_only. 1 of 3 are not distinguishable from zero.\n"
@@ -310,12 +310,12 @@ def test_one_seed_has_exact_tests_alone(tmp_path: Path) -> None:
 def test_one_system_alone_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     only = found(tmp_path, {("base", None, TRAINED): "rw"})
     assert only.comparisons == []
-    assert report.distinguishable(only) == ""
+    assert report_table.distinguishable(only) == ""
 
 
 def test_the_verdicts_stand_in_the_table_file_with_the_control_beside_the_conditions(tmp_path: Path) -> None:
     findings = found(tmp_path, EARNS)
-    lines = report.markdown(findings).splitlines()
+    lines = report_table.markdown(findings).splitlines()
     at = lines.index(
         "| gsm8k, latents replaced | trained | K=0 | zeros | noise | other | mean | teacher | K=1 | K=12 | control |"
     )
@@ -327,7 +327,7 @@ def test_the_verdicts_stand_in_the_table_file_with_the_control_beside_the_condit
 
 
 def test_a_claim_without_a_published_or_own_figure_says_so_in_its_row(tmp_path: Path) -> None:
-    lines = report.claims_table(found(tmp_path, three_seeds(EARNS))).splitlines()
+    lines = report_table.claims_table(found(tmp_path, three_seeds(EARNS))).splitlines()
     (latents,) = [line for line in lines if "latents beat the same training" in line]
     assert latents.startswith("| latents beat the same training without them | gsm8k | points | never | +50.0 [")
     assert "] | 3 | holds | never published" in latents
@@ -336,7 +336,7 @@ def test_a_claim_without_a_published_or_own_figure_says_so_in_its_row(tmp_path: 
 
 
 def test_a_system_of_ones_own_stands_in_the_table_under_its_name(tmp_path: Path) -> None:
-    text = report.table(found(tmp_path, {("mine", 0, TRAINED): "rrrr"}))
+    text = report_table.table(found(tmp_path, {("mine", 0, TRAINED): "rrrr"}))
     assert "| mine | 100.0 ± 0.0 [51.0, 100.0]; 4 tokens; 0.0 % |" in text.splitlines()
 
 
@@ -345,15 +345,15 @@ def test_a_system_of_ones_own_stands_in_the_table_under_its_name(tmp_path: Path)
 
 def test_the_metrics_are_accuracies_by_benchmark_and_system_in_sorted_order() -> None:
     backwards = {task: dict(reversed(row.items())) for task, row in reversed(CELLS.items())}
-    text = report.metrics_json(backwards)
-    assert text == report.metrics_json(CELLS)
+    text = report_data.metrics_json(backwards)
+    assert text == report_data.metrics_json(CELLS)
     assert json.loads(text) == {"gsm8k": {"base": 0.25, "uniform": 0.832}, "math500": {"base": 0.333333, "uniform": 0.0}}
     assert text.decode().index('"base"') < text.decode().index('"uniform"')
     assert text.endswith(b"}\n")
 
 
 def test_the_tokens_file_has_a_row_for_each_cell() -> None:
-    rows = list(csv.DictReader(io.StringIO(report.tokens_csv(CELLS).decode())))
+    rows = list(csv.DictReader(io.StringIO(report_data.tokens_csv(CELLS).decode())))
     assert [row["cell"] for row in rows] == ["gsm8k base", "gsm8k uniform", "math500 base", "math500 uniform"]
     assert rows[0] == {
         "cell": "gsm8k base",
@@ -367,9 +367,9 @@ def test_the_tokens_file_has_a_row_for_each_cell() -> None:
 
 def test_the_losses_of_a_training_have_a_row_for_each_step_and_a_column_for_each_latent_step() -> None:
     plain = [{"step": 1, "cross_entropy": 2.5}, {"step": 2, "cross_entropy": 1 / 3}]
-    assert report.losses_csv(plain).decode() == "step,cross_entropy\n1,2.5\n2,0.333333\n"
+    assert report_data.losses_csv(plain).decode() == "step,cross_entropy\n1,2.5\n2,0.333333\n"
     latent = [{"step": 1, "cross_entropy": 2.0, "distillation": 0.5, "distance": [0.25, 0.75]}]
-    assert report.losses_csv(latent).decode() == (
+    assert report_data.losses_csv(latent).decode() == (
         "step,cross_entropy,distillation,distance_1,distance_2\n1,2.0,0.5,0.25,0.75\n"
     )
 
@@ -383,7 +383,7 @@ def test_the_verdicts_file_has_a_letter_for_every_answer(tmp_path: Path) -> None
         ("uniform", 0, TRAINED): "rrrr",
     }
     folders = run(tmp_path, "gsm8k", verdicts)
-    assert report.verdicts_csv(report.scores.read(folders.grades, ["base", "uniform"])).decode() == (
+    assert report_data.verdicts_csv(report.scores.read(folders.grades, ["base", "uniform"])).decode() == (
         "problem_id,base,uniform:0,uniform:1,uniform:0:K=0,uniform:1:K=0\n"
         "gsm8k-test-00000,r,r,o,w,t\n"
         "gsm8k-test-00001,w,r,o,w,t\n"
