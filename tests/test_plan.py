@@ -238,15 +238,15 @@ def test_a_torn_lock_is_named(root: Path) -> None:
         plan.make(root, None, None, 1)
 
 
-# Seconds of a stage's boxes in the committed run (docs/runs.md), on one thread while the other core was at work; a run on
-# a busier machine took up to 2.3 times as long.
+# Seconds of a stage's boxes at the committed settings (docs/runs.md), on one thread while the other core was at work; a run
+# on a busier machine took up to 2.3 times as long.
 TOOK = {
     "base": 298,
     "sample": 47,
     "extract": 43,
     "average": 1.9,
-    "finetune": 138,
-    "train": 212,
+    "finetune": 83,
+    "train": 131,
     "merge": 61,
     "baseline": 32,
     "evaluate": 71,
