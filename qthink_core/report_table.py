@@ -47,13 +47,16 @@ def distinguishable(findings: Findings) -> str:
     for task in findings.cells:
         rows = [row for row in findings.comparisons if row.task == task]
         above: dict[str, list[str]] = {}
+        level: dict[str, list[str]] = {}
         for row in rows:
+            better, worse = (row.left, row.right) if row.difference > 0 else (row.right, row.left)
             if row.adjusted_p < ALPHA:
-                better, worse = (row.left, row.right) if row.difference > 0 else (row.right, row.left)
                 above.setdefault(better, []).append(worse)
+            else:
+                level.setdefault(row.right, []).append(row.left)
         clear = "; ".join(f"{better} > {', '.join(worse)}" for better, worse in above.items()) or "none"
-        level = sum(row.adjusted_p >= ALPHA for row in rows)
-        lines.append(f"- {task}: {clear}. {level} of {len(rows)} are not distinguishable from zero.")
+        rest = "; ".join(f"{one} and {', '.join(others)}" for one, others in level.items())
+        lines.append(f"- {task}: {clear}." + f" Not distinguishable: {rest}." * bool(level))
     return "\n".join([*lines, ""])
 
 

@@ -284,7 +284,7 @@ def test_a_system_with_a_gamma_of_its_own_is_marked_in_the_table_itself(tmp_path
     assert text.count("¹") == 2
 
 
-def test_the_lines_below_the_table_say_which_differences_are_distinguishable_and_how_many_are_not() -> None:
+def test_the_lines_below_the_table_say_which_differences_are_distinguishable_and_which_are_not() -> None:
     rows = [
         Comparison("gsm8k", "sft", "base", 0.2, 0.1, 0.3, 0.001, 0.006),
         Comparison("gsm8k", "uniform", "base", -0.2, -0.3, -0.1, 0.001, 0.006),
@@ -294,8 +294,8 @@ def test_the_lines_below_the_table_say_which_differences_are_distinguishable_and
     assert report_table.distinguishable(findings(comparisons=rows)) == (
         "Differences on the same questions (exact paired tests, of several seeds with a test that counts the trainings; "
         "Holm's correction over all 4, 0.05) that are distinguishable from zero:\n\n"
-        "- gsm8k: sft > base, uniform; base > uniform. 0 of 3 are not distinguishable from zero.\n"
-        "- math500: none. 1 of 1 are not distinguishable from zero.\n"
+        "- gsm8k: sft > base, uniform; base > uniform.\n"
+        "- math500: none. Not distinguishable: base and sft.\n"
     )
 
 
@@ -303,7 +303,7 @@ def test_one_seed_has_exact_tests_alone(tmp_path: Path) -> None:
     assert report_table.distinguishable(found(tmp_path, EARNS)) == (
         "Differences on the same questions (exact paired tests; Holm's correction over all 3, 0.05) that are "
         "distinguishable from zero:\n\n"
-        "- gsm8k: base > answer_only; uniform > answer_only. 1 of 3 are not distinguishable from zero.\n"
+        "- gsm8k: base > answer_only; uniform > answer_only. Not distinguishable: base and uniform.\n"
     )
 
 
