@@ -6,7 +6,15 @@ export DVC_NO_ANALYTICS := 1
 
 .PHONY: demo test check format smol latents clean
 
+# DVC runs one stage at a time, and the tasks share no stage between `base` and `report`: so one `dvc repro` a task, JOBS at
+# once, and a last one for what is left. A task that fails is tried and explained again by that last one.
+JOBS ?= $(words $(TASKS))
+TASKS = $(shell sed -n 's/^tasks: \[\(.*\)\].*/\1/p' params.yaml | tr -d ,)
+
 demo: .venv/ready
+	dvc repro base
+	@[ $(JOBS) -lt 2 ] || printf '%s\n' $(TASKS) | \
+		xargs -P $(JOBS) -I{} sh -c "dvc --wait-for-lock repro --quiet --single-item --glob '*@{}*' 2>&1 | cat"
 	dvc repro
 	@echo
 	@cat results/table.md

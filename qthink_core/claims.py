@@ -141,6 +141,12 @@ def verdicts(
     return done
 
 
+def on_seeds(seeds: Iterable[int]) -> str:
+    """What to run for the rows that have too few seeds, or "" where there are none; a row of 0 lacks its systems."""
+    few = any(0 < count < MIN_SEEDS for count in seeds)
+    return f"With fewer than {MIN_SEEDS} seeds a claim stays undecided: dvc exp run -S 'seeds=[0,1,2]'." if few else ""
+
+
 def _row(claim: Claim, task: str, systems: Mapping[str, np.ndarray]) -> tuple[Row, Comparison | None]:
     """The row before its verdict, with a note where it can have none."""
     empty = Row(claim, task, claim.published(task), None, None, None, None, 0, UNDECIDED, "")
@@ -150,7 +156,7 @@ def _row(claim: Claim, task: str, systems: Mapping[str, np.ndarray]) -> tuple[Ro
     left, other = systems[claim.left], systems[claim.right]
     seeds = min(len(systems[name]) for name in (claim.left, claim.right) if name not in UNTRAINED)
     one, scale = (compare(left, other), 100) if claim.unit == POINTS else (compare_means(left, other), 1)
-    few = f"needs at least {MIN_SEEDS} seeds, has {seeds}: dvc exp run -S 'seeds=[0,1,2]'" if seeds < MIN_SEEDS else ""
+    few = f"{seeds} of at least {MIN_SEEDS} seeds" if seeds < MIN_SEEDS else ""
     return (
         empty._replace(difference=scale * one.difference, low=scale * one.low, high=scale * one.high, seeds=seeds, note=few),
         one,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from qthink_core import plots, published
+from qthink_core import claims, plots, published
 from qthink_core.completions import TRAINED
 from qthink_core.findings import Cell, Comparison, Findings
 
@@ -74,6 +74,7 @@ def page(findings: Findings) -> bytes:
         widest={task: max([0.05, *(max(abs(row.low), abs(row.high)) for row in of_task(findings, task))]) for task in tasks},
         comparisons={task: of_task(findings, task) for task in tasks},
         published=published,
+        on_seeds=claims.on_seeds(row.seeds for row in findings.claims),
         panels=panels(findings),
         swept={
             task: {system: plots.swept(one, findings.K) for system, one in found.items()}

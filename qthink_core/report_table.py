@@ -108,7 +108,8 @@ def claims_table(findings: Findings) -> str:
             [row.words, row.benchmark, row.unit, published or "never", interval, str(row.seeds), row.verdict, row.note]
         )
     head = ["claim", "benchmark", "unit", "published", "ours [95 %]", "seeds", "verdict", "note"]
-    return _table(head, rows) if rows else ""
+    few = claims.on_seeds(row.seeds for row in findings.claims)
+    return _table(head, rows) + (f"\n{few}\n" if few else "") if rows else ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

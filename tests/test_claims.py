@@ -80,7 +80,7 @@ def test_three_seeds_that_disagree_decide_nothing() -> None:
 def test_fewer_than_three_seeds_decide_nothing_and_say_so(seeds: int) -> None:
     row = one("latents", {"uniform": right(*[180] * seeds), "answer_only": right(*[20] * seeds)})
     assert (row.verdict, row.p, row.seeds) == ("undecided", None, seeds)
-    assert row.note == f"needs at least 3 seeds, has {seeds}: dvc exp run -S 'seeds=[0,1,2]'"
+    assert row.note == f"{seeds} of at least 3 seeds"
     assert row.difference == pytest.approx(80)
 
 

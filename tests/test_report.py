@@ -191,7 +191,7 @@ def test_tokens_of_a_claim_are_counted_and_not_turned_into_shares(tmp_path: Path
 def test_one_seed_decides_no_claim(tmp_path: Path) -> None:
     (latents,) = [one for one in found(tmp_path, EARNS).claims if one.ours == 0.5]
     assert latents.verdict == UNDECIDED
-    assert latents.note.startswith("needs at least 3 seeds, has 1: dvc exp run -S 'seeds=[0,1,2]'")
+    assert latents.note.startswith("1 of at least 3 seeds")
 
 
 def test_further_scores_are_shares_of_all_answers_and_stand_below_the_table(tmp_path: Path) -> None:
@@ -333,6 +333,13 @@ def test_a_claim_without_a_published_or_own_figure_says_so_in_its_row(tmp_path: 
     assert "] | 3 | holds | never published" in latents
     (sft,) = [line for line in lines if "latents beat SFT" in line]
     assert sft.startswith("| latents beat SFT on think + answer | gsm8k | points | +2.5 |  | 0 | undecided | needs sft")
+
+
+def test_claims_with_too_few_seeds_say_below_once_what_to_run(tmp_path: Path) -> None:
+    assert "seeds=" not in report_table.claims_table(found(tmp_path / "three", three_seeds(EARNS)))
+    one_seed = report_table.claims_table(found(tmp_path / "one", EARNS))
+    assert one_seed.splitlines()[-1] == ("With fewer than 3 seeds a claim stays undecided: dvc exp run -S 'seeds=[0,1,2]'.")
+    assert one_seed.count("seeds=[") == 1
 
 
 def test_a_system_of_ones_own_stands_in_the_table_under_its_name(tmp_path: Path) -> None:

@@ -380,6 +380,12 @@ def test_claims_are_in_points_or_in_their_unit_and_what_was_not_run_is_a_dash(tr
     ]
 
 
+def test_claims_with_too_few_seeds_say_above_once_what_to_run() -> None:
+    few = [one._replace(seeds=min(one.seeds, 2)) for one in sample().claims]
+    assert b"seeds=[" not in page(sample())
+    assert page(sample()._replace(claims=few)).count(b"seeds=[0,1,2]") == 1
+
+
 def test_the_settings_close_the_page(tree: Element) -> None:
     (made,) = tree.all("dl", class_="made")
     found = dict(zip((one.text() for one in made.all("dt")), (one.text() for one in made.all("dd")), strict=True))

@@ -26,6 +26,8 @@ from math_verify import LatexExtractionConfig, parse, verify
 CPU_LIMIT_S = 1.2
 WALL_LIMIT_S = 10.0  # for a child that waits instead of computing
 MEMORY_LIMIT_BYTES = 2 << 30
+# Decimals are compared to as many; with Math-Verify's own 6, 1.570796 would be pi/2.
+DECIMAL_PLACES = 12
 
 # LaTeX only: Math-Verify reads plain expressions with SymPy's parse_expr, which evaluates Python.
 _BOXED = (LatexExtractionConfig(boxed_match_priority=0),)
@@ -34,7 +36,7 @@ _NUMERAL = re.compile(r"\s*(Integer|Float)\s*\(\s*'?([0-9]*\.?[0-9]*)'?\s*\)\s*"
 
 def equal(gold: str, answer: str) -> bool:
     """Whether Math-Verify takes the answer for the gold; not symmetric, the gold comes first."""
-    return verify(_parsed(gold), _parsed(answer), timeout_seconds=None)
+    return verify(_parsed(gold), _parsed(answer), float_rounding=DECIMAL_PLACES, timeout_seconds=None)
 
 
 def _parsed(latex: str) -> list[object]:

@@ -9,9 +9,10 @@ as some graders use, loses 45 of the 500 official solutions and finds 3 where `3
 Equality, the first that decides: the same text once spacing, typeface, percent signs (many golds are
 asked for without) and spelling variants are gone; both plain rational numbers (decimals, also repeating or
 times a power of ten, and fractions), compared exactly; both whole numbers with a base as index, compared
-by digits and base; units of the same power where both have one; Math-Verify on both sides, each in a
-`\boxed{}` of its own, gold first, in a process
-that can be killed.
+by digits and base; units of the same power where both have one; an equation chain whose plain numbers
+differ (`1=2`) is wrong, as is another number of values (`2,3,3` for `2,3`), and a bare list or a set where
+a point or an interval is asked for; Math-Verify on both sides, each in a `\boxed{}` of its own, gold first, in
+a process that can be killed.
 """
 
 import re
@@ -69,6 +70,13 @@ _RATIONAL = re.compile(
 )
 _UNIT_POWER = re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}\^\{?(?P<power>[0-9])\}?$")
 _WITH_BASE = re.compile(r"([0-9A-Z]+)_\{?([0-9]+)\}?")
+_AND = re.compile(r",?\\(?:text|mbox|mathrm)\{,?(?:and|or),?\},?")
+_WRAPPED = re.compile(r"\\(?:text|mbox|mathrm)\{([^{}]*)\}")
+_THOUSANDS = re.compile(r"(?<![0-9._^])([0-9]{1,3})((?:,[0-9]{3})+)(?![0-9])")
+_BRACKET_OR_COMMA = re.compile(r"\\[{}]|[()\[\]{},]")
+_OPENING = ("(", "[", "{", r"\{")
+_TWO_DIGITS = re.compile(r"\\([dtc]?)frac\s*([0-9])\s*([0-9])")
+_ORDERED = ("()", "[]", "(]", "[)")
 
 
 def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
@@ -120,13 +128,19 @@ def grade(gold: str, answer: str) -> Grade:
     wanted, given = _spelled(gold), _spelled(extracted)
     equal = _plainly_equal(_normal(wanted), _normal(given))
     if equal is None:
-        return Grade(compare(wanted, given), shown, {})
+        verdict = compare(wanted, given)
+        if verdict == "right" and "=" not in gold and (number := _left_number(_normal(given))):
+            # `1=\sqrt{2}` says two things, and Math-Verify reads the end only.
+            verdict = compare(wanted, number)
+        return Grade(verdict, shown, {})
     return Grade("right" if equal else "wrong", shown, {})
 
 
 def _spelled(latex: str) -> str:
     """The expression in LaTeX's own characters, without typeface, percent signs and a leading "approximately"."""
-    return _LOOKS.sub(_look, plain_characters(latex).translate(_SYMBOLS))
+    looks = _LOOKS.sub(_look, plain_characters(latex).translate(_SYMBOLS))
+    # As LaTeX reads it: \frac 304 is 3/0 times 4, and to Math-Verify it would be 3/4.
+    return _TWO_DIGITS.sub(r"\\\1frac{\2}{\3}", looks)
 
 
 def _look(found: re.Match[str]) -> str:
@@ -163,7 +177,65 @@ def _plainly_equal(gold: str, answer: str) -> bool | None:
     if gold_unit and answer_unit and gold_unit["power"] != answer_unit["power"]:
         # Math-Verify drops units: 15 cm^2 would equal 15 cm^3.
         return False
+    if _contradicts_itself(answer) or _another_shape(gold, answer):
+        return False
     return None
+
+
+def _contradicts_itself(answer: str) -> bool:
+    """Whether a chain of equations sets two plain numbers equal that differ; Math-Verify reads its end only."""
+    listed = _AND.sub(",", answer).split(",") if min(_values(answer)[1]) > 1 else [answer]
+    return any(len({_rational(side) for side in _number_sides(one)}) > 1 for one in listed)
+
+
+def _number_sides(equation: str) -> list[str]:
+    """The sides of an equation that are plain numbers."""
+    return [side for side in equation.split("=") if _rational(side) is not None] if "=" in equation else []
+
+
+def _left_number(answer: str) -> str | None:
+    """The plain number that an equation of one value begins with, or None."""
+    left, equals, _ = answer.partition("=")
+    return left if equals and max(_values(answer)[1]) == 1 and _rational(left) is not None else None
+
+
+def _another_shape(gold: str, answer: str) -> bool:
+    """Whether the answer has another number of values than the gold, or no round or square brackets where the gold has them.
+
+    Math-Verify takes a list for a set: `2,3,3` would equal `2,3`, and `5,5` `5`; and a bare list or a set for a point.
+    """
+    if _has_two_signs(gold) != _has_two_signs(answer):
+        return False
+    (gold_brackets, gold_counts), (brackets, counts) = _values(gold), _values(answer)
+    if not gold_counts & counts:
+        return True
+    return gold_brackets in _ORDERED and max(gold_counts) > 1 and "=" not in answer and brackets != gold_brackets
+
+
+def _has_two_signs(latex: str) -> bool:
+    return r"\pm" in latex or r"\mp" in latex
+
+
+def _values(latex: str) -> tuple[str, set[int]]:
+    """The brackets around the whole expression, or "", and how many values it holds: a comma may also part thousands."""
+    listed = _WRAPPED.sub(r"\1", _AND.sub(",", latex).replace(";", ",")).replace(r"\langle", "(").replace(r"\rangle", ")")
+    brackets, counts = "", set()
+    for text in (listed, _THOUSANDS.sub(lambda found: found[0].replace(",", ""), listed)):
+        depth, opening, brackets, commas = 0, "", "", [0, 0]
+        for sign in _BRACKET_OR_COMMA.finditer(text):
+            if sign[0] == ",":
+                if depth < 2:
+                    commas[depth] += 1
+            elif sign[0] in _OPENING:
+                opening = sign[0] if sign.start() == 0 else opening
+                depth += 1
+            else:
+                depth = max(depth - 1, 0)
+                if depth == 0:
+                    brackets = opening + sign[0] if opening and sign.end() == len(text) else ""
+                    opening = ""
+        counts.add(1 + commas[1 if brackets else 0])
+    return brackets, counts
 
 
 def _rational(text: str) -> Fraction | None:

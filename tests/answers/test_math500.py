@@ -42,15 +42,55 @@ def test_math_verify_takes_a_gold_for_itself_where_the_texts_differ():
         assert verdict(gold, text) == "right", gold
 
 
-def first_number_changed(gold: str) -> str:
-    return re.sub(r"[0-9]", lambda digit: str((int(digit[0]) + 1) % 10), gold, count=1)
+def perturbed(gold: str) -> dict[str, str]:
+    """What is near the gold and another value, by what was done to it."""
+    first = re.sub(r"[0-9]", lambda digit: str((int(digit[0]) + 1) % 10), gold, count=1)
+    last = re.sub(r"[0-9](?=[^0-9]*$)", lambda digit: str((int(digit[0]) + 1) % 10), gold)
+    inverse = gold.translate(str.maketrans("()[]", "[]()"))
+    return {
+        name: text
+        for name, text in {
+            "first digit": first,
+            "last digit": last,
+            "negated": f"-({gold})" if gold != "0" else gold,
+            "doubled": f"2({gold})" if gold != "0" else gold,
+            "one more": f"{gold}+1",
+            "a value more": f"{gold}, 7",
+            "a value twice": f"{gold}, {gold}",
+            "an untrue equation": f"123457={gold}",
+            "round for square": inverse if "," in gold and gold[0] in "([" else gold,
+        }.items()
+        if text != gold
+    }
 
 
 @needs_data
-def test_a_gold_with_one_digit_changed_never_passes():
-    golds = sorted({row["answer"] for row in rows() if re.search("[0-9]", row["answer"])})
-    for gold in [gold for gold in golds if gold.isdigit()] + [gold for gold in golds if not gold.isdigit()][::2]:
-        assert verdict(gold, first_number_changed(gold)) == "wrong", gold
+def test_a_perturbed_gold_never_passes():
+    golds = sorted({row["answer"] for row in rows()})
+    whole = [gold for gold in golds if gold.isdigit()]
+    passed = {
+        (gold, name): text
+        for gold in whole[::8] + [gold for gold in golds if not gold.isdigit()]
+        for name, text in perturbed(gold).items()
+        if verdict(gold, text) == "right"
+    }
+    assert not passed
+
+
+def test_a_perturbed_gold_of_every_form_never_passes():
+    for gold in (
+        "6",
+        r"\frac{3}{4}",
+        r"2\sqrt{3}",
+        "1,-2",
+        r"(3, \frac{\pi}{2})",
+        "[2,5)",
+        r"1 \pm \sqrt{19}",
+        "204_5",
+        "8n^2+1",
+    ):
+        for name, text in perturbed(gold).items():
+            assert verdict(gold, text) == "wrong", (gold, name)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +110,17 @@ def test_a_gold_with_one_digit_changed_never_passes():
         (r"\text{(C)}", "C"),
         ("x=5", "5"),
         ("1,-2", "-2, 1"),
+        ("2,3", r"2 \text{ and } 3"),
+        ("2,3", r"x=2 \text{ or } x=3"),
+        ("2,3", r"\{2,3\}"),
+        ("2,3", "2; 3"),
+        ("3,5,7", r"3, 5, \text{ and } 7"),
+        ("5", r"x = \frac{10}{2} = 5"),
+        ("12", "a+b=12"),
+        ("(1,2)", "x=1, y=2"),
+        ("2,300", "2300"),
+        (r"10,000 \text{ dollars}", "10000"),
+        ("2", r"\sqrt{4}"),
         (r"1 \pm \sqrt{19}", r"1-\sqrt{19}, 1+\sqrt{19}"),
         ("52_8", "52_{8}"),
         (r"137 \frac{1}{2}", r"\frac{275}{2}"),
@@ -124,6 +175,20 @@ def test_another_spelling_of_the_gold_is_right(gold, expression):
         (r"\frac{1}{2}", r"50\%"),
         ("10", "10.00000000000000000001"),
         (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}"),
+        ("2,3", "2,3,3"),
+        (r"\{2,3\}", r"\{2,3,3\}"),
+        ("(1,2),(3,4)", "(1,2),(3,4),(3,4)"),
+        ("5", "5,5"),
+        ("204_5", "204_5, 204_5"),
+        ("2", "1=2"),
+        ("5", "x=3=5"),
+        (r"\sqrt{2}", r"1=\sqrt{2}"),
+        ("(1,2)", "1,2"),
+        ("(1,2)", r"\{1,2\}"),
+        (r"(2,\infty)", r"(2,\infty]"),
+        (r"\frac{\pi}{2}", "1.570796"),
+        (r"\frac{\pi}{2}, 1", "1.570796, 1"),
+        (r"\frac 34", r"\frac 304"),
     ],
 )
 def test_another_value_than_the_gold_is_wrong(gold, expression):
