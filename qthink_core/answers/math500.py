@@ -70,12 +70,14 @@ _RATIONAL = re.compile(
 )
 _UNIT_POWER = re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}\^\{?(?P<power>[0-9])\}?$")
 _WITH_BASE = re.compile(r"([0-9A-Z]+)_\{?([0-9]+)\}?")
-_AND = re.compile(r",?\\(?:text|mbox|mathrm)\{,?(?:and|or),?\},?")
+_AND = re.compile(r",?(?:\\(?:text|mbox|mathrm)\{,?(?:and|or),?\}|(?<=[0-9})])(?:and|or)(?=[-0-9\\(])),?")
 _WRAPPED = re.compile(r"\\(?:text|mbox|mathrm)\{([^{}]*)\}")
 _THOUSANDS = re.compile(r"(?<![0-9._^])([0-9]{1,3})((?:,[0-9]{3})+)(?![0-9])")
 _BRACKET_OR_COMMA = re.compile(r"\\[{}]|[()\[\]{},]")
 _OPENING = ("(", "[", "{", r"\{")
 _TWO_DIGITS = re.compile(r"\\([dtc]?)frac\s*([0-9])\s*([0-9])")
+_RELATION = re.compile(r"[<>]|\\(?:leq?|geq?|neq?|[lg]eqslant)(?![A-Za-z])")
+_NAMED = re.compile(r"=|\\in(?![A-Za-z])")
 _ORDERED = ("()", "[]", "(]", "[)")
 
 
@@ -129,7 +131,7 @@ def grade(gold: str, answer: str) -> Grade:
     equal = _plainly_equal(_normal(wanted), _normal(given))
     if equal is None:
         verdict = compare(wanted, given)
-        if verdict == "right" and "=" not in gold and (number := _left_number(_normal(given))):
+        if verdict == "right" and (number := _left_number(_normal(wanted), _normal(given))):
             # `1=\sqrt{2}` says two things, and Math-Verify reads the end only.
             verdict = compare(wanted, number)
         return Grade(verdict, shown, {})
@@ -193,9 +195,19 @@ def _number_sides(equation: str) -> list[str]:
     return [side for side in equation.split("=") if _rational(side) is not None] if "=" in equation else []
 
 
-def _left_number(answer: str) -> str | None:
-    """The plain number that an equation of one value begins with, or None."""
+def _value_with_base(text: str) -> Fraction | None:
+    """The value of digits with a base as index, or None."""
+    found = _WITH_BASE.fullmatch(text)
+    if not found or not 2 <= int(found[2]) <= 36 or any(int(digit, 36) >= int(found[2]) for digit in found[1]):
+        return None
+    return Fraction(int(found[1], int(found[2])))
+
+
+def _left_number(gold: str, answer: str) -> str | None:
+    """The plain number that an equation of one value begins with, or None; a gold that is an equation may begin so too."""
     left, equals, _ = answer.partition("=")
+    if "=" in gold or _value_with_base(gold) == _rational(left):
+        return None
     return left if equals and max(_values(answer)[1]) == 1 and _rational(left) is not None else None
 
 
@@ -204,12 +216,13 @@ def _another_shape(gold: str, answer: str) -> bool:
 
     Math-Verify takes a list for a set: `2,3,3` would equal `2,3`, and `5,5` `5`; and a bare list or a set for a point.
     """
-    if _has_two_signs(gold) != _has_two_signs(answer):
+    if _has_two_signs(gold) != _has_two_signs(answer) or _RELATION.search(gold + answer):
         return False
     (gold_brackets, gold_counts), (brackets, counts) = _values(gold), _values(answer)
     if not gold_counts & counts:
         return True
-    return gold_brackets in _ORDERED and max(gold_counts) > 1 and "=" not in answer and brackets != gold_brackets
+    several_equations = answer.count("=") > 1
+    return gold_brackets in _ORDERED and max(gold_counts) > 1 and not several_equations and brackets != gold_brackets
 
 
 def _has_two_signs(latex: str) -> bool:
@@ -217,10 +230,15 @@ def _has_two_signs(latex: str) -> bool:
 
 
 def _values(latex: str) -> tuple[str, set[int]]:
-    """The brackets around the whole expression, or "", and how many values it holds: a comma may also part thousands."""
-    listed = _WRAPPED.sub(r"\1", _AND.sub(",", latex).replace(";", ",")).replace(r"\langle", "(").replace(r"\rangle", ")")
+    """The brackets around the expression, or "", and how many values it may hold: commas also part thousands and words.
+
+    What stands before a single `=` or `\\in` is a name.
+    """
+    unnamed = latex if len(_NAMED.findall(latex)) > 1 else _NAMED.split(latex)[-1]
+    listed = _AND.sub(",", unnamed).replace(";", ",").replace(r"\langle", "(").replace(r"\rangle", ")")
+    readings = [_WRAPPED.sub(words, listed) for words in (r"\1", "")]
     brackets, counts = "", set()
-    for text in (listed, _THOUSANDS.sub(lambda found: found[0].replace(",", ""), listed)):
+    for text in readings + [_THOUSANDS.sub(lambda found: found[0].replace(",", ""), one) for one in readings]:
         depth, opening, brackets, commas = 0, "", "", [0, 0]
         for sign in _BRACKET_OR_COMMA.finditer(text):
             if sign[0] == ",":
