@@ -1,4 +1,4 @@
-"""The `qthink` program: grades the outputs of any system by the benchmarks' pages, and says what a run takes. No torch here."""
+"""The `qthink` program: grades the outputs of any system by the benchmarks' pages, and says what a run takes and misses."""
 
 import contextlib
 import json
