@@ -105,7 +105,7 @@ def preflight(
     """Says whether this machine has what a scale asks for: device and memory, disk, packages, base model, data sets.
 
     The stages `base` and `prepare` ask the same before they start. Everything that is missing is listed at once, a line
-    each with its mend, and the exit code is 69. Nothing is downloaded, and a hub that does not answer costs eight seconds.
+    each with its mend, and the exit code is 69. Nothing is downloaded, and a hub that does not answer costs five seconds.
     """
     with _one_line():
         from qthink_core import stage

@@ -20,7 +20,7 @@ from qthink_core.errors import DataError, ParamError, UnavailableError
 from qthink_core.plan_words import COPIES, short
 
 # All questions to the hub together; the rest of a preflight, torch's start included, takes a few seconds.
-HUB_WAIT_S = 8.0
+HUB_WAIT_S = 5.0
 # Where a run's bytes lie; what is there already need not fit once more.
 FILLED = ("artifacts", "models", ".work", ".dvc/cache")
 # What decides the memory of a stage's largest box.
