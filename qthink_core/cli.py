@@ -73,8 +73,8 @@ def plan(
     """Says before a run what it takes: boxes, tokens, FLOP, bytes and hours of every stage, and whether it fits.
 
     Reads the params files, edits included, and, where a run left them, manifests, `logs/runs.jsonl` and `dvc.lock`. Starts
-    nothing. An estimate is meant to be right within a factor of two; stages of a CPU scale that were logged here are scaled
-    to what they took.
+    nothing. An estimate is meant to be right within a factor of two; stages that were logged here, at
+    this scale and on this device, are scaled to what they took.
 
     * **memory**: of the largest box, its rows as long as the limits allow.
     * **floor**: the least that the device's matrix products and memory allow; **time**: the estimate.

@@ -212,7 +212,7 @@ def test_one_task_more_reruns_no_box_of_the_others(copy: Path) -> None:
 def test_a_dry_run_at_the_papers_scale_shows_the_whole_graph_where_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With `--force`: without it DVC looks in its run cache for every box and, dry or not, hashes inputs that are not there."""
+    """With `--force`: else DVC asks its run cache about every box and, dry or not, hashes inputs that are not there."""
     from dvc.repo import Repo
 
     root = copy_repository(tmp_path / "clone")
