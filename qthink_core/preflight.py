@@ -258,10 +258,13 @@ def on_hub(files: Sequence[Remote], wait_s: float) -> list[Finding]:
 
 def _ask(one: Remote, at: int, said: list[str | None], wait_s: float) -> None:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     try:
         url = hf_hub_url(one.repo, one.file, repo_type=one.repo_type, revision=one.revision)
         get_hf_file_metadata(url, timeout=wait_s)
         said[at] = None
+    except OfflineModeIsEnabled:
+        said[at] = "HF_HUB_OFFLINE is set"
     except Exception as error:  # noqa: BLE001 - the library passes on what its HTTP client raises, and changed that client twice
         said[at] = (str(error).strip().splitlines() or [type(error).__name__])[0]
