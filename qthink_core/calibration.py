@@ -1,8 +1,10 @@
 """Calibration: what earlier runs in this folder say about the next: seconds, parameters, counts. No torch."""
 
+import collections
 import functools
 import json
 import math
+import re
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,35 +18,77 @@ from qthink_core.errors import DataError
 
 LOG = Path("logs") / "runs.jsonl"
 LOCK = Path("dvc.lock")
+CPU, HERE = "cpu", "here"
 
 
 class Logged(NamedTuple):
-    """The last run of a box: its seconds, and the tree of the parameters that DVC recorded for it."""
+    """A run of a box: its seconds, and the tree of the parameters that it had."""
 
     seconds: float
     params: dict[str, Any]
 
 
-def logged(root: Path, scale: str) -> dict[str, Logged]:
-    """The last run of each box at a scale, as far as this folder's log and dvc.lock both know it.
+class Log(NamedTuple):
+    """The last run of each box that can stand for the next one, and how many runs cannot, by reason."""
 
-    The log has no parameters: those are taken from dvc.lock, which DVC rewrites after each stage. Raises DataError where
-    either cannot be read.
+    runs: dict[str, Logged]
+    left_out: dict[str, int]
+
+
+def logged(root: Path, scale: str, device: str) -> Log:
+    """The last run of each box at a scale and on a device, from nothing and in one process, as far as this folder knows it.
+
+    A line of an older log has neither scale nor device nor parameters: scale and parameters are then those of dvc.lock,
+    which DVC rewrites after each stage, and it counts on the processor alone. Raises DataError where log or lock cannot be
+    read.
     """
-    seconds = dict(durations(root / LOG))
-    params = locked(root / LOCK, scale) if seconds else {}
-    return {box: Logged(seconds[box], tree) for box, tree in params.items() if box in seconds}
+    runs: dict[str, Logged] = {}
+    old: dict[str, float] = {}
+    left_out: collections.Counter[str] = collections.Counter()
+    for run in entries(root / LOG):
+        box, reason = run["stage"], unfit(run, scale, device)
+        if reason:
+            left_out[reason] += 1
+        elif "params" in run:
+            runs[box] = Logged(run["seconds"], run["params"])
+            old.pop(box, None)
+        else:
+            old[box] = run["seconds"]
+    params = locked(root / LOCK, scale) if old else {}
+    runs |= {box: Logged(old[box], tree) for box, tree in params.items() if box in old and tree.get("device", CPU) == CPU}
+    return Log(runs, dict(left_out))
 
 
-def durations(log: Path) -> Iterator[tuple[str, float]]:
-    """(box, seconds) of every run in a log, the oldest first; none where there is no log."""
+def unfit(run: Mapping[str, Any], scale: str, device: str) -> str:
+    """Why a run says nothing of the next one at a scale and on a device; empty where it does."""
+    if "params" not in run:
+        return "" if device == CPU else "of a log without devices"
+    if run["scale"] != scale:
+        return f"at scale {run['scale']}"
+    if "device" in run["params"] and not same_device(run["device"], device):
+        return f"on {run['device']}"
+    if run["processes"] != 1 or run["executor"] != HERE:
+        return "by several processes"
+    return "resumed" if run["resumed"] else ""
+
+
+def same_device(name: str, device: str) -> bool:
+    """Whether the device of a run (`NVIDIA H100 80GB HBM3`, `cpu`) is the one that a plan calls by a short name (`h100`)."""
+    return name == CPU if device == CPU else device in re.findall(r"[a-z0-9]+", name.casefold())
+
+
+def entries(log: Path) -> Iterator[dict[str, Any]]:
+    """Every run in a log, the oldest first; none where there is no log."""
     for number, line in enumerate(log.read_bytes().splitlines() if log.is_file() else [], 1):
         try:
             run = json.loads(line)
-            seconds = float(run["seconds"])
-            if not 0 <= seconds < math.inf:
-                raise ValueError(f"{seconds} seconds")
-            yield str(run["stage"]), seconds
+            run["stage"], run["seconds"] = str(run["stage"]), float(run["seconds"])
+            if not 0 <= run["seconds"] < math.inf:
+                raise ValueError(f"{run['seconds']} seconds")
+            if "params" in run:
+                run |= {"params": dict(run["params"]), "resumed": bool(run["resumed"]), "processes": int(run["processes"])}
+                run |= {name: str(run[name]) for name in ("scale", "device", "executor")}
+            yield run
         except (ValueError, KeyError, TypeError):
             raise DataError(f"{log} line {number} is no record of a run: delete that line") from None
 

@@ -1,4 +1,4 @@
-"""The `qthink` program: grades the outputs of any system by the benchmarks' pages, and says what a run takes. No torch."""
+"""The `qthink` program: grades the outputs of any system by the benchmarks' pages, and says what a run takes and misses."""
 
 import contextlib
 import json
@@ -73,8 +73,8 @@ def plan(
     """Says before a run what it takes: boxes, tokens, FLOP, bytes and hours of every stage, and whether it fits.
 
     Reads the params files, edits included, and, where a run left them, manifests, `logs/runs.jsonl` and `dvc.lock`. Starts
-    nothing. An estimate is meant to be right within a factor of two; stages of a CPU scale that were logged here are scaled
-    to what they took.
+    nothing. An estimate is meant to be right within a factor of two; stages that were logged here, at
+    this scale and on this device, are scaled to what they took.
 
     * **memory**: of the largest box, its rows as long as the limits allow.
     * **floor**: the least that the device's matrix products and memory allow; **time**: the estimate.
@@ -96,6 +96,21 @@ def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> No
     instead = None if here else plan.make(root, scale, plan.CPU, 1)
     words = plan_words.verdict(found, shutil.disk_usage(root).free, instead)
     print(plan_words.table(found), plan_words.assumptions(found), words, sep="\n\n")
+
+
+@app.command()
+def preflight(
+    scale: Annotated[str | None, typer.Option(help="A scale of params/; that of params.yaml where none is given.")] = None,
+) -> None:
+    """Says whether this machine has what a scale asks for: device and memory, disk, packages, base model, data sets.
+
+    The stages `base` and `prepare` ask the same before they start. Everything that is missing is listed at once, a line
+    each with its mend, and the exit code is 69. Nothing is downloaded, and a hub that does not answer costs five seconds.
+    """
+    with _one_line():
+        from qthink_core import stage
+
+        print(*stage.preflight(None, scale), sep="\n")
 
 
 @contextlib.contextmanager

@@ -22,6 +22,12 @@ class DataError(QThinkError):
     exit_code = 65
 
 
+class UnavailableError(QThinkError):
+    """What a scale asks for and this machine lacks, all of it, a line each; exit code 69 (EX_UNAVAILABLE)."""
+
+    exit_code = 69
+
+
 class NumericError(QThinkError):
     """A NaN or an infinity where the method allows none; exit code 70 (EX_SOFTWARE)."""
 

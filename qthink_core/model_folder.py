@@ -42,7 +42,7 @@ def check(folder: Path) -> dict[str, int | str]:
             f"{folder} has {len(tokenizer)} tokens but {vocab} embedding rows: "
             "its tokenizer is another model's, take both from one"
         )
-    _check_end_of_turn(folder, tokenizer)
+    check_end_of_turn(folder, tokenizer)
     return {
         "architecture": type(model).__name__,
         "hidden_size": config.hidden_size,
@@ -78,7 +78,8 @@ def _check_tensors(path: Path, model: Any) -> str:
     return str(dtypes.pop())
 
 
-def _check_end_of_turn(folder: Path, tokenizer: Any) -> None:
+def check_end_of_turn(folder: Path, tokenizer: Any) -> None:
+    """Raises DataError where the chat template does not end an assistant's turn with the tokenizer's end token."""
     turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Goodbye"}]
     text = tokenizer.apply_chat_template(turns, tokenize=False)
     end = tokenizer.eos_token

@@ -47,13 +47,14 @@ class Row(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The rows from left to right of the graph, and what they were reckoned with."""
+    """The rows from left to right of the graph, and what they were reckoned with; logged runs left out, by reason."""
 
     scale: str
     device: str
     gpus: int
     run: Run
     rows: list[Row]
+    left_out: dict[str, int]
 
     @property
     def seconds(self) -> float:
@@ -78,14 +79,39 @@ def make(root: Path, scale: str | None, device: str | None, gpus: int) -> Plan:
     if gpus < 1 or (name == CPU and gpus > 1):
         raise ParamError(f"--gpus is {gpus}: expected 1 or more GPUs, and none beside --device {CPU}")
     graph = stage.graph(root)
+    boxes = boxes_of(graph, tree)
+    run = at_hand(root, tree, boxes)
+    log = calibration.logged(root, tree["scale"], name)
+    ratios = measured(log.runs, run, boxes, name)
+    rows = [row_of(one, [at for at in boxes if at.stage == one], run, name, gpus, ratios) for one in graph]
+    return Plan(tree["scale"], name, gpus, run, rows, log.left_out)
+
+
+class Needs(NamedTuple):
+    """Bytes of all outputs, and of the device's memory for the largest box of each stage that computes there."""
+
+    disk: float
+    memory: dict[str, float]
+
+
+def needs(root: Path, tree: Mapping[str, Any]) -> Needs:
+    """What checked parameters ask of disk and device; raises ParamError where the base model's shape is not known."""
+    boxes = boxes_of(stage.graph(root), tree)
+    run = at_hand(root, tree, boxes)
+    costs = [(at.stage, COSTS[at.stage](run, at)) for at in boxes]
+    memory: dict[str, float] = {}
+    for name, one in costs:
+        if one.gpu:
+            memory[name] = max(one.memory, memory.get(name, 0.0))
+    return Needs(sum(one.disk for _, one in costs), memory)
+
+
+def boxes_of(graph: Mapping[str, Mapping[str, Any]], tree: Mapping[str, Any]) -> dict[Instance, Path]:
+    """Every box of the graph with the first folder or file that it makes; raises ParamError at a stage of unknown cost."""
     unknown = sorted(set(graph) - set(COSTS))
     if unknown:
         raise ParamError(f"dvc.yaml has stage {unknown[0]}, whose cost is not known: give it a function in stage_costs")
-    boxes = {at: out_of(entry, at, tree) for one, entry in graph.items() for at in stage.instances(one, entry, tree)}
-    run = at_hand(root, tree, boxes)
-    ratios = measured(root, run, boxes) if tree["device"] == CPU == name else {}
-    rows = [row_of(one, [at for at in boxes if at.stage == one], run, name, gpus, ratios) for one in graph]
-    return Plan(tree["scale"], name, gpus, run, rows)
+    return {at: out_of(entry, at, tree) for one, entry in graph.items() for at in stage.instances(one, entry, tree)}
 
 
 def checked(root: Path, scale: str | None) -> dict[str, Any]:
@@ -177,9 +203,10 @@ def within(lengths: Lengths, limit: int) -> Lengths:
     return lengths._replace(thought=thought, answer=min(lengths.answer, limit - thought))
 
 
-def measured(root: Path, run: Run, boxes: Mapping[Instance, Path]) -> dict[str, float]:
+def measured(
+    runs: Mapping[str, calibration.Logged], run: Run, boxes: Mapping[Instance, Path], device: str
+) -> dict[str, float]:
     """Measured by estimated seconds of the boxes that were logged here, each estimated with the parameters it ran with."""
-    runs = calibration.logged(root, run.tree["scale"])
     before: Mapping[str, Any] = run.tree
     for one in runs.values():
         before = calibration.with_params(before, one.params)
@@ -193,7 +220,7 @@ def measured(root: Path, run: Run, boxes: Mapping[Instance, Path]) -> dict[str, 
                 if split != "validation"
             }
             old = run._replace(tree=tree, problems=dict(run.problems) | sizes)
-            ratios[str(at)] = runs[str(at)].seconds / box_seconds(COSTS[at.stage](old, at), old, CPU)
+            ratios[str(at)] = runs[str(at)].seconds / box_seconds(COSTS[at.stage](old, at), old, device)
     return ratios
 
 

@@ -96,6 +96,11 @@ def assumptions(plan: Plan) -> str:
         f"Speed against the floor: sampling {SAMPLING}, extraction {EXTRACTION}, training {TRAINING}; then the weights and "
         f"{cost.LAYER_PASS_S * 1000:.1f} ms a layer and pass.",
     ]
+    counted = sum(row.logged for row in plan.rows)
+    if counted or plan.left_out:
+        others = ", ".join(f"{n} {reason}" for reason, n in sorted(plan.left_out.items()))
+        calibrated = f"Calibrated by the last runs of {counted} boxes on this device, as logged here"
+        made.append(calibrated + (f"; runs that do not count: {others}." if others else "."))
     missing = [task for task in run.lengths if run.problems[task, "train"] is None]
     if missing:
         made.append(

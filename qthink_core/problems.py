@@ -110,20 +110,43 @@ def published(task: str, split: str, folder: Path | None) -> list[Problem]:
     file that is missing or another one.
     """
     if folder is None:
-        path, record = _from_hub(task, split)
+        record = on_hub(task, split)
+        path = hub.dataset_file(record.repo, record.revision, record.file)
+        expected: str | None = record.sha256
     else:
-        path, record = folder / _published_name(task, split), None
-        if not path.is_file():
-            raise DataError(f"{path} is missing: put the file there, it is in {PUBLISHED_IN[task]}")
+        path, expected = in_folder(task, split, folder)
     known = page(task).FILES.get(split)
     unit = "row" if path.suffix == ".parquet" else "line"
     problems = _problems(task, split, _rows(path), str(path), unit)
     if known is not None and len(problems) != known.records:
         raise DataError(f"{path} has {len(problems)} problems, the published file {known.records}: fetch it again")
-    expected = record.sha256 if record else known.sha256 if known else None
+    check_digest(path, expected)
+    return problems
+
+
+def in_folder(task: str, split: str, folder: Path) -> tuple[Path, str | None]:
+    """A split's file in a data folder, and its sha256 where that is on record; raises DataError where there is no file."""
+    path, known = folder / _published_name(task, split), page(task).FILES.get(split)
+    if not path.is_file():
+        raise DataError(f"{path} is missing: put the file there, it is in {PUBLISHED_IN[task]}")
+    return path, known.sha256 if known else None
+
+
+def on_hub(task: str, split: str) -> HubFile:
+    """Where the hub has a split; raises DataError where it has none in its published form."""
+    if (task, split) not in HUB_FILES:
+        raise DataError(
+            f"{task} {split} is not on the hub in its published form: take it from {PUBLISHED_IN[task]}, put it "
+            f"into a folder as {_published_name(task, split)}, name that folder in QTHINK_DATA "
+            "and set prepare.source to folder"
+        )
+    return HUB_FILES[task, split]
+
+
+def check_digest(path: Path, expected: str | None) -> None:
+    """Raises DataError where a sha256 is expected and the file has another."""
     if expected is not None and (found := sha256(path)) != expected:
         raise DataError(f"{path} has sha256 {found}, the published file {expected}: fetch it again")
-    return problems
 
 
 def check_disjoint(train: Sequence[Problem], test: Sequence[Problem]) -> None:
@@ -218,17 +241,6 @@ def _problems(task: str, split: str, rows: Iterable[Mapping[str, object]], sourc
         seen[problem.id] = index + 1
         problems.append(problem)
     return problems
-
-
-def _from_hub(task: str, split: str) -> tuple[Path, HubFile]:
-    record = HUB_FILES.get((task, split))
-    if record is None:
-        raise DataError(
-            f"{task} {split} is not on the hub in its published form: take it from {PUBLISHED_IN[task]}, put it "
-            f"into a folder as {_published_name(task, split)}, name that folder in QTHINK_DATA "
-            "and set prepare.source to folder"
-        )
-    return hub.dataset_file(record.repo, record.revision, record.file), record
 
 
 def _published_name(task: str, split: str) -> Path:

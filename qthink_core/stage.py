@@ -152,6 +152,15 @@ def read_params(root: Path, stage: str) -> Any:
     return sections[stage].model_validate(settings.prune(tree, settings.patterns(sections[stage])))
 
 
+def preflight(at: Instance | None, scale: str | None = None) -> list[str]:
+    """What this machine has of what a scale asks for, a line each, before a box starts or whenever somebody asks.
+
+    Raises UnavailableError with everything that is missing, a line each. It only refuses, so its module is found by name,
+    like those of the parameter classes, and is no dep of the stages that ask.
+    """
+    return importlib.import_module("qthink_core.preflight").check(Path(), at, scale)
+
+
 def pin_numerics(threads: int, kernels: str) -> None:
     """Sets, before torch is imported, what decides the bits of a CPU result: threads and, for `portable`, instruction sets.
 
@@ -292,7 +301,7 @@ def main(stage: str, run: Callable[..., str]) -> None:
                 raise DataError(f"parameters, inputs or code of {at} changed while it ran: run `dvc repro` again")
             work.close()
         seconds = time.monotonic() - started
-        log_run(root, at, seconds)
+        log_run(root, at, seconds, params, work.resumed)
         print(f"{at}: {printable(made)} ({seconds:.0f} s)", flush=True)
     except KeyboardInterrupt as error:
         stopped = f"stopped by {error}; finished units are kept, `dvc repro` goes on from there"
@@ -312,9 +321,31 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
-def log_run(root: Path, at: Instance, seconds: float) -> None:
-    """Adds the run to logs/runs.jsonl: clocks and durations live there and never in an output."""
+def log_run(root: Path, at: Instance, seconds: float, params: settings.Section, resumed: bool) -> None:
+    """Adds the run to logs/runs.jsonl: clocks and durations live there and never in an output.
+
+    With what `calibration` must know of it: scale, device, processes, executor, the stage's parameters, and whether units of
+    an earlier run were found made.
+    """
     (root / "logs").mkdir(exist_ok=True)
-    entry = {"stage": str(at), "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 2)}
+    entry = {
+        "stage": str(at),
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": round(seconds, 2),
+        "scale": settings.read_yaml(root / "params.yaml")["scale"],
+        "device": device_of(params),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "executor": os.environ.get("QTHINK_EXECUTOR", "here"),
+        "resumed": resumed,
+        "params": params.model_dump(mode="json", exclude_unset=True),
+    }
     with (root / "logs" / "runs.jsonl").open("a") as file:
         file.write(json.dumps(entry) + "\n")
+
+
+def device_of(params: settings.Section) -> str:
+    """Where a stage computed: `cpu`, the name of its GPU, or `cuda` where this process never asked for that name."""
+    if getattr(params, "device", "cpu") == "cpu":
+        return "cpu"
+    torch = sys.modules.get("torch")  # a stage that loaded it has done so by now, and no other should
+    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "cuda"

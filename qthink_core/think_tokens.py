@@ -48,7 +48,7 @@ def with_thinking(folder: Path, thinking: Literal["native", "added"]) -> None:
     if thinking == "added":
         _add_tokens(folder)
         _extend_template(folder)
-    _check(folder)
+    check(folder)
 
 
 def _add_tokens(folder: Path) -> None:
@@ -93,7 +93,8 @@ def _extend_template(folder: Path) -> None:
     write_file(folder / TEMPLATE, (template + ADDED_TEMPLATE).encode())
 
 
-def _check(folder: Path) -> None:
+def check(folder: Path) -> None:
+    """Raises DataError, naming the mend, where the tokenizer of `folder` does not follow the think convention."""
     tokenizer = _tokenizer(folder)
     mend = "set thinking to `added`, or take a model that thinks"
     for token in (THINK, END_THINK):

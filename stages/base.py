@@ -21,6 +21,7 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Puts the model into its folder, as one unit."""
+    stage.preflight(at)
     from qthink_core.obtaining import obtain
 
     base = params.base

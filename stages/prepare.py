@@ -29,6 +29,7 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Writes one Parquet file per split, and counts the questions that the test set shares with the others."""
+    stage.preflight(at)
     from qthink_core import prepared, problems
 
     splits = problems.gather(at.task, seed=params.seed, folder=stage.data_folder(), **params.prepare.model_dump())

@@ -152,7 +152,7 @@ def test_imports_are_absolute_and_by_name_so_that_the_closure_sees_them(path: Pa
     by_value = [
         node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module")
     ]
-    # the parameter classes of all pages, for checking; no result depends on another page
+    # the parameter classes of all pages, and the preflight, for checking; no result depends on another page or on it
     assert not by_value or name(path) == "qthink_core.stage"
 
 

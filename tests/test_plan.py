@@ -216,13 +216,107 @@ def test_runs_of_another_scale_and_runs_on_a_processor_say_nothing_of_a_gpu(root
     assert (rows(root, "tiny", "h100"), rows(root, "smol", "cpu")) == before
 
 
+H100 = "NVIDIA H100 80GB HBM3"
+
+
+def run_of(root: Path, box: str, seconds: float, scale: str, device: str, params: dict[str, Any], **more: Any) -> None:
+    """One line of the log, as a stage writes it."""
+    (root / "logs").mkdir(exist_ok=True)
+    line = {"stage": box, "ended": "", "seconds": seconds, "scale": scale, "device": device, "params": params}
+    with (root / calibration.LOG).open("a") as file:
+        file.write(json.dumps(line | {"processes": 1, "executor": "here", "resumed": False} | more) + "\n")
+
+
+def test_a_run_on_a_gpu_scales_the_plan_for_that_gpu_and_for_no_other(root: Path) -> None:
+    edit(root / "params.yaml", "tasks: .*", "tasks: [gsm8k]")
+    before = {device: rows(root, "paper", device)["sample"] for device in ("h100", "a100", "cpu")}
+    run_of(root, "sample@gsm8k", 36_000, "paper", H100, {"device": "cuda"})
+    after = {device: rows(root, "paper", device)["sample"] for device in ("h100", "a100", "cpu")}
+    assert after["h100"].seconds == pytest.approx(36_000)
+    assert after["h100"].logged == 1
+    assert (after["a100"], after["cpu"]) == (before["a100"], before["cpu"])
+    said = plan_words.assumptions(plan.make(root, "paper", "a100", 1))
+    assert f"runs that do not count: 1 on {H100}." in said
+    assert "Calibrated by the last runs of 1 boxes" in plan_words.assumptions(plan.make(root, "paper", "h100", 1))
+
+
+def test_a_stage_that_never_uses_the_gpu_is_scaled_whatever_the_gpu(root: Path) -> None:
+    run_of(root, "report", 9.0, "paper", "cpu", {"cpu_threads": 8})
+    assert [rows(root, "paper", device)["report"].seconds for device in ("h100", "4090")] == pytest.approx([9, 9])
+
+
+def test_the_parameters_of_a_logged_run_are_its_own_whatever_dvc_recorded_since(root: Path) -> None:
+    edit(root / "params.yaml", "tasks: .*", "tasks: [gsm8k]")
+    small = rows(root)["sample"].seconds
+    edit(root / "params/tiny.yaml", "  n_train: 320", "  n_train: 3200")
+    large = rows(root)["sample"].seconds
+    log(root, {"prepare@gsm8k": 4.0}, {"prepare@gsm8k": {"prepare": {"n_train": 3200}}})
+    run_of(root, "prepare@gsm8k", 4.0, "tiny", "cpu", {"prepare": {"n_train": 320}})
+    run_of(root, "sample@gsm8k", 1.7 * small, "tiny", "cpu", {"device": "cpu"})
+    assert rows(root)["sample"].seconds == pytest.approx(1.7 * large)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"resumed": True}, "1 resumed"),
+        ({"processes": 8}, "1 by several processes"),
+        ({"executor": "ray"}, "1 by several processes"),
+        ({"scale": "smol"}, "1 at scale smol"),
+        ({"device": H100}, f"1 on {H100}"),
+    ],
+)
+def test_a_run_that_cannot_stand_for_the_next_one_is_left_out_and_said(root: Path, more: dict[str, Any], said: str) -> None:
+    run_of(root, "sample@gsm8k", 50.0, "tiny", "cpu", {"device": "cpu"})
+    before = rows(root)
+    run_of(root, "sample@gsm8k", 1.0, **{"scale": "tiny", "device": "cpu", "params": {"device": "cpu"}} | more)
+    assert rows(root) == before
+    assert f"runs that do not count: {said}." in plan_words.assumptions(plan.make(root, None, None, 1))
+
+
+def test_lines_of_an_older_log_count_on_the_processor_alone_and_a_newer_run_replaces_them(root: Path) -> None:
+    log(root, {"report": 90.0}, {})
+    assert rows(root)["report"].seconds == pytest.approx(90)
+    said = plan_words.assumptions(plan.make(root, None, "h100", 1))
+    assert "runs that do not count: 1 of a log without devices." in said
+    run_of(root, "report", 9.0, "tiny", "cpu", {})
+    assert rows(root)["report"].seconds == pytest.approx(9)
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "same"),
+    [
+        (H100, "h100", True),
+        ("NVIDIA GeForce RTX 4090", "4090", True),
+        ("NVIDIA A100-SXM4-80GB", "a100", True),
+        (H100, "a100", False),
+        ("NVIDIA GH1000", "h100", False),
+        ("cpu", "cpu", True),
+        ("cuda", "cpu", False),
+        ("cpu", "h100", False),
+    ],
+)
+def test_a_gpus_name_holds_the_short_name_of_the_plan_as_a_word(name: str, device: str, same: bool) -> None:
+    assert calibration.same_device(name, device) is same
+
+
 def test_parameters_that_dvc_keeps_apart_by_file_are_put_together() -> None:
     files = [{"train": {"lr": 1}, "systems.finetuned.sft": {"target": "answer"}}, {"train": {"epochs": 8}}]
     tree = calibration.with_params(calibration.with_params({"K": 6}, files[0]), files[1])
     assert tree == {"K": 6, "train": {"lr": 1, "epochs": 8}, "systems": {"finetuned": {"sft": {"target": "answer"}}}}
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"stage": "report"}', '{"stage": "report", "seconds": NaN}', "1e999"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"stage": "report"}',
+        '{"stage": "report", "seconds": NaN}',
+        "1e999",
+        '{"stage": "x", "seconds": 1, "params": {}}',
+    ],
+)
 def test_a_torn_log_is_named_by_line(root: Path, line: str) -> None:
     log(root, {"report": 9.0}, {})
     with (root / calibration.LOG).open("a") as file:

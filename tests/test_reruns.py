@@ -9,7 +9,9 @@ from pathlib import Path
 
 import networkx
 import pytest
-from graph import copy_repository
+from graph import STAGES, copy_repository, instances
+
+from qthink_core import settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
 
@@ -204,3 +206,23 @@ def test_one_task_more_reruns_no_box_of_the_others(copy: Path) -> None:
     touched, _ = rerun(copy, "params.yaml", rf"^tasks: \[{TASK}\]", f"tasks: [{TASK}, tooluse]")
     assert {name for name in touched if TASK in name} == set()
     assert "report" in touched
+
+
+@pytest.mark.slow
+def test_a_dry_run_at_the_papers_scale_shows_the_whole_graph_where_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `--force`: else DVC asks its run cache about every box and, dry or not, hashes inputs that are not there."""
+    from dvc.repo import Repo
+
+    root = copy_repository(tmp_path / "clone")
+    edit(root / "params.yaml", r"^scale: \w+", "scale: paper")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    monkeypatch.chdir(root)
+    tree, _ = settings.load(root)
+    before = sorted(root.rglob("artifacts"))
+    repo = Repo(str(root))
+    shown = [one.addressing for one in repo.reproduce(dry=True, force=True)]
+    repo.close()
+    assert sorted(shown) == sorted(str(at) for stage in STAGES for at in instances(stage, tree))
+    assert sorted(root.rglob("artifacts")) == before

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from imports import ROOT
@@ -150,6 +151,33 @@ def test_clocks_and_durations_are_logged_and_leave_no_trace_in_the_output(root: 
     entries = [json.loads(line) for line in (root / "logs" / "runs.jsonl").read_text().splitlines()]
     assert [entry["stage"] for entry in entries] == [BOX, BOX]
     assert all(entry["seconds"] > 0 for entry in entries)
+
+
+def logged(root: Path) -> dict[str, Any]:
+    return json.loads((root / "logs" / "runs.jsonl").read_text().splitlines()[-1])
+
+
+def test_a_run_is_logged_with_what_the_next_plan_must_know_of_it(root: Path) -> None:
+    run(root)
+    found = logged(root)
+    assert {key: found[key] for key in ("stage", "scale", "device", "processes", "executor", "resumed")} == {
+        "stage": BOX,
+        "scale": "small",
+        "device": "cpu",
+        "processes": 1,
+        "executor": "here",
+        "resumed": False,
+    }
+    assert found["params"]["systems"]["short"] == {"words": "one"}
+    assert found["params"]["cpu_threads"] == 1
+
+
+def test_a_run_that_went_on_from_finished_units_is_logged_as_such(root: Path, paused: subprocess.Popen[str]) -> None:
+    paused.kill()
+    paused.wait()
+    (root / "pause").unlink()
+    assert run(root)[0] == 0
+    assert logged(root)["resumed"] is True
 
 
 def test_a_comment_in_the_code_changes_no_byte_of_the_output(root: Path) -> None:

@@ -1,0 +1,212 @@
+"""A model of random weights through sampling, extraction, a training step and answering, by the project's own functions,
+with figures: tokens a second, share of the device's matrix peak, memory; and how far bfloat16 is from float32.
+
+On a GPU the shape is Qwen3-1.7B's (tests/gpu); the ordinary suite runs the same functions on a tiny one on the processor.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from qthink_core import cost, think, tiny_tokenizer
+from qthink_core.answering import answer
+from qthink_core.cost import Shape
+from qthink_core.extraction import Row
+from qthink_core.hidden_states import last_hidden, logits, pad, read_positions
+from qthink_core.losses import distillation
+from qthink_core.models import System
+from qthink_core.projection_head import ProjectionHead
+from qthink_core.rollouts import Rollout
+from qthink_core.sampling import sample_block
+from qthink_core.student import Student
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class Size(NamedTuple):
+    """How much is computed: P problems of G rollouts, tokens of prompt, rollout and answer, K steps, side of a product."""
+
+    P: int
+    G: int
+    prompt: int
+    rollout: int
+    answer: int
+    K: int
+    matmul: int
+
+
+class Figures(NamedTuple):
+    """What one kind of work took: tokens a second, its FLOPs against the measured peak, and the most memory in bytes."""
+
+    tokens_s: float
+    of_peak: float
+    memory: int
+
+
+def model_of(shape: Shape, device: str, dtype: torch.dtype, seed: int = 0) -> Qwen3ForCausalLM:
+    """A Qwen3 of a shape with random weights, the same for the same seed and device."""
+    config = Qwen3Config(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        tie_word_embeddings=shape.tied,
+        max_position_embeddings=4096,
+        bos_token_id=None,
+    )
+    torch.manual_seed(seed)
+    with torch.device(device):
+        model = Qwen3ForCausalLM(config)
+    return model.to(dtype).eval()
+
+
+def questions(shape: Shape, size: Size, seed: int = 0) -> dict[str, list[int]]:
+    """Random prompts of one length."""
+    tokens = np.random.default_rng(seed).integers(0, shape.vocabulary, (size.P, size.prompt)).tolist()
+    return {f"p{i}": row for i, row in enumerate(tokens)}
+
+
+def timed(device: str, compute: Callable[[], Any]) -> tuple[Any, float, int]:
+    """(what it returns, its seconds, the most bytes that the device held); 0 bytes on a processor, which does not say."""
+    on_gpu = device != "cpu"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    found = compute()
+    if on_gpu:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - begun
+    return found, seconds, torch.cuda.max_memory_allocated() if on_gpu else 0
+
+
+def matrix_peak(device: str, dtype: torch.dtype, side: int, rounds: int = 5) -> float:
+    """FLOP/s of the best of some large square products: the device's own ceiling in this type."""
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    times = [timed(device, lambda: left @ right)[1] for _ in range(rounds + 1)][1:]
+    return 2 * side**3 / min(times)
+
+
+def sampled(model: Any, shape: Shape, size: Size, peak: float) -> tuple[list[Rollout], Figures]:
+    """G rollouts of each prompt by the recipe's settings, and their figures."""
+    device = str(model.device)
+    rows, seconds, memory = timed(
+        device,
+        lambda: sample_block(
+            model,
+            tiny_tokenizer.build(),
+            questions(shape, size),
+            G=size.G,
+            seed=0,
+            temperature=0.6,
+            top_p=0.95,
+            top_k=20,
+            max_new_tokens=size.rollout,
+        ),
+    )
+    tokens = sum(len(row.tokens) for row in rows)
+    work = cost.decoding(shape, len(rows), size.prompt, tokens / len(rows), 2)
+    return rows, Figures(tokens / seconds, work.flops / seconds / peak, memory)
+
+
+def extracted(model: Any, rollouts: list[Rollout], shape: Shape, size: Size, peak: float) -> tuple[np.ndarray, Figures]:
+    """The states (N, K, D) at K even positions of each rollout, as if all of it were thought, and the figures."""
+    prompts = questions(shape, size)
+    rows = [
+        Row(
+            one,
+            len(one.tokens),
+            [*prompts[one.problem_id], *one.tokens],
+            [size.prompt + at for at in think.evenly(len(one.tokens), size.K)],
+        )
+        for one in rollouts
+    ]
+    longest = max(len(row.tokens) for row in rows)
+    device = str(model.device)
+    states, seconds, memory = timed(
+        device, lambda: read_positions(model, rows, size.K, batch_tokens=16 * longest, dtype="float32")
+    )
+    length = sum(len(row.tokens) for row in rows) / len(rows)
+    work = cost.reading(shape, len(rows), length, passes=1)
+    return states, Figures(work.tokens / seconds, work.flops / seconds / peak, memory)
+
+
+def trained(model: Any, states: np.ndarray, shape: Shape, size: Size, peak: float) -> tuple[float, float, Figures]:
+    """(loss before and after one optimiser step on a micro-batch, figures of the step); teachers are the states' means."""
+    device = str(model.device)
+    prompts = list(questions(shape, size).values())
+    targets = np.random.default_rng(1).integers(0, shape.vocabulary, (size.P, size.answer)).tolist()
+    means = states.reshape(size.P, size.G, size.K, -1).mean(1)
+    teachers = torch.from_numpy(means).float().to(device)
+    student = Student(model, K=size.K, seed=0, lora_r=32, lora_alpha=16, lora_targets=TARGETS, head_output="unit").train()
+    optimizer = torch.optim.AdamW(student.trained().values(), lr=1e-3)
+
+    def loss() -> torch.Tensor:
+        parts = student(prompts, targets, teachers, 0)
+        assert parts.distances is not None
+        return parts.cross_entropy / (size.P * size.answer) + 2.0 * distillation(parts.distances, "per_step", "mean").mean()
+
+    def step() -> float:
+        found = loss()
+        found.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return found.item()
+
+    before, seconds, memory = timed(device, step)
+    with torch.no_grad():
+        after = loss().item()
+    work = cost.training(shape, size.P, size.prompt + size.K + size.answer, passes=size.K + 1)
+    return before, after, Figures(work.tokens / seconds, work.flops / seconds / peak, memory)
+
+
+def answered(model: Any, shape: Shape, size: Size, peak: float) -> tuple[list[Any], Figures]:
+    """Greedy answers behind K latent steps, and their figures."""
+    device = str(model.device)
+    torch.manual_seed(1)
+    head = ProjectionHead(shape.hidden).to(device, model.dtype).eval()
+    system = System(model, tiny_tokenizer.build(), head, size.K, thinking=False)
+    rows, seconds, memory = timed(device, lambda: answer(system, questions(shape, size), size.answer))
+    tokens = sum(len(row.tokens) for row in rows)
+    work = cost.decoding(shape, len(rows), size.prompt + size.K, tokens / len(rows), 2)
+    return rows, Figures(tokens / seconds, work.flops / seconds / peak, memory)
+
+
+class Agreement(NamedTuple):
+    """bfloat16 against float32, of the same weights: relative RMS error of last hidden states and of logits, and the share
+    of positions at which both would choose the same token.
+    """
+
+    hidden: float
+    logits: float
+    same_token: float
+
+
+def agreement(shape: Shape, device: str, size: Size) -> Agreement:
+    """How far bfloat16 is from float32 on the prompts."""
+    ids, mask = pad(list(questions(shape, size).values()), 0, "left", device)
+    model = model_of(shape, device, torch.float32)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model.to(dtype)
+        with torch.inference_mode():
+            hidden = last_hidden(model, input_ids=ids, mask=mask)
+            found.append((hidden.double(), logits(model, hidden).double()))
+    (hidden, scores), (rounded_hidden, rounded_scores) = found
+    return Agreement(
+        error(rounded_hidden, hidden),
+        error(rounded_scores, scores),
+        (scores.argmax(-1) == rounded_scores.argmax(-1)).double().mean().item(),
+    )
+
+
+def error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    """Root mean square of the difference by that of the exact values."""
+    return ((found - exact).square().mean().sqrt() / exact.square().mean().sqrt()).item()
