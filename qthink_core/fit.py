@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from qthink_core import export, models, projection_head, ranks, rollouts, targets, teachers, training
@@ -89,8 +88,7 @@ def fit(
         recipe,
         objective,
         seed=seed,
-        # The launcher's own ideas of precision and compiling stay out: params alone decide.
-        accelerator=Accelerator(cpu=device == "cpu", mixed_precision="no", dynamo_backend="no"),
+        accelerator=training.accelerator(device),
         pad_id=tokenizer.pad_token_id,
         work=work,
         checkpoint_every=checkpoint_every,

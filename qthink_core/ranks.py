@@ -6,6 +6,7 @@ launcher only.
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -56,7 +57,7 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo and NCCL raise it alike where a peer has closed its end
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = re.sub(r"^\[[^]]*\] ", "", str(error).partition("\n")[0]).partition(". ")[0]
         raise LostError(f"the other ranks have gone ({reason}); finished units are kept, `dvc repro` goes on") from None
 
 

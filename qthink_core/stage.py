@@ -282,7 +282,7 @@ def launch(stage: str) -> None:
         command = []
     if not command or not shutil.which(command[0]):
         raise ParamError(f"QTHINK_LAUNCH is {text!r}, no program found here: give `accelerate launch ...`, or unset it")
-    if not re.search(r"--num[_-]processes[= ]1( |$)|--mpirun_hostfile", " ".join(command)):
+    if re.search(r"--num[_-]processes[= ](?!1( |$))", text) and "--mpirun_hostfile" not in text:
         # accelerate's --cpu leaves the starting to MPI. Its other launcher starts ranks on CPUs too; params name the device.
         command = ["--multi_gpu" if word == "--cpu" else word for word in command]
     os.environ.pop("QTHINK_PARENT", None)  # the ranks' parent is the launcher, on several machines another one each
@@ -315,7 +315,9 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
         place = root / ".work" / str(at)
         if ranks.rank() > 0:
             ranks.barrier()  # until rank 0 has opened the work folder
-            run(params, at, artifacts.JoinedWork(place, identity(root, at)[0]))
+            joined = artifacts.JoinedWork(place, identity(root, at)[0])
+            with artifacts.storage(joined.folder):
+                run(params, at, joined)
             ranks.leave()
             return
         with lock(place.with_suffix(".lock"), str(at)):

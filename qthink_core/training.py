@@ -64,6 +64,11 @@ def deal(groups: Sequence[Sequence[int]], rank: int, world: int) -> list[Sequenc
     return [group for place, group in enumerate(groups) if seats[(len(groups) - 1 - place) % (2 * world)] == rank]
 
 
+def accelerator(device: str) -> Accelerator:
+    """Accelerate on the device of params; what its launcher or settings say about precision and compiling stays out."""
+    return Accelerator(cpu=device == "cpu", mixed_precision="no", dynamo_backend="no")
+
+
 def train(
     student: Student,
     examples: Sequence[Example],

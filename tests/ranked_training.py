@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from artifact_folders import work
 from safetensors.torch import load_file, save_file
 
@@ -24,7 +23,7 @@ from qthink_core.errors import QThinkError
 from qthink_core.recipe import Recipe
 from qthink_core.student import Student
 from qthink_core.targets import Example
-from qthink_core.training import Objective, train
+from qthink_core.training import Objective, accelerator, train
 
 
 def steps(planned: Iterator[int], killed: dict[str, int]) -> Iterator[int]:
@@ -38,7 +37,7 @@ def steps(planned: Iterator[int], killed: dict[str, int]) -> Iterator[int]:
 def run(folder: Path) -> list[dict[str, Any]]:
     """Trains and returns the losses."""
     case = json.loads((folder / "case.json").read_text())
-    device = models.pick_device("cpu")
+    device = models.pick_device(case["device"])
     recipe = Recipe.model_validate(case["recipe"])
     lora = recipe.lora
     made = Student(
@@ -67,13 +66,15 @@ def run(folder: Path) -> list[dict[str, Any]]:
         recipe,
         Objective(2.0, "per_step", "mean"),
         seed=5,
-        accelerator=Accelerator(cpu=True, mixed_precision="no", dynamo_backend="no"),
+        accelerator=accelerator(case["device"]),
         pad_id=0,
         work=place,
         checkpoint_every=2,
         show=lambda planned, _: steps(planned, case["killed"]),
     )
-    save_file({name: value.detach().clone() for name, value in made.trained().items()}, folder / f"{called()}.safetensors")
+    save_file(
+        {name: value.detach().cpu().clone() for name, value in made.trained().items()}, folder / f"{called()}.safetensors"
+    )
     (folder / f"{called()}.json").write_text(json.dumps(losses))
     return losses
 

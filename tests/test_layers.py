@@ -36,7 +36,7 @@ WITHOUT_TORCH = [
 ]
 # Which modules may import a package by name; nothing serves models by vLLM yet.
 SOLE_IMPORTERS = {
-    "accelerate": {"training", "fit"},
+    "accelerate": {"training"},
     "jinja2": {"report_page"},
     "matplotlib": {"plots"},
     "peft": {"student", "export"},

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from imports import ROOT
 from safetensors.torch import load_file, save_file
 from small_repository import PAGE, make
 
-from qthink_core import artifacts
+from qthink_core import artifacts, models
+from qthink_core.errors import DataError, ParamError
 from qthink_core.training import deal
 
 ACCELERATE = Path(sys.executable).with_name("accelerate")
@@ -34,7 +36,7 @@ RECIPE = {
     "lr_multiplier": 20.0,
     "epochs": 3,
     "batch": 4,
-    "micro_batch": 2,
+    "micro_batch": 1,
     "warmup": 0.3,
     "weight_decay": 0.01,
     "clip": 1.0,
@@ -69,19 +71,20 @@ def test_long_and_short_micro_batches_are_dealt_alike() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, student: Callable[..., Any], qwen3: Callable[..., Any], questions: list[list[int]]) -> Path:
-    """A training of nine steps on ten problems; every third step has one micro-batch, so that a rank has none."""
+    """A training of nine steps on nine problems; every third step has one micro-batch, so that a rank has none."""
     base = qwen3()
     base.save_pretrained(tmp_path / "base")
     made = student(K, base=base)
     save_file({name: value.detach().clone() for name, value in made.trained().items()}, tmp_path / "student.safetensors")
     rng = np.random.default_rng(0)
-    targets = [rng.integers(0, 256, int(rng.integers(1, 9))).tolist() for _ in range(9)]
+    targets = [rng.integers(0, 256, int(rng.integers(1, 9))).tolist() for _ in range(8)]
     case = {
         "K": K,
+        "device": "cpu",
         "dtype": "float32",
         "recipe": RECIPE,
         "examples": [(f"p{i}", questions[i], target) for i, target in enumerate([*targets, []])],
-        "teachers": {f"p{i}": rng.standard_normal((K, D)).tolist() for i in range(1, 10)},
+        "teachers": {f"p{i}": rng.standard_normal((K, D)).tolist() for i in range(1, 9)},
         "killed": {},
     }
     (tmp_path / "case.json").write_text(json.dumps(case))
@@ -94,11 +97,11 @@ def change(folder: Path, **fields: Any) -> None:
     (folder / "case.json").write_text(json.dumps(case | fields))
 
 
-def launched(folder: Path) -> subprocess.CompletedProcess[str]:
+def launched(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """The training under two processes."""
     command = [str(ACCELERATE), "launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
     return subprocess.run(
-        [*command, str(ROOT / "tests" / "ranked_training.py"), str(folder)],
+        [*command, *options, str(ROOT / "tests" / "ranked_training.py"), str(folder)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -115,7 +118,7 @@ def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
 def test_two_processes_train_as_one_does_and_end_with_the_same_bytes_as_each_other(folder: Path) -> None:
     losses = ranked_training.run(folder)
     (folder / "work").rename(folder / "work-of-one")
-    done = launched(folder)
+    done = launched(folder, "--mixed_precision", "bf16")  # which params do not say, and so nobody obeys
     assert done.returncode == 0, done.stderr
     for suffix in ("json", "safetensors"):
         assert (folder / f"rank-0-of-2.{suffix}").read_bytes() == (folder / f"rank-1-of-2.{suffix}").read_bytes()
@@ -129,6 +132,24 @@ def test_two_processes_train_as_one_does_and_end_with_the_same_bytes_as_each_oth
         torch.testing.assert_close(value, expected[name], rtol=0, atol=WEIGHT_TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.timeout(2 * PATIENCE_S)
+def test_two_gpus_train_a_bfloat16_model_and_end_with_the_same_bytes_as_each_other(folder: Path) -> None:
+    change(folder, device="cuda", dtype="bfloat16")
+    losses = ranked_training.run(folder)
+    (folder / "work").rename(folder / "work-of-one")
+    done = launched(folder)
+    assert done.returncode == 0, done.stderr
+    found = [(folder / f"rank-{rank}-of-2.safetensors").read_bytes() for rank in (0, 1)]
+    assert found[0] == found[1]
+    assert {value.dtype for value in weights(folder, "rank-0-of-2").values()} == {torch.float32}
+    # before the first step the weights are the same; afterwards bfloat16 magnifies what differs
+    first = json.loads((folder / "rank-0-of-2.json").read_text())[0]
+    assert first["cross_entropy"] == pytest.approx(losses[0]["cross_entropy"], rel=LOSS_TOLERANCE)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3 * PATIENCE_S)
 def test_a_killed_rank_ends_the_other_within_a_minute_and_the_next_run_goes_on_to_the_same_bytes(folder: Path) -> None:
     change(folder, killed={"rank": 1, "step": 5})
@@ -247,8 +268,46 @@ def test_a_rank_that_fails_is_named_and_ends_the_others(root: Path) -> None:
     assert f"{BOX}: rank 1: row 7 is bad: mend it\n" in err
     assert re.search(r"exitcode\s*: 65", err)
     assert not (root / OUT).exists()
-    (root / "fail").unlink()
-    assert run(root, TWO)[0] == 0
+
+
+def test_machines_with_a_launcher_each_make_one_group(root: Path) -> None:
+    """As `srun` starts them: the launcher's options are filled in on each machine, here twice on this one."""
+    port = free_port()
+    launch = (
+        "accelerate launch --multi_gpu --num_machines 2 --num_processes 2 --machine_rank $rank "
+        f'--main_process_ip 127.0.0.1 --main_process_port {port} "$@"'
+    )
+    code, out, err = run(root, f"sh -c 'for rank in 0 1; do {launch} & done; wait' launch")
+    assert code == 0, err
+    assert out.startswith(f"{BOX}: 2 units (")
+    assert {file.name for file in (root / OUT).iterdir()} == {"manifest.json", "unit-0.txt", "unit-1.txt"}
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def test_a_rank_that_does_not_see_the_work_folder_of_rank_0_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"work/0{16}, which rank 0 opened, is not here: start all ranks in one folder"):
+        artifacts.JoinedWork(tmp_path / "work", "0" * 64)
+
+
+def test_a_rank_takes_the_gpu_of_its_number_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert models.pick_device("cuda") == torch.device("cuda")
+    for name, value in (("RANK", "11"), ("WORLD_SIZE", "16"), ("LOCAL_RANK", "3")):
+        monkeypatch.setenv(name, value)
+    assert models.pick_device("cuda") == torch.device("cuda", 3)
+    assert taken == [3]
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    said = "rank 11 is process 4 of its machine, where torch sees 4 GPUs: launch as many processes as there are GPUs"
+    with pytest.raises(ParamError, match=said):
+        models.pick_device("cuda")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent")
