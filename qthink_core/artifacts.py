@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,8 +213,8 @@ class Work:
         try:
             for name, file in unsealed(record.read_bytes())["files"].items():
                 check_file(self.folder / name, file, "it is made again")
-        except (DataError, ValueError):
-            record.unlink()
+        except (DataError, ValueError, FileNotFoundError):
+            record.unlink(missing_ok=True)  # another rank may have been quicker
             return False
         return True
 
@@ -288,6 +289,22 @@ class Work:
             write_file(self.folder / CLOSED, canonical_json(self.places))
         else:
             shutil.rmtree(self.folder)
+
+
+class JoinedWork(Work):
+    """The work folder that rank 0 has opened, as the other ranks see it: they may add units; rank 0 cleans and publishes."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder = folder / fingerprint[:16]
+        if not self.folder.is_dir():
+            raise DataError(
+                f"{self.folder}, which rank 0 opened, is not here: start all ranks in one folder that all machines see, "
+                "with the same code, parameters and inputs"
+            )
+
+    def publish(self, out: Path, artifact: str, units: Iterable[str], about: Mapping[str, Any] | None = None) -> Manifest:
+        """A manifest of nothing: what is said about it is not shown."""
+        return Manifest(artifact, str(out), "", counts=Counter())
 
 
 def sweep(works: Path, recorded: Iterable[str]) -> None:

@@ -5,9 +5,13 @@ A message is one sentence: what was found, where, what was expected and how to m
 
 
 class QThinkError(Exception):
-    """A refusal that is shown as one line without a traceback."""
+    """A refusal that is shown as one line without a traceback; `everywhere`: all ranks raise it, and rank 0 says it."""
 
     exit_code = 1
+
+    def __init__(self, message: str, everywhere: bool = False) -> None:
+        super().__init__(message)
+        self.everywhere = everywhere
 
 
 class ParamError(QThinkError):

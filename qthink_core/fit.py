@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from qthink_core import export, models, projection_head, rollouts, targets, teachers, training
+from qthink_core import export, models, projection_head, ranks, rollouts, targets, teachers, training
 from qthink_core.artifacts import Work, canonical_json
 from qthink_core.errors import DataError
 from qthink_core.grades import read_rewards
@@ -89,18 +88,19 @@ def fit(
         recipe,
         objective,
         seed=seed,
-        accelerator=Accelerator(cpu=device == "cpu"),
+        accelerator=training.accelerator(device),
         pad_id=tokenizer.pad_token_id,
         work=work,
         checkpoint_every=checkpoint_every,
         show=show,
     )
-    files = export.export_adapter(student.adapted, work.scratch())
-    if student.head is not None:
-        files[models.HEAD] = projection_head.to_bytes(student.head)
-    files[models.CARD] = canonical_json({"K": shape.K, "thinking": shape.thinking})
-    files["losses.json"] = canonical_json(losses)
-    work.commit("trained", files, counts | kept)
+    if ranks.rank() == 0:
+        files = export.export_adapter(student.adapted, work.scratch())
+        if student.head is not None:
+            files[models.HEAD] = projection_head.to_bytes(student.head)
+        files[models.CARD] = canonical_json({"K": shape.K, "thinking": shape.thinking})
+        files["losses.json"] = canonical_json(losses)
+        work.commit("trained", files, counts | kept)
     return counts | kept
 
 

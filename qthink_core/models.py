@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from qthink_core import projection_head
+from qthink_core import projection_head, ranks
 from qthink_core.errors import DataError, ParamError
 from qthink_core.projection_head import ProjectionHead
 
@@ -36,11 +36,20 @@ transformers.utils.logging.disable_progress_bar()
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that params name; raises ParamError where it is not there: another one is never taken silently."""
+    """The device that params name, of several GPUs this rank's own.
+
+    Raises ParamError where it is not there: another one is never taken silently.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         raise ParamError("device is cuda but torch sees no GPU: run on a machine with one, or choose another scale")
     if name == "cpu":
         torch.use_deterministic_algorithms(True)
+    if name == "cuda" and ranks.launched():
+        if ranks.local() >= torch.cuda.device_count():
+            found = f"rank {ranks.rank()} is process {ranks.local()} of its machine, where torch sees"
+            raise ParamError(f"{found} {torch.cuda.device_count()} GPUs: launch as many processes as there are GPUs")
+        torch.cuda.set_device(ranks.local())
+        return torch.device(name, ranks.local())
     return torch.device(name)
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import pkgutil
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from qthink_core import artifacts, settings
+from qthink_core import artifacts, ranks, settings
 from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError
 
 PR_SET_PDEATHSIG = 1
@@ -245,11 +246,14 @@ def check_lineage(root: Path, inputs: Iterable[str]) -> None:
 
 
 def progress(items: Iterable[Item], total: int, what: str, unit: str = "it") -> Iterator[Item]:
-    """The items, with a bar on a terminal (rate and time left); in a log a line each half minute, none for a short stage."""
+    """The items, with a bar on a terminal (rate and time left); in a log a line each half minute, none for a short stage.
+
+    Of several ranks the first one's.
+    """
     from tqdm import tqdm
 
     pause = 0.2 if sys.stderr.isatty() else 30.0
-    return iter(tqdm(items, total=total, desc=what, unit=unit, mininterval=pause, delay=pause))
+    return iter(tqdm(items, total=total, desc=what, unit=unit, mininterval=pause, delay=pause, disable=ranks.rank() > 0))
 
 
 def data_folder() -> Path | None:
@@ -270,11 +274,36 @@ def checkpoint_every() -> int:
     return int(text)
 
 
-def main(stage: str, run: Callable[..., str]) -> None:
+def launch(stage: str) -> None:
+    """Becomes the launcher that QTHINK_LAUNCH names, which starts this stage again, once for each rank; else does nothing.
+
+    The process id stays, and so does the kernel's order to end it with DVC; the ranks go with the launcher. Raises
+    ParamError when QTHINK_LAUNCH names no program or accelerate has started one process where several were asked for.
+    """
+    text = os.environ.pop("QTHINK_LAUNCH", None)
+    if ranks.forsaken():
+        raise ParamError("accelerate started one process instead of several: add --multi_gpu, without --cpu; CPUs are fine")
+    if text is None or ranks.launched():
+        return
+    try:
+        command = shlex.split(text)
+    except ValueError:
+        command = []
+    if not command or not shutil.which(command[0]):
+        raise ParamError(f"QTHINK_LAUNCH is {text!r}, no program found here: give `accelerate launch ...`, or unset it")
+    if re.search(r"--num[_-]processes[= ](?!1( |$))", text) and "--mpirun_hostfile" not in text:
+        # accelerate's --cpu leaves the starting to MPI. Its other launcher starts ranks on CPUs too; params name the device.
+        command = ["--multi_gpu" if word == "--cpu" else word for word in command]
+    os.environ.pop("QTHINK_PARENT", None)  # the ranks' parent is the launcher, on several machines another one each
+    os.execvp(command[0], [*command, "-m", f"stages.{stage}"])
+
+
+def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
     """Runs one instance of a stage and ends the process with its exit code.
 
     `run(params, at, work)` returns the sentence that says what was made. Parameters, inputs and code are fingerprinted
-    before and after: an edit in the middle would put wrong hashes into dvc.lock.
+    before and after: an edit in the middle would put wrong hashes into dvc.lock. A `launchable` stage can use the ranks of
+    a launcher: rank 0 does all this, and the others have their part in `run` alone.
     """
     root, started = Path(), time.monotonic()
     name = os.environ.get("DVC_STAGE", "")
@@ -285,9 +314,21 @@ def main(stage: str, run: Callable[..., str]) -> None:
         params = read_params(root, stage)
         pin_numerics(params.cpu_threads, params.cpu_kernels)
         die_with_parent()
+        if launchable:
+            launch(stage)
+        elif ranks.world() > 1:
+            raise ParamError(f"{stage} runs in one process, found {ranks.world()}: start it without a launcher")
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _on_signal)
+        ranks.join()
         place = root / ".work" / str(at)
+        if ranks.rank() > 0:
+            ranks.barrier()  # until rank 0 has opened the work folder
+            joined = artifacts.JoinedWork(place, identity(root, at)[0])
+            with artifacts.storage(joined.folder):
+                run(params, at, joined)
+            ranks.leave()
+            return
         with lock(place.with_suffix(".lock"), str(at)):
             for folder in remove_orphans(root, at):
                 print(f"{at}: {folder} is made by no box of the graph any more: removed (DVC's cache keeps it)", flush=True)
@@ -295,23 +336,31 @@ def main(stage: str, run: Callable[..., str]) -> None:
             check_lineage(root, inputs)
             artifacts.sweep(root / ".work", inputs)
             work = artifacts.Work(place, fingerprint, made_from, inputs)
+            ranks.barrier()
             with artifacts.storage(work.folder):
                 made = run(params, at, work)
             if identity(root, at)[0] != fingerprint:
                 raise DataError(f"parameters, inputs or code of {at} changed while it ran: run `dvc repro` again")
             work.close()
+            ranks.leave()
         seconds = time.monotonic() - started
         log_run(root, at, seconds, params, work.resumed)
         print(f"{at}: {printable(made)} ({seconds:.0f} s)", flush=True)
     except KeyboardInterrupt as error:
         stopped = f"stopped by {error}; finished units are kept, `dvc repro` goes on from there"
-        _end(name, stopped, StoppedError.exit_code)
+        _end(name, stopped if ranks.rank() == 0 else "", StoppedError.exit_code)
     except QThinkError as error:
-        _end(name, str(error), error.exit_code)
+        if ranks.world() > 1 and not error.everywhere:
+            name += f": rank {ranks.rank()}"
+        elif ranks.rank() > 0:  # or the launcher would end rank 0 before it has said it
+            with contextlib.suppress(ranks.LostError, KeyboardInterrupt):
+                ranks.barrier()
+        silent = ranks.rank() > 0 and (error.everywhere or isinstance(error, ranks.LostError))
+        _end(name, "" if silent else str(error), error.exit_code)
 
 
 def _end(name: str, message: str, code: int) -> NoReturn:
-    for line in message.split("\n"):
+    for line in filter(None, message.split("\n")):
         print(f"{name or 'qthink'}: {printable(line)}", file=sys.stderr, flush=True)
     sys.exit(code)
 

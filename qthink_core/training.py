@@ -1,4 +1,7 @@
-"""Training: the effective batch as params give it, in micro-batches; any checkpoint resumes to the same bytes."""
+"""Training: the effective batch as params give it, in micro-batches; any checkpoint resumes to the same bytes.
+
+Under a launcher each rank computes some of a step's micro-batches and adds up with the others; the plan stays the same.
+"""
 
 import json
 import math
@@ -8,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from qthink_core import ranks
 from qthink_core.artifacts import Work, canonical_json
-from qthink_core.errors import NumericError, ParamError
+from qthink_core.errors import DataError, NumericError, ParamError
 from qthink_core.losses import distillation
 from qthink_core.recipe import Recipe
 from qthink_core.student import Student
@@ -54,6 +58,17 @@ def micro_batches(batch: Sequence[int], examples: Sequence[Example], size: int) 
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
+def deal(groups: Sequence[Sequence[int]], rank: int, world: int) -> list[Sequence[int]]:
+    """A rank's micro-batches out of those of a step, shortest first: all take one from the long end, then back again."""
+    seats = [*range(world), *reversed(range(world))]
+    return [group for place, group in enumerate(groups) if seats[(len(groups) - 1 - place) % (2 * world)] == rank]
+
+
+def accelerator(device: str) -> Accelerator:
+    """Accelerate on the device of params; what its launcher or settings say about precision and compiling stays out."""
+    return Accelerator(cpu=device == "cpu", mixed_precision="no", dynamo_backend="no")
+
+
 def train(
     student: Student,
     examples: Sequence[Example],
@@ -71,18 +86,31 @@ def train(
     """Trains the student in place and returns the losses of every step.
 
     A step's loss is CE / (target tokens of the effective batch) + gamma * distillation / (problems with a teacher in it),
-    so micro-batches do not change it beyond rounding. Resumes from the newest whole checkpoint in `work`. Raises ParamError
-    under a launcher of several processes, which would each need their share of every batch, and NumericError naming the
-    step and its problems when a loss or gradient is not finite; no such step is taken.
+    so micro-batches and ranks do not change it beyond rounding. Resumes from the newest whole checkpoint in `work`, which
+    rank 0 writes and all load. Raises NumericError naming the step and its problems, on all ranks alike, when a loss or
+    gradient is not finite; no such step is taken. Raises ParamError under a launcher that splits the model (DeepSpeed, FSDP)
+    or whose processes are not those of `ranks` (MPI).
     """
-    if accelerator.num_processes > 1:
-        raise ParamError(f"training runs in one process, found {accelerator.num_processes}: start it without a launcher")
+    known = accelerator.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    if not known or accelerator.num_processes != ranks.world():
+        kind = accelerator.distributed_type.value
+        raise ParamError(
+            f"training cannot use {accelerator.num_processes} processes of type {kind}: "
+            "launch plain ranks, e.g. by `accelerate launch --multi_gpu`"
+        )
     steps = plan(len(examples), recipe, seed)
     trained, top_lr = student.trained(), recipe.lr * recipe.lr_multiplier
     optimizer = torch.optim.AdamW(trained.values(), lr=top_lr, weight_decay=recipe.weight_decay)
-    losses = restore(work, trained, optimizer)
+    with ranks.first():  # it drops what is damaged
+        losses = restore(work, trained, optimizer)
     start = len(losses)
-    module, optimizer = accelerator.prepare(student, optimizer)
+    if ranks.total([start])[0] != start * ranks.world():
+        raise DataError(f"step {start} is not where all ranks found the checkpoint of {work.folder}: run `dvc repro` again")
+    for parameter in trained.values():
+        ranks.copy_(parameter.data)
+    # `evaluation_mode` keeps it out of DistributedDataParallel; the gradients are added up by `backward`.
+    module = accelerator.prepare_model(student, evaluation_mode=True)
+    optimizer = accelerator.prepare_optimizer(optimizer)
     module.train()
     for step in show(iter(range(start, len(steps))), len(steps) - start):
         for group in optimizer.param_groups:
@@ -92,17 +120,18 @@ def train(
         norm = accelerator.clip_grad_norm_(module.parameters(), recipe.clip)
         if norm is not None and not torch.isfinite(norm):
             names = ", ".join(examples[i].problem_id for i in steps[step][:4])
-            raise NumericError(f"the gradient of step {step} is not finite (batch of {names} ...): lower train.lr")
+            what = f"the gradient of step {step} is not finite (batch of {names} ...): lower train.lr"
+            raise NumericError(what, everywhere=True)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append({"step": step} | found)
-        if (step + 1) % checkpoint_every == 0 and step + 1 < len(steps):
+        if (step + 1) % checkpoint_every == 0 and step + 1 < len(steps) and ranks.rank() == 0:
             save(work, trained, optimizer, losses)
     return losses
 
 
 def backward(
-    module: nn.Module,
+    module: Student,
     examples: Sequence[Example],
     teachers: Mapping[str, Any],
     batch: Sequence[Sequence[int]],
@@ -113,13 +142,31 @@ def backward(
 ) -> dict[str, Any]:
     """Adds the gradient of one effective batch, given as micro-batches, and returns its losses.
 
-    `cross_entropy` in nats a token, `distillation` as the loss sees it, `distance` for each latent step.
+    `cross_entropy` in nats a token, `distillation` as the loss sees it, `distance` for each latent step. Under a launcher
+    each rank computes what is dealt to it; gradient and losses are then those of the whole batch on all of them.
     """
+    with ranks.as_one(NumericError):
+        found = share(module, examples, teachers, batch, objective, accelerator, pad_id, step)
+    return add_up(module, found, module.K if teachers else 0) if ranks.world() > 1 else found
+
+
+def share(
+    module: Student,
+    examples: Sequence[Example],
+    teachers: Mapping[str, Any],
+    batch: Sequence[Sequence[int]],
+    objective: Objective,
+    accelerator: Accelerator,
+    pad_id: int,
+    step: int,
+) -> dict[str, Any]:
+    """This rank's part of `backward`, which for one process is all of it: its terms of the gradient and of the losses."""
     everyone = [examples[i] for group in batch for i in group]
     n_tokens = max(sum(len(row.target) for row in everyone), 1)
     n_taught = max(sum(row.problem_id in teachers for row in everyone), 1)
     total_ce, total_distil, distance_K = 0.0, 0.0, None
-    for group in batch:
+    mine = deal(batch, ranks.rank(), ranks.world())
+    for group in mine:
         rows = [examples[i] for i in group]
         states_BKD, has_teacher = gather_teachers(rows, teachers, accelerator.device)
         parts = module([row.prompt for row in rows], [row.target for row in rows], states_BKD, pad_id)
@@ -142,7 +189,27 @@ def backward(
     found: dict[str, Any] = {"cross_entropy": total_ce}
     if distance_K is not None:
         found |= {"distillation": total_distil, "distance": distance_K.tolist()}
+    gradients = [value.grad for value in module.trained().values() if value.grad is not None]
+    # Of one process the norm tells it; a sum over ranks would not tell whose it was.
+    if ranks.world() > 1 and not all(gradient.isfinite().all() for gradient in gradients):
+        names = ", ".join(examples[i].problem_id for group in mine for i in group)
+        raise NumericError(f"the gradient of step {step} is not finite on {names}: lower train.lr")
     return found
+
+
+def add_up(module: Student, found: Mapping[str, Any], K: int) -> dict[str, Any]:
+    """Adds up, over the ranks, the gradients of the trained parameters in place and the losses; a rank may have had no part.
+
+    A sum and no mean: each term is already divided by the counts of the whole batch.
+    """
+    parameters = list(module.trained().values())
+    flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in parameters])
+    ranks.sum_(flat)
+    for one, gradient in zip(parameters, flat.split([one.numel() for one in parameters]), strict=True):
+        one.grad = gradient.view_as(one)
+    own = [found["cross_entropy"], found.get("distillation", 0.0), *found.get("distance", [0.0] * K)]
+    cross_entropy, distil, *distance = ranks.total(own)
+    return {"cross_entropy": cross_entropy} | ({"distillation": distil, "distance": distance} if K else {})
 
 
 def gather_teachers(

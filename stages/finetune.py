@@ -54,4 +54,4 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
 
 
 if __name__ == "__main__":
-    stage.main("finetune", run)
+    stage.main("finetune", run, launchable=True)

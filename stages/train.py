@@ -58,4 +58,4 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
 
 
 if __name__ == "__main__":
-    stage.main("train", run)
+    stage.main("train", run, launchable=True)

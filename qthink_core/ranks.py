@@ -1,0 +1,153 @@
+"""The processes that a launcher (accelerate, torchrun) starts for one stage: which one this is, and what they agree on.
+
+Without a launcher there is one, rank 0 of a world of 1, to which everything here is nothing; torch is imported under a
+launcher only.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from qthink_core.errors import QThinkError, StoppedError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# How long a rank waits for the others' last unit of work. The dead are not waited for: their launcher ends all ranks.
+PATIENCE = timedelta(hours=6)
+
+
+class LostError(StoppedError):
+    """The other ranks have gone, so this one cannot go on; exit code 75."""
+
+
+def launched() -> bool:
+    """Whether a launcher started this process: some clusters set one or two of these for their own ends, never all."""
+    return {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys()
+
+
+def rank() -> int:
+    """The number of this process, 0..world()-1. Rank 0 leads: it locks, cleans, publishes, logs and speaks."""
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def world() -> int:
+    """The number of processes that compute this stage together."""
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+
+
+def local() -> int:
+    """The number of this process on its machine."""
+    return int(os.environ["LOCAL_RANK"]) if launched() else 0
+
+
+def forsaken() -> bool:
+    """Whether accelerate was asked for several processes and started this one alone.
+
+    Without a GPU, or with --cpu, it leaves the starting to MPI; what it meant for MPI stands in the environment.
+    """
+    return not launched() and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
+
+
+@contextlib.contextmanager
+def _reaching() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # gloo and NCCL raise it alike where a peer has closed its end
+        reason = re.sub(r"^\[[^]]*\] ", "", str(error).partition("\n")[0]).partition(". ")[0]
+        raise LostError(f"the other ranks have gone ({reason}); finished units are kept, `dvc repro` goes on") from None
+
+
+def join() -> None:
+    """Meets the other ranks: over gloo for what lies in memory, over NCCL for what lies on GPUs."""
+    if not launched():
+        return
+    import torch
+    from torch import distributed
+
+    with _reaching():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, timeout=PATIENCE)
+
+
+def leave() -> None:
+    """Waits until all ranks are here and parts from them."""
+    if not launched():
+        return
+    from torch import distributed
+
+    barrier()
+    distributed.destroy_process_group()
+
+
+def barrier() -> None:
+    """Returns when all ranks have come here; raises LostError when one will not."""
+    total([0.0])
+
+
+def total(values: Sequence[float]) -> list[float]:
+    """The sums over the ranks of as many numbers on each, in float64: the same on all of them."""
+    if world() == 1:
+        return list(values)
+    import torch
+
+    sums = torch.tensor(values, dtype=torch.float64)
+    sum_(sums)
+    return sums.tolist()
+
+
+def sum_(tensor: "Tensor") -> None:
+    """Replaces a tensor by its sum over the ranks, the same bits on all of them."""
+    if world() > 1:
+        from torch import distributed
+
+        with _reaching():
+            distributed.all_reduce(tensor)
+
+
+def copy_(tensor: "Tensor", source: int = 0) -> None:
+    """Replaces a tensor by that of one rank."""
+    if world() > 1:
+        from torch import distributed
+
+        with _reaching():
+            distributed.broadcast(tensor, source)
+
+
+@contextlib.contextmanager
+def first() -> Iterator[None]:
+    """Rank 0 goes through the block before the others do."""
+    if rank() > 0:
+        barrier()
+    yield
+    if rank() == 0:
+        barrier()
+
+
+@contextlib.contextmanager
+def as_one(kind: type[QThinkError]) -> Iterator[None]:
+    """An error of this kind in the block on any rank is raised on all of them, in the words of the first that has one."""
+    fault = None
+    try:
+        yield
+    except kind as error:
+        if world() == 1:
+            raise
+        fault = str(error)
+    if world() > 1:
+        lengths = total([len(fault.encode()) * (one == rank()) if fault else 0 for one in range(world())])
+        if any(lengths):
+            source = next(one for one in range(world()) if lengths[one])
+            raise kind(f"rank {source}: {_said(fault, int(lengths[source]), source)}", everywhere=True)
+
+
+def _said(text: str | None, size: int, source: int) -> str:
+    import torch
+
+    mine = text.encode() if text and rank() == source else bytes(size)
+    letters = torch.frombuffer(bytearray(mine), dtype=torch.uint8)
+    copy_(letters, source)
+    return bytes(letters.tolist()).decode()

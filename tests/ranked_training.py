@@ -1,0 +1,97 @@
+"""A training out of a folder, run by a test itself or by each rank of a launcher: `python tests/ranked_training.py folder`.
+
+The folder holds `base`, `student.safetensors` (what is trained, as it starts) and `case.json`; the work folder `work` and,
+for each rank, its weights, losses and the error that stopped it are written beside them.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from artifact_folders import work
+from safetensors.torch import load_file, save_file
+
+from qthink_core import models, ranks
+from qthink_core.artifacts import JoinedWork
+from qthink_core.errors import QThinkError
+from qthink_core.recipe import Recipe
+from qthink_core.student import Student
+from qthink_core.targets import Example
+from qthink_core.training import Objective, accelerator, train
+
+
+def steps(planned: Iterator[int], killed: dict[str, int]) -> Iterator[int]:
+    """The steps; the rank that is to be killed is killed before its step."""
+    for step in planned:
+        if killed == {"rank": ranks.rank(), "step": step}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield step
+
+
+def run(folder: Path) -> list[dict[str, Any]]:
+    """Trains and returns the losses."""
+    case = json.loads((folder / "case.json").read_text())
+    device = models.pick_device(case["device"])
+    recipe = Recipe.model_validate(case["recipe"])
+    lora = recipe.lora
+    made = Student(
+        models.load_model(folder / "base", device, case["dtype"]),
+        K=case["K"],
+        seed=0,
+        lora_r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_targets=lora.targets,
+        head_output="unit",
+    )
+    made.load_state_dict(load_file(folder / "student.safetensors"), strict=False)
+    if ranks.rank() > 0:
+        with torch.no_grad():
+            made.trained().popitem()[1].add_(1)  # what a rank starts from is rank 0's word
+    fields = {name: np.array(values, np.float32) for name, values in case["teachers"].items()}
+    if ranks.rank() == 0:
+        place = work(folder)
+    ranks.barrier()
+    if ranks.rank() > 0:
+        place = JoinedWork(folder / "work", "0" * 64)
+    losses = train(
+        made,
+        [Example(*row) for row in case["examples"]],
+        fields,
+        recipe,
+        Objective(2.0, "per_step", "mean"),
+        seed=5,
+        accelerator=accelerator(case["device"]),
+        pad_id=0,
+        work=place,
+        checkpoint_every=2,
+        show=lambda planned, _: steps(planned, case["killed"]),
+    )
+    save_file(
+        {name: value.detach().cpu().clone() for name, value in made.trained().items()}, folder / f"{called()}.safetensors"
+    )
+    (folder / f"{called()}.json").write_text(json.dumps(losses))
+    return losses
+
+
+def called() -> str:
+    """What this process is called in the names of its files."""
+    return f"rank-{ranks.rank()}-of-{ranks.world()}"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    ranks.join()
+    try:
+        run(Path(sys.argv[1]))
+    except QThinkError as error:
+        Path(sys.argv[1], f"{called()}.error").write_text(f"{type(error).__name__}: {error}")
+        if error.everywhere:  # both files are to be there before the launcher ends anyone
+            ranks.barrier()
+        raise
+    ranks.leave()
