@@ -4,8 +4,7 @@ The formulas, the default efficiencies and what they were compared with are in d
 Counts are floats: they are estimates. Letters as everywhere: N sequences, G rollouts, K latent steps, D hidden size.
 """
 
-import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 # Shares of the floor's speed that a good implementation reaches, before anything was measured.
@@ -179,11 +178,3 @@ def seconds(work: Work, device: Device, dtype: str, efficiency: float) -> float:
     The host waits for every token that is decoded, so that launches do not hide behind the device's work.
     """
     return floor_s(work, device, dtype) / efficiency + work.weights / device.bandwidth + work.passes * LAYER_PASS_S
-
-
-def makespan(durations: Sequence[float], workers: int) -> float:
-    """Seconds until jobs that wait for nothing are done by some workers, the longest first."""
-    free = [0.0] * workers
-    for duration in sorted(durations, reverse=True):
-        heapq.heapreplace(free, free[0] + duration)
-    return max(free)

@@ -28,10 +28,14 @@ LIGHT_S, LOADING_S, GPU_LOADING_S = 0.6, 3.0, 30.0
 PORTABLE = 1.8
 
 
+# Stages of which one box can keep several GPUs busy: units dealt to Ray's workers, micro-batches to a launcher's ranks.
+SHARED = {"sample", "extract", "finetune", "train", "baseline", "evaluate"}
+
+
 class Row(NamedTuple):
     """A stage in the plan: sums over its boxes, the largest memory of one, and seconds until all are done.
 
-    `workers`: how many GPUs its boxes keep busy, 0 for a stage of the processor; `logged`: boxes with a run on record.
+    `workers`: how many GPUs a box keeps busy, 0 for a stage of the processor; `logged`: boxes with a run on record.
     """
 
     stage: str
@@ -240,13 +244,14 @@ def box_seconds(box: Box, run: Run, device: str) -> float:
 
 
 def row_of(name: str, boxes: Sequence[Instance], run: Run, device: str, gpus: int, ratios: Mapping[str, float]) -> Row:
-    """A stage's row: boxes of a stage are independent, so they run side by side on as many GPUs as there are."""
+    """A stage's row: its boxes run one after another, as DVC runs them, each on all GPUs where the stage can."""
     costs = [COSTS[name](run, at) for at in boxes]
     times = [
         box_seconds(one, run, device) * calibration.factor(ratios, str(at)) for at, one in zip(boxes, costs, strict=True)
     ]
     on_gpu = device != CPU and any(one.gpu for one in costs)
-    workers = min(gpus, len(boxes)) if on_gpu else 0
+    workers = (gpus if name in SHARED else 1) if on_gpu else 0
+    alone = GPU_LOADING_S if on_gpu else 0.0
     work = sum((one.work for one in costs), Work())
     floor = cost.floor_s(work, cost.GPUS[device] if on_gpu else machine(run.tree), run.tree["dtype"])
     return Row(
@@ -257,7 +262,7 @@ def row_of(name: str, boxes: Sequence[Instance], run: Run, device: str, gpus: in
         sum(one.disk for one in costs),
         max((one.memory for one in costs), default=0.0),
         floor / max(workers, 1),
-        cost.makespan(times, max(workers, 1)),
+        sum(alone + (time - alone) / max(workers, 1) for time in times),
         workers,
         sum(str(at) in ratios for at in boxes),
     )

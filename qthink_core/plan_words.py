@@ -118,8 +118,10 @@ def verdict(plan: Plan, free: int, instead: Plan | None = None) -> str:
     `instead` is the plan on this machine's processor, where it has no such GPU.
     """
     said = [f"About {roughly(plan.seconds)} on {_where(plan)}."]
-    if plan.device != CPU:
-        said.append("A box takes one GPU; boxes of a stage can run side by side, each with its CUDA_VISIBLE_DEVICES.")
+    if plan.gpus > 1:
+        said.append(
+            "Several GPUs work on one box under QTHINK_EXECUTOR=ray and QTHINK_LAUNCH: docs/scale.md has the commands."
+        )
     if instead is not None:
         said.append(f"This machine has no NVIDIA GPU: about {roughly(instead.seconds)} on {_where(instead)}.")
     available = machine(plan.run.tree).memory if plan.device == CPU else cost.GPUS[plan.device].memory

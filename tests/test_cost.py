@@ -49,7 +49,7 @@ def test_the_rollouts_of_the_recipe() -> None:
     assert floor(work) == pytest.approx(70 * 60, rel=OF_THE_FLOORS)
     hours = cost.seconds(work, H100, "bfloat16", SAMPLING) / 3600
     assert hours == pytest.approx(3.2, abs=0.01)
-    assert cost.makespan([hours * 60 / 8] * 8, 8) == pytest.approx(24, abs=0.1)
+    assert hours * 60 / 8 == pytest.approx(24, abs=0.1)
 
 
 def test_the_extraction_of_the_recipe() -> None:
@@ -129,19 +129,3 @@ def test_on_a_narrow_model_training_time_grows_with_the_passes_and_on_a_wide_one
     assert seconds(narrow, 70) / seconds(narrow, 10) == pytest.approx(7, rel=0.01)
     wide = QWEN._replace(layers=1, hidden=65536, intermediate=196608)
     assert seconds(wide, 70) / seconds(wide, 10) == pytest.approx(1, rel=0.05)
-
-
-@given(jobs=st.lists(st.floats(0, 1e6), min_size=1, max_size=20), workers=st.integers(1, 9))
-def test_side_by_side_is_never_faster_than_the_share_or_the_longest_and_never_slower_than_in_turn(
-    jobs: list[float], workers: int
-) -> None:
-    found = cost.makespan(jobs, workers)
-    assert max(sum(jobs) / workers, max(jobs)) <= found * (1 + 1e-9)
-    assert found <= sum(jobs) * (1 + 1e-9)
-
-
-def test_side_by_side_by_hand() -> None:
-    assert cost.makespan([3, 3, 2, 2, 2], 2) == 7  # 3 + 2 + 2 beside 3 + 2
-    assert cost.makespan([3, 1, 1], 2) == 3
-    assert cost.makespan([3, 1, 1], 8) == 3
-    assert cost.makespan([], 2) == 0

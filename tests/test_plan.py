@@ -129,12 +129,15 @@ def test_twice_the_latent_steps_are_twice_the_states_on_disk_and_not_twice_the_r
     assert after["train"].seconds > before["train"].seconds
 
 
-def test_gpus_shorten_a_stage_to_its_longest_box_and_no_further(root: Path) -> None:
-    one, two, many = (rows(root, "paper", "h100", gpus) for gpus in (1, 2, 8))
-    assert one["sample"].workers == 1
-    # three boxes: GSM8K, MATH, and Tooluse, of which nobody knows how large it is
-    assert many["sample"].workers == 3
-    assert many["sample"].seconds == max(two["sample"].seconds, many["sample"].seconds) < one["sample"].seconds
+def test_gpus_share_a_box_but_for_its_start_and_only_where_the_stage_can(root: Path) -> None:
+    one, many = (rows(root, "paper", "h100", gpus) for gpus in (1, 8))
+    for name, boxes in {"sample": 3, "extract": 3, "finetune": 6, "train": 9, "baseline": 6, "evaluate": 15}.items():
+        assert (one[name].workers, many[name].workers) == (1, 8)
+        loading = boxes * plan.GPU_LOADING_S
+        assert many[name].seconds - loading == pytest.approx((one[name].seconds - loading) / 8)
+        assert many[name].floor_s == pytest.approx(one[name].floor_s / 8)
+    assert (one["probe"].workers, many["probe"].workers) == (1, 1)
+    assert many["probe"].seconds == one["probe"].seconds
     assert many["merge"].seconds == one["merge"].seconds
     assert many["merge"].workers == 0
 
