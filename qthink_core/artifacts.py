@@ -213,8 +213,8 @@ class Work:
         try:
             for name, file in unsealed(record.read_bytes())["files"].items():
                 check_file(self.folder / name, file, "it is made again")
-        except (DataError, ValueError, FileNotFoundError):
-            record.unlink(missing_ok=True)  # another rank may have been quicker
+        except (DataError, ValueError, FileNotFoundError):  # another rank may have dropped it just now
+            record.unlink(missing_ok=True)
             return False
         return True
 

@@ -50,6 +50,7 @@ def run(folder: Path) -> list[dict[str, Any]]:
         head_output="unit",
     )
     made.load_state_dict(load_file(folder / "student.safetensors"), strict=False)
+    made.head.mlp[0].bias.grad = torch.full_like(made.head.mlp[0].bias, 0.1)  # the head's fit leaves one, on every rank
     if ranks.rank() > 0:
         with torch.no_grad():
             made.trained().popitem()[1].add_(1)  # what a rank starts from is rank 0's word
