@@ -211,8 +211,8 @@ class Work:
         try:
             for name, file in unsealed(record.read_bytes())["files"].items():
                 check_file(self.folder / name, file, "it is made again")
-        except (DataError, ValueError):
-            record.unlink()
+        except (DataError, ValueError, FileNotFoundError):  # another rank may have dropped it just now
+            record.unlink(missing_ok=True)
             return False
         return True
 

@@ -35,10 +35,11 @@ WITHOUT_TORCH = [
 ]
 # Which modules may import a package by name; nothing serves models by vLLM yet.
 SOLE_IMPORTERS = {
-    "accelerate": {"training", "fit"},
+    "accelerate": {"training", "fit", "ranks"},
     "jinja2": {"report_page"},
     "matplotlib": {"plots"},
     "peft": {"student", "export"},
+    "ray": {"ray_workers"},
     "typer": {"cli"},
     "vllm": set(),
 }
@@ -88,8 +89,13 @@ def test_a_heavy_package_has_its_few_importers(package: str) -> None:
     assert found == SOLE_IMPORTERS[package]
 
 
-def test_only_trainings_reach_accelerate() -> None:
-    assert {page.stem for page in PAGES if "accelerate" in outside(page)} == {"finetune", "train"}
+def test_only_trainings_and_what_ranks_share_reach_accelerate() -> None:
+    shared = {page.stem for page in PAGES if "accelerate" in outside(page)}
+    assert shared == {"finetune", "train", "sample", "extract", "baseline", "evaluate"}
+
+
+def test_only_stages_whose_units_may_be_dealt_out_reach_ray() -> None:
+    assert {page.stem for page in PAGES if "ray" in outside(page)} == {"sample", "extract", "baseline", "evaluate"}
 
 
 def test_only_what_grades_reaches_the_scoring_pages() -> None:
