@@ -1,21 +1,42 @@
-"""Ranks: the processes that a launcher (accelerate, torchrun) starts for one stage, as its environment tells them."""
+"""The processes that a launcher (accelerate, torchrun) starts for one stage: which one this is, and where they meet."""
 
 import os
+from datetime import timedelta
+
+# How long a rank waits for the others' last unit of work.
+PATIENCE = timedelta(hours=6)
 
 
 def rank() -> int:
-    """The number of this process among them, from 0."""
+    """The number of this process, 0..world()-1."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world() -> int:
-    """How many processes there are; 1 without a launcher."""
+    """The number of processes that compute this stage together; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def barrier() -> None:
-    """Waits until every process has come here."""
+def join() -> None:
+    """Meets the other ranks."""
     if world() > 1:
-        from accelerate import PartialState
+        from torch import distributed
 
-        PartialState().wait_for_everyone()
+        distributed.init_process_group("gloo", timeout=PATIENCE)
+
+
+def barrier() -> None:
+    """Returns when all ranks have come here."""
+    if world() > 1:
+        from torch import distributed
+
+        distributed.barrier()
+
+
+def leave() -> None:
+    """Waits until all ranks are here and parts from them."""
+    if world() > 1:
+        from torch import distributed
+
+        barrier()
+        distributed.destroy_process_group()

@@ -11,8 +11,8 @@ import re
 import signal
 import sys
 import tempfile
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from typing import Any
 from qthink_core.artifacts import Writer
 from qthink_core.errors import DataError, ParamError, QThinkError
 
+# A unit's files by name, and its counts.
+Made = tuple[dict[str, bytes], dict[str, int]]
+
 # What decides the bits of a result (stage.pin_numerics) and what engines read, by the beginnings of its names.
-CARRIED = ("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "TOKENIZERS_", "CUBLAS_", "TORCH_", "VLLM_", "HF_")
+CARRIED = ("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "TOKENIZERS_", "CUBLAS_", "TORCH_", "VLLM_")
 # A unit that ends its worker's process this often, on nodes that live on, is itself the cause.
 DEATHS = 3
 PATIENCE_S = 30.0
@@ -33,6 +36,7 @@ class Worker:
     def __init__(self, maker: Any) -> None:
         self.maker = maker
         self.make: Any = None
+        self.held = contextlib.ExitStack()
 
     def start(self, folder: Path, work: Path) -> str:
         """The id of the node; from now on the actor works in `folder`.
@@ -49,11 +53,10 @@ class Worker:
         os.chdir(folder)
         return str(node)
 
-    def unit(self, name: str, payload: Any) -> tuple[dict[str, bytes], dict[str, int]]:
+    def unit(self, name: str, payload: Any) -> Made:
         """The contents of a unit's files, and its counts."""
         if self.make is None:
-            # never closed: the process ends with the actor
-            self.make = self.maker().__enter__()
+            self.make = self.held.enter_context(self.maker())
         files, counts = self.make(name, payload)
         return {file: contents(write) for file, write in files.items()}, dict(counts)
 
@@ -77,16 +80,14 @@ def contents(write: Writer | bytes) -> bytes:
         return path.read_bytes()
 
 
-def made(
-    maker: Any, units: Mapping[str, Any], work: Path, device: str
-) -> Iterator[tuple[str, tuple[dict[str, bytes], dict[str, int]]]]:
+def made(maker: Any, units: Mapping[str, Any], work: Path, device: str) -> Iterator[tuple[str, Made]]:
     """Each unit with what it is made into, as the workers finish.
 
     A worker that dies is named on stderr, another takes its place as soon as the cluster has room, and its unit is dealt
-    again. Raises what `maker` or a unit raises, and QThinkError for a unit that ended its worker's process three times.
+    again. Raises what `maker` or a unit raises, and QThinkError for a unit that has ended its worker's process three times.
     """
-    limit, threads = actors_asked(), int(os.environ.get("OMP_NUM_THREADS", "1"))
-    place, deaths, waits = work.resolve().parent.name, Counter[str](), False
+    limit, threads = workers_asked(), int(os.environ.get("OMP_NUM_THREADS", "1"))
+    box, deaths, waits = work.resolve().parent.name, list[Hand](), False
     with cluster() as ray:
         actor = ray.remote(Worker).options(
             num_cpus=1 if device == "cuda" else threads,
@@ -107,18 +108,16 @@ def made(
             done, _ = ray.wait(list(calls), timeout=PATIENCE_S)
             if not done and not waits and not any(hand.node for hand in calls.values()):
                 say(
-                    place,
+                    box,
                     f"Ray has no room for a worker yet: waiting for {'a GPU' if device == 'cuda' else f'{threads} CPUs'}",
                 )
                 waits = True
             for ref in done:
                 hand = calls.pop(ref)
-                try:
-                    result = ray.get(ref)
-                except ray.exceptions.RayTaskError as error:
-                    raise (error.cause if isinstance(error.cause, QThinkError) else error) from None
-                except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
-                    bury(ray, hand, error, deaths, place)
+                result = fetched(ray, ref)
+                if isinstance(result, Exception):
+                    deaths.append(hand)
+                    say(box, obituary(ray, deaths, result))
                     if hand.unit:
                         todo.appendleft(hand.unit)
                     continue
@@ -127,7 +126,18 @@ def made(
                     hand.unit = ""
                 else:
                     hand.node = result
+                    deaths = [one for one in deaths if one.unit]
                 idle.append(hand)
+
+
+def fetched(ray: Any, ref: Any) -> Any:
+    """The result of a call, or the error that says that its worker is lost; raises what the call itself raised."""
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, QThinkError) else error) from None
+    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+        return error
 
 
 def wanted(ray: Any, device: str, threads: int, limit: int | None) -> int:
@@ -140,7 +150,7 @@ def wanted(ray: Any, device: str, threads: int, limit: int | None) -> int:
     return max(room, 1)
 
 
-def actors_asked() -> int | None:
+def workers_asked() -> int | None:
     """The number of workers that QTHINK_RAY_ACTORS names: all on CPUs, at most so many on GPUs."""
     text = os.environ.get("QTHINK_RAY_ACTORS")
     if text is not None and (not text.isdecimal() or int(text) < 1):
@@ -148,22 +158,25 @@ def actors_asked() -> int | None:
     return None if text is None else int(text)
 
 
-def bury(ray: Any, hand: Hand, error: Exception, deaths: Counter[str], place: str) -> None:
-    """Says who died over what; raises QThinkError when the same unit, and no lost node, has been the cause too often."""
-    ray.kill(hand.actor)
-    lost = hand.node in {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+def obituary(ray: Any, deaths: Sequence[Hand], error: Exception) -> str:
+    """Who died last, where and over what; raises QThinkError when that was `DEATHS` times the cause.
+
+    The loss of a node is no unit's fault. Ray learns of it half a minute after the worker's silence, so the count is made
+    anew at every death.
+    """
+    last = deaths[-1]
+    ray.kill(last.actor)
+    lost = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
     found = re.search(r"Worker exit type: (\w+)", str(error))
-    why = "the node was lost" if lost else f"its process ended, {found[1] if found else type(error).__name__}"
-    where = f"worker on node {called(hand.node)}" if hand.node else "a worker"
-    what = f"it made {hand.unit}" if hand.unit else "it started"
-    if not lost:
-        deaths[hand.unit] += 1
-    if deaths[hand.unit] == DEATHS:
+    why = "the node was lost" if last.node in lost else f"its process ended, {found[1]}" if found else "it does not answer"
+    where = f"worker on node {called(last.node)}" if last.node else "a worker"
+    what = f"it made {last.unit}" if last.unit else "it started"
+    if sum(one.unit == last.unit and one.node not in lost for one in deaths) >= DEATHS:
         raise QThinkError(
-            f"{where} died while {what} ({why}), the {DEATHS}rd death over it: give a worker more memory or "
-            "make units smaller, then run the same command again; finished units are kept"
+            f"{where} died while {what} ({why}), the {DEATHS}rd death over it: give a worker more memory or make units "
+            "smaller, then run the same command again; finished units are kept"
         )
-    say(place, f"{where} died while {what}: {'dealt again' if hand.unit else 'another is asked for'} ({why})")
+    return f"{where} died while {what}: {'dealt again' if last.unit else 'another is asked for'} ({why})"
 
 
 def called(node: str) -> str:
@@ -174,14 +187,14 @@ def called(node: str) -> str:
     return f"{names.get(node, 'unknown')} ({node[:8]})"
 
 
-def say(place: str, text: str) -> None:
-    """One line on stderr, with the name of the stage's box."""
-    print(f"{place}: {text}", file=sys.stderr, flush=True)
+def say(box: str, text: str) -> None:
+    """One line on stderr, behind the name of the stage's box."""
+    print(f"{box}: {text}", file=sys.stderr, flush=True)
 
 
 def environment() -> dict[str, str]:
     """What the actors' environment has in common with this process's: what decides bits, and where modules come from."""
-    carried = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
+    carried = {name: value for name, value in os.environ.items() if name.startswith(CARRIED) and not name.endswith("_KEY")}
     paths = [str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
     return carried | {"PYTHONPATH": os.pathsep.join(paths)}
 

@@ -35,7 +35,7 @@ WITHOUT_TORCH = [
 ]
 # Which modules may import a package by name; nothing serves models by vLLM yet.
 SOLE_IMPORTERS = {
-    "accelerate": {"training", "fit", "ranks"},
+    "accelerate": {"training", "fit"},
     "jinja2": {"report_page"},
     "matplotlib": {"plots"},
     "peft": {"student", "export"},
@@ -89,9 +89,8 @@ def test_a_heavy_package_has_its_few_importers(package: str) -> None:
     assert found == SOLE_IMPORTERS[package]
 
 
-def test_only_trainings_and_what_ranks_share_reach_accelerate() -> None:
-    shared = {page.stem for page in PAGES if "accelerate" in outside(page)}
-    assert shared == {"finetune", "train", "sample", "extract", "baseline", "evaluate"}
+def test_only_trainings_reach_accelerate() -> None:
+    assert {page.stem for page in PAGES if "accelerate" in outside(page)} == {"finetune", "train"}
 
 
 def test_only_stages_whose_units_may_be_dealt_out_reach_ray() -> None:
