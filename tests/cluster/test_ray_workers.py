@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,27 +14,25 @@ from typing import Any
 
 import dealing
 import pytest
+import small_project
 from imports import ROOT
+from small_project import TASK, N, contents, units
 
-from qthink_core import layout, prepared, settings
-from qthink_core.artifacts import Work, Writer, read_manifest
+from qthink_core import layout
+from qthink_core.artifacts import read_manifest
 from qthink_core.errors import DataError
-from qthink_core.problems import generated, prompted
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-ray = pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
+pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
 
-TASK, N, BLOCK, G = "gsm8k", 48, 2, 4
 PLAN = {one: "" for one in "abcdefghij"}
+HALTING = ROOT / "tests" / "cluster" / "halting"
 # A node that was killed is given up by the others after about half a minute.
 PATIENCE_S = 180
 PINNED = (
     "import json, os; from qthink_core import stage; before = dict(os.environ); stage.pin_numerics(3, 'portable'); "
     "print(json.dumps({name: value for name, value in os.environ.items() if before.get(name) != value}))"
 )
-
-
-HALTING = ROOT / "tests" / "cluster" / "halting"
 
 
 @pytest.fixture
@@ -108,10 +105,6 @@ def deaths(said: str) -> list[tuple[str, str, str]]:
     return re.findall(r"worker on node (\w+) \([0-9a-f]{8}\) died while it made (\S+): dealt again \((.*)\)$", said, re.M)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def test_a_worker_that_dies_is_named_and_its_unit_alone_is_made_again(tmp_path: Path, cluster: Any) -> None:
     status, _, said = ended(deal(tmp_path, PLAN | {"d": "die once"}, cluster))
     assert status == 0, said
@@ -179,53 +172,13 @@ def test_a_node_that_does_not_see_the_project_is_named(
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen3: Any, tokenizer: Any) -> Callable[[str], Path]:
-    """Makes copies of the project's code and settings with a tiny base model and a few problems, by name."""
-
-    def put(place: Path, artifact: str, files: Mapping[str, Writer | bytes]) -> None:
-        work = Work(Path(".work", artifact), "0" * 64, "settings", {})
-        work.commit("unit", files)
-        work.publish(place, artifact, ["unit"])
-
-    def make(name: str) -> Path:
-        root = tmp_path / name
-        for folder in ("stages", "qthink_core", "params"):
-            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("dvc.yaml", "params.yaml"):
-            shutil.copy(ROOT / file, root / file)
-        scale = root / "params" / "tiny.yaml"
-        scale.write_text(re.sub(r"block_problems: \d+", f"block_problems: {BLOCK}", scale.read_text()))
-        tree = root / "params.yaml"
-        tree.write_text(re.sub(r"\bG: \d+", f"G: {G}", tree.read_text()))
-        assert settings.load(root)[0]["sample"]["block_problems"] == BLOCK
-        monkeypatch.chdir(root)
-        qwen3(tied=True).save_pretrained("base")
-        tokenizer.save_pretrained("base")
-        put(layout.BASE, "base", {path.name: path.read_bytes() for path in Path("base").iterdir()})
-        rows = prompted(TASK, generated(TASK, "train", N, seed=3), tokenizer)
-        # A model of random weights opens no block: the prompt does.
-        think = tokenizer.convert_tokens_to_ids("<think>")
-        rows = [row | {"prompt_thinking": [*row["prompt_thinking"], think]} for row in rows]
-        put(layout.problems(TASK), "problems", {"train.parquet": prepared.writer(rows)})
-        return root
-
-    return make
+def project(tmp_path: Path, qwen3: Any, tokenizer: Any) -> Callable[[str], Path]:
+    """Makes small projects by name."""
+    return lambda name: small_project.make(tmp_path / name, qwen3(tied=True), tokenizer)
 
 
 def stage(root: Path, name: str, cluster: Any, *paths: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", f"stages.{name}"],
-        cwd=root,
-        env=environment(cluster, *paths) | {"DVC_STAGE": f"{name}@{TASK}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def units(root: Path, name: str) -> dict[str, int]:
-    """The committed units and the inodes of their records: a unit that is committed again has another."""
-    return {path.name: path.stat().st_ino for path in root.glob(f".work/{name}@{TASK}/*/*.unit.json")}
+    return small_project.start(root, name, environment(cluster, *paths))
 
 
 def test_sample_and_extract_lose_a_node_each_and_publish_the_bytes_of_a_local_run(
