@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import tempfile
 from collections import deque
@@ -27,7 +28,7 @@ Made = tuple[dict[str, bytes], dict[str, int]]
 CARRIED = ("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "TOKENIZERS_", "CUBLAS_", "TORCH_", "VLLM_")
 # A unit that ends its worker's process this often, on nodes that live on, is itself the cause.
 DEATHS = 3
-PATIENCE_S = 30.0
+PATIENCE_S, KNOCK_S = 30.0, 5.0
 
 
 class Worker:
@@ -213,11 +214,12 @@ def cluster() -> Iterator[Any]:
             "QTHINK_EXECUTOR is ray but Ray is not installed: `pip install --constraint constraints.txt --editable '.[ray]'`"
         ) from None
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    address = os.environ.get("RAY_ADDRESS", "auto")
     try:
+        knock(address)
         ray.init(runtime_env={"env_vars": environment()}, include_dashboard=False, logging_level=logging.WARNING)
-    except ConnectionError as error:
-        address = os.environ.get("RAY_ADDRESS", "this machine")
-        raise ParamError(f"no Ray cluster answers at {address} ({error}): `ray status` says more") from None
+    except (ConnectionError, TimeoutError) as error:
+        raise ParamError(f"no Ray cluster answers at RAY_ADDRESS, {address} ({error}): start it, or unset it") from None
     # Ray sets handlers of its own, which would end a stopped stage without a word.
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -225,3 +227,13 @@ def cluster() -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def knock(address: str) -> None:
+    """Raises ConnectionError or TimeoutError at once where nothing listens at `host:port`: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+        except socket.gaierror as error:
+            raise ConnectionError(error.strerror) from None

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from small_project import TASK, N, contents, units
 
 from qthink_core import layout
 from qthink_core.artifacts import read_manifest
-from qthink_core.errors import DataError
+from qthink_core.errors import DataError, ParamError
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
@@ -29,6 +30,7 @@ PLAN = {one: "" for one in "abcdefghij"}
 HALTING = ROOT / "tests" / "cluster" / "halting"
 # A node that was killed is given up by the others after about half a minute.
 PATIENCE_S = 180
+AT_ONCE_S = 10
 PINNED = (
     "import json, os; from qthink_core import stage; before = dict(os.environ); stage.pin_numerics(3, 'portable'); "
     "print(json.dumps({name: value for name, value in os.environ.items() if before.get(name) != value}))"
@@ -144,6 +146,44 @@ def test_workers_compute_in_the_folder_and_with_the_numerics_of_the_process_that
     assert {entry["folder"] for entry in made} == {str(tmp_path)}
     for name, value in (("OMP_NUM_THREADS", "1"), ("MKL_CBWR", "COMPATIBLE")):
         assert {entry["environment"][name] for entry in made} == {value}
+
+
+def test_a_cluster_that_does_not_answer_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qthink_core import ray_workers
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    begun = time.monotonic()
+    with pytest.raises(ParamError, match=rf"^no Ray cluster answers at RAY_ADDRESS, {address} \(.*refused\): start it"):
+        list(ray_workers.made(dealing.maker, {"a": ""}, Path("work"), "cpu"))
+    assert time.monotonic() - begun < AT_ONCE_S
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
+def test_a_number_of_workers_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    from qthink_core import ray_workers
+
+    monkeypatch.setenv("QTHINK_RAY_ACTORS", text)
+    with pytest.raises(ParamError, match=rf"^QTHINK_RAY_ACTORS is '{text}': give a whole number of workers, at least 1$"):
+        list(ray_workers.made(dealing.maker, {"a": ""}, Path("work"), "cpu"))
+
+
+class Resources:
+    """A cluster of so many CPUs and GPUs, to be asked for its size alone."""
+
+    def __init__(self, **found: float) -> None:
+        self.cluster_resources = lambda: found
+
+
+def test_there_is_a_worker_for_each_gpu_or_for_as_many_cpus_as_it_has_threads_and_always_one() -> None:
+    from qthink_core.ray_workers import wanted
+
+    machine = Resources(CPU=64.0, GPU=8.0)
+    assert [wanted(machine, "cuda", 4, limit) for limit in (None, 2, 99)] == [8, 2, 8]
+    assert [wanted(machine, "cpu", 4, limit) for limit in (None, 2, 99)] == [16, 2, 99]
+    assert [wanted(Resources(), device, 4, None) for device in ("cpu", "cuda")] == [1, 1]
 
 
 def test_all_that_pins_numerics_is_carried_to_the_workers() -> None:
