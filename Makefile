@@ -4,7 +4,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test check format smol latents clean
+.PHONY: demo test test-ray check format smol latents clean
 
 # DVC runs one stage at a time, and the tasks share no stage between `base` and `report`: so one `dvc repro` a task, JOBS at
 # once, and a last one for what is left. A task that fails is tried and explained again by that last one.
@@ -23,6 +23,10 @@ demo: .venv/ready
 
 test: .venv/ready check
 	pytest
+
+# Two nodes of a Ray cluster on this machine, one of which is killed.
+test-ray: .venv-ray/ready
+	.venv-ray/bin/python -m pytest -m ray tests/cluster
 
 check: .venv/ready
 	ruff check .
@@ -61,6 +65,11 @@ latents: .venv/ready
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch .venv/ready
+
+.venv-ray/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray]'
+	@touch .venv-ray/ready
 
 clean:
 	rm -rf .work logs .pytest_cache .mypy_cache .ruff_cache

@@ -1,15 +1,14 @@
 """Answering: a system's greedy completions of a set of questions, in batches of a fixed plan."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from qthink_core.artifacts import Work
-from qthink_core.completions import BATCH, TRAINED, Answer, counts, writer
+from qthink_core.completions import BATCH, TRAINED, Answer
 from qthink_core.decoding import decode, greedy
 from qthink_core.latent_steps import Context, latent_steps, read_prompts
-from qthink_core.models import System
+from qthink_core.models import Card, System
 from qthink_core.rollouts import spoken
 
 
@@ -47,30 +46,10 @@ def complete(
     ]
 
 
-def asked(system: System, problems: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[int]]:
+def asked(system: System | Card, problems: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[int]]:
     """The prompts that a system is asked with, by problem id."""
     column = "prompt_thinking" if system.thinking else "prompt_direct"
     return {row["id"]: row[column] for row in problems}
-
-
-def answer_all(
-    system: System,
-    problems: Sequence[Mapping[str, Any]],
-    *,
-    seed: int | None,
-    batch: int,
-    max_new_tokens: int,
-    work: Work,
-    show: Callable[[list[str], int], Iterable[str]],
-) -> list[str]:
-    """Commits a system's answers to all problems, a unit for each batch, and returns the units in order."""
-    prompts = asked(system, problems)
-    plan = {unit(seed, number): ids for number, ids in enumerate(batches(prompts, batch))}
-    missing = [name for name in plan if not work.done(name)]
-    for name in show(missing, len(missing)):
-        rows = answer(system, {one: prompts[one] for one in plan[name]}, max_new_tokens, seed)
-        work.commit(name, {f"{name}.parquet": writer(rows)}, counts(rows))
-    return list(plan)
 
 
 def unit(seed: int | None, number: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from qthink_core import projection_head, ranks
 from qthink_core.errors import DataError, ParamError
@@ -20,6 +20,13 @@ from qthink_core.projection_head import ProjectionHead
 CARD = "qthink.json"
 HEAD = "projection_head.pt"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+class Card(NamedTuple):
+    """What an exported model says of itself in `qthink.json`."""
+
+    K: int
+    thinking: bool
 
 
 class System(NamedTuple):
@@ -65,17 +72,27 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def load_system(folder: Path, device: torch.device, dtype: str) -> System:
-    """An exported model and its head in one dtype, as the card's usage has them.
+def hidden_size(folder: Path) -> int:
+    """D of the model in `folder`, which is not loaded."""
+    return int(AutoConfig.from_pretrained(folder, local_files_only=True).hidden_size)
 
-    Raises DataError when `qthink.json` is missing or not understood, or the head is not one of this model.
-    """
+
+def read_card(folder: Path) -> Card:
+    """The card of an exported model; raises DataError when it is missing or not understood."""
     path = folder / CARD
     try:
         card = json.loads(path.read_bytes())
-        K, thinking = int(card["K"]), bool(card["thinking"])
+        return Card(int(card["K"]), bool(card["thinking"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no card of an exported model ({error}): run `dvc repro merge`") from None
+
+
+def load_system(folder: Path, device: torch.device, dtype: str) -> System:
+    """An exported model and its head in one dtype, as the card's usage has them.
+
+    Raises DataError as `read_card` does, or when the head is not one of this model.
+    """
+    K, thinking = read_card(folder)
     model = load_model(folder, device, dtype)
     head = None
     if K:

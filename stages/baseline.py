@@ -1,5 +1,6 @@
 """baseline: what the base model answers to the questions, with thinking and without: the zero lines of the table."""
 
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -36,20 +37,18 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
-    """Commits batch after batch; a killed run goes on with the next one."""
-    from qthink_core import models, prepared
-    from qthink_core.answering import answer_all
+    """A unit for each batch; a killed run goes on with those that are missing."""
+    from qthink_core import answer_batches, executor, models, prepared
 
     thinking = params.systems.baseline[at.system].thinking
-    system = models.base_system(layout.BASE, models.pick_device(params.device), params.dtype, thinking)
-    units = answer_all(
-        system,
-        prepared.read(layout.problems(at.task), params.split),
-        seed=None,
-        batch=params.evaluate.batch,
-        max_new_tokens=params.evaluate.max_new_tokens,
-        work=work,
+    problems = prepared.read(layout.problems(at.task), params.split)
+    load = partial(models.base_system, thinking=thinking)
+    units = executor.run(
+        partial(answer_batches.maker, load, params.device, params.dtype, params.evaluate.max_new_tokens),
+        answer_batches.plan(layout.BASE, models.Card(0, thinking), None, problems, params.evaluate.batch),
+        work,
         show=lambda items, total: stage.progress(items, total, str(at), "batch"),
+        device=params.device,
     )
     made = work.publish(layout.answers(at.task, at.system), "answers", units, {"K": 0})
     return f"{made.counts['answers']} answers, {made.counts['tokens']} tokens"

@@ -1,5 +1,6 @@
 """evaluate: what a trained system answers to the questions that are scored, as its exported checkpoints."""
 
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -30,25 +31,23 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
-    """Commits batch after batch, seed after seed; a killed run goes on with the next one."""
-    from qthink_core import models, prepared
-    from qthink_core.answering import answer_all
+    """A unit for each batch of each seed; a killed run goes on with those that are missing."""
+    from qthink_core import answer_batches, executor, models, prepared
 
-    device, units = models.pick_device(params.device), []
     problems = prepared.read(layout.problems(at.task), params.split)
+    plan: dict[str, answer_batches.Batch] = {}
     for seed in params.seeds:
         folder = models.of_seed(layout.model(at.task, at.system), seed, params.seeds)
-        system = models.load_system(folder, device, params.dtype)
-        units += answer_all(
-            system,
-            problems,
-            seed=seed,
-            batch=params.evaluate.batch,
-            max_new_tokens=params.evaluate.max_new_tokens,
-            work=work,
-            show=lambda items, total: stage.progress(items, total, str(at), "batch"),
-        )
-    made = work.publish(layout.answers(at.task, at.system), "answers", units, {"K": system.K})
+        card = models.read_card(folder)
+        plan |= answer_batches.plan(folder, card, seed, problems, params.evaluate.batch)
+    units = executor.run(
+        partial(answer_batches.maker, models.load_system, params.device, params.dtype, params.evaluate.max_new_tokens),
+        plan,
+        work,
+        show=lambda items, total: stage.progress(items, total, str(at), "batch"),
+        device=params.device,
+    )
+    made = work.publish(layout.answers(at.task, at.system), "answers", units, {"K": card.K})
     return f"{made.counts['answers']} answers, {made.counts['tokens']} tokens"
 
 

@@ -1,5 +1,6 @@
 """extract: hidden states at K positions of each rollout's think block."""
 
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -30,23 +31,19 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
-    """One shard of hidden states for each block of rollouts; a killed run goes on with the next one."""
-    from qthink_core import extraction, models, prepared, rollouts
-    from qthink_core.hidden_states import read_positions
+    """One shard of hidden states for each block of rollouts; a killed run goes on with those that are missing."""
+    from qthink_core import executor, models, shards
 
-    folder, how = layout.rollouts(at.task), params.extract
-    marks = rollouts.marks(models.load_tokenizer(layout.BASE))
-    model = models.load_model(layout.BASE, models.pick_device(params.device), params.dtype)
-    prompts = {row["id"]: row["prompt_thinking"] for row in prepared.read(layout.problems(at.task), "train")}
-    names = [name.removesuffix(".parquet") for name in listed(folder, ".parquet")]
-    missing = [name for name in names if not work.done(name)]
-    for name in stage.progress(missing, len(missing), str(at), "shard"):
-        block = rollouts.read(folder / f"{name}.parquet")
-        rows, counts = extraction.select(block, prompts, marks, params.K, how.cut_blocks, how.positions)
-        states = read_positions(model, rows, params.K, params.extract.batch_tokens, params.extract.store)
-        work.commit(name, extraction.writers(name, rows, states), counts)
-    about = {"K": params.K, "D": model.config.hidden_size, "store": params.extract.store}
-    made = work.publish(layout.hidden_states(at.task), "hidden_states", names, about)
+    folder, problems, how = layout.rollouts(at.task), layout.problems(at.task), params.extract.model_dump()
+    units = executor.run(
+        partial(shards.maker, layout.BASE, problems, folder, params.device, params.dtype, K=params.K, **how),
+        {name.removesuffix(".parquet"): name for name in listed(folder, ".parquet")},
+        work,
+        show=lambda items, total: stage.progress(items, total, str(at), "shard"),
+        device=params.device,
+    )
+    about = {"K": params.K, "D": models.hidden_size(layout.BASE), "store": params.extract.store}
+    made = work.publish(layout.hidden_states(at.task), "hidden_states", units, about)
     return f"hidden states of {made.counts['usable']} rollouts at {params.K} positions"
 
 

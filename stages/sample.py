@@ -1,5 +1,6 @@
 """sample: G rollouts of each training problem from the base model, in blocks of whole problems."""
 
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -38,28 +39,19 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
-    """Commits block after block; a killed run goes on with the next one."""
-    from qthink_core import models, prepared, rollouts
-    from qthink_core.sampling import sample_block
+    """A unit for each block; a killed run goes on with those that are missing."""
+    from qthink_core import executor, prepared, rollout_blocks
 
-    device = models.pick_device(params.device)
-    tokenizer = models.load_tokenizer(layout.BASE)
-    model = models.load_model(layout.BASE, device, params.dtype)
     prompts = {row["id"]: row["prompt_thinking"] for row in prepared.read(layout.problems(at.task), "train")}
-    plan = rollouts.blocks(list(prompts), params.sample.block_problems)
-    names = [f"block-{number:05d}" for number in range(len(plan))]
-    missing = [(name, ids) for name, ids in zip(names, plan, strict=True) if not work.done(name)]
-    for name, ids in stage.progress(missing, len(missing), f"{at}", "block"):
-        rows = sample_block(
-            model,
-            tokenizer,
-            {one: prompts[one] for one in ids},
-            seed=params.seed,
-            max_new_tokens=params.sample.max_new_tokens,
-            **params.rollout.model_dump(),
-        )
-        work.commit(name, {f"{name}.parquet": rollouts.writer(rows)}, rollouts.counts(rows))
-    made = work.publish(layout.rollouts(at.task), "rollouts", names, {"G": params.rollout.G})
+    settings = {"seed": params.seed, "max_new_tokens": params.sample.max_new_tokens, **params.rollout.model_dump()}
+    units = executor.run(
+        partial(rollout_blocks.maker, layout.BASE, params.device, params.dtype, settings),
+        rollout_blocks.plan(prompts, params.sample.block_problems),
+        work,
+        show=lambda items, total: stage.progress(items, total, str(at), "block"),
+        device=params.device,
+    )
+    made = work.publish(layout.rollouts(at.task), "rollouts", units, {"G": params.rollout.G})
     return f"{made.counts['rollouts']} rollouts of {len(prompts)} problems, {made.counts['tokens']} tokens"
 
 

@@ -40,6 +40,7 @@ SOLE_IMPORTERS = {
     "jinja2": {"report_page"},
     "matplotlib": {"plots"},
     "peft": {"student", "export"},
+    "ray": {"ray_workers"},
     "typer": {"cli"},
     "vllm": set(),
 }
@@ -96,6 +97,10 @@ def test_a_heavy_package_has_its_few_importers(package: str) -> None:
 
 def test_only_trainings_reach_accelerate() -> None:
     assert {page.stem for page in PAGES if "accelerate" in outside(page)} == {"finetune", "train"}
+
+
+def test_only_stages_whose_units_may_be_dealt_out_reach_ray() -> None:
+    assert {page.stem for page in PAGES if "ray" in outside(page)} == {"sample", "extract", "baseline", "evaluate"}
 
 
 def test_only_what_grades_reaches_the_scoring_pages() -> None:

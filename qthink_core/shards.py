@@ -1,0 +1,36 @@
+"""Shards of hidden states as units of work: what makes one out of a block of rollouts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qthink_core import extraction, prepared, rollouts
+from qthink_core.executor import Made, Make
+from qthink_core.hidden_states import read_positions
+from qthink_core.models import load_model, load_tokenizer, pick_device
+
+
+@contextmanager
+def maker(
+    base: Path,
+    problems: Path,
+    blocks: Path,
+    device: str,
+    dtype: str,
+    *,
+    K: int,
+    positions: str,
+    cut_blocks: str,
+    batch_tokens: int,
+    store: str,
+) -> Iterator[Make]:
+    """What makes a shard out of a file in the folder `blocks`, with the model in `base`."""
+    marks, model = rollouts.marks(load_tokenizer(base)), load_model(base, pick_device(device), dtype)
+    prompts = {row["id"]: row["prompt_thinking"] for row in prepared.read(problems, "train")}
+
+    def make(shard: str, block: str) -> Made:
+        rows, counts = extraction.select(rollouts.read(blocks / block), prompts, marks, K, cut_blocks, positions)
+        states = read_positions(model, rows, K, batch_tokens, store)
+        return extraction.writers(shard, rows, states), counts
+
+    yield make
