@@ -60,10 +60,14 @@ def answer_all(
     seed: int | None,
     batch: int,
     max_new_tokens: int,
+    answer: Callable[..., list[Answer]],
     work: Work,
     show: Callable[[list[str], int], Iterable[str]],
 ) -> list[str]:
-    """Commits a system's answers to all problems, a unit for each batch, and returns the units in order."""
+    """Commits a system's answers to all problems, a unit for each batch, and returns the units in order.
+
+    `answer` is that of an engine (engines.py).
+    """
     prompts = asked(system, problems)
     plan = {unit(seed, number): ids for number, ids in enumerate(batches(prompts, batch))}
     missing = [name for name in plan if not work.done(name)]

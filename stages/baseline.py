@@ -17,10 +17,11 @@ class Systems(Section):
 
 
 class Evaluate(Section):
-    """The limits of a greedy evaluation; `max_new_tokens` counts thinking and answer."""
+    """A greedy evaluation: its limits and who decodes; `max_new_tokens` counts thinking and answer."""
 
     max_new_tokens: int = Field(ge=1)
     batch: int = Field(ge=1)
+    engine: Literal["hf", "vllm"]
 
 
 class Params(Section):
@@ -37,20 +38,23 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Commits batch after batch; a killed run goes on with the next one."""
-    from qthink_core import models, prepared
+    from qthink_core import engines, models, prepared
     from qthink_core.answering import answer_all
 
-    thinking = params.systems.baseline[at.system].thinking
+    how, thinking = params.evaluate, params.systems.baseline[at.system].thinking
     system = models.base_system(layout.BASE, models.pick_device(params.device), params.dtype, thinking)
-    units = answer_all(
-        system,
-        prepared.read(layout.problems(at.task), params.split),
-        seed=None,
-        batch=params.evaluate.batch,
-        max_new_tokens=params.evaluate.max_new_tokens,
-        work=work,
-        show=lambda items, total: stage.progress(items, total, str(at), "batch"),
-    )
+    problems = prepared.read(layout.problems(at.task), params.split)
+    with engines.answerer(how.engine, layout.BASE, system, problems, how.max_new_tokens) as answer:
+        units = answer_all(
+            system,
+            problems,
+            seed=None,
+            batch=how.batch,
+            max_new_tokens=how.max_new_tokens,
+            answer=answer,
+            work=work,
+            show=lambda items, total: stage.progress(items, total, str(at), "batch"),
+        )
     made = work.publish(layout.answers(at.task, at.system), "answers", units, {"K": 0})
     return f"{made.counts['answers']} answers, {made.counts['tokens']} tokens"
 

@@ -11,10 +11,11 @@ from qthink_core.settings import Section
 
 
 class Evaluate(Section):
-    """The limits of a greedy evaluation; `max_new_tokens` counts thinking and answer."""
+    """A greedy evaluation: its limits and who decodes; `max_new_tokens` counts thinking and answer."""
 
     max_new_tokens: int = Field(ge=1)
     batch: int = Field(ge=1)
+    engine: Literal["hf", "vllm"]
 
 
 class Params(Section):
@@ -31,23 +32,25 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Commits batch after batch, seed after seed; a killed run goes on with the next one."""
-    from qthink_core import models, prepared
+    from qthink_core import engines, models, prepared
     from qthink_core.answering import answer_all
 
-    device, units = models.pick_device(params.device), []
+    how, device, units = params.evaluate, models.pick_device(params.device), []
     problems = prepared.read(layout.problems(at.task), params.split)
     for seed in params.seeds:
         folder = models.of_seed(layout.model(at.task, at.system), seed, params.seeds)
         system = models.load_system(folder, device, params.dtype)
-        units += answer_all(
-            system,
-            problems,
-            seed=seed,
-            batch=params.evaluate.batch,
-            max_new_tokens=params.evaluate.max_new_tokens,
-            work=work,
-            show=lambda items, total: stage.progress(items, total, str(at), "batch"),
-        )
+        with engines.answerer(how.engine, folder, system, problems, how.max_new_tokens) as answer:
+            units += answer_all(
+                system,
+                problems,
+                seed=seed,
+                batch=how.batch,
+                max_new_tokens=how.max_new_tokens,
+                answer=answer,
+                work=work,
+                show=lambda items, total: stage.progress(items, total, str(at), "batch"),
+            )
     made = work.publish(layout.answers(at.task, at.system), "answers", units, {"K": system.K})
     return f"{made.counts['answers']} answers, {made.counts['tokens']} tokens"
 

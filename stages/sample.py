@@ -19,10 +19,11 @@ class RolloutParams(Section):
 
 
 class Sample(Section):
-    """The limits of this scale."""
+    """The limits of this scale, and who samples."""
 
     max_new_tokens: int = Field(ge=1)
     block_problems: int = Field(ge=1)
+    engine: Literal["hf", "vllm"]
 
 
 class Params(Section):
@@ -39,26 +40,22 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Commits block after block; a killed run goes on with the next one."""
-    from qthink_core import models, prepared, rollouts
-    from qthink_core.sampling import sample_block
+    from qthink_core import engines, models, prepared, rollouts
 
-    device = models.pick_device(params.device)
-    tokenizer = models.load_tokenizer(layout.BASE)
-    model = models.load_model(layout.BASE, device, params.dtype)
+    how, device = params.sample, models.pick_device(params.device)
     prompts = {row["id"]: row["prompt_thinking"] for row in prepared.read(layout.problems(at.task), "train")}
-    plan = rollouts.blocks(list(prompts), params.sample.block_problems)
+    plan = rollouts.blocks(list(prompts), how.block_problems)
     names = [f"block-{number:05d}" for number in range(len(plan))]
     missing = [(name, ids) for name, ids in zip(names, plan, strict=True) if not work.done(name)]
-    for name, ids in stage.progress(missing, len(missing), f"{at}", "block"):
-        rows = sample_block(
-            model,
-            tokenizer,
-            {one: prompts[one] for one in ids},
-            seed=params.seed,
-            max_new_tokens=params.sample.max_new_tokens,
-            **params.rollout.model_dump(),
-        )
-        work.commit(name, {f"{name}.parquet": rollouts.writer(rows)}, rollouts.counts(rows))
+    with engines.sampler(how.engine, layout.BASE, device, params.dtype, prompts, how.max_new_tokens) as sample_block:
+        for name, ids in stage.progress(missing, len(missing), f"{at}", "block"):
+            rows = sample_block(
+                {one: prompts[one] for one in ids},
+                seed=params.seed,
+                max_new_tokens=how.max_new_tokens,
+                **params.rollout.model_dump(),
+            )
+            work.commit(name, {f"{name}.parquet": rollouts.writer(rows)}, rollouts.counts(rows))
     made = work.publish(layout.rollouts(at.task), "rollouts", names, {"G": params.rollout.G})
     return f"{made.counts['rollouts']} rollouts of {len(prompts)} problems, {made.counts['tokens']} tokens"
 

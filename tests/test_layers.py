@@ -33,14 +33,14 @@ WITHOUT_TORCH = [
     ),
     *("shapes", "stage", "stage_costs", "stated", "statistics", "synthetic", "targets", "teachers", "think", "verdicts"),
 ]
-# Which modules may import a package by name; nothing serves models by vLLM yet.
+# Which modules may import a package by name.
 SOLE_IMPORTERS = {
     "accelerate": {"training", "fit"},
     "jinja2": {"report_page"},
     "matplotlib": {"plots"},
     "peft": {"student", "export"},
     "typer": {"cli"},
-    "vllm": set(),
+    "vllm": {"vllm_engine"},
 }
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult)
 MAX_PAGE_LINES = 95
