@@ -66,7 +66,7 @@ def answer_all(
 ) -> list[str]:
     """Commits a system's answers to all problems, a unit for each batch, and returns the units in order.
 
-    `answer` is that of an engine (engines.py).
+    `answer` is that of an engine (answerers.py).
     """
     prompts = asked(system, problems)
     plan = {unit(seed, number): ids for number, ids in enumerate(batches(prompts, batch))}

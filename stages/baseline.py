@@ -38,13 +38,13 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Commits batch after batch; a killed run goes on with the next one."""
-    from qthink_core import engines, models, prepared
+    from qthink_core import answerers, models, prepared
     from qthink_core.answering import answer_all
 
     how, thinking = params.evaluate, params.systems.baseline[at.system].thinking
     system = models.base_system(layout.BASE, models.pick_device(params.device), params.dtype, thinking)
     problems = prepared.read(layout.problems(at.task), params.split)
-    with engines.answerer(how.engine, layout.BASE, system, problems, how.max_new_tokens) as answer:
+    with answerers.opened(how.engine, layout.BASE, system, problems, how.max_new_tokens) as answer:
         units = answer_all(
             system,
             problems,

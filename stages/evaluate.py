@@ -32,7 +32,7 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Commits batch after batch, seed after seed; a killed run goes on with the next one."""
-    from qthink_core import engines, models, prepared
+    from qthink_core import answerers, models, prepared
     from qthink_core.answering import answer_all
 
     how, device, units = params.evaluate, models.pick_device(params.device), []
@@ -40,7 +40,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     for seed in params.seeds:
         folder = models.of_seed(layout.model(at.task, at.system), seed, params.seeds)
         system = models.load_system(folder, device, params.dtype)
-        with engines.answerer(how.engine, folder, system, problems, how.max_new_tokens) as answer:
+        with answerers.opened(how.engine, folder, system, problems, how.max_new_tokens) as answer:
             units += answer_all(
                 system,
                 problems,

@@ -40,14 +40,14 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Commits block after block; a killed run goes on with the next one."""
-    from qthink_core import engines, models, prepared, rollouts
+    from qthink_core import models, prepared, rollouts, samplers
 
     how, device = params.sample, models.pick_device(params.device)
     prompts = {row["id"]: row["prompt_thinking"] for row in prepared.read(layout.problems(at.task), "train")}
     plan = rollouts.blocks(list(prompts), how.block_problems)
     names = [f"block-{number:05d}" for number in range(len(plan))]
     missing = [(name, ids) for name, ids in zip(names, plan, strict=True) if not work.done(name)]
-    with engines.sampler(how.engine, layout.BASE, device, params.dtype, prompts, how.max_new_tokens) as sample_block:
+    with samplers.opened(how.engine, layout.BASE, device, params.dtype, prompts, how.max_new_tokens) as sample_block:
         for name, ids in stage.progress(missing, len(missing), f"{at}", "block"):
             rows = sample_block(
                 {one: prompts[one] for one in ids},

@@ -8,7 +8,7 @@ import pytest
 import torch
 from vllm_models import CPU, Folders, make, named
 
-from qthink_core import answering, engines, models, vllm_engine
+from qthink_core import answerers, answering, models, samplers, vllm_engine
 from qthink_core.decoding import decode, greedy
 from qthink_core.errors import DataError, NumericError, ParamError
 from qthink_core.latent_steps import latent_steps, read_prompts
@@ -54,7 +54,7 @@ def test_answers_are_those_of_hugging_face_token_for_token(folders: Folders, que
     tokens, margin = by_hugging_face(system, prompts, LIMIT)
     assert tokens == [row.tokens for row in expected]
     assert margin > MARGIN
-    with engines.answerer("vllm", folder, system, problems, LIMIT) as answer:
+    with answerers.opened("vllm", folder, system, problems, LIMIT) as answer:
         assert answer(system, prompts, LIMIT, 3) == expected
         few = {name: prompts[name] for name in list(prompts)[40:43]}
         assert answer(system, few, LIMIT, 3) == expected[40:43]
@@ -91,7 +91,7 @@ def test_a_logit_that_is_not_finite_is_an_error_that_names_rollout_and_token(
     model.save_pretrained(tmp_path / "model")
     prompts = named(questions, 2)
     with (
-        engines.sampler("vllm", tmp_path / "model", CPU, "float32", prompts, 12) as sample_block,
+        samplers.opened("vllm", tmp_path / "model", CPU, "float32", prompts, 12) as sample_block,
         pytest.raises(NumericError, match="rollout 0 of p000 has a logit that is not finite before token 1: check"),
     ):
         sample_block(prompts, G=4, seed=0, temperature=1.0, top_p=0.95, top_k=20, max_new_tokens=12)
@@ -102,7 +102,7 @@ def test_a_model_with_too_few_positions_is_refused(folders: Folders) -> None:
         pytest.raises(
             DataError, match=r"has 512 positions, but prompts, latents and completions take up to 1003: lower max"
         ),
-        engines.sampler("vllm", folders.base, CPU, "float32", {"p": [1, 2, 3]}, 1000),
+        samplers.opened("vllm", folders.base, CPU, "float32", {"p": [1, 2, 3]}, 1000),
     ):
         raise AssertionError
 
