@@ -53,7 +53,7 @@ def by_vllm(
 ) -> list[Rollout]:
     """G rollouts of each prompt, as `sampling.sample_block` returns them; a rollout's text depends on its own seed alone.
 
-    The draws are vLLM's, so the texts are others than those of the engine hf. Raises NumericError at a logit that is not finite.
+    The draws are vLLM's, so the texts are others than those of hf. Raises NumericError where a logit is not finite.
     """
     how = [
         {"n": G, "seed": request_seed(seed, name), "temperature": temperature, "top_p": top_p, "top_k": top_k}
