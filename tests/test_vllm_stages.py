@@ -19,11 +19,11 @@ from qthink_core import artifacts, completions
 from qthink_core.artifacts import Work
 from qthink_core.completions import Answer
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 G, PROBLEMS = 4, 60
 # A stage with vLLM takes half a minute to start on two cores that are busy.
-PATIENCE_S = 240.0
+PATIENCE_S = 300.0
 
 
 @pytest.fixture(scope="module")
