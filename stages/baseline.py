@@ -18,10 +18,11 @@ class Systems(Section):
 
 
 class Evaluate(Section):
-    """The limits of a greedy evaluation; `max_new_tokens` counts thinking and answer."""
+    """A greedy evaluation: its limits and who decodes; `max_new_tokens` counts thinking and answer."""
 
     max_new_tokens: int = Field(ge=1)
     batch: int = Field(ge=1)
+    engine: Literal["hf", "vllm"]
 
 
 class Params(Section):
@@ -40,12 +41,13 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     """A unit for each batch; a killed run goes on with those that are missing."""
     from qthink_core import answer_batches, executor, models, prepared
 
-    thinking = params.systems.baseline[at.system].thinking
+    how, thinking = params.evaluate, params.systems.baseline[at.system].thinking
     problems = prepared.read(layout.problems(at.task), params.split)
-    load = partial(models.base_system, thinking=thinking)
+    plan = answer_batches.plan(layout.BASE, models.Card(0, thinking), None, problems, how.batch)
+    load, longest = partial(models.base_system, thinking=thinking), answer_batches.longest(plan)
     units = executor.run(
-        partial(answer_batches.maker, load, params.device, params.dtype, params.evaluate.max_new_tokens),
-        answer_batches.plan(layout.BASE, models.Card(0, thinking), None, problems, params.evaluate.batch),
+        partial(answer_batches.maker, load, params.device, params.dtype, how.engine, longest, how.max_new_tokens),
+        plan,
         work,
         show=lambda items, total: stage.progress(items, total, str(at), "batch"),
         device=params.device,

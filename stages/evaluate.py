@@ -12,10 +12,11 @@ from qthink_core.settings import Section
 
 
 class Evaluate(Section):
-    """The limits of a greedy evaluation; `max_new_tokens` counts thinking and answer."""
+    """A greedy evaluation: its limits and who decodes; `max_new_tokens` counts thinking and answer."""
 
     max_new_tokens: int = Field(ge=1)
     batch: int = Field(ge=1)
+    engine: Literal["hf", "vllm"]
 
 
 class Params(Section):
@@ -34,14 +35,15 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     """A unit for each batch of each seed; a killed run goes on with those that are missing."""
     from qthink_core import answer_batches, executor, models, prepared
 
-    problems = prepared.read(layout.problems(at.task), params.split)
+    how, problems = params.evaluate, prepared.read(layout.problems(at.task), params.split)
     plan: dict[str, answer_batches.Batch] = {}
     for seed in params.seeds:
         folder = models.of_seed(layout.model(at.task, at.system), seed, params.seeds)
         card = models.read_card(folder)
-        plan |= answer_batches.plan(folder, card, seed, problems, params.evaluate.batch)
+        plan |= answer_batches.plan(folder, card, seed, problems, how.batch)
+    load, longest = models.load_system, answer_batches.longest(plan)
     units = executor.run(
-        partial(answer_batches.maker, models.load_system, params.device, params.dtype, params.evaluate.max_new_tokens),
+        partial(answer_batches.maker, load, params.device, params.dtype, how.engine, longest, how.max_new_tokens),
         plan,
         work,
         show=lambda items, total: stage.progress(items, total, str(at), "batch"),

@@ -20,10 +20,11 @@ class RolloutParams(Section):
 
 
 class Sample(Section):
-    """The limits of this scale."""
+    """The limits of this scale, and who samples."""
 
     max_new_tokens: int = Field(ge=1)
     block_problems: int = Field(ge=1)
+    engine: Literal["hf", "vllm"]
 
 
 class Params(Section):
@@ -42,11 +43,14 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     """A unit for each block; a killed run goes on with those that are missing."""
     from qthink_core import executor, prepared, rollout_blocks
 
+    how = params.sample
     prompts = {row["id"]: row["prompt_thinking"] for row in prepared.read(layout.problems(at.task), "train")}
-    settings = {"seed": params.seed, "max_new_tokens": params.sample.max_new_tokens, **params.rollout.model_dump()}
+    plan = rollout_blocks.plan(prompts, how.block_problems)
+    longest = rollout_blocks.longest(plan)
+    settings = {"seed": params.seed, "max_new_tokens": how.max_new_tokens, **params.rollout.model_dump()}
     units = executor.run(
-        partial(rollout_blocks.maker, layout.BASE, params.device, params.dtype, settings),
-        rollout_blocks.plan(prompts, params.sample.block_problems),
+        partial(rollout_blocks.maker, layout.BASE, params.device, params.dtype, how.engine, longest, settings),
+        plan,
         work,
         show=lambda items, total: stage.progress(items, total, str(at), "block"),
         device=params.device,

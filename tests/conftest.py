@@ -10,6 +10,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -35,42 +36,45 @@ def questions(tokenizer: Any) -> list[list[int]]:
     return [row["prompt_direct"] for row in sorted(rows, key=lambda row: row["question"][::-1])]
 
 
-@pytest.fixture
-def qwen3(tokenizer: Any) -> Iterator[Callable[..., Any]]:
-    """Makes models: `qwen3(dtype="float64", seed=0, tied=False)`, in evaluation mode, the same weights for the same seed."""
+def lively_qwen3(tokenizer: Any, dtype: str = "float32", seed: int = 0, tied: bool = False, **config: Any) -> Any:
+    """A model in evaluation mode, the same weights for the same seed."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
+    torch.manual_seed(seed)
+    settings = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+    }
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            tie_word_embeddings=tied,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **settings | config,
+        )
+    )
+    with torch.no_grad():
+        model.lm_head.weight[tokenizer.eos_token_id] *= EOS_LENGTH
+    return model.to(getattr(torch, dtype)).eval()
+
+
+@pytest.fixture
+def qwen3(tokenizer: Any) -> Iterator[Callable[..., Any]]:
+    """Makes models: `qwen3(dtype="float64", seed=0, tied=False)`."""
+    import torch
+
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-
-    def make(dtype: str = "float32", seed: int = 0, tied: bool = False, **config: Any) -> Any:
-        torch.manual_seed(seed)
-        settings = {
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "head_dim": 16,
-            "max_position_embeddings": 512,
-            "initializer_range": 0.2,
-        }
-        model = Qwen3ForCausalLM(
-            Qwen3Config(
-                vocab_size=len(tokenizer),
-                tie_word_embeddings=tied,
-                bos_token_id=None,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                **settings | config,
-            )
-        )
-        with torch.no_grad():
-            model.lm_head.weight[tokenizer.eos_token_id] *= EOS_LENGTH
-        return model.to(getattr(torch, dtype)).eval()
-
-    yield make
+    yield partial(lively_qwen3, tokenizer)
     torch.use_deterministic_algorithms(False)
 
 

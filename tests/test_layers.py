@@ -34,7 +34,7 @@ WITHOUT_TORCH = [
     ),
     *("shapes", "stage", "stage_costs", "stated", "statistics", "synthetic", "targets", "teachers", "think", "verdicts"),
 ]
-# Which modules may import a package by name; nothing serves models by vLLM yet.
+# Which modules may import a package by name.
 SOLE_IMPORTERS = {
     "accelerate": {"training"},
     "jinja2": {"report_page"},
@@ -42,7 +42,7 @@ SOLE_IMPORTERS = {
     "peft": {"student", "export"},
     "ray": {"ray_workers"},
     "typer": {"cli"},
-    "vllm": set(),
+    "vllm": {"vllm_engine"},
 }
 LAUNCHABLE = {"finetune", "train"}
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult)

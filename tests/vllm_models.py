@@ -1,0 +1,52 @@
+"""What the tests of the engine vllm share: a base model, and a latent system of the same weights, as folders."""
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from conftest import lively_qwen3
+
+from qthink_core import models, projection_head
+
+if find_spec("vllm") is None:
+    pytest.skip("vLLM is not installed: run `make test-vllm`", allow_module_level=True)
+
+K = 6
+CPU = torch.device("cpu")
+# vLLM's kernels for processors know heads of 32 and 64, not conftest's 16.
+SHAPE: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "initializer_range": 0.15,
+}
+
+
+class Folders(NamedTuple):
+    """A base model, and a latent system of the same weights."""
+
+    base: Path
+    latent: Path
+
+
+def make(folder: Path, tokenizer: Any) -> Folders:
+    """Both, inside an existing folder."""
+    made = Folders(folder / "base", folder / "latent")
+    for one in made:
+        lively_qwen3(tokenizer, **SHAPE).save_pretrained(one)
+        tokenizer.save_pretrained(one)
+    torch.manual_seed(5)  # completions of many lengths, and no two tokens nearly as likely as each other
+    head = projection_head.ProjectionHead(SHAPE["hidden_size"])
+    (made.latent / models.HEAD).write_bytes(projection_head.to_bytes(head))
+    (made.latent / models.CARD).write_text(json.dumps({"K": K, "thinking": False}))
+    return made
+
+
+def named(questions: Sequence[list[int]], n: int) -> dict[str, list[int]]:
+    """The first n questions by made-up ids."""
+    return {f"p{index:03}": prompt for index, prompt in enumerate(questions[:n])}
