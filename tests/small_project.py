@@ -16,7 +16,7 @@ from qthink_core import layout, prepared, settings
 from qthink_core.artifacts import Work, Writer
 from qthink_core.problems import generated, prompted
 
-TASK, N, BLOCK, G = "gsm8k", 48, 2, 4
+TASK, N, BLOCK, G = "gsm8k", 32, 2, 4
 
 
 def put(place: Path, artifact: str, files: Mapping[str, Writer | bytes]) -> None:

@@ -23,13 +23,13 @@ from qthink_core import layout
 from qthink_core.artifacts import read_manifest
 from qthink_core.errors import DataError, ParamError
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(2400)]
 pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
 
 PLAN = {one: "" for one in "abcdefghij"}
 HALTING = ROOT / "tests" / "cluster" / "halting"
-# A node that was killed is given up by the others after about half a minute.
-PATIENCE_S = 180
+# Idle, a stage of the small project needs half a minute here; a machine whose cores are all taken needs many times that.
+PATIENCE_S = 900
 AT_ONCE_S = 10
 PINNED = (
     "import json, os; from qthink_core import stage; before = dict(os.environ); stage.pin_numerics(3, 'portable'); "
