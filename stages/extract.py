@@ -48,4 +48,4 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
 
 
 if __name__ == "__main__":
-    stage.main("extract", run)
+    stage.main("extract", run, launchable=True)
