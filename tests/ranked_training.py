@@ -26,10 +26,11 @@ from qthink_core.targets import Example
 from qthink_core.training import Objective, accelerator, train
 
 
-def steps(planned: Iterator[int], killed: dict[str, int]) -> Iterator[int]:
-    """The steps; the rank that is to be killed is killed before its step."""
+def steps(planned: Iterator[int], killed: dict[str, int], folder: Path) -> Iterator[int]:
+    """The steps; the rank that is to be killed is killed before its step, which the time of a file `ending` tells."""
     for step in planned:
         if killed == {"rank": ranks.rank(), "step": step}:
+            (folder / "ending").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         yield step
 
@@ -71,7 +72,7 @@ def run(folder: Path) -> list[dict[str, Any]]:
         pad_id=0,
         work=place,
         checkpoint_every=2,
-        show=lambda planned, _: steps(planned, case["killed"]),
+        show=lambda planned, _: steps(planned, case["killed"], folder),
     )
     save_file(
         {name: value.detach().cpu().clone() for name, value in made.trained().items()}, folder / f"{called()}.safetensors"
