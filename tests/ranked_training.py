@@ -23,13 +23,14 @@ from qthink_core.errors import QThinkError
 from qthink_core.recipe import Recipe
 from qthink_core.student import Student
 from qthink_core.targets import Example
-from qthink_core.training import Objective, accelerator, train
+from qthink_core.training import Objective, accelerator, checkpoints, train
 
 
-def steps(planned: Iterator[int], killed: dict[str, int]) -> Iterator[int]:
-    """The steps; the rank that is to be killed is killed before its step."""
+def steps(planned: Iterator[int], killed: dict[str, int], folder: Path) -> Iterator[int]:
+    """The steps; the rank that is to be killed is killed before its step, which the time of a file `ending` tells."""
     for step in planned:
         if killed == {"rank": ranks.rank(), "step": step}:
+            (folder / "ending").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         yield step
 
@@ -50,7 +51,6 @@ def run(folder: Path) -> list[dict[str, Any]]:
         head_output="unit",
     )
     made.load_state_dict(load_file(folder / "student.safetensors"), strict=False)
-    made.head.mlp[0].bias.grad = torch.full_like(made.head.mlp[0].bias, 0.1)  # the head's fit leaves one, on every rank
     if ranks.rank() > 0:
         with torch.no_grad():
             made.trained().popitem()[1].add_(1)  # what a rank starts from is rank 0's word
@@ -60,6 +60,8 @@ def run(folder: Path) -> list[dict[str, Any]]:
     ranks.barrier()
     if ranks.rank() > 0:
         place = JoinedWork(folder / "work", "0" * 64)
+    if not checkpoints(place):  # as the head's fit leaves one on every rank, and a resumed training has no fit
+        made.head.mlp[0].bias.grad = torch.full_like(made.head.mlp[0].bias, 0.1)
     losses = train(
         made,
         [Example(*row) for row in case["examples"]],
@@ -71,7 +73,7 @@ def run(folder: Path) -> list[dict[str, Any]]:
         pad_id=0,
         work=place,
         checkpoint_every=2,
-        show=lambda planned, _: steps(planned, case["killed"]),
+        show=lambda planned, _: steps(planned, case["killed"], folder),
     )
     save_file(
         {name: value.detach().cpu().clone() for name, value in made.trained().items()}, folder / f"{called()}.safetensors"

@@ -153,9 +153,8 @@ def test_two_gpus_train_a_bfloat16_model_and_end_with_the_same_bytes_as_each_oth
 @pytest.mark.timeout(3 * PATIENCE_S)
 def test_a_killed_rank_ends_the_other_within_a_minute_and_the_next_run_goes_on_to_the_same_bytes(folder: Path) -> None:
     change(folder, killed={"rank": 1, "step": 5})
-    start = time.monotonic()
     done = launched(folder)
-    assert time.monotonic() - start < WITHIN_A_MINUTE_S
+    assert time.time() - (folder / "ending").stat().st_mtime < WITHIN_A_MINUTE_S
     assert done.returncode != 0
     assert re.search(r"rank\s*: 1 \(local_rank: 1\)\s+exitcode\s*: -9", done.stderr), done.stderr
     assert [path.name for path in (folder / "work").rglob("checkpoint-*.safetensors")] == ["checkpoint-0000004.safetensors"]
@@ -190,6 +189,7 @@ def run(params, at, work):
     Path(f"pid-{ranks.rank()}").write_text(str(os.getpid()))
     unit = f"unit-{ranks.rank()}"
     if Path("fail").exists() and ranks.rank() == 1:
+        Path("ending").touch()
         raise DataError("row 7 is bad: mend it")
     while Path("pause").exists():
         time.sleep(0.01)
@@ -261,9 +261,8 @@ def test_a_stage_of_one_process_loads_no_torch(root: Path) -> None:
 
 def test_a_rank_that_fails_is_named_and_ends_the_others(root: Path) -> None:
     (root / "fail").touch()
-    begun = time.monotonic()
     code, out, err = run(root, TWO)
-    assert time.monotonic() - begun < WITHIN_A_MINUTE_S
+    assert time.time() - (root / "ending").stat().st_mtime < WITHIN_A_MINUTE_S
     assert (code, out) == (1, "")  # the launcher's; the stage's own stands in its report
     assert f"{BOX}: rank 1: row 7 is bad: mend it\n" in err
     assert re.search(r"exitcode\s*: 65", err)
