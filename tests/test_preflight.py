@@ -68,7 +68,7 @@ def test_a_machine_without_gpu_and_hub_hears_at_once_of_everything_that_the_pape
     assert time.monotonic() - begun < MAX_S
     assert (done.returncode, done.stdout) == (UnavailableError.exit_code, "")
     header, *faults = done.stderr.splitlines()
-    assert re.fullmatch(r"base: scale paper needs \d things that this machine lacks:", header)
+    assert re.fullmatch(r"base: scale paper needs \d+ things that this machine lacks:", header)
     for said in (
         r"device is cuda but torch .* sees no GPU",
         r"math500 train is not on the hub in its published form: take it from",
