@@ -137,7 +137,11 @@ def fetched(ray: Any, ref: Any) -> Any:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, QThinkError) else error) from None
-    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+    except (
+        ray.exceptions.RayActorError,
+        ray.exceptions.ActorUnschedulableError,
+        ray.exceptions.ObjectLostError,
+    ) as error:
         return error
 
 
@@ -207,8 +211,10 @@ def cluster() -> Iterator[Any]:
     Raises ParamError where Ray is not installed or no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Of a cluster that starts here: Ray would leave its workers, who do the work, 1 % of a core that others use as well.
+    # Of a cluster that starts here: where others use the cores as well, Ray would leave its workers, who do the work, 1 % of
+    # one, and give them up when they have not started within a minute.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
     try:
         import ray
     except ImportError:

@@ -41,16 +41,22 @@ PINNED = (
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Two nodes of one CPU each, `first` and `second`, whose environment is not that of a stage.
 
-    A worker on the second halts in the middle of a unit, where the stage has `HALTING` in its PYTHONPATH.
+    Where the stage has `HALTING` in its PYTHONPATH, a worker on the second halts in the middle of a unit, and one on the
+    first waits for that.
     """
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_worker_niceness", "0")
+    # Ray's own minute was not enough on two cores with ten processes.
+    monkeypatch.setenv("RAY_worker_register_timeout_seconds", "600")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setenv("MKL_CBWR", "AVX2")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "node_name": "first"})
-    made.halted = tmp_path / "halted"
+    halted = tmp_path / "halted"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WAIT", str(halted))
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "node_name": "first"})
+    made.halted = halted
     add_second(made)
     yield made
     made.shutdown()
