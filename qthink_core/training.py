@@ -108,8 +108,7 @@ def train(
         raise DataError(f"step {start} is not where all ranks found the checkpoint of {work.folder}: run `dvc repro` again")
     for parameter in trained.values():
         ranks.copy_(parameter.data)
-        if ranks.rank() > 0:
-            parameter.grad = None  # what the head's fit left in it counts once, as in one process
+        parameter.grad = None  # the head's fit leaves its last one
     # `evaluation_mode` keeps it out of DistributedDataParallel; the gradients are added up by `backward`.
     module = accelerator.prepare_model(student, evaluation_mode=True)
     optimizer = accelerator.prepare_optimizer(optimizer)
