@@ -109,7 +109,7 @@ def train(
     for parameter in trained.values():
         ranks.copy_(parameter.data)
         parameter.grad = None  # the head's fit leaves its last one
-    # `evaluation_mode` keeps it out of DistributedDataParallel; the gradients are added up by `backward`.
+    # `evaluation_mode` keeps it out of DistributedDataParallel; the gradients are added up by `add_up`.
     module = accelerator.prepare_model(student, evaluation_mode=True)
     optimizer = accelerator.prepare_optimizer(optimizer)
     module.train()
@@ -117,7 +117,10 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = top_lr * lr_factor(step, len(steps), recipe.warmup)
         batch = micro_batches(steps[step], examples, recipe.micro_batch)
-        found = backward(module, examples, teachers, batch, objective, accelerator, pad_id, step)
+        with ranks.as_one(NumericError):
+            found = backward(module, examples, teachers, batch, objective, accelerator, pad_id, step)
+        if ranks.world() > 1:
+            found = add_up(module, found, module.K if teachers else 0)
         norm = accelerator.clip_grad_norm_(module.parameters(), recipe.clip)
         if norm is not None and not torch.isfinite(norm):
             names = ", ".join(examples[i].problem_id for i in steps[step][:4])
@@ -144,24 +147,8 @@ def backward(
     """Adds the gradient of one effective batch, given as micro-batches, and returns its losses.
 
     `cross_entropy` in nats a token, `distillation` as the loss sees it, `distance` for each latent step. Under a launcher
-    each rank computes what is dealt to it; gradient and losses are then those of the whole batch on all of them.
+    that is the part of this rank, which computes the micro-batches that are dealt to it; `add_up` makes them whole.
     """
-    with ranks.as_one(NumericError):
-        found = share(module, examples, teachers, batch, objective, accelerator, pad_id, step)
-    return add_up(module, found, module.K if teachers else 0) if ranks.world() > 1 else found
-
-
-def share(
-    module: Student,
-    examples: Sequence[Example],
-    teachers: Mapping[str, Any],
-    batch: Sequence[Sequence[int]],
-    objective: Objective,
-    accelerator: Accelerator,
-    pad_id: int,
-    step: int,
-) -> dict[str, Any]:
-    """This rank's part of `backward`, which for one process is all of it: its terms of the gradient and of the losses."""
     everyone = [examples[i] for group in batch for i in group]
     n_tokens = max(sum(len(row.target) for row in everyone), 1)
     n_taught = max(sum(row.problem_id in teachers for row in everyone), 1)
