@@ -21,8 +21,9 @@ demo: .venv/ready
 	@echo
 	@echo "The same with plots and single questions, to open in a browser: results/report.html"
 
+# A file's tests stay together, since they share what they set up. Four at most: each holds torch, and files are unlike in length.
 test: .venv/ready check
-	pytest
+	pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 # Two nodes of a Ray cluster on this machine, one of which is killed.
 test-ray: .venv-ray/ready
