@@ -5,13 +5,11 @@ and the end token's row of the output head is longer than the others, so that co
 """
 
 import os
-import signal
 
-# A shell has what it starts in the background ignore Ctrl-C, and so would the stages that a test stops by it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before torch is imported: sums over threads differ in their last bits from machine to machine.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -19,6 +17,11 @@ from typing import Any
 import pytest
 
 EOS_LENGTH = 2.5
+
+
+def pytest_configure() -> None:
+    """A shell has what it starts in the background ignore Ctrl-C, and so would the stages that a test stops by it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
