@@ -1,5 +1,6 @@
 """A training from artifacts to artifact: rollouts, rewards and teachers in, adapter, head and loss curve out."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,7 +117,8 @@ def start_head(
 ) -> None:
     """Fits the projection head on the first rollout of each problem; a resumed training has the fitted one already."""
     prompts = {name: row["prompt_thinking"] for name, row in problems.items()}
-    firsts = [rows[0] for rows in rollouts.by_problem(rollouts.read_all(sources.rollouts)).values()]
+    blocks = (rollouts.by_problem(rollouts.read(file)) for file in rollouts.files(sources.rollouts))
+    firsts = [rows[0] for sampled in blocks for rows in sampled.values()]
     states, following = next_tokens(model, firsts, prompts, rollouts.marks(tokenizer), recipe.states, batch)
     fit_head(head, model, states, following, recipe, seed)
 
@@ -146,10 +148,21 @@ def make_targets(
     if recipe.target == targets.GOLD:
         opened = any(rollouts.opened(row["prompt_thinking"], marks) for row in problems.values())
         return targets.from_gold(problems, tokenizer, kind=shape.target, opened=opened, limit=limit)
-    sampled = rollouts.by_problem(rollouts.read_all(sources.rollouts))
-    by_index = read_rewards(sources.rewards)
-    rewards = {name: [by_index[name][row.rollout] for row in rows] for name, rows in sampled.items()}
-    return targets.from_rollouts(problems, sampled, rewards, marks, kind=shape.target, seed=seed, limit=limit)
+    by_index, unseen = read_rewards(sources.rewards), dict(problems)
+    wanted: dict[str, list[int]] = {}
+    counts: Counter[str] = Counter()
+
+    def add(some: Mapping[str, Mapping[str, Any]], sampled: Mapping[str, Sequence[rollouts.Rollout]]) -> None:
+        rewards = {name: [by_index[name][row.rollout] for row in rows] for name, rows in sampled.items()}
+        found, more = targets.from_rollouts(some, sampled, rewards, marks, kind=shape.target, seed=seed, limit=limit)
+        wanted.update(found)
+        counts.update(more)
+
+    for file in rollouts.files(sources.rollouts):  # all at once would be gigabytes, in every rank
+        sampled = rollouts.by_problem(rollouts.read(file))
+        add({name: unseen.pop(name) for name in sampled}, sampled)
+    add(unseen, {})
+    return wanted, dict(counts)
 
 
 def read_teachers(folder: Path) -> dict[str, Any]:

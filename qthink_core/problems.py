@@ -220,6 +220,11 @@ def prompted(task: str, problems: Iterable[Problem], tokenizer: "PreTrainedToken
     ]
 
 
+def longest_prompt(rows: Iterable[Prompted]) -> int:
+    """The tokens of the longest of all prompts; 0 of none."""
+    return max((len(prompt) for row in rows for prompt in (row["prompt_thinking"], row["prompt_direct"])), default=0)
+
+
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model folder."""
     from transformers import AutoTokenizer

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from qthink_core.errors import QThinkError, StoppedError
+from qthink_core.errors import QThinkError, StoppedError, UnavailableError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# What gloo and NCCL say where a peer has closed its end, and only then.
+GONE = re.compile(r"closed by peer|reset by peer|Broken pipe|Timed out waiting \d+ms|remote process exited")
 # How long a rank waits for the others' last unit of work. The dead are not waited for: their launcher ends all ranks.
 PATIENCE = timedelta(hours=6)
 
@@ -56,9 +58,19 @@ def forsaken() -> bool:
 def _reaching() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # gloo and NCCL raise it alike where a peer has closed its end
-        reason = re.sub(r"^\[[^]]*\] ", "", str(error).partition("\n")[0]).partition(". ")[0]
-        raise LostError(f"the other ranks have gone ({reason}); finished units are kept, `dvc repro` goes on") from None
+    except RuntimeError as error:
+        import torch
+
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = re.sub(r"^\[[^]]*\] ", "", "; ".join(filter(None, map(str.strip, str(error).splitlines()))))
+        if GONE.search(reason):
+            reason = reason.partition(". ")[0]
+            raise LostError(f"the other ranks have gone ({reason}); finished units are kept, `dvc repro` goes on") from None
+        raise UnavailableError(
+            f"the ranks cannot reach each other ({reason}): GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the network to "
+            "use, NCCL_DEBUG=INFO tells more"
+        ) from None
 
 
 def join() -> None:

@@ -138,10 +138,8 @@ def fetched(ray: Any, ref: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, QThinkError) else error) from None
     except (
-        ray.exceptions.RayActorError,
-        ray.exceptions.ActorUnschedulableError,
-        ray.exceptions.ObjectLostError,
-    ) as error:
+        ray.exceptions.RayError
+    ) as error:  # killed for memory, with its node, before it started, its result lost on the way
         return error
 
 
@@ -173,7 +171,16 @@ def obituary(ray: Any, deaths: Sequence[Hand], error: Exception) -> str:
     ray.kill(last.actor)
     lost = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
     found = re.search(r"Worker exit type: (\w+)", str(error))
-    why = "the node was lost" if last.node in lost else f"its process ended, {found[1]}" if found else "it does not answer"
+    if last.node in lost:
+        why = "the node was lost"
+    elif isinstance(error, ray.exceptions.OutOfMemoryError):
+        why = "its machine was out of memory"
+    elif found:
+        why = f"its process ended, {found[1]}"
+    elif isinstance(error, (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)):
+        why = "it does not answer"
+    else:
+        why = str(error).strip().partition("\n")[0]
     where = f"worker on node {called(last.node)}" if last.node else "a worker"
     what = f"it made {last.unit}" if last.unit else "it started"
     if sum(one.unit == last.unit and one.node not in lost for one in deaths) >= DEATHS:

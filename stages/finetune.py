@@ -49,8 +49,8 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         checkpoint_every=stage.checkpoint_every(),
         show=lambda steps, total: stage.progress(steps, total, str(at), "step"),
     )
-    made = work.publish(layout.adapters(at.task, at.system, at.seed), "adapter", ["trained"])
-    return f"trained on {made.counts['examples']} problems, {counts['target_missing']} had no target"
+    work.publish(layout.adapters(at.task, at.system, at.seed), "adapter", ["trained"])
+    return f"trained on {counts['examples']} problems" + stage.told(counts, "examples")
 
 
 if __name__ == "__main__":

@@ -34,14 +34,17 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
 
     splits = problems.gather(at.task, seed=params.seed, folder=stage.data_folder(), **params.prepare.model_dump())
     tokenizer = problems.load_tokenizer(layout.BASE)
+    longest = []
     for split, found in splits.items():
         rows = problems.prompted(at.task, found, tokenizer)
+        longest.append(problems.longest_prompt(rows))
         work.commit(split, {f"{split}.parquet": prepared.writer(rows)}, {split: len(rows)})
     shared = problems.overlap(splits)
     work.commit("overlap", {}, shared)
     work.publish(layout.problems(at.task), "problems", [*splits, "overlap"])
     sizes = ", ".join(f"{len(found)} {split}" for split, found in splits.items())
-    return f"{sizes} problems; {shared['overlap']} test questions in the others, {shared['near_overlap']} nearly"
+    said = f"{sizes} problems, prompts of up to {max(longest)} tokens"
+    return f"{said}; {shared['overlap']} test questions in the others, {shared['near_overlap']} nearly"
 
 
 if __name__ == "__main__":

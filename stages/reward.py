@@ -20,12 +20,13 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Grades every rollout of the task."""
     from qthink_core import grades, grading, prepared, rollouts
 
-    rows = rollouts.read_all(layout.rollouts(at.task))
+    files = rollouts.files(layout.rollouts(at.task))
     golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), "train")}
-    graded = grading.grade_rollouts(at.task, golds, stage.progress(rows, len(rows), str(at), "rollout"))
+    shown = stage.progress(files, len(files), str(at), "block")
+    graded = grading.grade_rollouts(at.task, golds, (row for file in shown for row in rollouts.read(file)))
     work.commit("rewards", {"rewards.parquet": grades.rewards_writer(graded)}, grading.verdict_counts(graded))
     made = work.publish(layout.rewards(at.task), "rewards", ["rewards"])
-    return f"{made.counts.get('right', 0)} of {len(rows)} rollouts are right"
+    return f"{made.counts.get('right', 0)} of {len(graded)} rollouts are right"
 
 
 if __name__ == "__main__":

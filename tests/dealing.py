@@ -20,13 +20,14 @@ from qthink_core.errors import NumericError, QThinkError
 
 LOG = "log"
 PAUSE_S = 0.2
+EATEN, EATING_S = 3 * 10**9, 60
 
 
 @contextmanager
 def maker(log: Path) -> Iterator[executor.Make]:
     """What makes a unit of two files; it notes the unit, its process and its environment as it begins one.
 
-    A payload of `refuse` raises; `die` ends the process, `die once` the first time.
+    A payload of `refuse` raises; `die` ends the process, `die once` the first time, and `eat once` takes 3 GB then.
     """
 
     def make(name: str, payload: str) -> executor.Made:
@@ -38,6 +39,10 @@ def maker(log: Path) -> Iterator[executor.Make]:
             raise NumericError(f"{name} is not finite")
         if payload == "die" or (payload == "die once" and not before):
             os.kill(os.getpid(), signal.SIGKILL)
+        if payload == "eat once" and not before:
+            eaten = bytearray(b"x") * EATEN
+            time.sleep(EATING_S)
+            del eaten
         time.sleep(PAUSE_S)
         return {f"{name}.txt": name.encode(), f"{name}.two": lambda path: path.write_text(name * 2)}, {"letters": len(name)}
 

@@ -20,8 +20,9 @@ from imports import ROOT
 from safetensors.torch import load_file, save_file
 from small_repository import PAGE, make
 
-from qthink_core import artifacts, models
-from qthink_core.errors import DataError, ParamError
+from qthink_core import artifacts, models, ranks
+from qthink_core.errors import DataError, ParamError, UnavailableError
+from qthink_core.ranks import LostError
 from qthink_core.training import deal
 
 ACCELERATE = Path(sys.executable).with_name("accelerate")
@@ -174,6 +175,51 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both_with_the_same_words(fo
     (line,) = said
     assert re.match(r"NumericError: rank [01]: the loss of step [0-2] is nan on (p\d, )?p3(, p\d)?: lower train.lr or", line)
     assert not list(folder.glob("rank-*.safetensors"))
+
+
+GLOO = "[/gloo/transport/tcp/pair.cc:537] "
+NCCL = "NCCL error in: /NCCLUtils.cpp:94, "
+RESET = "Read error [127.0.0.1]:17327: Connection reset by peer"
+GO_ON = "; finished units are kept, `dvc repro` goes on"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (RuntimeError(f"{GLOO}{RESET}. This is typically"), LostError, f"the other ranks have gone ({RESET}){GO_ON}"),
+        (RuntimeError(f"{NCCL}remote process exited or there was a network error, NCCL version 2.27"), LostError, GO_ON),
+        (
+            RuntimeError(f"{NCCL}unhandled system error\nLast error:\nno device"),
+            UnavailableError,
+            "error; Last error:; no device)",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError, "CUDA out of memory."),
+    ],
+)
+def test_only_ranks_that_went_away_are_said_to_have_gone(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError, kind: type[Exception], said: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "all_reduce", fail)
+    with pytest.raises(kind) as found:
+        ranks.barrier()
+    assert said in str(found.value)
+    assert type(found.value) is kind
+
+
+def test_a_port_that_is_taken_is_no_rank_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", **meeting}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(
+            UnavailableError, match=r"^the ranks cannot reach each other \(.*address already in use\): GLOO_SOCK"
+        ):
+            ranks.join()
 
 
 DEALT = (

@@ -1,5 +1,6 @@
 """What every stage does around its page, tried on a small repository with real processes."""
 
+import errno
 import json
 import os
 import re
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from imports import ROOT
 from small_repository import PAGE, PARAMS, make
 
 from qthink_core import artifacts, stage
-from qthink_core.errors import DataError, ParamError, StoppedError
+from qthink_core.errors import DataError, ParamError, StoppedError, StorageError, UnavailableError
 from qthink_core.stage import Instance
 
 BOX = "write@gsm8k-short"
@@ -151,6 +153,38 @@ def test_clocks_and_durations_are_logged_and_leave_no_trace_in_the_output(root: 
     entries = [json.loads(line) for line in (root / "logs" / "runs.jsonl").read_text().splitlines()]
     assert [entry["stage"] for entry in entries] == [BOX, BOX]
     assert all(entry["seconds"] > 0 for entry in entries)
+
+
+def test_a_device_whose_memory_is_full_is_told_in_a_line_with_the_batch_to_lower(root: Path) -> None:
+    full = PAGE.replace("def run(params, at, work):", "def run(params, at, work):\n    import torch\n    raise torch.{}\n")
+    error = 'OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")'
+    (root / "stages" / "write.py").write_text(full.replace("{}", error))
+    code, out, err = run(root)
+    assert (code, out) == (UnavailableError.exit_code, "")
+    assert err == (
+        f"{BOX}: the device's memory is full (CUDA out of memory): lower its batch in params/small.yaml, then run the same "
+        "command again; finished units are kept\n"
+    )
+    with (
+        pytest.raises(UnavailableError, match=r"lower evaluate\.batch in params/small\.yaml"),
+        stage.device_memory(root, "probe"),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    with pytest.raises(RuntimeError, match=r"^another$"), stage.device_memory(root, "probe"):
+        raise RuntimeError("another")
+
+
+def test_a_file_system_that_does_not_lock_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(stage.fcntl, "flock", refuse)
+    with pytest.raises(StorageError, match=r"write\.lock cannot be locked \(Function not implemented\): mount its file"):
+        stage.lock(tmp_path / "write.lock", BOX).__enter__()
+
+
+def test_counts_are_told_by_name_but_not_those_that_are_nothing_or_were_said() -> None:
+    assert stage.told({"examples": 4, "target_cut": 0, "target_missing": 2}, "examples") == ", target_missing 2"
 
 
 def logged(root: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dealing
+import psutil
 import pytest
 import small_project
 from imports import ROOT
@@ -124,6 +125,27 @@ def test_a_worker_that_dies_is_named_and_its_unit_alone_is_made_again(tmp_path: 
     assert {name: text for name, text in contents(tmp_path / "made").items() if name.endswith(".txt")} == {
         f"{one}.txt": one.encode() for one in PLAN
     }
+
+
+def test_a_worker_that_is_ended_because_its_machine_is_out_of_memory_is_one_that_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray ends it once half of what it takes is taken, before the machine itself is short."""
+    from ray.cluster_utils import Cluster
+
+    memory = psutil.virtual_memory()
+    assert memory.available > 2 * dealing.EATEN
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
+    monkeypatch.setenv("RAY_memory_usage_threshold", str(1 - (memory.available - dealing.EATEN / 2) / memory.total))
+    small = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "node_name": "first"})
+    try:
+        status, _, said = ended(deal(tmp_path, {"a": "", "b": "eat once"}, small))
+    finally:
+        small.shutdown()
+    assert status == 0, said
+    assert deaths(said) == [("first", "b", "its machine was out of memory")]
+    assert dealing.begun(tmp_path / dealing.LOG) == Counter(a=1, b=2)
 
 
 def test_a_unit_that_kills_its_worker_three_times_ends_the_run_and_is_named(tmp_path: Path, cluster: Any) -> None:
