@@ -73,7 +73,6 @@ CARD = {
     "train.epochs": 3,
     "train.batch": 1 * 16 * 8,
     "train.answer_max_tokens": 256,
-    "train.prompt_max_tokens": 512,
     "train.lora.r": 32,
     "train.lora.alpha": 16,
     "train.lora.targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from vllm_models import CPU, Folders, make, named
+from vllm_models import DEVICE, Folders, make, named
 
 from qthink_core import answerers, answering, models, samplers, vllm_engine
 from qthink_core.decoding import decode, greedy
-from qthink_core.errors import DataError, NumericError, ParamError
+from qthink_core.errors import DataError, NumericError, ParamError, UnavailableError
 from qthink_core.latent_steps import latent_steps, read_prompts
 from qthink_core.models import System
 
@@ -47,7 +47,9 @@ def by_hugging_face(system: System, prompts: dict[str, list[int]], limit: int) -
 def test_answers_are_those_of_hugging_face_token_for_token(folders: Folders, questions: list[list[int]], kind: str) -> None:
     folder = getattr(folders, kind)
     latent = kind == "latent"
-    system = models.load_system(folder, CPU, "float32") if latent else models.base_system(folder, CPU, "float32", False)
+    system = (
+        models.load_system(folder, DEVICE, "float32") if latent else models.base_system(folder, DEVICE, "float32", False)
+    )
     problems = [{"id": name, "prompt_direct": prompt} for name, prompt in named(questions, 100).items()]
     prompts = answering.asked(system, problems)
     expected = answering.answer(system, prompts, LIMIT, seed=3)
@@ -85,13 +87,13 @@ def test_a_logit_that_is_not_finite_is_an_error_that_names_rollout_and_token(
     folders: Folders, tokenizer: Any, questions: list[list[int]], tmp_path: Path
 ) -> None:
     shutil.copytree(folders.base, tmp_path / "model")
-    model = models.load_model(tmp_path / "model", CPU, "float32")
+    model = models.load_model(tmp_path / "model", DEVICE, "float32")
     with torch.no_grad():
         model.model.norm.weight[0] = float("nan")
     model.save_pretrained(tmp_path / "model")
     prompts = named(questions, 2)
     with (
-        samplers.opened("vllm", tmp_path / "model", CPU, "float32", max(map(len, prompts.values())), 12) as sample_block,
+        samplers.opened("vllm", tmp_path / "model", DEVICE, "float32", max(map(len, prompts.values())), 12) as sample_block,
         pytest.raises(NumericError, match="rollout 0 of p000 has a logit that is not finite before token 1: check"),
     ):
         sample_block(prompts, G=4, seed=0, temperature=1.0, top_p=0.95, top_k=20, max_new_tokens=12)
@@ -102,11 +104,24 @@ def test_a_model_with_too_few_positions_is_refused(folders: Folders) -> None:
         pytest.raises(
             DataError, match=r"has 512 positions, but prompts, latents and completions take up to 1003: lower max"
         ),
-        samplers.opened("vllm", folders.base, CPU, "float32", 3, 1000),
+        samplers.opened("vllm", folders.base, DEVICE, "float32", 3, 1000),
     ):
         raise AssertionError
 
 
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="needs a machine without a GPU")
+def test_memory_that_holds_no_sequence_is_told_in_a_line(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "CPU_CACHE_BYTES", 2**14)
+    with (
+        pytest.raises(
+            UnavailableError, match=r"^vLLM finds no room for the model in .* and one sequence of 500 tokens \(.*\)"
+        ),
+        vllm_engine.opened(folders.base, DEVICE, "float32", 500, embeddings=False),
+    ):
+        raise AssertionError
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="needs a machine without a GPU")
 def test_a_vllm_for_another_device_is_refused(folders: Folders) -> None:
     with (
         pytest.raises(ParamError, match=r"device is cuda, but the vllm .* was built for cpu: run .*\[vllm\]"),

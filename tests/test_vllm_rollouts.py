@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vllm_models import CPU, make, named
+from vllm_models import DEVICE, make, named
 
 from qthink_core import rollouts, samplers, vllm_engine
 from qthink_core.artifacts import Work
@@ -22,7 +22,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any, questions: 
     """`sample_block` of one engine for all tests."""
     folder, prompts = make(tmp_path_factory.mktemp("models"), tokenizer).base, named(questions, len(questions))
     longest = max(map(len, prompts.values()))
-    with samplers.opened("vllm", folder, CPU, "float32", longest, SETTINGS["max_new_tokens"]) as sample_block:
+    with samplers.opened("vllm", folder, DEVICE, "float32", longest, SETTINGS["max_new_tokens"]) as sample_block:
         yield sample_block
 
 

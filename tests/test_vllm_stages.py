@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from graph import copy_repository
 from ruamel.yaml import YAML
-from vllm_models import Folders, make
+from vllm_models import DEVICE, Folders, make
 
 from qthink_core import artifacts, completions
 from qthink_core.artifacts import Work
@@ -38,6 +38,7 @@ def repository(tmp_path: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(root)
     yaml = YAML()
     params, sized = yaml.load(root / "params.yaml"), yaml.load(root / "params/tiny.yaml")
+    sized["device"] = DEVICE.type
     params["tasks"], params["seeds"], params["rollout"]["G"] = ["gsm8k"], [0, 1], G
     sized["prepare"] |= {"n_train": PROBLEMS, "n_test": 20}
     sized["sample"] |= {"max_new_tokens": 12, "block_problems": 1, "engine": "vllm"}

@@ -16,7 +16,7 @@ if find_spec("vllm") is None:
     pytest.skip("vLLM is not installed: run `make test-vllm`", allow_module_level=True)
 
 K = 6
-CPU = torch.device("cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # vLLM's kernels for processors know heads of 32 and 64, not conftest's 16.
 SHAPE: dict[str, Any] = {
     "hidden_size": 64,
