@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core import calibration, cost, settings, shapes, stage
+from qthink_core import calibration, cost, instances, settings, shapes, stage
 from qthink_core.answers import page
 from qthink_core.base_source import Base
 from qthink_core.cost import Device, Work
 from qthink_core.errors import ParamError
-from qthink_core.stage import Instance
+from qthink_core.instances import Instance
 from qthink_core.stage_costs import COSTS, GENERATED, PAPER, Box, Lengths, Run
 
 CPU = "cpu"
@@ -82,7 +82,7 @@ def make(root: Path, scale: str | None, device: str | None, gpus: int) -> Plan:
         raise ParamError(f"--device is {name!r}: expected one of {', '.join(DEVICES)}")
     if gpus < 1 or (name == CPU and gpus > 1):
         raise ParamError(f"--gpus is {gpus}: expected 1 or more GPUs, and none beside --device {CPU}")
-    graph = stage.graph(root)
+    graph = instances.graph(root)
     boxes = boxes_of(graph, tree)
     run = at_hand(root, tree, boxes)
     log = calibration.logged(root, tree["scale"], name)
@@ -100,7 +100,7 @@ class Needs(NamedTuple):
 
 def needs(root: Path, tree: Mapping[str, Any]) -> Needs:
     """What checked parameters ask of disk and device; raises ParamError where the base model's shape is not known."""
-    boxes = boxes_of(stage.graph(root), tree)
+    boxes = boxes_of(instances.graph(root), tree)
     run = at_hand(root, tree, boxes)
     costs = [(at.stage, COSTS[at.stage](run, at)) for at in boxes]
     memory: dict[str, float] = {}
@@ -115,7 +115,7 @@ def boxes_of(graph: Mapping[str, Mapping[str, Any]], tree: Mapping[str, Any]) ->
     unknown = sorted(set(graph) - set(COSTS))
     if unknown:
         raise ParamError(f"dvc.yaml has stage {unknown[0]}, whose cost is not known: give it a function in stage_costs")
-    return {at: out_of(entry, at, tree) for one, entry in graph.items() for at in stage.instances(one, entry, tree)}
+    return {at: out_of(entry, at, tree) for one, entry in graph.items() for at in instances.instances(one, entry, tree)}
 
 
 def checked(root: Path, scale: str | None) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def checked(root: Path, scale: str | None) -> dict[str, Any]:
 def out_of(entry: Mapping[str, Any], at: Instance, tree: Mapping[str, Any]) -> Path:
     """The first folder or file that a box makes."""
     out = entry["outs"][0]
-    return Path(stage.resolve(out if isinstance(out, str) else next(iter(out)), at, tree))
+    return Path(instances.resolve(out if isinstance(out, str) else next(iter(out)), at, tree))
 
 
 def at_hand(root: Path, tree: Mapping[str, Any], boxes: Mapping[Instance, Path]) -> Run:

@@ -24,7 +24,7 @@ from qthink_core.errors import DataError, ParamError, QThinkError
 # A unit's files by name, and its counts.
 Made = tuple[dict[str, bytes], dict[str, int]]
 
-# What decides the bits of a result (stage.pin_numerics) and what engines read, by the beginnings of its names.
+# What decides the bits of a result (process.pin_numerics) and what engines read, by the beginnings of its names.
 CARRIED = ("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "TOKENIZERS_", "CUBLAS_", "TORCH_", "VLLM_")
 # A unit that ends its worker's process this often, on nodes that live on, is itself the cause.
 DEATHS = 3

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from qthink_core import cost
 from qthink_core.cost import EXTRACTION, SAMPLING, TRAINING, Shape, Work
-from qthink_core.stage import Instance
+from qthink_core.instances import Instance
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 

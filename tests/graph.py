@@ -13,8 +13,8 @@ from typing import Any
 from imports import OURS, ROOT
 
 from qthink_core import settings
-from qthink_core.stage import Instance, resolve
-from qthink_core.stage import instances as of_stage
+from qthink_core.instances import Instance, resolve
+from qthink_core.instances import instances as of_stage
 
 STAGES: dict[str, dict[str, Any]] = settings.read_yaml(ROOT / "dvc.yaml")["stages"]
 SCALES = sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))

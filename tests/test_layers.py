@@ -17,9 +17,11 @@ CORE = sorted((ROOT / "qthink_core").rglob("*.py"))
 PAGES = sorted(path for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 WITHOUT_TORCH = [
     *("answers", "artifacts", "base_source", "calibration", "claims", "cli", "completions", "cost", "errors"),
-    *("extraction", "fairness", "findings", "grades", "grading", "layout", "plan", "plan_words", "plots", "prepared"),
+    *("extraction", "fairness", "findings", "grades", "grading", "instances", "layout", "plan", "plan_words", "plots"),
     *(
+        "prepared",
         "problems",
+        "process",
         "published",
         "ranks",
         "readout",

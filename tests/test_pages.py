@@ -16,8 +16,8 @@ from imports import ROOT
 from qthink_core import grades, layout, models, prepared, projection_head, settings, teachers
 from qthink_core.artifacts import MANIFEST, Manifest, Work, Writer, read_manifest
 from qthink_core.errors import DataError
+from qthink_core.instances import Instance
 from qthink_core.problems import generated, prompted
-from qthink_core.stage import Instance
 from stages import baseline, evaluate, finetune, grade, merge, probe, train
 
 TASK, K, D, N = "gsm8k", 2, 32, 4

@@ -13,7 +13,7 @@ import pytest
 from graph import SCALES, STAGES, tree_of
 from imports import ROOT
 
-from qthink_core import artifacts, calibration, plan, plan_words, shapes, stage, stage_costs
+from qthink_core import artifacts, calibration, instances, plan, plan_words, shapes, stage_costs
 from qthink_core.errors import DataError, ParamError
 
 PROGRAM = [sys.executable, "-P", "-m", "qthink_core.cli", "plan"]
@@ -66,7 +66,7 @@ def test_every_stage_and_every_box_of_the_graph_is_in_the_plan(root: Path, scale
     tree, _ = tree_of(scale)
     assert [row.stage for row in found.rows] == list(STAGES)
     assert {row.stage: row.boxes for row in found.rows} == {
-        name: len(stage.instances(name, entry, tree)) for name, entry in STAGES.items()
+        name: len(instances.instances(name, entry, tree)) for name, entry in STAGES.items()
     }
     assert all(row.seconds > 0 for row in found.rows)
 

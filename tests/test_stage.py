@@ -18,9 +18,9 @@ import torch
 from imports import ROOT
 from small_repository import PAGE, PARAMS, make
 
-from qthink_core import artifacts, stage
+from qthink_core import artifacts, instances, process, stage
 from qthink_core.errors import DataError, ParamError, StoppedError, StorageError, UnavailableError
-from qthink_core.stage import Instance
+from qthink_core.instances import Instance
 
 BOX = "write@gsm8k-short"
 OUT = Path("artifacts/written/gsm8k/short")
@@ -116,10 +116,10 @@ def test_a_name_that_is_not_spelt_as_the_graph_spells_it_is_refused(text: str) -
 
 def test_paths_and_keys_of_the_graph_are_filled_in_for_a_box() -> None:
     box, tree = Instance("train", "gsm8k", "uniform", 3), {"scale": "tiny", "probe": {"thinker": "base"}}
-    assert stage.resolve("models/${item.task}/${item.system}/${item.seed}", box, tree) == "models/gsm8k/uniform/3"
-    assert stage.resolve("params/${scale}.yaml", box, tree) == "params/tiny.yaml"
-    assert stage.resolve("answers/${probe.thinker}", box, tree) == "answers/base"
-    found = stage.declared(ROOT, box, tree)
+    assert instances.resolve("models/${item.task}/${item.system}/${item.seed}", box, tree) == "models/gsm8k/uniform/3"
+    assert instances.resolve("params/${scale}.yaml", box, tree) == "params/tiny.yaml"
+    assert instances.resolve("answers/${probe.thinker}", box, tree) == "answers/base"
+    found = instances.declared(ROOT, box, tree)
     assert found["params"]["params.yaml"] == ["K", "gamma", "train", "distil", "systems.distilled.uniform"]
     assert "artifacts/rollouts/gsm8k" in found["deps"]
 
@@ -127,11 +127,11 @@ def test_paths_and_keys_of_the_graph_are_filled_in_for_a_box() -> None:
 def test_every_box_of_a_stage_is_the_product_of_its_matrix() -> None:
     tree = {"tasks": ["a", "b"], "systems": {"x": 1}, "seeds": [0, 7]}
     entry = {"matrix": {"task": "${tasks}", "system": "${systems}", "seed": "${seeds}"}}
-    names = [str(one) for one in stage.instances("train", entry, tree)]
+    names = [str(one) for one in instances.instances("train", entry, tree)]
     assert names == ["train@a-x-0", "train@a-x-7", "train@b-x-0", "train@b-x-7"]
-    assert list(map(str, stage.instances("base", {}, tree))) == ["base"]
+    assert list(map(str, instances.instances("base", {}, tree))) == ["base"]
     other_order = {"matrix": {"seed": "${seeds}", "task": "${tasks}", "system": "${systems}"}}
-    assert sorted(str(one) for one in stage.instances("train", other_order, tree)) == names
+    assert sorted(str(one) for one in instances.instances("train", other_order, tree)) == names
 
 
 def test_a_stage_publishes_its_artifact_and_says_what_it_made(root: Path) -> None:
@@ -178,9 +178,9 @@ def test_a_file_system_that_does_not_lock_is_told_in_a_line(tmp_path: Path, monk
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(stage.fcntl, "flock", refuse)
+    monkeypatch.setattr(process.fcntl, "flock", refuse)
     with pytest.raises(StorageError, match=r"write\.lock cannot be locked \(Function not implemented\): mount its file"):
-        stage.lock(tmp_path / "write.lock", BOX).__enter__()
+        process.lock(tmp_path / "write.lock", BOX).__enter__()
 
 
 def test_counts_are_told_by_name_but_not_those_that_are_nothing_or_were_said() -> None:
@@ -446,7 +446,7 @@ def left(folder: str) -> list[str]:
 
 
 def removed(box: str) -> list[str]:
-    return stage.remove_orphans(Path(), Instance.parse(box))
+    return instances.remove_orphans(Path(), Instance.parse(box))
 
 
 @pytest.fixture

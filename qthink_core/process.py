@@ -1,0 +1,103 @@
+"""The process that a stage runs in: its threads and kernels, its parent, its lock, its launcher, its signals."""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from qthink_core import ranks
+from qthink_core.errors import ParamError, StoppedError, StorageError
+
+PR_SET_PDEATHSIG = 1
+
+
+def pin_numerics(threads: int, kernels: str) -> None:
+    """Sets, before torch is imported, what decides the bits of a CPU result: threads and, for `portable`, instruction sets.
+
+    `portable` keeps ATen and oneDNN to AVX2 and MKL to the one branch that Intel and AMD processors share; its AVX2 branch
+    gives other bits on each (docs/decisions.md, Reproducibility). `native` takes the fastest of the machine.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["MKL_DYNAMIC"] = "FALSE"
+    os.environ["OMP_DYNAMIC"] = "FALSE"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if kernels == "portable":
+        os.environ["MKL_CBWR"] = "COMPATIBLE"
+        os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
+        os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when DVC dies: an orphan would go on writing beside the next run.
+
+    The commands in dvc.yaml pass DVC's process id, since DVC may have died before this process could ask: then StoppedError.
+    """
+    parent = int(os.environ.get("QTHINK_PARENT") or os.getppid())
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            raise StoppedError(f"process {parent}, which started this stage, has ended: run `dvc repro` again")
+
+
+@contextlib.contextmanager
+def lock(path: Path, what: str) -> Iterator[None]:
+    """Holds the stage's lock for the duration; raises StoppedError naming the process that holds it already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise StoppedError(f"{what} is already running as process {file.read().strip()}: let it end") from None
+        except OSError as error:  # Lustre without -o flock, some NFS
+            raise StorageError(
+                f"{path} cannot be locked ({error.strerror}): mount its file system with flock, or move the repository"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def stop_on_signals() -> None:
+    """Has SIGINT and SIGTERM raise KeyboardInterrupt with their name."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, _frame: object) -> NoReturn:
+    # Not a StoppedError: libraries catch Exception around their optional imports, and the stop would be lost.
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def launch(stage: str) -> None:
+    """Becomes the launcher that QTHINK_LAUNCH names, which starts this stage again, once for each rank; else does nothing.
+
+    The process id stays, and so does the kernel's order to end it with DVC; the ranks go with the launcher. Raises
+    ParamError when QTHINK_LAUNCH names no program or accelerate has started one process where several were asked for.
+    """
+    text = os.environ.pop("QTHINK_LAUNCH", None)
+    if ranks.forsaken():
+        raise ParamError("accelerate started one process instead of several: add --multi_gpu, without --cpu; CPUs are fine")
+    if text is None or ranks.launched():
+        return
+    try:
+        command = shlex.split(text)
+    except ValueError:
+        command = []
+    if not command or not shutil.which(command[0]):
+        raise ParamError(f"QTHINK_LAUNCH is {text!r}, no program found here: give `accelerate launch ...`, or unset it")
+    if re.search(r"--num[_-]processes[= ](?!1( |$))", text) and "--mpirun_hostfile" not in text:
+        # accelerate's --cpu leaves the starting to MPI. Its other launcher starts ranks on CPUs too; params name the device.
+        command = ["--multi_gpu" if word == "--cpu" else word for word in command]
+    os.environ.pop("QTHINK_PARENT", None)  # the ranks' parent is the launcher, on several machines another one each
+    os.execvp(command[0], [*command, "-m", f"stages.{stage}"])
