@@ -21,6 +21,8 @@ PAGED = "vllm"
 # Vectors of D and of the MLP that reading keeps of each token, no backward pass to follow.
 READING_VECTORS = 8, 3
 PRETRAIN_CHUNK = 16
+# A trained weight, its gradient and AdamW's two moments.
+OPTIMISED = 4
 
 
 class Lengths(NamedTuple):
@@ -160,11 +162,19 @@ def trained(run: Run, at: Instance, system: Mapping[str, Any], thought: float, l
     steps, left = divmod(N, recipe["batch"])
     passes = steps * -(-recipe["batch"] // recipe["micro_batch"]) + -(-left // recipe["micro_batch"])
     work = cost.training(run.shape, recipe["epochs"] * N, length, recipe["epochs"] * passes * chain)
-    written = max(longest, limit)
-    activations = cost.training_memory(
-        run.shape, recipe["micro_batch"], recipe["prompt_max_tokens"] + K + written, written, run.width
+    written, lora = max(longest, limit), recipe["lora"]
+    memory = cost.parameters(run.shape) * run.width + OPTIMISED * adapter_bytes(run, K)
+    memory += cost.training_memory(
+        run.shape,
+        recipe["micro_batch"],
+        recipe["prompt_max_tokens"],
+        written,
+        K,
+        logits=written,
+        r=lora["r"],
+        targets=lora["targets"],
+        width=run.width,
     )
-    memory = cost.parameters(run.shape) * run.width + activations
     return Box(work, TRAINING, disk=adapter_bytes(run, K), memory=memory, gpu=True)
 
 
