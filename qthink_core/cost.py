@@ -99,12 +99,14 @@ def attention_flops(shape: Shape, context: float) -> float:
     return 4.0 * shape.layers * shape.heads * shape.head_dim * context
 
 
-def decoding(shape: Shape, rows: float, prompt: float, generated: float, width: int, steps: float = 0.0) -> Work:
+def decoding(
+    shape: Shape, rows: float, prompt: float, generated: float, width: int, steps: float = 0.0, launched: float = 0.0
+) -> Work:
     """Work of generating tokens behind prompts that were read: rows * S tokens through body and output head.
 
     Token i reads the keys and values of prompt + i tokens, so S tokens read S * (P + S/2) of them. `steps` counts the
-    passes of all batches: each reads all weights once and is launched layer by layer. 0 stands for an engine that batches
-    without end and replays captured passes.
+    passes of all batches, each of which reads all weights (0: batches without end); `launched` those of them that Python
+    launches layer by layer, where no engine replays captured ones.
     """
     tokens = rows * generated
     return Work(
@@ -112,7 +114,7 @@ def decoding(shape: Shape, rows: float, prompt: float, generated: float, width: 
         2.0 * (body(shape) + output_head(shape)) * tokens,
         tokens * (prompt + generated / 2) * kv_bytes(shape, width),
         steps * parameters(shape) * width,
-        steps * shape.layers,
+        launched * shape.layers,
     )
 
 

@@ -22,7 +22,7 @@ def floor(work: Work) -> float:
 
 
 def rollouts(steps: float = 0.0) -> Work:
-    return cost.decoding(QWEN, N * G, P, S, 2, steps)
+    return cost.decoding(QWEN, N * G, P, S, 2, steps, steps)
 
 
 def test_the_body_of_qwen3_has_its_published_size() -> None:
