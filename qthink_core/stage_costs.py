@@ -230,8 +230,8 @@ def answers(run: Run, at: Instance, times: int, paged: bool = False) -> Box:
     """Greedy answers in batches that are launched until their longest row ends; latent steps are as many launches more.
 
     A `paged` engine decodes without launches, one batch after the other as well; the latent steps before it are
-    transformers', with weights of their own. These are loaded first, so the memory is the least of which the engine's share of what is then
-    free holds its weights and a row, and the rest a batch of latent steps.
+    transformers', with weights of their own. These are loaded first, so the memory is the least of which the engine's share
+    of what is then free holds its weights and a row, and the rest a batch of latent steps.
     """
     how, lengths = run.tree["evaluate"], run.lengths[at.task]
     n, limit, K = run.n(at, run.tree["split"]), how["max_new_tokens"], run.tree["K"] if latent(run, at) else 0
