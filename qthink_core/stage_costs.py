@@ -17,8 +17,8 @@ TOKEN_BYTES = 4
 # The longest row of a batch against the mean: it decides how often a batch is launched.
 LONGEST = 1.7
 # The engine that replays captured passes and keeps its cache in pages: rows that find no room wait, so one must fit. It
-# takes this share of the memory that is free when it starts, and leaves the rest to the latent steps of transformers.
-PAGED, PAGED_SHARE = "vllm", 0.85
+# takes a share of the memory that is free when it starts, and a smaller one beside the latent steps of transformers.
+PAGED, PAGED_SHARE, PAGED_SHARE_BESIDE_LATENTS = "vllm", 0.85, 0.6
 # Vectors of D and of the MLP that reading keeps of each token, no backward pass to follow.
 READING_VECTORS = 8, 3
 PRETRAIN_CHUNK = 16
@@ -244,7 +244,8 @@ def answers(run: Run, at: Instance, times: int, paged: bool = False) -> Box:
         read = rows * LONGEST * lengths.prompt if K else 0.0
         beside = (read + rows * K) * cost.kv_bytes(run.shape, run.width) + reading_memory(run, read)
         engine = decoding_memory(run, 1, lengths.prompt + K + limit)
-        memory = cost.parameters(run.shape) * run.width + max(engine / PAGED_SHARE, beside / (1 - PAGED_SHARE))
+        share = PAGED_SHARE_BESIDE_LATENTS if K else PAGED_SHARE
+        memory = cost.parameters(run.shape) * run.width + max(engine / share, beside / (1 - share))
     else:
         memory = decoding_memory(run, rows, lengths.prompt + K + limit)
     disk, units = work.tokens * TOKEN_BYTES, batches * len(run.tree["seeds"] if at.stage == "evaluate" else [0])
