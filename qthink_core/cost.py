@@ -4,7 +4,7 @@ The formulas, the default efficiencies and what they were compared with are in d
 Counts are floats: they are estimates. Letters as everywhere: N sequences, G rollouts, K latent steps, D hidden size.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 # Shares of the floor's speed that a good implementation reaches, before anything was measured.
@@ -99,12 +99,14 @@ def attention_flops(shape: Shape, context: float) -> float:
     return 4.0 * shape.layers * shape.heads * shape.head_dim * context
 
 
-def decoding(shape: Shape, rows: float, prompt: float, generated: float, width: int, steps: float = 0.0) -> Work:
+def decoding(
+    shape: Shape, rows: float, prompt: float, generated: float, width: int, steps: float = 0.0, launched: float = 0.0
+) -> Work:
     """Work of generating tokens behind prompts that were read: rows * S tokens through body and output head.
 
     Token i reads the keys and values of prompt + i tokens, so S tokens read S * (P + S/2) of them. `steps` counts the
-    passes of all batches: each reads all weights once and is launched layer by layer. 0 stands for an engine that batches
-    without end and replays captured passes.
+    passes of all batches, each of which reads all weights (0: batches without end); `launched` those of them that Python
+    launches layer by layer, where no engine replays captured ones.
     """
     tokens = rows * generated
     return Work(
@@ -112,7 +114,7 @@ def decoding(shape: Shape, rows: float, prompt: float, generated: float, width: 
         2.0 * (body(shape) + output_head(shape)) * tokens,
         tokens * (prompt + generated / 2) * kv_bytes(shape, width),
         steps * parameters(shape) * width,
-        steps * shape.layers,
+        launched * shape.layers,
     )
 
 
@@ -140,16 +142,23 @@ def hidden_bytes(N: float, G: int, K: int, D: int, width: int) -> float:
 def lora_parameters(shape: Shape, r: int, targets: Iterable[str]) -> int:
     """Weights of the LoRA adapters: r * (inputs + outputs) of every linear layer that gets one."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    ends = {
-        "q_proj": shape.hidden + queries,
-        "k_proj": shape.hidden + keys,
-        "v_proj": shape.hidden + keys,
-        "o_proj": queries + shape.hidden,
-        "gate_proj": shape.hidden + shape.intermediate,
-        "up_proj": shape.hidden + shape.intermediate,
-        "down_proj": shape.intermediate + shape.hidden,
+    outputs = {
+        "q_proj": queries,
+        "k_proj": keys,
+        "v_proj": keys,
+        "o_proj": shape.hidden,
+        "gate_proj": shape.intermediate,
+        "up_proj": shape.intermediate,
+        "down_proj": shape.hidden,
     }
-    return shape.layers * r * sum(ends[name] for name in targets)
+    inputs = adapted_inputs(shape)
+    return shape.layers * r * sum(inputs[name] + outputs[name] for name in targets)
+
+
+def adapted_inputs(shape: Shape) -> dict[str, int]:
+    """The width of what each linear layer reads that may get an adapter."""
+    before = dict.fromkeys(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"), shape.hidden)
+    return before | {"o_proj": shape.heads * shape.head_dim, "down_proj": shape.intermediate}
 
 
 def projection_parameters(D: int) -> int:
@@ -157,12 +166,38 @@ def projection_parameters(D: int) -> int:
     return 2 * (D * D + D) + 2 * D
 
 
-def training_memory(shape: Shape, rows: int, length: float, logits: float, width: int) -> float:
-    """Bytes that a micro-batch keeps for its backward pass: ten vectors of D and four of the MLP a token and layer, and
-    the logits of the target tokens twice in float32.
+def kept_bytes(shape: Shape, r: int, targets: Collection[str], width: int) -> int:
+    """Bytes that reading a token leaves of one layer for the backward pass, in a batch with padding.
+
+    In the model's type: queries, the keys and values that attention repeats for every head, its output, three vectors of
+    the MLP. In float32: what the norms read (Qwen3's of queries and keys too), and r numbers of each adapter. PEFT casts
+    the input of each adapter to float32 for it alone; where it is float32, adapters of one input share it.
     """
-    kept = shape.layers * (10 * shape.hidden + 4 * shape.intermediate) * width
-    return rows * (length * kept + logits * shape.vocabulary * 2 * FLOAT32_BYTES)
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    inputs = adapted_inputs(shape)
+    if width < FLOAT32_BYTES:
+        cast = sum(inputs[name] for name in targets)
+    else:
+        # what the output projection reads is attention's output, which is counted
+        shared = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"down_proj"})
+        cast = sum(inputs[min(names)] for names in shared if names & set(targets))
+    normed = 2 * shape.hidden + queries + keys
+    return (4 * queries + 3 * shape.intermediate) * width + (normed + cast + r * len(targets)) * FLOAT32_BYTES
+
+
+def training_memory(
+    shape: Shape, rows: int, prompt: int, written: int, K: int, logits: int, r: int, targets: Collection[str], width: int
+) -> float:
+    """Bytes that a micro-batch of rows of `prompt + K + written` tokens takes when its backward pass begins.
+
+    Each layer keeps its tokens, a number for each pair of them (the mask that attention is given), and, since every latent
+    step reads a longer copy of keys and values, K copies more. The logits of `logits` target tokens are there three times in
+    float32: log-probabilities, their gradient, and that of the logits.
+    """
+    length = prompt + K + written
+    copied = K * (prompt + (K - 1) / 2) * 2 * shape.heads * shape.head_dim
+    layer = length * kept_bytes(shape, r, targets, width) + (length**2 + copied) * width
+    return rows * (shape.layers * layer + logits * shape.vocabulary * 3 * FLOAT32_BYTES)
 
 
 def floor_s(work: Work, device: Device, dtype: str) -> float:

@@ -14,7 +14,7 @@ from qthink_core.base_source import Base
 from qthink_core.cost import Device, Work
 from qthink_core.errors import ParamError
 from qthink_core.instances import Instance
-from qthink_core.stage_costs import COSTS, GENERATED, PAPER, Box, Lengths, Run
+from qthink_core.stage_costs import COSTS, GENERATED, PAPER, PUBLISHED_PROMPTS, Box, Lengths, Run
 
 CPU = "cpu"
 DEVICES = (*cost.GPUS, CPU)
@@ -35,7 +35,8 @@ SHARED = {"sample", "extract", "finetune", "train", "baseline", "evaluate"}
 class Row(NamedTuple):
     """A stage in the plan: sums over its boxes, the largest memory of one, and seconds until all are done.
 
-    `workers`: how many GPUs a box keeps busy, 0 for a stage of the processor; `logged`: boxes with a run on record.
+    `workers`: how many GPUs a box keeps busy, 0 for a stage of the processor; `fewest`: the least that one
+    does, where boxes differ; `logged`: boxes with a run on record.
     """
 
     stage: str
@@ -47,6 +48,7 @@ class Row(NamedTuple):
     floor_s: float
     seconds: float
     workers: int
+    fewest: int
     logged: int
 
 
@@ -164,6 +166,8 @@ def at_hand(root: Path, tree: Mapping[str, Any], boxes: Mapping[Instance, Path])
         problems |= {(task, split): size_of(tree["prepare"], task, split, known) for split in ("train", "test")}
         problems[task, "validation"] = tree["prepare"]["n_validation"]
         assumed = GENERATED if source.pretrain else PAPER
+        if tree["prepare"]["source"] != "generated":
+            assumed = assumed._replace(prompt=PUBLISHED_PROMPTS.get(task, assumed.prompt))
         mean = with_counts(assumed, task, tree, counts, generated)
         counted |= {task} if mean != assumed else set()
         lengths[task] = within(mean, tree["sample"]["max_new_tokens"])
@@ -244,16 +248,21 @@ def box_seconds(box: Box, run: Run, device: str) -> float:
 
 
 def row_of(name: str, boxes: Sequence[Instance], run: Run, device: str, gpus: int, ratios: Mapping[str, float]) -> Row:
-    """A stage's row: its boxes run one after another, as DVC runs them, each on all GPUs where the stage can."""
+    """A stage's row: its boxes run one after another, as DVC runs them, each on as many GPUs as it has units for, where the
+    stage can.
+    """
     costs = [COSTS[name](run, at) for at in boxes]
     times = [
         box_seconds(one, run, device) * calibration.factor(ratios, str(at)) for at, one in zip(boxes, costs, strict=True)
     ]
     on_gpu = device != CPU and any(one.gpu for one in costs)
-    workers = (gpus if name in SHARED else 1) if on_gpu else 0
+    shares = [min(gpus, max(one.units, 1)) if on_gpu and name in SHARED else 1 for one in costs]
+    # a box of unknown size has nothing to deal, and says nothing
+    dealt = [share for share, one in zip(shares, costs, strict=True) if one.units] or [1]
     alone = GPU_LOADING_S if on_gpu else 0.0
+    on = cost.GPUS[device] if on_gpu else machine(run.tree)
+    floors = [cost.floor_s(one.work, on, run.tree["dtype"]) for one in costs]
     work = sum((one.work for one in costs), Work())
-    floor = cost.floor_s(work, cost.GPUS[device] if on_gpu else machine(run.tree), run.tree["dtype"])
     return Row(
         name,
         len(boxes),
@@ -261,8 +270,9 @@ def row_of(name: str, boxes: Sequence[Instance], run: Run, device: str, gpus: in
         work.flops,
         sum(one.disk for one in costs),
         max((one.memory for one in costs), default=0.0),
-        floor / max(workers, 1),
-        sum(alone + (time - alone) / max(workers, 1) for time in times),
-        workers,
+        sum(floor / share for floor, share in zip(floors, shares, strict=True)),
+        sum(alone + (time - alone) / share for time, share in zip(times, shares, strict=True)),
+        max(dealt) if on_gpu else 0,
+        min(dealt) if on_gpu else 0,
         sum(str(at) in ratios for at in boxes),
     )

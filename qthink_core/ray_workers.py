@@ -250,5 +250,5 @@ def knock(address: str) -> None:
     if port.isdecimal() and "/" not in host:
         try:
             socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
-        except socket.gaierror as error:
-            raise ConnectionError(error.strerror) from None
+        except OSError as error:  # also a name or a way that is not found, which no ConnectionError says
+            raise ConnectionError(error.strerror or str(error)) from None

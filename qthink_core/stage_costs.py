@@ -16,11 +16,14 @@ DISK_BPS, DOWNLOAD_BPS = 3e8, 5e7
 TOKEN_BYTES = 4
 # The longest row of a batch against the mean: it decides how often a batch is launched.
 LONGEST = 1.7
-# The engine that batches without end and keeps its cache in pages: rows that find no room wait, so one must fit.
-PAGED = "vllm"
+# The engine that replays captured passes and keeps its cache in pages: rows that find no room wait, so one must fit. It
+# takes a share of the memory that is free when it starts, and a smaller one beside the latent steps of transformers.
+PAGED, PAGED_SHARE, PAGED_SHARE_BESIDE_LATENTS = "vllm", 0.85, 0.6
 # Vectors of D and of the MLP that reading keeps of each token, no backward pass to follow.
 READING_VECTORS = 8, 3
 PRETRAIN_CHUNK = 16
+# A trained weight, its gradient and AdamW's two moments.
+OPTIMISED = 4
 
 
 class Lengths(NamedTuple):
@@ -35,6 +38,9 @@ class Lengths(NamedTuple):
 
 # The recipe's own estimate, and the generated tokens of the model card: base with thinking, QThink.
 PAPER = Lengths(prompt=120, thought=1000, answer=200, thinking=1399, direct=1025)
+# Published prompts that are longer: the 68 of Tooluse's test set list their tools in 481 to 1,300 tokens, 779 on average (by
+# SmolLM2's tokenizer); the chat template adds some ten.
+PUBLISHED_PROMPTS = {"tooluse": 790.0}
 # The three generated tasks together, by the base model of the committed run.
 GENERATED = Lengths(prompt=38, thought=26, answer=7, thinking=33, direct=7)
 
@@ -66,7 +72,8 @@ class Run(NamedTuple):
 class Box(NamedTuple):
     """What one box of the graph costs: work at an efficiency, other seconds, bytes on disk and in the device's memory.
 
-    `gpu`: whether it runs on the device that params name; `light`: whether it loads no torch.
+    `gpu`: whether it runs on the device that params name; `light`: whether it loads no torch; `units`: among how many
+    workers it can be dealt, 0 where there is nothing to deal.
     """
 
     work: Work = Work()
@@ -76,6 +83,7 @@ class Box(NamedTuple):
     memory: float = 0.0
     gpu: bool = False
     light: bool = False
+    units: int = 1
 
 
 def base(run: Run, at: Instance) -> Box:
@@ -100,12 +108,15 @@ def sample(run: Run, at: Instance) -> Box:
     """G rollouts a problem, in blocks; `hf` launches each block until its longest row ends."""
     how, lengths, G = run.tree["sample"], run.lengths[at.task], run.tree["rollout"]["G"]
     N, S = run.n(at, "train"), lengths.thought + lengths.answer
-    limit = how["max_new_tokens"]
+    blocks, limit = -(-N // how["block_problems"]), how["max_new_tokens"]
     paged = how["engine"] == PAGED
-    steps = 0 if paged else -(-N // how["block_problems"]) * min(limit, LONGEST * S)
-    work = cost.decoding(run.shape, N * G, lengths.prompt, S, run.width, steps)
-    memory = decoding_memory(run, 1 if paged else how["block_problems"] * G, lengths.prompt + limit)
-    return Box(work, SAMPLING, disk=work.tokens * TOKEN_BYTES, memory=memory, gpu=True)
+    steps = blocks * min(limit, LONGEST * S)
+    work = cost.decoding(run.shape, N * G, lengths.prompt, S, run.width, steps, launched=0 if paged else steps)
+    if paged:
+        memory = decoding_memory(run, 1, lengths.prompt + limit) / PAGED_SHARE
+    else:
+        memory = decoding_memory(run, how["block_problems"] * G, lengths.prompt + limit)
+    return Box(work, SAMPLING, disk=work.tokens * TOKEN_BYTES, memory=memory, gpu=True, units=blocks)
 
 
 def reward(run: Run, at: Instance) -> Box:
@@ -127,7 +138,8 @@ def extract(run: Run, at: Instance) -> Box:
     passes = max(blocks, N * G * length / how["batch_tokens"])
     work = cost.reading(run.shape, N * G, length, passes)
     disk = cost.hidden_bytes(N, G, K, run.shape.hidden, WIDTH[how["store"]])
-    return Box(work, EXTRACTION, disk=disk, memory=reading_memory(run, how["batch_tokens"]), gpu=True)
+    memory = cost.parameters(run.shape) * run.width + reading_memory(run, how["batch_tokens"])
+    return Box(work, EXTRACTION, disk=disk, memory=memory, gpu=True, units=blocks)
 
 
 def average(run: Run, at: Instance) -> Box:
@@ -155,17 +167,27 @@ def trained(run: Run, at: Instance, system: Mapping[str, Any], thought: float, l
     """A training whose micro-batches take `chain` passes each, one after the other."""
     recipe, lengths = run.tree["train"], run.lengths[at.task]
     limit = system.get("answer_max_tokens") or recipe["answer_max_tokens"]
-    length = lengths.prompt + thought + K + min(lengths.answer, limit)
+    # longer prompts are left out of training
+    length = min(lengths.prompt, recipe["prompt_max_tokens"]) + thought + K + min(lengths.answer, limit)
     N = run.n(at, "train")
     steps, left = divmod(N, recipe["batch"])
     passes = steps * -(-recipe["batch"] // recipe["micro_batch"]) + -(-left // recipe["micro_batch"])
     work = cost.training(run.shape, recipe["epochs"] * N, length, recipe["epochs"] * passes * chain)
-    written = max(longest, limit)
-    activations = cost.training_memory(
-        run.shape, recipe["micro_batch"], recipe["prompt_max_tokens"] + K + written, written, run.width
+    written, lora = max(longest, limit), recipe["lora"]
+    memory = cost.parameters(run.shape) * run.width + OPTIMISED * adapter_bytes(run, K)
+    memory += cost.training_memory(
+        run.shape,
+        recipe["micro_batch"],
+        recipe["prompt_max_tokens"],
+        written,
+        K,
+        logits=written,
+        r=lora["r"],
+        targets=lora["targets"],
+        width=run.width,
     )
-    memory = cost.parameters(run.shape) * run.width + activations
-    return Box(work, TRAINING, disk=adapter_bytes(run, K), memory=memory, gpu=True)
+    units = -(-min(N, recipe["batch"]) // recipe["micro_batch"])
+    return Box(work, TRAINING, disk=adapter_bytes(run, K), memory=memory, gpu=True, units=units)
 
 
 def adapter_bytes(run: Run, K: int) -> float:
@@ -207,19 +229,27 @@ def probe(run: Run, at: Instance) -> Box:
 def answers(run: Run, at: Instance, times: int, paged: bool = False) -> Box:
     """Greedy answers in batches that are launched until their longest row ends; latent steps are as many launches more.
 
-    A `paged` engine decodes without launches; the latent steps before it are transformers', with weights of their own.
+    A `paged` engine decodes without launches, one batch after the other as well; the latent steps before it are
+    transformers', with weights of their own. These are loaded first, so the memory is the least of which the engine's share
+    of what is then free holds its weights and a row, and the rest a batch of latent steps.
     """
     how, lengths = run.tree["evaluate"], run.lengths[at.task]
     n, limit, K = run.n(at, run.tree["split"]), how["max_new_tokens"], run.tree["K"] if latent(run, at) else 0
     S = min(limit, run.generated.get((at.task, at.system), lengths.thinking if thinks(run, at) else lengths.direct))
-    steps = -(-n // how["batch"]) * (K + (0 if paged else min(limit, LONGEST * S)))
-    work = cost.decoding(run.shape, n, lengths.prompt + K, S, run.width, steps).times(times)
+    batches, rows = -(-n // how["batch"]), min(n, how["batch"])
+    latents, tokens = batches * K, batches * min(limit, LONGEST * S)
+    launched = latents + (0 if paged else tokens)
+    work = cost.decoding(run.shape, n, lengths.prompt + K, S, run.width, latents + tokens, launched).times(times)
     if paged:
-        read = decoding_memory(run, min(n, how["batch"]), lengths.prompt + K)
-        memory = read + decoding_memory(run, 1, lengths.prompt + K + limit)
+        read = rows * LONGEST * lengths.prompt if K else 0.0
+        beside = (read + rows * K) * cost.kv_bytes(run.shape, run.width) + reading_memory(run, read)
+        engine = decoding_memory(run, 1, lengths.prompt + K + limit)
+        share = PAGED_SHARE_BESIDE_LATENTS if K else PAGED_SHARE
+        memory = cost.parameters(run.shape) * run.width + max(engine / share, beside / (1 - share))
     else:
-        memory = decoding_memory(run, min(n, how["batch"]), lengths.prompt + K + limit)
-    return Box(work, SAMPLING, disk=work.tokens * TOKEN_BYTES, memory=memory, gpu=True)
+        memory = decoding_memory(run, rows, lengths.prompt + K + limit)
+    disk, units = work.tokens * TOKEN_BYTES, batches * len(run.tree["seeds"] if at.stage == "evaluate" else [0])
+    return Box(work, SAMPLING, disk=disk, memory=memory, gpu=True, units=units)
 
 
 def thinks(run: Run, at: Instance) -> bool:
@@ -259,6 +289,5 @@ def decoding_memory(run: Run, rows: float, length: float) -> float:
 
 
 def reading_memory(run: Run, tokens: float) -> float:
-    """Bytes of weights and of what one layer keeps of a batch."""
-    vectors = READING_VECTORS[0] * run.shape.hidden + READING_VECTORS[1] * run.shape.intermediate
-    return (cost.parameters(run.shape) + tokens * vectors) * run.width
+    """Bytes that one layer keeps of a batch while it is read."""
+    return tokens * (READING_VECTORS[0] * run.shape.hidden + READING_VECTORS[1] * run.shape.intermediate) * run.width

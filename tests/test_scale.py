@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from graph import tree_of
 from imports import ROOT
+from ruamel.yaml import YAML
+
+from qthink_core import preflight, settings
+from qthink_core.calibration import with_params
 
 PAGE = (ROOT / "docs/scale.md").read_text()
 
@@ -70,7 +75,27 @@ def test_the_programs_commands_are_what_the_page_says() -> None:
 
 
 def test_the_revision_of_the_page_is_that_of_the_params() -> None:
-    from graph import tree_of
-
     hub = tree_of("paper")[0]["base"]["hub"]
     assert f"hf download {hub['repo']} --revision {hub['revision']}" in PAGE
+
+
+RUNS = [text for text in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL) if re.search("^dvc exp run -S", text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("text", RUNS)
+def test_a_run_of_the_page_names_known_parameters_and_data_that_can_be_had(text: str) -> None:
+    (line,) = re.findall("^dvc exp run -S.*$", text, re.MULTILINE)
+    words = shlex.split(line)
+    assert words[3::2] == ["-S"] * len(words[3::2])
+    tree, _ = tree_of("paper")
+    for setting in words[4::2]:
+        key, _, value = setting.rpartition(":")[2].partition("=")
+        settings.value(tree, key)  # of a key that nobody knows it raises
+        tree = with_params(tree, {key: YAML(typ="safe").load(value)})
+    assert tree["scale"] == "paper"
+    folder = re.search(r"^export QTHINK_DATA=(\S+)", text, re.MULTILINE)
+    found = list(preflight.data(tree, Path(folder[1]) if folder else None))
+    assert found
+    assert not [
+        one for one in found if isinstance(one, preflight.Finding) and re.search("not on the hub|QTHINK_DATA", one.said)
+    ]

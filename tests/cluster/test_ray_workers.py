@@ -130,7 +130,7 @@ def test_a_worker_that_dies_is_named_and_its_unit_alone_is_made_again(tmp_path: 
 def test_a_worker_that_is_ended_because_its_machine_is_out_of_memory_is_one_that_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray ends it once half of what it takes is taken, before the machine itself is short."""
+    """Ray ends it once half of what it takes is taken, before the machine itself is short; others may be ended with it."""
     from ray.cluster_utils import Cluster
 
     memory = psutil.virtual_memory()
@@ -144,8 +144,9 @@ def test_a_worker_that_is_ended_because_its_machine_is_out_of_memory_is_one_that
     finally:
         small.shutdown()
     assert status == 0, said
-    assert deaths(said) == [("first", "b", "its machine was out of memory")]
-    assert dealing.begun(tmp_path / dealing.LOG) == Counter(a=1, b=2)
+    assert ("first", "b", "its machine was out of memory") in deaths(said)
+    assert {reason for _, _, reason in deaths(said)} == {"its machine was out of memory"}
+    assert {name for name in contents(tmp_path / "made") if name.endswith(".txt")} == {"a.txt", "b.txt"}
 
 
 def test_a_unit_that_kills_its_worker_three_times_ends_the_run_and_is_named(tmp_path: Path, cluster: Any) -> None:
