@@ -28,7 +28,8 @@ LIGHT_S, LOADING_S, GPU_LOADING_S = 0.6, 3.0, 30.0
 PORTABLE = 1.8
 
 
-# Stages of which one box can keep several GPUs busy: units dealt to Ray's workers, micro-batches to a launcher's ranks.
+# Stages of which one box can keep several GPUs busy: units dealt to Ray's workers, micro-batches and shards to a launcher's
+# ranks.
 SHARED = {"sample", "extract", "finetune", "train", "baseline", "evaluate"}
 
 

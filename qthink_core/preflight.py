@@ -36,6 +36,10 @@ BATCH = {
 }
 
 
+# There, where rows that find no room wait: the length of one that must fit.
+LENGTH = {"sample": "sample.max_new_tokens", "baseline": "evaluate.max_new_tokens"}
+
+
 class Finding(NamedTuple):
     """A sentence about this machine: something that is there, or a fault and its mend."""
 
@@ -106,11 +110,18 @@ def device(tree: Mapping[str, Any], memory: Mapping[str, float]) -> Iterator[Fin
         yield Finding(
             False,
             f"{name} may need {short(need, 'B')} of memory where its rows are longest, {what} has {short(available, 'B')}: "
-            f"lower {BATCH[name]} in params/{tree['scale']}.yaml",
+            f"lower {to_lower(name, tree)} in params/{tree['scale']}.yaml",
         )
     if not large:
         most = max(memory.values(), default=0.0)
         yield Finding(True, f"device: {what}, {short(available, 'B')} of memory; the largest box takes {short(most, 'B')}")
+
+
+def to_lower(name: str, tree: Mapping[str, Any]) -> str:
+    """The parameter that decides the memory of a stage's largest box."""
+    key = BATCH.get(name, "its batch")
+    paged = tree.get(key.partition(".")[0], {}).get("engine") == "vllm"
+    return LENGTH.get(name, key) if paged else key
 
 
 def disk(root: Path, wanted: float) -> Iterator[Finding]:
@@ -127,7 +138,7 @@ def sharing(gpus: int) -> Iterator[Finding]:
     """Whether the processes that QTHINK_LAUNCH starts on a machine have a GPU each, and whether several GPUs lie idle."""
     launch = os.environ.get("QTHINK_LAUNCH", "")
     # the command may stand inside a shell's, as the one for several machines does
-    asked = {name: int(n) for name, n in re.findall(r"--num_(processes|machines)[ =](\d+)", launch)}
+    asked = {name: int(n) for name, n in re.findall(r"--num[_-](processes|machines)[ =](\d+)", launch)}
     here = -(-asked.get("processes", 1) // max(asked.get("machines", 1), 1))
     if here > gpus:
         yield Finding(

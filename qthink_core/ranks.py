@@ -16,8 +16,11 @@ from qthink_core.errors import QThinkError, StoppedError, UnavailableError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What gloo and NCCL say where a peer has closed its end, and only then.
-GONE = re.compile(r"closed by peer|reset by peer|Broken pipe|Timed out waiting \d+ms|remote process exited")
+# What gloo, NCCL and the store of their meeting say where a peer has gone or is silent.
+GONE = re.compile(
+    r"closed by peer|reset by peer|Broken pipe|caused pair closure|Timed out waiting \d+ms|remote process exited"
+    r"|Connection was likely closed"
+)
 # How long a rank waits for the others' last unit of work. The dead are not waited for: their launcher ends all ranks.
 PATIENCE = timedelta(hours=6)
 

@@ -137,9 +137,8 @@ def fetched(ray: Any, ref: Any) -> Any:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, QThinkError) else error) from None
-    except (
-        ray.exceptions.RayError
-    ) as error:  # killed for memory, with its node, before it started, its result lost on the way
+    except ray.exceptions.RayError as error:
+        # killed for memory, with its node, before it started, or its result was lost on the way
         return error
 
 
@@ -185,8 +184,8 @@ def obituary(ray: Any, deaths: Sequence[Hand], error: Exception) -> str:
     what = f"it made {last.unit}" if last.unit else "it started"
     if sum(one.unit == last.unit and one.node not in lost for one in deaths) >= DEATHS:
         raise QThinkError(
-            f"{where} died while {what} ({why}), the {DEATHS}rd death over it: give a worker more memory or make units "
-            "smaller, then run the same command again; finished units are kept"
+            f"{where} died while {what} ({why}), the {DEATHS}rd death over it: give a worker more memory and run the same "
+            "command again, which keeps finished units, or make units smaller, with which the box begins anew"
         )
     return f"{where} died while {what}: {'dealt again' if last.unit else 'another is asked for'} ({why})"
 
@@ -245,7 +244,7 @@ def cluster() -> Iterator[Any]:
 
 
 def knock(address: str) -> None:
-    """Raises ConnectionError or TimeoutError at once where nothing listens at `host:port`: Ray itself tries for minutes."""
+    """Raises ConnectionError at once where nothing listens at `host:port`: Ray itself tries for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdecimal() and "/" not in host:
         try:

@@ -52,7 +52,7 @@ def preflight(at: Instance | None, scale: str | None = None) -> list[str]:
 
 @contextlib.contextmanager
 def device_memory(root: Path, stage: str) -> Iterator[None]:
-    """Raises UnavailableError, naming the batch to lower, where the device's memory is full, here or in a worker."""
+    """Raises UnavailableError, naming the parameter to lower, where the device's memory is full, here or in a worker."""
     try:
         yield
     except Exception as error:
@@ -60,11 +60,11 @@ def device_memory(root: Path, stage: str) -> Iterator[None]:
         cause = getattr(error, "cause", None) or error  # Ray's worker wraps what its unit raised
         if torch is None or not isinstance(cause, torch.OutOfMemoryError):
             raise
-        batch = importlib.import_module("qthink_core.preflight").BATCH.get(stage, "its batch")
-        scale = settings.read_yaml(root / "params.yaml")["scale"]
+        tree, _ = settings.load(root)
+        key = importlib.import_module("qthink_core.preflight").to_lower(stage, tree)
         raise UnavailableError(
-            f"the device's memory is full ({str(cause).partition('. ')[0]}): lower {batch} in params/{scale}.yaml, then run "
-            "the same command again; finished units are kept"
+            f"the device's memory is full ({str(cause).partition('. ')[0]}): end what else uses it and run the same command "
+            f"again, or lower {key} in params/{tree['scale']}.yaml, with which this box begins anew"
         ) from None
 
 

@@ -193,6 +193,7 @@ GO_ON = "; finished units are kept, `dvc repro` goes on"
             UnavailableError,
             "error; Last error:; no device)",
         ),
+        (RuntimeError("failed to recv. Connection was likely closed. Did the remote server crash?"), LostError, GO_ON),
         (torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError, "CUDA out of memory."),
     ],
 )

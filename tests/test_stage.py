@@ -162,8 +162,8 @@ def test_a_device_whose_memory_is_full_is_told_in_a_line_with_the_batch_to_lower
     code, out, err = run(root)
     assert (code, out) == (UnavailableError.exit_code, "")
     assert err == (
-        f"{BOX}: the device's memory is full (CUDA out of memory): lower its batch in params/small.yaml, then run the same "
-        "command again; finished units are kept\n"
+        f"{BOX}: the device's memory is full (CUDA out of memory): end what else uses it and run the same command again, "
+        "or lower its batch in params/small.yaml, with which this box begins anew\n"
     )
     with (
         pytest.raises(UnavailableError, match=r"lower evaluate\.batch in params/small\.yaml"),

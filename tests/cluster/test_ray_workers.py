@@ -134,7 +134,8 @@ def test_a_worker_that_is_ended_because_its_machine_is_out_of_memory_is_one_that
     from ray.cluster_utils import Cluster
 
     memory = psutil.virtual_memory()
-    assert memory.available > 2 * dealing.EATEN
+    if memory.available < 2 * dealing.EATEN:
+        pytest.skip(f"needs {2 * dealing.EATEN:,} bytes of free memory, found {memory.available:,}")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
     monkeypatch.setenv("RAY_memory_usage_threshold", str(1 - (memory.available - dealing.EATEN / 2) / memory.total))
