@@ -137,6 +137,19 @@ def test_a_stage_whose_largest_box_does_not_fit_is_named_with_the_batch_that_mak
     assert found[1].said.endswith("lower train.micro_batch in params/tiny.yaml")
 
 
+def test_where_rows_wait_for_room_it_is_their_length_that_is_to_be_lowered() -> None:
+    paper, tiny = tree_of("paper")[0], tree_of("tiny")[0]
+    assert (paper["sample"]["engine"], tiny["sample"]["engine"]) == ("vllm", "hf")
+    named = {stage: preflight.to_lower(stage, paper) for stage in ("sample", "baseline", "evaluate", "train")}
+    assert named == {
+        "sample": "sample.max_new_tokens",
+        "baseline": "evaluate.max_new_tokens",
+        "evaluate": "evaluate.batch",
+        "train": "train.micro_batch",
+    }
+    assert preflight.to_lower("sample", tiny) == "sample.block_problems"
+
+
 def test_every_stage_that_computes_on_the_device_has_a_batch_to_lower() -> None:
     assert set(preflight.BATCH) == set(plan.needs(ROOT, tree_of("paper")[0]).memory)
 
@@ -198,6 +211,7 @@ def test_a_ray_cluster_that_does_not_answer_is_a_fault(monkeypatch: pytest.Monke
         ("accelerate launch --multi_gpu --num_processes 8 --main_process_port 0", 8, None),
         ("accelerate launch --multi_gpu --num_processes 8 --main_process_port 0", 4, 8),
         ("accelerate launch --num_processes=2", 1, 2),
+        ("accelerate launch --num-processes 2", 1, 2),
         # as docs/scale.md has it for Slurm, in the words of a shell
         ("srun bash -c 'exec accelerate launch --num_machines 4 --num_processes 32 \"$@\"' -", 8, None),
         ("srun bash -c 'exec accelerate launch --num_machines 4 --num_processes 32 \"$@\"' -", 4, 8),
