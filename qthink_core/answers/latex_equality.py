@@ -6,6 +6,7 @@ does not stop a factorial inside GMP. Here the parent sets no signal and imports
 """
 
 import atexit
+import contextlib
 import json
 import os
 import subprocess
@@ -77,7 +78,7 @@ class _Worker:
         if self._process is not None:
             process, self._process = self._process, None
             process.kill()
-            with process:
+            with contextlib.suppress(BrokenPipeError), process:  # closing its pipe sends what it never read
                 pass
 
     def close(self) -> None:
