@@ -112,7 +112,9 @@ def test_grading_works_off_the_main_thread_and_in_a_forked_child():
 
 def test_a_worker_that_was_killed_from_outside_is_replaced():
     assert grade("math500", "2", r"\boxed{\sqrt{4}}").verdict == "right"
-    os.kill(latex_equality.process_id(), signal.SIGKILL)
+    worker = latex_equality.process_id()
+    os.kill(worker, signal.SIGKILL)
+    os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)  # its end of the pipe is closed
     assert grade("math500", "2", r"\boxed{\sqrt{4}}").verdict == "right"
 
 
