@@ -23,6 +23,9 @@ class Pretrain(Section):
     warmup: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
     without_thinking: float = Field(ge=0, le=1)
+    opening: str | None = Field(pattern="^[A-Z][a-z]*$")
+    newlines: int = Field(ge=1)
+    slips: float = Field(ge=0, lt=1)
 
     @model_validator(mode="after")
     def fitting_heads(self) -> "Pretrain":

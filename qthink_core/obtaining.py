@@ -8,6 +8,7 @@ from qthink_core import base_model, model_folder, think_tokens
 from qthink_core.artifacts import Writer
 from qthink_core.errors import ParamError
 from qthink_core.export import moved
+from qthink_core.synthetic.chains import World
 
 
 class Obtained(NamedTuple):
@@ -20,6 +21,7 @@ class Obtained(NamedTuple):
 def obtain(
     *,
     pretrain: Mapping[str, Any] | None,
+    world: World | None,
     hub: Mapping[str, str] | None,
     folder: str | None,
     wheel: Mapping[str, str] | None,
@@ -37,7 +39,7 @@ def obtain(
     if len(given) != 1:
         raise ParamError(f"base names {' and '.join(given) or 'no source'}: give one of pretrain, hub, folder, wheel")
     if pretrain is not None:
-        pretrain_here(pretrain, seed, out, show)
+        pretrain_here(pretrain, world, seed, out, show)
     elif hub is not None:
         base_model.from_hub(hub["repo"], hub["revision"], out)
     elif folder is not None:
@@ -50,10 +52,17 @@ def obtain(
 
 
 def pretrain_here(
-    settings: Mapping[str, Any], seed: int, out: Path, show: Callable[[Iterator[int], int], Iterator[int]]
+    settings: Mapping[str, Any],
+    world: World | None,
+    seed: int,
+    out: Path,
+    show: Callable[[Iterator[int], int], Iterator[int]],
 ) -> None:
-    """Pre-trains the small model and saves it with its tokenizer."""
+    """Pre-trains the small model and saves it with its tokenizer; raises ParamError where there is no world of problems."""
     from qthink_core.pretraining import pretrain
+
+    if world is None:
+        raise ParamError("base.pretrain needs problems to train on: give `world` in the params file of the scale")
 
     bar = show(iter(range(settings["steps"])), settings["steps"])
     next(bar)
@@ -61,6 +70,6 @@ def pretrain_here(
     def advance(step: int, loss: float) -> None:
         next(bar, None)
 
-    model, tokenizer = pretrain(**settings, seed=seed, report=advance)
+    model, tokenizer = pretrain(**settings, world=world, seed=seed, report=advance)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

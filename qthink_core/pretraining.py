@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from qthink_core.errors import NumericError
 from qthink_core.prompts import message
-from qthink_core.synthetic import TASKS, worked
+from qthink_core.synthetic import TASKS, Show, worked
+from qthink_core.synthetic.chains import World, slipped, thought, values
 from qthink_core.tiny_tokenizer import THINK, THINK_END, TURN_END, build
 
 MAX_POSITIONS = 4096
@@ -40,6 +41,20 @@ class Sample(NamedTuple):
     start: int
 
 
+class Style(NamedTuple):
+    """How the chats of pre-training think.
+
+    The share `without_thinking` answers at once behind an empty block. The others write `newlines` newlines behind
+    `<think>`, then a thought that opens with the word `opening`, if there is one. A share `slips` of the borrows in thoughts
+    goes wrong by one, and the answer follows from that.
+    """
+
+    without_thinking: float
+    opening: str | None
+    newlines: int
+    slips: float
+
+
 def pretrain(
     *,
     hidden_size: int,
@@ -54,8 +69,13 @@ def pretrain(
     warmup: float,
     weight_decay: float,
     without_thinking: float,
+    opening: str | None,
+    newlines: int,
+    slips: float,
+    world: World,
     seed: int,
     report: Callable[[int, float], None],
+    show: Show | None = None,
 ) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """A trained model and its tokenizer; `report(step, loss)` is called after every step.
 
@@ -64,8 +84,9 @@ def pretrain(
     of threads give the same weights. Raises NumericError at a loss that is not finite.
     """
     torch.manual_seed(seed)
-    tokenizer = build()
-    samples = chats(tokenizer, steps * batch, without_thinking, seed)
+    tokenizer = build(world, opening)
+    style = Style(without_thinking, opening, newlines, slips)
+    samples = chats(tokenizer, steps * batch, style, world, seed, show)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
@@ -109,24 +130,24 @@ def schedule(step: int, steps: int, n_warmup: int) -> float:
     return LAST_LR + (1 - LAST_LR) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def chats(tokenizer: PreTrainedTokenizerFast, n: int, without_thinking: float, seed: int) -> list[Sample]:
-    """n samples of all tasks, mixed: prompt, then thought and answer as the assistant should write them.
-
-    A share `without_thinking` has the empty think block in its prompt and only the answer to write. So the model
-    knows how to answer at once but never opens an empty block by itself: when it had been taught to write one, 15 %
-    of its rollouts had no thought.
-    """
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, len(TASKS)])))
+def chats(
+    tokenizer: PreTrainedTokenizerFast, n: int, style: Style, world: World, seed: int, show: Show | None = None
+) -> list[Sample]:
+    """n chats on problems of the split "pretrain", a third of each task, in a random order."""
+    rng = np.random.default_rng([seed, len(TASKS)])
     frames = {thinking: _frame(tokenizer, thinking) for thinking in (True, False)}
     prompts: list[str] = []
     replies: list[str] = []
     for task in TASKS:
-        for problem in worked(task, "pretrain", -(-n // len(TASKS)), seed):
-            thinking = bool(rng.random() >= without_thinking)
+        for problem in worked(task, "pretrain", -(-n // len(TASKS)), seed, world, show):
+            thinking = bool(rng.random() >= style.without_thinking)
+            running = slipped(problem.steps, rng, style.slips, world) if thinking else values(problem.steps)
             before, after = frames[thinking]
             prompts.append(before + message(task, problem.row) + after)
-            thought = f"{THINK}\n{problem.thought}\n{THINK_END}\n\n" if thinking else ""
-            replies.append(f"{thought}{problem.answer}{TURN_END}")
+            block = (
+                f"{THINK}{chr(10) * style.newlines}{thought(running, style.opening)}\n{THINK_END}\n\n" if thinking else ""
+            )
+            replies.append(f"{block}{problem.answer(running[-1])}{TURN_END}")
     tokens = zip(tokenizer(prompts)["input_ids"], tokenizer(replies)["input_ids"], strict=True)
     samples = [Sample(np.array(prompt + reply, dtype=np.int32), len(prompt)) for prompt, reply in tokens]
     return [samples[int(i)] for i in rng.permutation(len(samples))[:n]]

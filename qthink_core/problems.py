@@ -18,6 +18,7 @@ from qthink_core.artifacts import sha256
 from qthink_core.errors import DataError, ParamError
 from qthink_core.prepared import TEST, TRAIN, VALIDATION, Prompted
 from qthink_core.synthetic import worked
+from qthink_core.synthetic.chains import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,6 +67,7 @@ def gather(
     n_test: int | Literal["all"],
     seed: int,
     folder: Path | None,
+    world: World | None,
 ) -> dict[str, list[Problem]]:
     """The problems of each split, sorted by id, no question of the test set in the two others.
 
@@ -75,10 +77,12 @@ def gather(
     if source == "generated":
         if n_train == "all" or n_test == "all":
             raise ParamError("prepare asks for `all` generated problems, which have no end: give n_train and n_test")
+        if world is None:
+            raise ParamError("prepare.source is generated: give `world` in the params file of the scale")
         splits = {
-            TRAIN: generated(task, TRAIN, n_train, seed),
-            VALIDATION: generated(task, VALIDATION, n_validation, seed),
-            TEST: generated(task, TEST, n_test, seed),
+            TRAIN: generated(task, TRAIN, n_train, seed, world),
+            VALIDATION: generated(task, VALIDATION, n_validation, seed, world),
+            TEST: generated(task, TEST, n_test, seed, world),
         }
         check_disjoint(splits[TRAIN] + splits[VALIDATION], splits[TEST])
         return splits
@@ -95,9 +99,9 @@ def gather(
     }
 
 
-def generated(task: str, split: str, n: int, seed: int) -> list[Problem]:
+def generated(task: str, split: str, n: int, seed: int, world: World) -> list[Problem]:
     """n generated problems of a split."""
-    rows = [item.row for item in worked(task, split, n, seed)]
+    rows = [item.row for item in worked(task, split, n, seed, world)]
     return _problems(task, split, rows, f"generated {task} {split}", "problem")
 
 

@@ -132,7 +132,7 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
     known = set().union(*read.values())
     unknown = []
     for leaf in leaves(tree):
-        if not any(matches(leaf, pattern) for pattern in known):
+        if not any(matches(leaf, pattern) or _left_out(tree, leaf, pattern) for pattern in known):
             names = sorted({".".join(_named(pattern, leaf)) for pattern in known})
             near = difflib.get_close_matches(".".join(leaf), names, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else "remove it"
@@ -162,6 +162,11 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
         *_control_faults(tree, origin),
         *_split_faults(tree, origin),
     ]
+
+
+def _left_out(tree: Mapping[str, Any], leaf: Path_, pattern: Path_) -> bool:
+    """Whether the leaf is the null of a section that a stage reads: DVC wants the key in every file."""
+    return matches(pattern, leaf) and value(tree, ".".join(leaf)) is None
 
 
 def _named(pattern: Path_, leaf: Path_) -> Path_:

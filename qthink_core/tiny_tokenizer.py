@@ -2,8 +2,8 @@
 
 Every piece that the splitting rule cuts is one token if the generated problems use it and else its UTF-8 bytes
 (BPE without merges, `ignore_merges`). The published prompts are long and always the same, so their fixed
-passages are single "superword" tokens (arXiv 2503.13423): a tool prompt has 51 tokens instead of 249, and the
-pre-training fits into two minutes. Special tokens and chat format are Qwen3's.
+passages are single "superword" tokens (arXiv 2503.13423). One change of a problem (", buys 3", "-4)", ", double it") is
+one token too: docs/world.md says why. Special tokens and chat format are Qwen3's.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from qthink_core.prompts import MATH_INSTRUCTION
 from qthink_core.synthetic import BUCKETS, TASKS, tool_calls, worked
+from qthink_core.synthetic.chains import World, thought, values
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 THINK, THINK_END = "<think>", "</think>"
@@ -24,6 +25,7 @@ SUPERWORDS = (
     tool_calls.PARAMETERS,
     tool_calls.INTEGER,
     f"\n{MATH_INSTRUCTION}",
+    "Compute ",
     "The answer is",
     " $\\boxed{",
     "}$.",
@@ -34,6 +36,12 @@ SUPERWORDS = (
 )
 N_SAMPLED = 400
 LARGEST_NUMBER = 99
+
+CHANGES = (
+    r", [a-z]+ (?:[0-9]|them|half|it)(?![0-9a-z])",  # a story's or a request's
+    r"(?:[+\-][0-9]|\\cdot 2|\\div 2)\)",  # an expression's, with the bracket that it closes
+    r"\$\(+",
+)
 
 # What Qwen3's template does with system, user and assistant turns; tools are left out.
 CHAT_TEMPLATE = """\
@@ -71,10 +79,13 @@ CHAT_TEMPLATE = """\
 """
 
 
-def build() -> PreTrainedTokenizerFast:
-    """The tokenizer with its chat template; `save_pretrained` writes the same bytes at every build."""
+def build(world: World, opening: str | None) -> PreTrainedTokenizerFast:
+    """The tokenizer of a world with its chat template; `save_pretrained` writes the same bytes at every build.
+
+    `opening` is the word that opens every thought, if one does.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = sorted(_pieces() - set(alphabet))
+    words = sorted(_pieces(world, opening) - set(alphabet))
     vocabulary = {piece: i for i, piece in enumerate(alphabet + words)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = _splitter()
@@ -96,7 +107,7 @@ def build() -> PreTrainedTokenizerFast:
 def _splitter() -> Any:
     escape = str.maketrans({mark: "\\" + mark for mark in "\\.^$*+?()[]{}|"})
     fixed = "|".join(superword.translate(escape) for superword in SUPERWORDS)
-    pieces = Regex(rf"{fixed}|\\[a-z]+| ?[A-Za-z]+| ?[0-9]{{1,2}}|\n\n|[\s\S]")
+    pieces = Regex(rf"{fixed}|{'|'.join(CHANGES)}|\\[a-z]+| ?[A-Za-z]+| ?[0-9]{{1,2}}|\n\n|[\s\S]")
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(pieces, behavior="isolated"),
@@ -105,13 +116,14 @@ def _splitter() -> Any:
     )
 
 
-def _pieces() -> set[str]:
+def _pieces(world: World, opening: str | None) -> set[str]:
     """The pieces of generated problems, and the numbers up to 99 with and without a space before them."""
     splitter = _splitter()
     texts = [f"{space}{n}" for n in range(LARGEST_NUMBER + 1) for space in ("", " ")]
     texts += [*SUPERWORDS, "\n\n", "user\n", "assistant\n", "system\n"]
     for task in TASKS:
-        for problem in worked(task, next(iter(BUCKETS)), N_SAMPLED, seed=0):
+        for problem in worked(task, next(iter(BUCKETS)), N_SAMPLED, seed=0, world=world):
             question = problem.row.get("question") or problem.row.get("problem") or problem.row["prompt"]
-            texts += [str(question), problem.thought, problem.answer]
+            running = values(problem.steps)
+            texts += [str(question), thought(running, opening), problem.answer(running[-1])]
     return {piece for text in texts for piece, _ in splitter.pre_tokenize_str(text)}

@@ -8,6 +8,7 @@ from qthink_core import layout, stage
 from qthink_core.artifacts import Work
 from qthink_core.base_source import Base
 from qthink_core.settings import Section
+from qthink_core.synthetic.chains import World
 
 
 class Params(Section):
@@ -17,6 +18,7 @@ class Params(Section):
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
     base: Base
+    world: World | None
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
@@ -29,6 +31,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         pretrain=base.pretrain.model_dump() if base.pretrain else None,
         hub=base.hub.model_dump() if base.hub else None,
         folder=base.folder,
+        world=params.world,
         wheel=base.wheel.model_dump() if base.wheel else None,
         thinking=base.thinking,
         seed=params.seed,

@@ -7,6 +7,7 @@ from pydantic import Field
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
 from qthink_core.settings import Section
+from qthink_core.synthetic.chains import World
 
 
 class Prepare(Section):
@@ -25,6 +26,7 @@ class Params(Section):
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
     prepare: Prepare
+    world: World | None
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
@@ -32,7 +34,9 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     stage.preflight(at)
     from qthink_core import prepared, problems
 
-    splits = problems.gather(at.task, seed=params.seed, folder=stage.data_folder(), **params.prepare.model_dump())
+    splits = problems.gather(
+        at.task, seed=params.seed, folder=stage.data_folder(), world=params.world, **params.prepare.model_dump()
+    )
     tokenizer = problems.load_tokenizer(layout.BASE)
     longest = []
     for split, found in splits.items():

@@ -27,18 +27,26 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """The tokenizer of the tiny scale."""
+    from worlds import STYLE, WORLD
+
     from qthink_core.tiny_tokenizer import build
 
-    return build()
+    return build(WORLD, STYLE.opening)
 
 
 @pytest.fixture(scope="session")
 def questions(tokenizer: Any) -> list[list[int]]:
     """200 prompts with an empty think block, of all tasks and many lengths, in no order."""
+    from worlds import WORLD
+
     from qthink_core.problems import generated, prompted
 
     sizes = {"gsm8k": 80, "math500": 80, "tooluse": 40}
-    rows = [row for task, n in sizes.items() for row in prompted(task, generated(task, "test", n, seed=3), tokenizer)]
+    rows = [
+        row
+        for task, n in sizes.items()
+        for row in prompted(task, generated(task, "test", n, seed=3, world=WORLD), tokenizer)
+    ]
     return [row["prompt_direct"] for row in sorted(rows, key=lambda row: row["question"][::-1])]
 
 

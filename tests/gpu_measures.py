@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
+from worlds import STYLE, WORLD
 
 from qthink_core import cost, think, tiny_tokenizer
 from qthink_core.answering import answer
@@ -101,7 +102,7 @@ def sampled(model: Any, shape: Shape, size: Size, peak: float) -> tuple[list[Rol
         device,
         lambda: sample_block(
             model,
-            tiny_tokenizer.build(),
+            tiny_tokenizer.build(WORLD, STYLE.opening),
             questions(shape, size),
             G=size.G,
             seed=0,
@@ -172,7 +173,7 @@ def answered(model: Any, shape: Shape, size: Size, peak: float) -> tuple[list[An
     device = str(model.device)
     torch.manual_seed(1)
     head = ProjectionHead(shape.hidden).to(device, model.dtype).eval()
-    system = System(model, tiny_tokenizer.build(), head, size.K, thinking=False)
+    system = System(model, tiny_tokenizer.build(WORLD, STYLE.opening), head, size.K, thinking=False)
     rows, seconds, memory = timed(device, lambda: answer(system, questions(shape, size), size.answer))
     tokens = sum(len(row.tokens) for row in rows)
     work = cost.decoding(shape, len(rows), size.prompt + size.K, tokens / len(rows), 2)

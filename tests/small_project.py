@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imports import ROOT
+from worlds import WORLD
 
 from qthink_core import layout, prepared, settings
 from qthink_core.artifacts import Work, Writer
@@ -39,7 +40,7 @@ def make(root: Path, model: Any, tokenizer: Any) -> Path:
         model.save_pretrained("base")
         tokenizer.save_pretrained("base")
         put(layout.BASE, "base", {path.name: path.read_bytes() for path in Path("base").iterdir()})
-        rows = prompted(TASK, generated(TASK, "train", N, seed=3), tokenizer)
+        rows = prompted(TASK, generated(TASK, "train", N, seed=3, world=WORLD), tokenizer)
         # A model of random weights opens no block: the prompt does.
         think = tokenizer.convert_tokens_to_ids("<think>")
         rows = [row | {"prompt_thinking": [*row["prompt_thinking"], think]} for row in rows]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from artifact_folders import published
+from worlds import WORLD
 
 from qthink_core import models, projection_head
 from qthink_core.answering import answer, batches
@@ -54,7 +55,7 @@ def test_the_published_snippet_answers_as_we_do(exported: Any, tokenizer: Any, d
     In bfloat16, as published, one question at a time: a batch rounds otherwise, and here that is enough for another token.
     """
     folder, _ = exported(K, dtype=dtype)
-    questions = [problem.question for problem in generated("gsm8k", "test", N_QUESTIONS, seed=11)]
+    questions = [problem.question for problem in generated("gsm8k", "test", N_QUESTIONS, seed=11, world=WORLD)]
     system = load_system(folder, torch.device("cpu"), dtype)
     assert (system.K, system.thinking) == (6, False)
     prompts = {f"q{i}": render(tokenizer, question, thinking=False) for i, question in enumerate(questions)}
@@ -96,7 +97,7 @@ def test_the_loop_in_the_readme_answers_as_we_do(exported: Any, tokenizer: Any, 
     system = load_system(folder, torch.device("cpu"), dtype)
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     snippet = readme.split("```python\n")[1].split("```")[0]
-    for problem in generated("gsm8k", "test", 3, seed=11):
+    for problem in generated("gsm8k", "test", 3, seed=11, world=WORLD):
         prompts = {"q": render(tokenizer, problem.question, thinking=False)}
         text = snippet
         for old, new in {

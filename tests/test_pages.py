@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from imports import ROOT
+from worlds import WORLD
 
 from qthink_core import grades, layout, models, prepared, projection_head, settings, teachers
 from qthink_core.artifacts import MANIFEST, Manifest, Work, Writer, read_manifest
@@ -44,7 +45,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen3: Any, tokenizer
     monkeypatch.chdir(tmp_path)
     qwen3(tied=True).save_pretrained(layout.BASE)
     tokenizer.save_pretrained(layout.BASE)
-    rows, scored = (prompted(TASK, generated(TASK, split, N, seed=3), tokenizer) for split in ("train", "test"))
+    rows, scored = (prompted(TASK, generated(TASK, split, N, seed=3, world=WORLD), tokenizer) for split in ("train", "test"))
     put(layout.problems(TASK), {"train.parquet": prepared.writer(rows), "test.parquet": prepared.writer(scored)})
     rng = np.random.default_rng(0)
     for kind in ("uniform", "reward_weighted"):

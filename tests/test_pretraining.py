@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+from worlds import STYLE, WORLD
 
 from qthink_core.answers import page
 from qthink_core.pretraining import Sample, backward, chats, pretrain, schedule
 from qthink_core.synthetic import TASKS, worked
+from qthink_core.synthetic.chains import slipped, thought, values
 from qthink_core.tiny_tokenizer import build
 
 SIZES = {
@@ -21,7 +23,8 @@ SIZES = {
     "lr": 1e-2,
     "warmup": 0.1,
     "weight_decay": 0.01,
-    "without_thinking": 0.25,
+    **STYLE._replace(without_thinking=0.25)._asdict(),
+    "world": WORLD,
     "seed": 3,
 }
 
@@ -34,7 +37,7 @@ def trained(steps: int, batch: int = 12, **changes: object) -> tuple[Qwen3ForCau
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return build()
+    return build(WORLD, STYLE.opening)
 
 
 @pytest.fixture(scope="module")
@@ -70,35 +73,49 @@ def test_every_step_is_reported_with_its_number() -> None:
 def test_a_sample_is_the_chat_template_and_what_the_assistant_should_write(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    samples = chats(tokenizer, 90, without_thinking=0.5, seed=3)
+    samples = chats(tokenizer, 90, STYLE._replace(without_thinking=0.5), WORLD, seed=3)
     expected = set()
     for task in TASKS:
-        for index, problem in enumerate(worked(task, "pretrain", 30, seed=3)):
+        for index, problem in enumerate(worked(task, "pretrain", 30, seed=3, world=WORLD)):
             turn = [{"role": "user", "content": page(task).problem(problem.row, index, "pretrain").question}]
-            for thinking, thought in ((True, f"<think>\n{problem.thought}\n</think>\n\n"), (False, "")):
+            right = values(problem.steps)
+            slips = [slipped(problem.steps, np.random.default_rng(k), 0.5, WORLD) for k in range(8)]
+            replies = {(False, problem.answer(right[-1]))}
+            for running in (right, *slips):
+                text = thought(running, "Start")
+                replies.add((True, f"<think>\n\n\n\n\n\n{text}\n</think>\n\n{problem.answer(running[-1])}"))
+            for thinking, reply in replies:
                 prompt = tokenizer.apply_chat_template(
                     turn, add_generation_prompt=True, enable_thinking=thinking, return_dict=True
                 )["input_ids"]
-                reply = tokenizer(f"{thought}{problem.answer}<|im_end|>")["input_ids"]
-                expected.add((tuple(prompt), tuple(reply)))
+                expected.add((tuple(prompt), tuple(tokenizer(f"{reply}<|im_end|>")["input_ids"])))
     found = {(tuple(s.ids[: s.start].tolist()), tuple(s.ids[s.start :].tolist())) for s in samples}
     assert len(found) == 90
     assert found <= expected
 
 
 def test_an_empty_block_stands_in_prompts_only_and_as_often_as_asked(tokenizer: PreTrainedTokenizerFast) -> None:
-    samples = chats(tokenizer, 900, without_thinking=0.2, seed=3)
+    samples = chats(tokenizer, 900, STYLE._replace(without_thinking=0.2), WORLD, seed=3)
     prompts = [tokenizer.decode(s.ids[: s.start]) for s in samples]
     replies = [tokenizer.decode(s.ids[s.start :]) for s in samples]
     direct = [prompt.endswith("<think>\n\n</think>\n\n") for prompt in prompts]
     # Four standard errors of a share of 0.2 over 900 draws.
     assert abs(np.mean(direct) - 0.2) < 4 * math.sqrt(0.2 * 0.8 / 900)
     assert all(reply.startswith("<think>\n") != empty for reply, empty in zip(replies, direct, strict=True))
-    assert not any("<think>\n\n" in reply for reply in replies)
+
+
+def test_a_thought_begins_where_the_first_latent_step_will(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The empty block has as many tokens as what the assistant writes before its first thought token."""
+    empty = tokenizer("<think>\n\n</think>\n\n")["input_ids"]
+    before = tokenizer("<think>" + "\n" * STYLE.newlines)["input_ids"]
+    assert len(before) == len(empty) == 4
+    samples = chats(tokenizer, 60, STYLE._replace(without_thinking=0.0), WORLD, seed=3)
+    first = tokenizer(" Start")["input_ids"]
+    assert all(sample.ids[sample.start :].tolist()[4:5] == first for sample in samples)
 
 
 def test_tasks_are_mixed_in_every_batch(tokenizer: PreTrainedTokenizerFast) -> None:
-    samples = chats(tokenizer, 320, without_thinking=0.1, seed=3)
+    samples = chats(tokenizer, 320, STYLE._replace(without_thinking=0.1), WORLD, seed=3)
     for first in range(0, 320, 64):
         prompts = [tokenizer.decode(s.ids[: s.start]) for s in samples[first : first + 64]]
         assert any("How many" in prompt for prompt in prompts)
@@ -110,7 +127,7 @@ def test_the_loss_is_the_mean_over_written_tokens_and_padding_changes_nothing(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """Against each sample alone, unpadded, through the model's own loss."""
-    samples = chats(tokenizer, 40, without_thinking=0.3, seed=8)
+    samples = chats(tokenizer, 40, STYLE._replace(without_thinking=0.3), WORLD, seed=8)
     total, n_written = 0.0, 0
     for sample in samples:
         ids = torch.from_numpy(sample.ids.astype(np.int64))[None]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from worlds import STYLE, WORLD
 
 from qthink_core import prepared, problems
 from qthink_core.answers import BENCHMARKS, Problem, grade, page
@@ -57,10 +58,10 @@ def test_gsm8k_asks_no_test_question_in_training() -> None:
 
 @pytest.mark.parametrize("task", BENCHMARKS)
 def test_generated_problems_pass_the_checks_of_published_ones(task: str) -> None:
-    train, test = generated(task, "train", 60, seed=3), generated(task, "test", 40, seed=3)
+    train, test = generated(task, "train", 60, seed=3, world=WORLD), generated(task, "test", 40, seed=3, world=WORLD)
     check_disjoint(train, test)
     assert all(grade(task, p.gold, page(task).gold_answer(p)).verdict == "right" for p in train + test)
-    assert generated(task, "train", 60, seed=3) == train
+    assert generated(task, "train", 60, seed=3, world=WORLD) == train
 
 
 @with_data
@@ -174,16 +175,16 @@ def test_a_users_own_training_set_goes_with_the_published_test_set(
     test = Path(page(task).FILES["test"].path)
     write_lines(tmp_path, rows, name)
     (tmp_path / test).write_bytes((DATA / test).read_bytes())
-    splits = problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path)
+    splits = problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path, world=None)
     assert [len(found) for found in splits.values()] == [4, 2, page(task).FILES["test"].records]
     assert min(problem.id for problem in splits["train"] + splits["validation"]) == first_id
     assert problems.overlap(splits) == {"overlap": 0, "near_overlap": 0}
-    assert splits == problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path)
+    assert splits == problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path, world=None)
 
     stolen = json.loads((DATA / test).read_text().splitlines()[3]) | {"unique_id": "train/a/6"}
     write_lines(tmp_path, [*rows, stolen], name)
     with pytest.raises(DataError, match=r"\(row 7 of the training set\) asks the question of .* \(row 4 of the test set\)"):
-        problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path)
+        problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path, world=None)
 
 
 def test_the_data_page_names_every_file_with_its_records_and_digest() -> None:
@@ -231,7 +232,7 @@ def test_more_problems_than_there_are_cannot_be_chosen() -> None:
 def tokenizer():
     from qthink_core import tiny_tokenizer
 
-    return tiny_tokenizer.build()
+    return tiny_tokenizer.build(WORLD, STYLE.opening)
 
 
 @pytest.mark.parametrize("thinking", [True, False])
@@ -244,7 +245,7 @@ def test_a_prompt_is_the_rendered_template_token_by_token(tokenizer, thinking: b
 
 @pytest.mark.parametrize("task", BENCHMARKS)
 def test_a_prepared_split_is_read_back_as_it_was_written(tokenizer, task: str, tmp_path: Path) -> None:
-    items = generated(task, "train", 5, seed=0)
+    items = generated(task, "train", 5, seed=0, world=WORLD)
     rows = problems.prompted(task, items, tokenizer)
     prepared.writer(rows)(tmp_path / "train.parquet")
     assert prepared.read(tmp_path, "train") == rows
@@ -255,19 +256,19 @@ def test_a_prepared_split_is_read_back_as_it_was_written(tokenizer, task: str, t
 
 @pytest.mark.parametrize("task", BENCHMARKS)
 def test_gathered_generated_splits_have_the_sizes_asked_for_and_share_no_question(task: str) -> None:
-    splits = problems.gather(task, "generated", 30, 10, 20, seed=2, folder=None)
+    splits = problems.gather(task, "generated", 30, 10, 20, seed=2, folder=None, world=WORLD)
     assert {name: len(found) for name, found in splits.items()} == {"train": 30, "validation": 10, "test": 20}
     assert len({problem.question for found in splits.values() for problem in found}) == 60
 
 
 def test_generated_problems_have_no_end() -> None:
     with pytest.raises(ParamError, match="`all` generated problems, which have no end"):
-        problems.gather("gsm8k", "generated", "all", 10, 20, seed=2, folder=None)
+        problems.gather("gsm8k", "generated", "all", 10, 20, seed=2, folder=None, world=WORLD)
 
 
 @with_data
 def test_all_of_gsm8k_is_its_training_file_less_the_validation_split() -> None:
-    splits = problems.gather("gsm8k", "folder", "all", 500, "all", seed=2, folder=DATA)
+    splits = problems.gather("gsm8k", "folder", "all", 500, "all", seed=2, folder=DATA, world=None)
     assert {name: len(found) for name, found in splits.items()} == {
         "train": 6973,
         "validation": 500,
@@ -278,7 +279,7 @@ def test_all_of_gsm8k_is_its_training_file_less_the_validation_split() -> None:
 
 def test_a_folder_that_nobody_named_is_asked_for() -> None:
     with pytest.raises(ParamError, match="export QTHINK_DATA=path"):
-        problems.gather("gsm8k", "folder", "all", 0, "all", seed=2, folder=None)
+        problems.gather("gsm8k", "folder", "all", 0, "all", seed=2, folder=None, world=WORLD)
 
 
 def cached(hub_cache: Path, repo: str, commit: str, file: str) -> Path:

@@ -6,6 +6,7 @@ import pytest
 import tiny_folders
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from worlds import STYLE, WORLD
 
 from qthink_core import base_model, model_folder, tiny_tokenizer
 from qthink_core.errors import DataError
@@ -34,7 +35,7 @@ def prompt(folder: Path, **options: bool) -> str:
 
 @pytest.mark.parametrize("thinking", ["native", "added"])
 def test_a_model_that_thinks_is_left_as_it_is(tmp_path: Path, thinking: str) -> None:
-    tiny_folders.save(tmp_path / "source", tiny_tokenizer.build())
+    tiny_folders.save(tmp_path / "source", tiny_tokenizer.build(WORLD, STYLE.opening))
     base_model.from_folder(tmp_path / "source", tmp_path / "base")
     before = contents(tmp_path / "base")
     with_thinking(tmp_path / "base", thinking)  # type: ignore[arg-type]

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
+from worlds import STYLE, WORLD
 
 from qthink_core.answers import page
 from qthink_core.synthetic import TASKS, worked
+from qthink_core.synthetic.chains import thought, values
 from qthink_core.tiny_tokenizer import CHAT_TEMPLATE, SUPERWORDS, build
 
 MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
@@ -14,7 +16,7 @@ MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return build()
+    return build(WORLD, STYLE.opening)
 
 
 def rendered(tokenizer: PreTrainedTokenizerFast, *turns: tuple[str, str], **options: bool) -> str:
@@ -73,9 +75,9 @@ def test_the_thought_of_the_last_reply_stays_and_that_of_an_earlier_one_goes(
 @pytest.mark.parametrize("task", TASKS)
 def test_a_generated_chat_is_whole_words_of_the_vocabulary(tokenizer: PreTrainedTokenizerFast, task: str) -> None:
     n_bytes = 256
-    for index, problem in enumerate(worked(task, "test", 100, seed=5)):
+    for index, problem in enumerate(worked(task, "test", 100, seed=5, world=WORLD)):
         question = page(task).problem(problem.row, index, "test").question
-        text = rendered(tokenizer, ("user", question), ("assistant", problem.answer))
+        text = rendered(tokenizer, ("user", question), ("assistant", problem.answer(7)))
         pieces = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
         in_bytes = [piece for piece in pieces if tokenizer.convert_tokens_to_ids(piece) < n_bytes and piece.isalpha()]
         assert set(in_bytes) <= {"Ċ", "Ġ"}
@@ -92,7 +94,7 @@ def test_numbers_below_a_hundred_are_one_token_each(tokenizer: PreTrainedTokeniz
 
 def test_every_build_saves_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("first", "second"):
-        build().save_pretrained(tmp_path / folder)
+        build(WORLD, STYLE.opening).save_pretrained(tmp_path / folder)
     files = sorted(file.name for file in (tmp_path / "first").iterdir())
     assert files == ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
     assert all((tmp_path / "first" / f).read_bytes() == (tmp_path / "second" / f).read_bytes() for f in files)
@@ -107,6 +109,23 @@ def test_beside_a_qwen3_config_it_is_not_taken_for_the_qwen_tokenizer(
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert loaded.chat_template == CHAT_TEMPLATE
     for task in TASKS:
-        for problem in worked(task, "test", 5, seed=6):
-            assert loaded(problem.thought)["input_ids"] == tokenizer(problem.thought)["input_ids"]
-            assert loaded(f"Größe 7\n{problem.answer}") == tokenizer(f"Größe 7\n{problem.answer}")
+        for problem in worked(task, "test", 5, seed=6, world=WORLD):
+            text = thought(values(problem.steps), STYLE.opening)
+            assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+            answer = f"Größe 7\n{problem.answer(7)}"
+            assert loaded(answer) == tokenizer(answer)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_one_change_is_one_token_of_the_question_and_one_of_the_thought(
+    tokenizer: PreTrainedTokenizerFast, task: str
+) -> None:
+    """With one change less the question has one token less, and so has the thought; the run of brackets stays one."""
+    shorter = WORLD.model_copy(update={"changes": WORLD.changes - 1})
+    for world, n_changes in ((WORLD, 4), (shorter, 3)):
+        for index, problem in enumerate(worked(task, "test", 50, seed=5, world=world)):
+            question = page(task).problem(problem.row, index, "test").question
+            pieces = [tokenizer.decode([token]) for token in tokenizer(question)["input_ids"]]
+            changes = [piece for piece in pieces if piece.startswith((", ", "+", "-", "\\cdot", "\\div"))]
+            assert len(changes) == n_changes
+            assert len(tokenizer(thought(values(problem.steps), STYLE.opening))["input_ids"]) == n_changes + 2

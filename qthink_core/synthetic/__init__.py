@@ -1,53 +1,73 @@
-"""Problems of the tiny scale: generated rows of the three benchmarks, each with the thought that solves it."""
+"""Problems of the tiny scale: generated rows of the three benchmarks, each with the steps that solve it."""
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from qthink_core.errors import ParamError
 from qthink_core.synthetic import expressions, tool_calls, word_problems
+from qthink_core.synthetic.chains import Step, World, working
 
 TASKS = {"gsm8k": word_problems, "math500": expressions, "tooluse": tool_calls}
 
 # The buckets of each split; a split with few of them costs many redraws.
 BUCKETS = {"pretrain": range(0, 64), "train": range(64, 84), "validation": range(84, 92), "test": range(92, 100)}
+MAX_REDRAWS = 20_000  # without a new problem: nearly all that a split can have are there
+
+Show = Callable[[Iterable[int], int], Iterator[int]]
 
 
 class Worked(NamedTuple):
-    """A problem with what a reasoning model should write about it."""
+    """A problem in its benchmark's row schema, with the steps that solve it."""
 
+    task: str
     row: dict[str, object]
-    thought: str
-    answer: str
+    steps: list[Step]
+
+    def answer(self, value: int) -> str:
+        """What an assistant who computed `value` writes."""
+        return TASKS[self.task].answer(self.row, value)
 
 
-def worked(task: str, split: str, n: int, seed: int) -> list[Worked]:
+def worked(task: str, split: str, n: int, seed: int, world: World, show: Show | None = None) -> list[Worked]:
     """n problems of a split in the benchmark's own row schema, the same bytes for the same arguments.
 
     A problem's bucket is the sha256 of its working, whatever names and words dress it, and every bucket belongs to
     one split: no computation of one split, of any task or seed, occurs in another. No working occurs twice among
-    the n problems. Raises ParamError for an unknown task or split.
+    the n problems. `show` passes the numbers of the problems on, as a progress bar does. Raises ParamError for an unknown
+    task or split, and where the world has no n different problems for this split.
     """
     if task not in TASKS or split not in BUCKETS:
         known = f"tasks are {', '.join(TASKS)}, splits {', '.join(BUCKETS)}"
         raise ParamError(f"no problems of {task!r}, split {split!r} can be generated: {known}")
     entropy = [seed, list(TASKS).index(task), list(BUCKETS).index(split)]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
-    found: list[Worked] = []
     seen: set[str] = set()
-    while len(found) < n:
-        row, thought, answer = TASKS[task].draw(rng)
-        if thought in seen or bucket(thought) not in BUCKETS[split]:
-            continue
-        seen.add(thought)
-        found.append(Worked(_numbered(task, split, len(found), row), thought, answer))
+
+    def draw() -> tuple[dict[str, object], list[Step]]:
+        for _ in range(MAX_REDRAWS):
+            row, steps = TASKS[task].draw(rng, world)
+            text = working(steps)
+            if text not in seen and bucket(text) in BUCKETS[split]:
+                seen.add(text)
+                return row, steps
+        raise ParamError(
+            f"{n} {split} problems of {task} are asked for, but after {len(seen)} different ones {MAX_REDRAWS} draws gave "
+            "no new one: ask for fewer in prepare, or raise world.changes, world.largest or world.largest_operand"
+        )
+
+    found = []
+    for index in show(range(n), n) if show else range(n):
+        row, steps = draw()
+        found.append(Worked(task, _numbered(task, split, index, row), steps))
     return found
 
 
-def bucket(thought: str) -> int:
+def bucket(text: str) -> int:
     """The bucket 0..99 of a working."""
-    return int.from_bytes(hashlib.sha256(thought.encode()).digest()[:8], "big") % 100
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % 100
 
 
 def _numbered(task: str, split: str, index: int, row: dict[str, object]) -> dict[str, object]:

@@ -1,61 +1,33 @@
-"""Nested expressions and fractions in the schema of MATH-500, answered by an integer or by `\\frac{a}{b}`."""
-
-from fractions import Fraction
+"""Nested expressions in the schema of MATH-500, answered by an integer in a box."""
 
 import numpy as np
 
-from qthink_core.synthetic.chains import Step, chain, working
+from qthink_core.synthetic.chains import Step, World, chain
 
-N_STEPS = (2, 3, 4)
-N_STEPS_ABOVE = (1, 2)
-N_STEPS_BELOW = (1, 2)
-LARGEST_IN_FRACTION = 12
+_LATEX = {"*": "\\cdot ", "/": "\\div "}
+HARDEST = 5  # the levels of MATH-500
 
 
-def draw(rng: np.random.Generator) -> tuple[dict[str, object], str, str]:
-    """A problem as (row without its unique_id, thought, answer)."""
-    expression, thought, value = _fraction(rng) if int(rng.integers(2)) else _integer(rng)
-    lines = thought.split("\n")
+def draw(rng: np.random.Generator, world: World) -> tuple[dict[str, object], list[Step]]:
+    """A problem as (row without its unique_id, steps)."""
+    steps = chain(rng, world)
+    value = steps[-1].result
     row: dict[str, object] = {
-        "problem": f"Compute ${expression}$.",
-        "solution": "".join(f"${line}$. " for line in lines) + f"So the answer is $\\boxed{{{value}}}$.",
-        "answer": value,
+        "problem": f"Compute ${_nested(steps)}$.",
+        "solution": "".join(f"${step}$. " for step in steps) + f"So the answer is $\\boxed{{{value}}}$.",
+        "answer": str(value),
         "subject": "Prealgebra",
-        "level": min(len(lines) - 2, 5),
+        "level": min(len(steps), HARDEST),
     }
-    return row, thought, f"The answer is $\\boxed{{{value}}}$."
+    return row, steps
 
 
-def _integer(rng: np.random.Generator) -> tuple[str, str, str]:
-    steps = chain(rng, N_STEPS[int(rng.integers(len(N_STEPS)))])
-    return _nested(steps), working(steps), str(steps[-1].result)
-
-
-def _fraction(rng: np.random.Generator) -> tuple[str, str, str]:
-    """A fraction of two expressions, both results in 2..12, as (expression, thought, value in lowest terms)."""
-    above = _bounded(rng, N_STEPS_ABOVE)
-    below = _bounded(rng, N_STEPS_BELOW)
-    top, bottom = above[-1].result, below[-1].result
-    lowest = Fraction(top, bottom)
-    whole = lowest.denominator == 1
-    value = str(lowest) if whole else f"\\frac{{{lowest.numerator}}}{{{lowest.denominator}}}"
-    thought = f"{working(above)}\n{working(below)}\n{top}/{bottom}={lowest}"
-    return f"\\frac{{{_nested(above)}}}{{{_nested(below)}}}", thought, value
-
-
-def _bounded(rng: np.random.Generator, lengths: tuple[int, ...]) -> list[Step]:
-    while True:
-        steps = chain(rng, lengths[int(rng.integers(len(lengths)))])
-        if 2 <= steps[-1].result <= LARGEST_IN_FRACTION:
-            return steps
+def answer(row: dict[str, object], value: int) -> str:
+    """What an assistant who computed `value` writes."""
+    return f"The answer is $\\boxed{{{value}}}$."
 
 
 def _nested(steps: list[Step]) -> str:
-    expression = str(steps[0].left)
-    for i, step in enumerate(steps):
-        inner = f"({expression})" if i else expression
-        expression = f"{inner}{_LATEX.get(step.sign, step.sign)}{step.operand}"
-    return expression
-
-
-_LATEX = {"*": "\\cdot ", "/": "\\div "}
+    """`((9\\cdot 2)-6)`: every change and its closing bracket are one token."""
+    changes = "".join(f"{_LATEX.get(step.sign, step.sign)}{step.operand})" for step in steps)
+    return f"{'(' * len(steps)}{steps[0].left}{changes}"

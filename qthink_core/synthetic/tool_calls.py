@@ -4,10 +4,9 @@ import json
 
 import numpy as np
 
-from qthink_core.synthetic.chains import Step, chain, working
+from qthink_core.synthetic.chains import Step, World, chain
 
-N_STEPS = (2, 3, 4, 5)
-N_TOOLS = (2, 3)
+N_TOOLS = 2
 
 # The skeleton of the published prompts, word for word; only the documentation between the two is shortened.
 HEAD = "Your task is to answer the user's question using available tools. \nYou have access to the following tools:\nName:"
@@ -30,13 +29,12 @@ APIS = {
 }
 
 
-def draw(rng: np.random.Generator) -> tuple[dict[str, object], str, str]:
-    """A problem as (row without its idx, thought, answer)."""
+def draw(rng: np.random.Generator, world: World) -> tuple[dict[str, object], list[Step]]:
+    """A problem as (row without its idx, steps)."""
     api = list(APIS)[int(rng.integers(len(APIS)))]
-    order = rng.permutation(len(APIS[api]))[: N_TOOLS[int(rng.integers(len(N_TOOLS)))]]
-    tools = [list(APIS[api])[int(i)] for i in order]
-    tool = tools[int(rng.integers(len(tools)))]
-    steps = chain(rng, N_STEPS[int(rng.integers(len(N_STEPS)))])
+    tools = [list(APIS[api])[int(i)] for i in rng.permutation(len(APIS[api]))[:N_TOOLS]]
+    tool = tools[int(rng.integers(N_TOOLS))]
+    steps = chain(rng, world)
     told = ", ".join([f"Take {steps[0].left}", *map(_change, steps)])
     documentation = "".join(f"\n{t}: {_words(t)}.{PARAMETERS}{APIS[api][t]}{INTEGER}" for t in tools)
     prompt = f"{HEAD} {api}{ABOUT}{documentation}{TAIL} {_words(tool)}. {told}."
@@ -51,7 +49,14 @@ def draw(rng: np.random.Generator) -> tuple[dict[str, object], str, str]:
         "kind": "tooluse",
         "elo": 1500,
     }
-    return row, working(steps), f"Action: {tool}\nAction Input: {action_input}"
+    return row, steps
+
+
+def answer(row: dict[str, object], value: int) -> str:
+    """What an assistant who computed `value` writes: the call of the row with this argument."""
+    (call,) = json.loads(str(row["answer"]))
+    (argument,) = json.loads(call["Action_Input"])
+    return f"Action: {call['Action']}\nAction Input: {json.dumps({argument: value})}"
 
 
 def _words(tool: str) -> str:
