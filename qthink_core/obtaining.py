@@ -8,7 +8,7 @@ from qthink_core import base_model, model_folder, think_tokens
 from qthink_core.artifacts import Writer
 from qthink_core.errors import ParamError
 from qthink_core.export import moved
-from qthink_core.synthetic.chains import World
+from qthink_core.world import World
 
 
 class Obtained(NamedTuple):

@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from qthink_core.errors import NumericError
 from qthink_core.prompts import message
 from qthink_core.synthetic import TASKS, Show, worked
-from qthink_core.synthetic.chains import World, slipped, thought, values
+from qthink_core.synthetic.chains import slipped, thought, values
 from qthink_core.tiny_tokenizer import THINK, THINK_END, TURN_END, build
+from qthink_core.world import World
 
 MAX_POSITIONS = 4096
 MAX_GRAD_NORM = 1.0

@@ -18,7 +18,7 @@ from qthink_core.artifacts import sha256
 from qthink_core.errors import DataError, ParamError
 from qthink_core.prepared import TEST, TRAIN, VALIDATION, Prompted
 from qthink_core.synthetic import worked
-from qthink_core.synthetic.chains import World
+from qthink_core.world import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

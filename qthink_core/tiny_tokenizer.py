@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from qthink_core.prompts import MATH_INSTRUCTION
 from qthink_core.synthetic import BUCKETS, TASKS, tool_calls, worked
-from qthink_core.synthetic.chains import World, thought, values
+from qthink_core.synthetic.chains import thought, values
+from qthink_core.world import World
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 THINK, THINK_END = "<think>", "</think>"

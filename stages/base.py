@@ -8,7 +8,7 @@ from qthink_core import layout, stage
 from qthink_core.artifacts import Work
 from qthink_core.base_source import Base
 from qthink_core.settings import Section
-from qthink_core.synthetic.chains import World
+from qthink_core.world import World
 
 
 class Params(Section):

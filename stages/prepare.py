@@ -7,7 +7,7 @@ from pydantic import Field
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
 from qthink_core.settings import Section
-from qthink_core.synthetic.chains import World
+from qthink_core.world import World
 
 
 class Prepare(Section):

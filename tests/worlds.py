@@ -4,7 +4,7 @@ from pathlib import Path
 
 from qthink_core import settings
 from qthink_core.pretraining import Style
-from qthink_core.synthetic.chains import World
+from qthink_core.world import World
 
 _TINY = settings.read_yaml(Path(__file__).parents[1] / "params" / "tiny.yaml")
 WORLD = World(**_TINY["world"])

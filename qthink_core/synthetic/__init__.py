@@ -8,7 +8,8 @@ import numpy as np
 
 from qthink_core.errors import ParamError
 from qthink_core.synthetic import expressions, tool_calls, word_problems
-from qthink_core.synthetic.chains import Step, World, working
+from qthink_core.synthetic.chains import Step, working
+from qthink_core.world import World
 
 TASKS = {"gsm8k": word_problems, "math500": expressions, "tooluse": tool_calls}
 

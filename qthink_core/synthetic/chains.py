@@ -9,20 +9,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
 
-from qthink_core.settings import Section
+from qthink_core.world import World
 
 _SIGNS = "+-*/"
 _BORROW = 10  # a subtraction from 10 or more to less than 10 borrows
-
-
-class World(Section):
-    """The chains: `changes` steps each, running values 1..largest, operands 1..largest_operand (2 for * and /)."""
-
-    changes: int = Field(ge=1)
-    largest: int = Field(ge=4, le=99)
-    largest_operand: int = Field(ge=2, le=9)
 
 
 class Step(NamedTuple):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from qthink_core.synthetic.chains import Step, World, chain
+from qthink_core.synthetic.chains import Step, chain
+from qthink_core.world import World
 
 _LATEX = {"*": "\\cdot ", "/": "\\div "}
 HARDEST = 5  # the levels of MATH-500

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from qthink_core.synthetic.chains import Step, World, chain
+from qthink_core.synthetic.chains import Step, chain
+from qthink_core.world import World
 
 N_TOOLS = 2
 

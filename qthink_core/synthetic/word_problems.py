@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from qthink_core.synthetic.chains import Step, World, chain
+from qthink_core.synthetic.chains import Step, chain
+from qthink_core.world import World
 
 PEOPLE = ("Mia", "Anna", "Lena", "Zoe", "Ruth", "Ida", "Tom", "Ben", "Omar", "Leo", "Ivan", "Karl")
 THINGS = ("apples", "books", "coins", "stamps", "shells", "pens", "cards", "nuts")
