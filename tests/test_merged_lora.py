@@ -27,9 +27,7 @@ def test_losses_and_gradients_are_those_of_unmerged_adapters(
     objective = Objective(2.0, "per_step", "mean")
     made, where, found = student(n_latent, dtype), accelerator("cpu"), []
     for made.merged in (False, True):
-        losses = backward(
-            made, rows, teachers, [[0, 1, 2], [3, 4, 5, 6, 7]], Objective(2.0, "per_step", "mean"), where, 0, 0
-        )
+        losses = backward(made, rows, teachers, [[0, 1, 2], [3, 4, 5, 6, 7]], objective, where, 0, 0)
         found.append((losses, {name: one.grad.clone() for name, one in made.trained().items()}))
         made.zero_grad()
     (losses, gradients), (merged_losses, merged_gradients) = found
