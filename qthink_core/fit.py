@@ -77,6 +77,7 @@ def fit(
         lora_r=recipe.lora.r,
         lora_alpha=recipe.lora.alpha,
         lora_targets=recipe.lora.targets,
+        merged=recipe.lora.merged,
         head_output=shape.latents.head_output if shape.latents else "unit",
         one_step=shape.latents is not None and shape.latents.gradient == "one_step",
     )

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 
 from qthink_core.errors import NumericError
 from qthink_core.extraction import Row
+from qthink_core.last_layer import last_positions
 
 
 def last_hidden(
@@ -23,8 +25,9 @@ def last_hidden(
     input_ids: Int[Tensor, "B T"] | None = None,
     inputs_embeds: Float[Tensor, "B T D"] | None = None,
     cache: Any = None,
+    read: int | None = None,
 ) -> Float[Tensor, "B T D"]:
-    """The last hidden states of T new tokens behind the cached ones, without the output head.
+    """The last hidden states of T new tokens behind the cached ones, without the output head; of the last `read` if given.
 
     `mask` covers the cached and the new tokens (S = cached + T); positions count its ones, so padding on either side
     shifts nothing. `cache` is extended in place.
@@ -32,14 +35,16 @@ def last_hidden(
     new = (input_ids if input_ids is not None else inputs_embeds).shape[1]  # type: ignore[union-attr]
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
     body = model.get_decoder()
-    return body(
-        input_ids=input_ids,
-        inputs_embeds=inputs_embeds,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=cache is not None,
-    ).last_hidden_state
+    with nullcontext() if read is None or read >= new else last_positions(model, read):
+        hidden = body(
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+    return hidden if read is None else hidden[:, -read:]
 
 
 def logits(model: PreTrainedModel, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:

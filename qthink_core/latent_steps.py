@@ -24,7 +24,7 @@ def read_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_i
     """The context after one pass over left-padded prompts."""
     ids, mask = pad(prompts, pad_id, "left", model.device)
     cache = DynamicCache(config=model.config)
-    hidden = last_hidden(model, input_ids=ids, mask=mask, cache=cache)
+    hidden = last_hidden(model, input_ids=ids, mask=mask, cache=cache, read=1)
     return Context(cache, mask, hidden[:, -1])
 
 

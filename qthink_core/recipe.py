@@ -22,10 +22,15 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_leng
 
 
 class Lora(Section):
-    """LoRA adapters (arXiv 2106.09685): rank, alpha, and the linear layers that get one."""
+    """LoRA adapters (arXiv 2106.09685): rank, alpha, the linear layers that get one, and how they compute.
+
+    `merged`: W + s B A once a micro-batch (merged_lora.py), which is faster where a step has little to compute; else
+    W x + s B (A x) at each pass. The same function, rounded otherwise.
+    """
 
     r: int = Field(ge=1)
     alpha: int = Field(ge=1)
+    merged: bool
     targets: list[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]] = Field(min_length=1)
 
 

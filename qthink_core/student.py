@@ -1,6 +1,7 @@
 """The student: a model with LoRA adapters and a projection head, and the parts of its loss on a micro-batch."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 from qthink_core.hidden_states import last_hidden, logits, pad
 from qthink_core.latent_steps import latent_steps, project, read_prompts
 from qthink_core.losses import answer_cross_entropy, step_distances
+from qthink_core.merged_lora import merged_weights
 from qthink_core.projection_head import ProjectionHead
 
 
@@ -25,6 +27,7 @@ class Parts(NamedTuple):
 class Student(nn.Module):
     """Base model with LoRA on the named projections (float32 adapters), and, for K > 0, a float32 projection head.
 
+    `merged` adds the adapters to the weights once a micro-batch (merged_lora.py): the same function, rounded otherwise.
     Gradient checkpointing stays off: transformers would then switch the cache off and every latent step would be blind to
     the prompt (ruling 15).
     """
@@ -40,6 +43,7 @@ class Student(nn.Module):
         lora_targets: Sequence[str],
         head_output: str,
         one_step: bool = False,
+        merged: bool = False,
     ) -> None:
         super().__init__()
         torch.manual_seed(seed)
@@ -50,6 +54,7 @@ class Student(nn.Module):
         self._model = (model,)  # PEFT puts the adapters into it; a tuple, lest its weights be registered twice
         self.K = K
         self.one_step = one_step
+        self.merged = merged
         self.head = ProjectionHead(model.config.hidden_size).to(model.device) if K else None
         if self.head is not None and head_output == "embedding":
             embeddings = model.get_input_embeddings().weight
@@ -64,6 +69,16 @@ class Student(nn.Module):
         pad_id: int,
     ) -> Parts:
         """The parts of the loss; an empty target adds no cross-entropy."""
+        with merged_weights(self.adapted) if self.merged else nullcontext():
+            return self._parts(prompts, targets, teachers, pad_id)
+
+    def _parts(
+        self,
+        prompts: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]],
+        teachers: Float[Tensor, "B K D"] | None,
+        pad_id: int,
+    ) -> Parts:
         model = self.model
         labels, kept = pad([list(target) or [pad_id] for target in targets], pad_id, "right", model.device)
         kept[torch.tensor([not target for target in targets])] = 0
@@ -88,8 +103,7 @@ class Student(nn.Module):
         """The states that predict each target token: [prompt; target] in one pass."""
         ids, mask = pad(prompts, pad_id, "left", model.device)
         both, both_mask = torch.cat([ids, labels], dim=1), torch.cat([mask, kept], dim=1)
-        hidden = last_hidden(model, input_ids=both, mask=both_mask)
-        return hidden[:, ids.shape[1] - 1 : -1]
+        return last_hidden(model, input_ids=both, mask=both_mask, read=labels.shape[1] + 1)[:, :-1]
 
     def _read_latently(
         self,

@@ -100,7 +100,7 @@ def train(
         )
     steps = plan(len(examples), recipe, seed)
     trained, top_lr = student.trained(), recipe.lr * recipe.lr_multiplier
-    optimizer = torch.optim.AdamW(trained.values(), lr=top_lr, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(trained.values(), lr=top_lr, weight_decay=recipe.weight_decay, fused=True)
     with ranks.first():  # it drops what is damaged
         losses = restore(work, trained, optimizer)
     start = len(losses)
@@ -121,7 +121,7 @@ def train(
             found = backward(module, examples, teachers, batch, objective, accelerator, pad_id, step)
         if ranks.world() > 1:
             found = add_up(module, found, module.K if teachers else 0)
-        norm = accelerator.clip_grad_norm_(module.parameters(), recipe.clip)
+        norm = accelerator.clip_grad_norm_(trained.values(), recipe.clip)
         if norm is not None and not torch.isfinite(norm):
             names = ", ".join(examples[i].problem_id for i in steps[step][:4])
             what = f"the gradient of step {step} is not finite (batch of {names} ...): lower train.lr"
@@ -177,12 +177,15 @@ def backward(
     found: dict[str, Any] = {"cross_entropy": total_ce}
     if distance_K is not None:
         found |= {"distillation": total_distil, "distance": distance_K.tolist()}
-    gradients = [value.grad for value in module.trained().values() if value.grad is not None]
     # Of one process the norm tells it; a sum over ranks would not tell whose it was.
-    if ranks.world() > 1 and not all(gradient.isfinite().all() for gradient in gradients):
+    if ranks.world() > 1 and not _finite(module):
         names = ", ".join(examples[i].problem_id for group in mine for i in group)
         raise NumericError(f"the gradient of step {step} is not finite on {names}: lower train.lr")
     return found
+
+
+def _finite(module: Student) -> bool:
+    return all(value.grad is None or bool(value.grad.isfinite().all()) for value in module.trained().values())
 
 
 def add_up(module: Student, found: Mapping[str, Any], K: int) -> dict[str, Any]:
@@ -253,7 +256,7 @@ def restore(work: Work, trained: Mapping[str, nn.Parameter], optimizer: Any) -> 
         for name, parameter in trained.items():
             parameter.copy_(tensors[f"weight.{name}"])
             optimizer.state[parameter] = {
-                key: tensors[stored].to("cpu" if key == "step" else parameter.device)
+                key: tensors[stored].to(parameter.device)  # the fused AdamW keeps its step there, too
                 for key, stored in _moments(name).items()
             }
     return json.loads(work.path(f"{found[-1]}.losses.json").read_bytes())

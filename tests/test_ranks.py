@@ -45,7 +45,7 @@ RECIPE = {
     "end_token": "only_if_whole",
     "answer_max_tokens": 256,
     "prompt_max_tokens": 512,
-    "lora": {"r": 4, "alpha": 8, "targets": ["q_proj", "down_proj"]},
+    "lora": {"r": 4, "alpha": 8, "merged": False, "targets": ["q_proj", "down_proj"]},
 }
 # float32 sums in another order: a relative 1e-7 of each gradient and, through the steps so far, of the losses. Where a
 # gradient is almost nothing Adam's first steps are lr * its sign, so a weight may be off by a part of lr (4e-3).

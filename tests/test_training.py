@@ -32,7 +32,7 @@ RECIPE = Recipe(
     end_token="only_if_whole",
     answer_max_tokens=256,
     prompt_max_tokens=512,
-    lora=Lora(r=4, alpha=8, targets=["q_proj"]),
+    lora=Lora(r=4, alpha=8, merged=False, targets=["q_proj"]),
 )
 N_STEPS = 9  # three epochs of ten examples in batches of four
 # The plain loop clips in float64, torch in float32: a relative 1e-7 of every gradient. Adam's first steps are

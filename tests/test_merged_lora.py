@@ -1,0 +1,90 @@
+"""Merged adapters against PEFT's own passes: the same losses and gradients, and nothing of it left behind."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from qthink_core.merged_lora import merged_weights
+from qthink_core.targets import Example
+from qthink_core.training import Objective, accelerator, backward
+
+K, D = 6, 32
+# The same function in another order. Float32 rounds each of seven passes; a gradient is relative to the largest one.
+LOSS_TOLERANCE = {"float64": 1e-6, "float32": 1e-5}
+GRADIENT_TOLERANCE = {"float64": 3e-6, "float32": 1.2e-4}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("n_latent", [K, 0])
+def test_losses_and_gradients_are_those_of_unmerged_adapters(
+    student: Any, questions: list[list[int]], tokenizer: Any, dtype: str, n_latent: int
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = [Example(f"p{i}", questions[i], rng.integers(0, 256, i + 2).tolist()) for i in range(8)]
+    teachers = {row.problem_id: rng.standard_normal((K, D)).astype(np.float32) for row in rows} if n_latent else {}
+    objective = Objective(2.0, "per_step", "mean")
+    made, where, found = student(n_latent, dtype), accelerator("cpu"), []
+    for made.merged in (False, True):
+        losses = backward(made, rows, teachers, [[0, 1, 2], [3, 4, 5, 6, 7]], objective, where, 0, 0)
+        found.append((losses, {name: one.grad.clone() for name, one in made.trained().items()}))
+        made.zero_grad()
+    (losses, gradients), (merged_losses, merged_gradients) = found
+    for key, value in losses.items():
+        assert merged_losses[key] == pytest.approx(value, rel=LOSS_TOLERANCE[dtype])
+    largest = max(one.abs().max().item() for one in gradients.values())
+    assert largest > 1e-3
+    for name, one in gradients.items():
+        assert one.abs().max() > 0
+        torch.testing.assert_close(merged_gradients[name], one, rtol=0, atol=GRADIENT_TOLERANCE[dtype] * largest)
+
+
+def test_a_layer_multiplies_by_w_plus_s_b_a_and_a_and_b_get_the_gradient_by_hand(student: Any) -> None:
+    """y = x (W + s B A)^T and L = sum(y g): dL/dB = s g^T (x A^T), dL/dA = s (g B)^T x, with s = alpha / r = 2."""
+    made = student(0, "float64")
+    layer = made.model.model.layers[0].mlp.down_proj
+    weight, A, B = layer.base_layer.weight, layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    torch.manual_seed(0)
+    x, g = torch.randn(5, 48, dtype=torch.float64), torch.randn(5, 32, dtype=torch.float64)
+    with merged_weights(made.adapted):
+        y = layer(x)
+    torch.testing.assert_close(y, x @ (weight + 2 * B @ A).T)
+    (y * g).sum().backward()
+    torch.testing.assert_close(B.grad, 2 * g.T @ (x @ A.T))
+    torch.testing.assert_close(A.grad, 2 * (g @ B).T @ x)
+    assert weight.grad is None
+
+
+def test_the_merged_weight_is_made_once_for_all_passes(student: Any, questions: list[list[int]]) -> None:
+    made = student(K)
+    made.merged = True
+    layer, used = made.model.model.layers[1].self_attn.q_proj, []
+    layer.base_layer.register_forward_pre_hook(lambda part, _: used.append(part.weight))
+    made(questions[:2], [[1, 2], [3]], None, 0)
+    assert len(used) == K + 1
+    assert len({id(one) for one in used}) == 1
+
+
+def test_parameters_and_their_names_are_as_before_also_after_an_error(student: Any) -> None:
+    made = student(2)
+    before = dict(made.adapted.named_parameters())
+    with merged_weights(made.adapted):
+        assert made.model.model.layers[0].self_attn.q_proj.merged
+    with pytest.raises(ZeroDivisionError), merged_weights(made.adapted):
+        raise ZeroDivisionError
+    after = dict(made.adapted.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(after[name] is one for name, one in before.items())
+    assert not made.model.model.layers[0].self_attn.q_proj.merged
+
+
+def test_a_bfloat16_weight_is_rounded_once(qwen3: Any, student: Any) -> None:
+    made = student(0, base=qwen3())
+    made.model.to(torch.bfloat16)
+    layer = made.model.model.layers[0].self_attn.q_proj
+    for part in (layer.lora_A["default"], layer.lora_B["default"]):
+        part.float()
+    exact = layer.base_layer.weight.float() + layer.get_delta_weight("default")
+    with merged_weights(made.adapted):
+        assert torch.equal(layer.base_layer.weight, exact.bfloat16())
