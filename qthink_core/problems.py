@@ -70,7 +70,8 @@ def gather(
     """The problems of each split, sorted by id, no question of the test set in the two others.
 
     Published benchmarks have no validation split: it is taken out of the training file before `n_train` are chosen.
-    Raises ParamError when a source has fewer problems than asked for, DataError as `published` does.
+    Raises ParamError when a source has fewer problems than asked for, DataError as `published` does and where none is left
+    to train on.
     """
     if source == "generated":
         if n_train == "all" or n_test == "all":
@@ -88,6 +89,11 @@ def gather(
     whole, test = published(task, TRAIN, place), published(task, TEST, place)
     check_disjoint(whole, test)
     train, validation = split_validation(whole, n_validation, seed)
+    if not train:
+        raise DataError(
+            f"0 problems of {task} are left for training: its training file holds {len(whole)}, and the validation split "
+            f"takes {n_validation} of them: lower prepare.n_validation, or put more problems into the file"
+        )
     return {
         TRAIN: select(train, len(train) if n_train == "all" else n_train, seed),
         VALIDATION: validation,

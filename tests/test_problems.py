@@ -180,6 +180,11 @@ def test_a_users_own_training_set_goes_with_the_published_test_set(
     assert problems.overlap(splits) == {"overlap": 0, "near_overlap": 0}
     assert splits == problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path)
 
+    with pytest.raises(
+        DataError, match=rf"0 problems of {task} are left for training: its training file holds 6, .* takes 6"
+    ):
+        problems.gather(task, "folder", "all", 6, "all", seed=0, folder=tmp_path)
+
     stolen = json.loads((DATA / test).read_text().splitlines()[3]) | {"unique_id": "train/a/6"}
     write_lines(tmp_path, [*rows, stolen], name)
     with pytest.raises(DataError, match=r"\(row 7 of the training set\) asks the question of .* \(row 4 of the test set\)"):
