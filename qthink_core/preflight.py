@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core import hub, plan, settings, stage
+from qthink_core import hub, instances, plan, settings, stage
 from qthink_core.base_source import Base
 from qthink_core.errors import DataError, ParamError, UnavailableError
 from qthink_core.plan_words import COPIES, short
@@ -62,7 +62,8 @@ def check(root: Path, at: stage.Instance | None, scale: str | None) -> list[str]
     """What this machine has of what a scale asks for (that of params.yaml where none is named), a line each.
 
     `at` is the box that is to start: parameters were checked by then, only `base` needs the model's source, and a scale that
-    makes its own model and problems on the processor asks for nothing and is not kept waiting. Raises ParamError with every
+    makes its own model and problems on the processor asks for nothing and is not kept waiting. A base model that was made
+    from this source needs it no more. Raises ParamError with every
     fault of the params files, else UnavailableError with everything that is missing, a line each.
     """
     tree = settings.load(root)[0] if at else plan.checked(root, scale)
@@ -70,7 +71,12 @@ def check(root: Path, at: stage.Instance | None, scale: str | None) -> list[str]
         return []
     source = Base.model_validate(tree["base"])
     found: list[Finding | Remote] = [*_device_and_disk(root, tree), *engines(tree)]
-    found += [*(base_model(source) if at is None or at.stage == "base" else ()), *data(tree, stage.data_folder())]
+    made = plan.made_base(root, plan.boxes_of(instances.graph(root), tree), source) if at is None else None
+    if made and not source.pretrain:
+        found.append(Finding(True, f"base model: {source.words}, made already in {made.relative_to(root)}"))
+    elif at is None or at.stage == "base":
+        found += base_model(source)
+    found += data(tree, stage.data_folder())
     remote = [one for one in found if isinstance(one, Remote)]
     lines = [one for one in found if isinstance(one, Finding)] + on_hub(remote, HUB_WAIT_S)
     faults = [one.said for one in lines if not one.well]

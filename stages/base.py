@@ -36,7 +36,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         show=lambda steps, total: stage.progress(steps, total, str(at), "step"),
     )
     work.commit("model", found.files)
-    work.publish(layout.BASE, "base", ["model"], found.about)
+    work.publish(layout.BASE, "base", ["model"], found.about | {"source": base.source})
     return f"{found.about['architecture']} of {found.about['parameters'] / 1e6:.1f} M parameters"
 
 

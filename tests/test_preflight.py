@@ -20,6 +20,7 @@ from imports import ROOT
 from test_hub import COMMIT, Hub
 
 from qthink_core import model_folder, plan, preflight, problems, vllm_engine
+from qthink_core.artifacts import Manifest, sealed
 from qthink_core.base_source import Base
 from qthink_core.errors import ParamError, UnavailableError
 from qthink_core.preflight import Finding, Remote
@@ -97,6 +98,28 @@ def test_a_fault_of_the_params_comes_first_and_alone(copy: Path, tmp_path: Path)
     assert done.returncode == ParamError.exit_code
     assert "K is 'six'" in done.stderr
     assert "needs" not in done.stderr
+
+
+def test_the_source_of_a_base_model_that_is_made_already_is_not_asked_for(tmp_path: Path) -> None:
+    root = copy_repository(tmp_path)
+    edit(root / "params/paper.yaml", "  hub:\n    repo: .*\n    revision: .*", "  folder: /gone/model")
+    edit(root / "params/paper.yaml", "  source: hub", "  source: generated")
+    edit(root / "params/paper.yaml", "  n_train: all", "  n_train: 100")
+    edit(root / "params/paper.yaml", "  n_test: all", "  n_test: 100")
+    missing = r"base\.folder /gone/model does not exist"
+    with pytest.raises(UnavailableError, match=missing):
+        preflight.check(root, None, "paper")
+    source = Base.model_validate(plan.checked(root, "paper")["base"]).source
+    assert source == {"thinking": "native", "folder": "model"}  # no path of this machine in a manifest
+    for recorded, asked in ((source | {"thinking": "added"}, True), (source, False)):
+        made = Manifest("base", "artifacts/base", "", about={"source": recorded})
+        (root / "artifacts/base").mkdir(parents=True, exist_ok=True)
+        (root / "artifacts/base/manifest.json").write_bytes(sealed(vars(made)))
+        try:
+            said = "\n".join(preflight.check(root, None, "paper"))
+        except UnavailableError as error:  # without a GPU something is missing in any case
+            said = str(error)
+        assert (re.search(missing, said) is not None) is asked
 
 
 def test_the_tiny_scale_is_not_kept_waiting() -> None:
