@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from qthink_core.errors import NumericError
 from qthink_core.prompts import message
-from qthink_core.synthetic import TASKS, worked
+from qthink_core.synthetic import TASKS, Show, worked
 from qthink_core.tiny_tokenizer import THINK, THINK_END, TURN_END, build
 
 MAX_POSITIONS = 4096
@@ -56,8 +56,9 @@ def pretrain(
     without_thinking: float,
     seed: int,
     report: Callable[[int, float], None],
+    show: Show | None = None,
 ) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
-    """A trained model and its tokenizer; `report(step, loss)` is called after every step.
+    """A trained model and its tokenizer; `report(step, loss)` is called after every step, `show` as in `worked`.
 
     No sample is seen twice: steps * batch problems of the split "pretrain", a third of each task. AdamW, linear
     warm-up over the share `warmup` of the steps, then cosine to a tenth of lr. Float32; the same arguments and number
@@ -65,7 +66,7 @@ def pretrain(
     """
     torch.manual_seed(seed)
     tokenizer = build()
-    samples = chats(tokenizer, steps * batch, without_thinking, seed)
+    samples = chats(tokenizer, steps * batch, without_thinking, seed, show)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
@@ -109,7 +110,9 @@ def schedule(step: int, steps: int, n_warmup: int) -> float:
     return LAST_LR + (1 - LAST_LR) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def chats(tokenizer: PreTrainedTokenizerFast, n: int, without_thinking: float, seed: int) -> list[Sample]:
+def chats(
+    tokenizer: PreTrainedTokenizerFast, n: int, without_thinking: float, seed: int, show: Show | None = None
+) -> list[Sample]:
     """n samples of all tasks, mixed: prompt, then thought and answer as the assistant should write them.
 
     A share `without_thinking` has the empty think block in its prompt and only the answer to write. So the model
@@ -121,7 +124,7 @@ def chats(tokenizer: PreTrainedTokenizerFast, n: int, without_thinking: float, s
     prompts: list[str] = []
     replies: list[str] = []
     for task in TASKS:
-        for problem in worked(task, "pretrain", -(-n // len(TASKS)), seed):
+        for problem in worked(task, "pretrain", -(-n // len(TASKS)), seed, show):
             thinking = bool(rng.random() >= without_thinking)
             before, after = frames[thinking]
             prompts.append(before + message(task, problem.row) + after)

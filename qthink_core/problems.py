@@ -17,7 +17,7 @@ from qthink_core.answers import Problem, page
 from qthink_core.artifacts import sha256
 from qthink_core.errors import DataError, ParamError
 from qthink_core.prepared import TEST, TRAIN, VALIDATION, Prompted
-from qthink_core.synthetic import worked
+from qthink_core.synthetic import Show, worked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,8 +66,9 @@ def gather(
     n_test: int | Literal["all"],
     seed: int,
     folder: Path | None,
+    show: Show | None = None,
 ) -> dict[str, list[Problem]]:
-    """The problems of each split, sorted by id, no question of the test set in the two others.
+    """The problems of each split, sorted by id, no question of the test set in the two others; `show` as in `worked`.
 
     Published benchmarks have no validation split: it is taken out of the training file before `n_train` are chosen.
     Raises ParamError when a source has fewer problems than asked for, DataError as `published` does and where none is left
@@ -77,9 +78,9 @@ def gather(
         if n_train == "all" or n_test == "all":
             raise ParamError("prepare asks for `all` generated problems, which have no end: give n_train and n_test")
         splits = {
-            TRAIN: generated(task, TRAIN, n_train, seed),
-            VALIDATION: generated(task, VALIDATION, n_validation, seed),
-            TEST: generated(task, TEST, n_test, seed),
+            TRAIN: generated(task, TRAIN, n_train, seed, show),
+            VALIDATION: generated(task, VALIDATION, n_validation, seed, show),
+            TEST: generated(task, TEST, n_test, seed, show),
         }
         check_disjoint(splits[TRAIN] + splits[VALIDATION], splits[TEST])
         return splits
@@ -101,9 +102,9 @@ def gather(
     }
 
 
-def generated(task: str, split: str, n: int, seed: int) -> list[Problem]:
+def generated(task: str, split: str, n: int, seed: int, show: Show | None = None) -> list[Problem]:
     """n generated problems of a split."""
-    rows = [item.row for item in worked(task, split, n, seed)]
+    rows = [item.row for item in worked(task, split, n, seed, show)]
     return _problems(task, split, rows, f"generated {task} {split}", "problem")
 
 

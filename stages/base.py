@@ -34,6 +34,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         seed=params.seed,
         out=work.scratch(),
         show=lambda steps, total: stage.progress(steps, total, str(at), "step"),
+        show_problems=lambda items, total: stage.progress(items, total, str(at), "problem"),
     )
     work.commit("model", found.files)
     work.publish(layout.BASE, "base", ["model"], found.about | {"source": base.source})
