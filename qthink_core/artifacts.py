@@ -145,20 +145,20 @@ def digest(path: Path) -> str:
 def read_manifest(folder: Path, artifact: str | None = None) -> Manifest:
     """The manifest of `folder` after every file it lists was found with the recorded size and sha256.
 
-    Raises DataError naming the first file that is missing, damaged or not of this artifact, and the mend.
+    Raises DataError naming the first file that is missing, damaged or not of this artifact, and the fix.
     """
-    mend = f"run `dvc checkout --force {folder}`, or `dvc repro` to make it again"
+    fix = f"run `dvc checkout --force {folder}`, or `dvc repro` to make it again"
     path = folder / MANIFEST
     try:
         manifest = Manifest(**unsealed(path.read_bytes()))
     except FileNotFoundError:
-        raise DataError(f"{path} is missing, so {folder} is not a whole artifact: {mend}") from None
+        raise DataError(f"{path} is missing, so {folder} is not a whole artifact: {fix}") from None
     except (ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}): {mend}") from None
+        raise DataError(f"{path} is damaged ({error}): {fix}") from None
     if artifact is not None and manifest.artifact != artifact:
-        raise DataError(f"{folder} holds '{manifest.artifact}' where '{artifact}' was expected: {mend}")
+        raise DataError(f"{folder} holds '{manifest.artifact}' where '{artifact}' was expected: {fix}")
     for name, record in manifest.files.items():
-        check_file(folder / name, record, mend)
+        check_file(folder / name, record, fix)
     return manifest
 
 
@@ -170,15 +170,15 @@ def placed(folder: Path) -> str | None:
         return None
 
 
-def check_file(path: Path, record: Mapping[str, Any], mend: str) -> None:
+def check_file(path: Path, record: Mapping[str, Any], fix: str) -> None:
     """Raises DataError unless the file has the size and sha256 of its record."""
     if not path.is_file():
-        raise DataError(f"{path} is listed in its manifest but missing: {mend}")
+        raise DataError(f"{path} is listed in its manifest but missing: {fix}")
     size = path.stat().st_size
     if size != record["bytes"]:
-        raise DataError(f"{path} has {size} bytes where its manifest says {record['bytes']}: {mend}")
+        raise DataError(f"{path} has {size} bytes where its manifest says {record['bytes']}: {fix}")
     if sha256(path) != record["sha256"]:
-        raise DataError(f"{path} does not have the sha256 of its manifest: {mend}")
+        raise DataError(f"{path} does not have the sha256 of its manifest: {fix}")
 
 
 class Work:

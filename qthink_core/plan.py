@@ -1,4 +1,4 @@
-"""The plan of a run: boxes, tokens, FLOPs, bytes and hours of every stage, from params and what lies at hand. No torch.
+"""The plan of a run: boxes, tokens, FLOPs, bytes and hours of every stage, from params and what was made here. No torch.
 
 What a stage costs is in stage_costs.py. Here it is summed, put on a device, and scaled by what earlier runs took.
 """
@@ -98,7 +98,7 @@ def make(root: Path, scale: str | None, device: str | None, gpus: int) -> Plan:
         raise ParamError(f"--gpus is {gpus}: expected 1 or more GPUs, and none beside --device {CPU}")
     graph = instances.graph(root)
     boxes = boxes_of(graph, tree)
-    run = at_hand(root, tree, boxes)
+    run = planned(root, tree, boxes)
     log = calibration.logged(root, tree["scale"], name)
     ratios = measured(log.runs, run, boxes, name)
     rows = [row_of(one, [at for at in boxes if at.stage == one], run, name, gpus, ratios) for one in graph]
@@ -121,7 +121,7 @@ class Needs(NamedTuple):
 def needs(root: Path, tree: Mapping[str, Any]) -> Needs:
     """What checked parameters ask of disk and device; raises ParamError where the base model's shape is not known."""
     boxes = boxes_of(instances.graph(root), tree)
-    run = at_hand(root, tree, boxes)
+    run = planned(root, tree, boxes)
     costs = [(at.stage, COSTS[at.stage](run, at)) for at in boxes]
     memory: dict[str, float] = {}
     for name, one in costs:
@@ -163,7 +163,7 @@ def out_of(entry: Mapping[str, Any], at: Instance, tree: Mapping[str, Any]) -> P
     return Path(instances.resolve(out if isinstance(out, str) else next(iter(out)), at, tree))
 
 
-def at_hand(root: Path, tree: Mapping[str, Any], boxes: Mapping[Instance, Path]) -> Run:
+def planned(root: Path, tree: Mapping[str, Any], boxes: Mapping[Instance, Path]) -> Run:
     """The run with the lengths that a run of the same base model left behind, else with those that are assumed."""
     source = Base.model_validate(tree["base"])
     same = made_base(root, boxes, source)
@@ -215,7 +215,7 @@ def with_counts(
     counts: Mapping[Instance, Mapping[str, int]],
     generated: Mapping[tuple[str, str], float],
 ) -> Lengths:
-    """The lengths with the mean completion of the rollouts at hand, and an answer of the base model without thinking."""
+    """The lengths with the mean completion of the rollouts made here, and an answer of the base model without thinking."""
     rollouts = counts.get(Instance("sample", task), {})
     if not rollouts.get("rollouts"):
         return assumed

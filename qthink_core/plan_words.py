@@ -85,7 +85,7 @@ def assumptions(plan: Plan) -> str:
     for task, one in run.lengths.items():
         said = f"prompt {one.prompt:,.0f}, thought {one.thought:,.0f}, answer {one.answer:,.0f}; "
         said += f"answers to questions {one.thinking:,.0f} with thinking, {one.direct:,.0f} without"
-        lines.setdefault(said + (" (rollouts at hand)" if task in run.counted else " (assumed)"), []).append(task)
+        lines.setdefault(said + (" (rollouts made here)" if task in run.counted else " (assumed)"), []).append(task)
     sizes = []
     for task in run.lengths:
         train, test = run.problems[task, "train"], run.problems[task, run.tree["split"]]
@@ -136,10 +136,10 @@ def verdict(plan: Plan, free: int, instead: Plan | None = None) -> str:
     available = machine(plan.run.tree).memory if plan.device == CPU else cost.GPUS[plan.device].memory
     large = [row for row in plan.rows if row.memory > available]
     for row in large:
-        mend = "train.micro_batch" if row.stage in ("finetune", "train") else "its batch"
+        fix = "train.micro_batch" if row.stage in ("finetune", "train") else "its batch"
         said.append(
             f"{row.stage} may need {short(row.memory, 'B')} of memory where its rows are longest, "
-            f"{short(available, 'B')} are there: lower {mend}."
+            f"{short(available, 'B')} are there: lower {fix}."
         )
     if not large:
         said.append(f"Memory suffices: {short(max(row.memory for row in plan.rows), 'B')} of {short(available, 'B')}.")

@@ -272,7 +272,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, object]]:
         try:
             yield from pq.read_table(path).to_pylist()
         except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} is no whole Parquet file ({error}): fetch it again") from None
+            raise DataError(f"{path} is not a whole Parquet file ({error}): fetch it again") from None
     else:  # tooluse/test.json is JSON lines too
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
@@ -283,9 +283,9 @@ def _object(line: bytes, place: str) -> Mapping[str, object]:
     try:
         value = json.loads(line.decode())
     except (ValueError, RecursionError) as error:  # ValueError: also bad UTF-8 and integers of 5,000 digits
-        raise DataError(f"{place} is no JSON ({error}): mend the line or fetch the file again") from None
+        raise DataError(f"{place} is not JSON ({error}): fix the line or fetch the file again") from None
     if not isinstance(value, dict):
-        raise DataError(f"{place} holds a JSON {type(value).__name__} where an object is expected: mend or drop it")
+        raise DataError(f"{place} holds a JSON {type(value).__name__} where an object is expected: fix or drop it")
     return value
 
 

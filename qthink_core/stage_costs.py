@@ -46,10 +46,10 @@ GENERATED = Lengths(prompt=38, thought=26, answer=7, thinking=33, direct=7)
 
 
 class Run(NamedTuple):
-    """What is planned: the checked parameters, the model's shape, lengths and problems by task, and generated means at hand.
+    """What is planned: the checked parameters, the model's shape, lengths and problems by task, and means generated.
 
     `problems` has None where a size is on no record; `generated` holds mean tokens of answers by (task, system), `counted`
-    the tasks whose lengths come from rollouts at hand.
+    the tasks whose lengths come from rollouts made here.
     """
 
     tree: Mapping[str, Any]

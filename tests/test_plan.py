@@ -209,7 +209,7 @@ def test_a_size_that_nobody_published_is_said_and_taken_from_what_was_prepared(r
     assert "counts as nothing" not in plan_words.assumptions(found)
 
 
-def test_the_lengths_of_rollouts_at_hand_are_taken_and_those_of_another_model_are_not(root: Path) -> None:
+def test_the_lengths_of_rollouts_made_here_are_taken_and_those_of_another_model_are_not(root: Path) -> None:
     assumed = plan.make(root, "tiny", None, 1).run
     manifest(root / "artifacts/base", {}, {"source": source(root, "tiny")})
     manifest(root / "artifacts/rollouts/gsm8k", {"rollouts": 100, "tokens": 4000})

@@ -84,12 +84,12 @@ def test_a_published_file_that_lost_its_last_line_is_found(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (b'{"prompt": "x", "answer"', "line 3 is no JSON"),
+        (b'{"prompt": "x", "answer"', "line 3 is not JSON"),
         (b'["prompt"]', "line 3 holds a JSON list"),
-        (b'{"prompt": "\xff"}', "line 3 is no JSON"),
-        (b"[" * 100_000, "line 3 is no JSON"),
-        (b'{"idx": ' + b"9" * 5_000 + b"}", "line 3 is no JSON"),
-        (b"", "line 3 is no JSON"),
+        (b'{"prompt": "\xff"}', "line 3 is not JSON"),
+        (b"[" * 100_000, "line 3 is not JSON"),
+        (b'{"idx": ' + b"9" * 5_000 + b"}", "line 3 is not JSON"),
+        (b"", "line 3 is not JSON"),
         (b'{"prompt": "x"}', "line 3: tooluse train row 2 has nothing in field 'answer'"),
         (b'{"prompt": "x", "answer": "[]"}', "line 3: tooluse train row 2"),
         (b'{"prompt": "\\ud800", "answer": "[]"}', "line 3: tooluse train row 2 has a lone surrogate"),
@@ -335,7 +335,7 @@ def test_a_hub_file_with_another_digest_is_refused(hub_cache: Path) -> None:
 def test_a_torn_parquet_file_is_named(hub_cache: Path) -> None:
     file = cached(hub_cache, "openai/gsm8k", COMMIT, "main/test-00000-of-00001.parquet")
     file.write_bytes(b"PAR1 torn")
-    with pytest.raises(DataError, match="is no whole Parquet file"):
+    with pytest.raises(DataError, match="is not a whole Parquet file"):
         published("gsm8k", "test", None)
 
 
