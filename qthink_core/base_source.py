@@ -1,7 +1,7 @@
 """Where the base model comes from, as parameters: pre-trained on the spot, from the hub, a folder or a wheel."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -68,6 +68,12 @@ class Base(Section):
         if len(given) != 1:
             raise ValueError(f"{' and '.join(given) or 'nothing'} is given, expected one of pretrain, hub, folder, wheel")
         return self
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """The source as the manifest of the made model records it: what params say, of a folder its name alone."""
+        said = self.model_dump(mode="json", exclude_none=True)
+        return said | ({"folder": Path(self.folder).name} if self.folder else {})
 
     @property
     def words(self) -> str:

@@ -1,7 +1,6 @@
 """Calibration: what earlier runs in this folder say about the next: seconds, parameters, counts. No torch."""
 
 import collections
-import functools
 import json
 import math
 import re
@@ -10,14 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from qthink_core import artifacts
 from qthink_core.errors import DataError
 
 LOG = Path("logs") / "runs.jsonl"
-LOCK = Path("dvc.lock")
 CPU, HERE = "cpu", "here"
 
 
@@ -38,31 +33,32 @@ class Log(NamedTuple):
 def logged(root: Path, scale: str, device: str) -> Log:
     """The last run of each box at a scale and on a device, from nothing and in one process, as far as this folder knows it.
 
-    A line of an older log has neither scale nor device nor parameters: scale and parameters are then those of dvc.lock,
-    which DVC rewrites after each stage, and it counts on the processor alone. Raises DataError where log or lock cannot be
-    read.
+    Raises DataError where the log cannot be read.
     """
     runs: dict[str, Logged] = {}
-    old: dict[str, float] = {}
     left_out: collections.Counter[str] = collections.Counter()
     for run in entries(root / LOG):
-        box, reason = run["stage"], unfit(run, scale, device)
+        reason = unfit(run, scale, device)
         if reason:
             left_out[reason] += 1
-        elif "params" in run:
-            runs[box] = Logged(run["seconds"], run["params"])
-            old.pop(box, None)
         else:
-            old[box] = run["seconds"]
-    params = locked(root / LOCK, scale) if old else {}
-    runs |= {box: Logged(old[box], tree) for box, tree in params.items() if box in old and tree.get("device", CPU) == CPU}
+            runs[run["stage"]] = Logged(took(run), run["params"])
     return Log(runs, dict(left_out))
+
+
+def took(run: Mapping[str, Any]) -> float:
+    """Seconds that a box takes alone: those of the processor where it computed on one thread, so that boxes which ran beside
+    it do not count; else those of the clock, as for a base model that is fetched and not made here.
+    """
+    base = run["params"].get("base", {})
+    alone = run["device"] == CPU and run["params"].get("cpu_threads") == 1 and (not base or "pretrain" in base)
+    return run["cpu_seconds"] if alone else run["seconds"]
 
 
 def unfit(run: Mapping[str, Any], scale: str, device: str) -> str:
     """Why a run says nothing of the next one at a scale and on a device; empty where it does."""
-    if "params" not in run:
-        return "" if device == CPU else "of a log without devices"
+    if "cpu_seconds" not in run:
+        return "of an older log, without seconds of the processor"
     if run["scale"] != scale:
         return f"at scale {run['scale']}"
     if "device" in run["params"] and not same_device(run["device"], device):
@@ -82,32 +78,17 @@ def entries(log: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(log.read_bytes().splitlines() if log.is_file() else [], 1):
         try:
             run = json.loads(line)
-            run["stage"], run["seconds"] = str(run["stage"]), float(run["seconds"])
-            if not 0 <= run["seconds"] < math.inf:
-                raise ValueError(f"{run['seconds']} seconds")
-            if "params" in run:
+            run["stage"] = str(run["stage"])
+            for name in {"seconds", "cpu_seconds"} & run.keys() | {"seconds"}:
+                run[name] = float(run[name])
+                if not 0 <= run[name] < math.inf:
+                    raise ValueError(f"{run[name]} seconds")
+            if "cpu_seconds" in run:
                 run |= {"params": dict(run["params"]), "resumed": bool(run["resumed"]), "processes": int(run["processes"])}
                 run |= {name: str(run[name]) for name in ("scale", "device", "executor")}
             yield run
         except (ValueError, KeyError, TypeError):
-            raise DataError(f"{log} line {number} is no record of a run: delete that line") from None
-
-
-def locked(lock: Path, scale: str) -> dict[str, dict[str, Any]]:
-    """The tree of the parameters of every box that DVC last ran at a scale."""
-    if not lock.is_file():
-        return {}
-    try:
-        # the parser in C, as DVC does: the one of read_yaml takes seconds for 9,000 lines
-        entries = YAML(typ="safe").load(lock)["stages"]
-        files = {str(box): entry.get("params", {}) for box, entry in entries.items()}
-        return {
-            box: functools.reduce(with_params, params.values(), {})
-            for box, params in files.items()
-            if f"params/{scale}.yaml" in params
-        }
-    except (YAMLError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{lock} is being written or damaged: try again, or restore it with `git checkout {lock}`") from None
+            raise DataError(f"{log} line {number} is not the record of a run: delete that line") from None
 
 
 def with_params(tree: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The ways a stage refuses to go on, each with the exit code that scripts may rely on.
 
-A message is one sentence: what was found, where, what was expected and how to mend it.
+A message is one sentence: what was found, where, what was expected and how to fix it.
 """
 
 

@@ -131,8 +131,10 @@ def check_lessons(
     found = ", ".join(f"{name} {count}" for name, count in counts.items())
     if not examples or all(not example.target for example in examples):
         raise DataError(f"no training problem has a target ({found}): sample more, or set train.target to gold")
-    if teachers is not None and not states:
-        raise DataError(f"{teachers} holds no teacher: no rollout has a usable think block; look at artifacts/rollouts")
+    if teachers is not None and not any(example.problem_id in states for example in examples):
+        raise DataError(
+            f"no training problem has a teacher in {teachers} ({found}): sample more, or raise train.prompt_max_tokens"
+        )
 
 
 def make_targets(

@@ -70,10 +70,10 @@ def _require_pinned(repo: str, revision: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise ParamError(f"'{repo}' is no repository of the hub ({error}): it looks like owner/name") from None
+        raise ParamError(f"'{repo}' is not a repository of the hub ({error}): it looks like owner/name") from None
     if not COMMIT.fullmatch(revision):
         raise ParamError(
-            f"revision '{revision}' of {repo} is no commit: give the 40 hexadecimal digits that the hub "
+            f"revision '{revision}' of {repo} is not a commit: give the 40 hexadecimal digits that the hub "
             "shows under 'Files and versions', because a branch or a tag can move"
         )
 

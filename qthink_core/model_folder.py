@@ -97,7 +97,7 @@ def tensors_of(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
             for name in file.keys():  # noqa: SIM118 (no mapping)
                 yield name, file.get_tensor(name)
     except SafetensorError as error:
-        raise DataError(f"{path} is no whole safetensors file ({error}): fetch it again") from None
+        raise DataError(f"{path} is not a whole safetensors file ({error}): fetch it again") from None
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -113,7 +113,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 def shards_of(index: Path) -> dict[str, set[str]]:
     """The tensor names of each shard that an index lists.
 
-    Raises DataError when a shard is no plain file name: `../` would leave the folder.
+    Raises DataError when a shard is not a plain file name: `../` would leave the folder.
     """
     shards: dict[str, set[str]] = {}
     listed = read_json(index).get("weight_map")
@@ -131,7 +131,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}): fetch it again") from None
+        raise DataError(f"{path} is not JSON ({error}): fetch it again") from None
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a JSON {type(content).__name__} where an object is expected: fetch it again")
     return content

@@ -84,7 +84,7 @@ def read_card(folder: Path) -> Card:
         card = json.loads(path.read_bytes())
         return Card(int(card["K"]), bool(card["thinking"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no card of an exported model ({error}): run `dvc repro merge`") from None
+        raise DataError(f"{path} is not the card of an exported model ({error}): run `dvc repro merge`") from None
 
 
 def load_system(folder: Path, device: torch.device, dtype: str) -> System:

@@ -1,6 +1,6 @@
 """Obtaining the base model: pre-trained here, or fetched; either way one folder of the same six files, checked."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,10 +28,12 @@ def obtain(
     thinking: Literal["native", "added"],
     seed: int,
     out: Path,
-    show: Callable[[Iterator[int], int], Iterator[int]],
+    show: Callable[[Iterable[int], int], Iterator[int]],
+    show_problems: Callable[[Iterable[int], int], Iterator[int]],
 ) -> Obtained:
     """The base model from exactly one of four sources, written into `out` first.
 
+    `show` is given the steps of a pre-training, `show_problems` the problems that are generated for it, a task at a time.
     Raises ParamError unless one source is given, and DataError when it cannot be had or does not follow the think
     convention.
     """
@@ -39,7 +41,7 @@ def obtain(
     if len(given) != 1:
         raise ParamError(f"base names {' and '.join(given) or 'no source'}: give one of pretrain, hub, folder, wheel")
     if pretrain is not None:
-        pretrain_here(pretrain, world, seed, out, show)
+        pretrain_here(pretrain, world, seed, out, show, show_problems)
     elif hub is not None:
         base_model.from_hub(hub["repo"], hub["revision"], out)
     elif folder is not None:
@@ -56,20 +58,24 @@ def pretrain_here(
     world: World | None,
     seed: int,
     out: Path,
-    show: Callable[[Iterator[int], int], Iterator[int]],
+    show: Callable[[Iterable[int], int], Iterator[int]],
+    show_problems: Callable[[Iterable[int], int], Iterator[int]],
 ) -> None:
     """Pre-trains the small model and saves it with its tokenizer; raises ParamError where there is no world of problems."""
     from qthink_core.pretraining import pretrain
 
     if world is None:
         raise ParamError("base.pretrain needs problems to train on: give `world` in the params file of the scale")
-
-    bar = show(iter(range(settings["steps"])), settings["steps"])
-    next(bar)
+    n = settings["steps"]
+    bar: Iterator[int] = iter(())
 
     def advance(step: int, loss: float) -> None:
+        nonlocal bar
+        if step == 1:  # not before the problems have a bar of their own
+            bar = show(range(n), n)
+            next(bar)
         next(bar, None)
 
-    model, tokenizer = pretrain(**settings, world=world, seed=seed, report=advance)
+    model, tokenizer = pretrain(**settings, world=world, seed=seed, report=advance, show=show_problems)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

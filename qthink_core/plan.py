@@ -1,4 +1,4 @@
-"""The plan of a run: boxes, tokens, FLOPs, bytes and hours of every stage, from params and what lies at hand. No torch.
+"""The plan of a run: boxes, tokens, FLOPs, bytes and hours of every stage, from params and what was made here. No torch.
 
 What a stage costs is in stage_costs.py. Here it is summed, put on a device, and scaled by what earlier runs took.
 """
@@ -24,6 +24,8 @@ TRAINING_SETS = {"math500": 12000}  # PRM800K's split of MATH
 
 # Seconds that a box takes before its work: without torch, with it and a model, and on a GPU (assumed, the others measured).
 LIGHT_S, LOADING_S, GPU_LOADING_S = 0.6, 3.0, 30.0
+# DVC's own seconds a box, mostly those of reading and writing dvc.lock: what the graph is to be kept within.
+DVC_S = 1.2
 # `portable` kernels cost this much more processor time than the machine's own (docs/decisions.md, Reproducibility).
 PORTABLE = 1.8
 
@@ -34,7 +36,7 @@ SHARED = {"sample", "extract", "finetune", "train", "baseline", "evaluate"}
 
 
 class Row(NamedTuple):
-    """A stage in the plan: sums over its boxes, the largest memory of one, and seconds until all are done.
+    """A stage in the plan: sums over its boxes, the largest memory of one, and seconds of all, one after the other.
 
     `workers`: how many GPUs a box keeps busy, 0 for a stage of the processor; `fewest`: the least that one
     does, where boxes differ; `logged`: boxes with a run on record.
@@ -54,19 +56,28 @@ class Row(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The rows from left to right of the graph, and what they were reckoned with; logged runs left out, by reason."""
+    """The rows from left to right of the graph, and what they were reckoned with; logged runs left out, by reason.
+
+    `at_once`: how many tasks `make demo` runs side by side on a processor; on GPUs it is 1.
+    """
 
     scale: str
     device: str
     gpus: int
+    at_once: int
     run: Run
     rows: list[Row]
     left_out: dict[str, int]
 
     @property
     def seconds(self) -> float:
-        """Seconds of the whole run, one stage after the other."""
+        """Seconds of all boxes, one after the other, without DVC's own."""
         return sum(row.seconds for row in self.rows)
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds until the run ends: boxes of several tasks side by side, a stage of one box alone, DVC's own seconds."""
+        return sum((row.seconds + DVC_S * row.boxes) / min(self.at_once, max(row.boxes, 1)) for row in self.rows)
 
     @property
     def disk(self) -> float:
@@ -87,11 +98,17 @@ def make(root: Path, scale: str | None, device: str | None, gpus: int) -> Plan:
         raise ParamError(f"--gpus is {gpus}: expected 1 or more GPUs, and none beside --device {CPU}")
     graph = instances.graph(root)
     boxes = boxes_of(graph, tree)
-    run = at_hand(root, tree, boxes)
+    run = planned(root, tree, boxes)
     log = calibration.logged(root, tree["scale"], name)
     ratios = measured(log.runs, run, boxes, name)
     rows = [row_of(one, [at for at in boxes if at.stage == one], run, name, gpus, ratios) for one in graph]
-    return Plan(tree["scale"], name, gpus, run, rows, log.left_out)
+    return Plan(tree["scale"], name, gpus, side_by_side(tree, name), run, rows, log.left_out)
+
+
+def side_by_side(tree: Mapping[str, Any], device: str) -> int:
+    """How many tasks run at once: on a processor as many as have cores for their threads, on GPUs one after the other."""
+    cores = (os.cpu_count() or 1) // tree["cpu_threads"]
+    return min(len(tree["tasks"]), max(cores, 1)) if device == CPU else 1
 
 
 class Needs(NamedTuple):
@@ -104,7 +121,7 @@ class Needs(NamedTuple):
 def needs(root: Path, tree: Mapping[str, Any]) -> Needs:
     """What checked parameters ask of disk and device; raises ParamError where the base model's shape is not known."""
     boxes = boxes_of(instances.graph(root), tree)
-    run = at_hand(root, tree, boxes)
+    run = planned(root, tree, boxes)
     costs = [(at.stage, COSTS[at.stage](run, at)) for at in boxes]
     memory: dict[str, float] = {}
     for name, one in costs:
@@ -146,13 +163,11 @@ def out_of(entry: Mapping[str, Any], at: Instance, tree: Mapping[str, Any]) -> P
     return Path(instances.resolve(out if isinstance(out, str) else next(iter(out)), at, tree))
 
 
-def at_hand(root: Path, tree: Mapping[str, Any], boxes: Mapping[Instance, Path]) -> Run:
+def planned(root: Path, tree: Mapping[str, Any], boxes: Mapping[Instance, Path]) -> Run:
     """The run with the lengths that a run of the same base model left behind, else with those that are assumed."""
     source = Base.model_validate(tree["base"])
-    made = root / next(path for at, path in boxes.items() if at.stage == "base")
-    shape = shapes.of_base(source, made)
-    about = calibration.about(made)
-    same = (about.get("hidden_size"), about.get("layers")) == (shape.hidden, shape.layers)
+    same = made_base(root, boxes, source)
+    shape = shapes.of_base(source, same)
     counts = {at: calibration.counts(root / path) if same else {} for at, path in boxes.items()}
     generated = {
         (at.task, at.system): found["tokens"] / found["answers"]
@@ -175,6 +190,12 @@ def at_hand(root: Path, tree: Mapping[str, Any], boxes: Mapping[Instance, Path])
     return Run(tree, shape, lengths, problems, generated, frozenset(counted))
 
 
+def made_base(root: Path, boxes: Mapping[Instance, Path], source: Base) -> Path | None:
+    """The folder of the base model that was made from this source; None where there is none, or another model's."""
+    made = root / next(path for at, path in boxes.items() if at.stage == "base")
+    return made if calibration.about(made).get("source") == source.source else None
+
+
 def size_of(prepare: Mapping[str, Any], task: str, split: str, known: Mapping[str, int]) -> int | None:
     """Problems of a split: as params say, as published less what validation takes, or as prepared; None: nobody knows."""
     wanted = prepare[f"n_{split}"]
@@ -194,7 +215,7 @@ def with_counts(
     counts: Mapping[Instance, Mapping[str, int]],
     generated: Mapping[tuple[str, str], float],
 ) -> Lengths:
-    """The lengths with the mean completion of the rollouts at hand, and an answer of the base model without thinking."""
+    """The lengths with the mean completion of the rollouts made here, and an answer of the base model without thinking."""
     rollouts = counts.get(Instance("sample", task), {})
     if not rollouts.get("rollouts"):
         return assumed

@@ -6,7 +6,7 @@ from typing import Any
 
 from qthink_core import cost
 from qthink_core.cost import EXTRACTION, SAMPLING, TRAINING
-from qthink_core.plan import CPU, Plan, Row, machine
+from qthink_core.plan import CPU, DVC_S, Plan, Row, machine
 
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86400, 365.25 * 86400
 HEADER = ("stage", "boxes", "tokens", "FLOP", "disk", "memory", "floor", "time", "on", "from")
@@ -85,7 +85,7 @@ def assumptions(plan: Plan) -> str:
     for task, one in run.lengths.items():
         said = f"prompt {one.prompt:,.0f}, thought {one.thought:,.0f}, answer {one.answer:,.0f}; "
         said += f"answers to questions {one.thinking:,.0f} with thinking, {one.direct:,.0f} without"
-        lines.setdefault(said + (" (rollouts at hand)" if task in run.counted else " (assumed)"), []).append(task)
+        lines.setdefault(said + (" (rollouts made here)" if task in run.counted else " (assumed)"), []).append(task)
     sizes = []
     for task in run.lengths:
         train, test = run.problems[task, "train"], run.problems[task, run.tree["split"]]
@@ -94,6 +94,7 @@ def assumptions(plan: Plan) -> str:
     made = [
         *(f"Tokens of {', '.join(tasks)}: {said}." for said, tasks in lines.items()),
         f"Problems: {', '.join(sizes)}.",
+        f"Times of the table are those of one box after the other; DVC's own, {DVC_S} s a box, come on top.",
         f"Speed against the floor: sampling {SAMPLING}, extraction {EXTRACTION}, training {TRAINING}; then the weights and "
         f"{cost.LAYER_PASS_S * 1000:.1f} ms a layer and pass.",
     ]
@@ -125,20 +126,20 @@ def verdict(plan: Plan, free: int, instead: Plan | None = None) -> str:
 
     `instead` is the plan on this machine's processor, where it has no such GPU.
     """
-    said = [f"About {roughly(plan.seconds)} on {_where(plan)}."]
+    said = [f"About {roughly(plan.wall_s)} on {_where(plan)}."]
     if plan.gpus > 1:
         said.append(
             "Several GPUs work on one box under QTHINK_EXECUTOR=ray and QTHINK_LAUNCH: docs/scale.md has the commands."
         )
     if instead is not None:
-        said.append(f"This machine has no NVIDIA GPU: about {roughly(instead.seconds)} on {_where(instead)}.")
+        said.append(f"This machine has no NVIDIA GPU: about {roughly(instead.wall_s)} on {_where(instead)}.")
     available = machine(plan.run.tree).memory if plan.device == CPU else cost.GPUS[plan.device].memory
     large = [row for row in plan.rows if row.memory > available]
     for row in large:
-        mend = "train.micro_batch" if row.stage in ("finetune", "train") else "its batch"
+        fix = "train.micro_batch" if row.stage in ("finetune", "train") else "its batch"
         said.append(
             f"{row.stage} may need {short(row.memory, 'B')} of memory where its rows are longest, "
-            f"{short(available, 'B')} are there: lower {mend}."
+            f"{short(available, 'B')} are there: lower {fix}."
         )
     if not large:
         said.append(f"Memory suffices: {short(max(row.memory for row in plan.rows), 'B')} of {short(available, 'B')}.")
@@ -151,7 +152,8 @@ def verdict(plan: Plan, free: int, instead: Plan | None = None) -> str:
 def _where(plan: Plan) -> str:
     if plan.device == CPU:
         threads = round(machine(plan.run.tree).peak["float32"] / cost.THREAD_FLOPS)
-        return f"this machine's processor ({threads} {'thread' if threads == 1 else 'threads'})"
+        words = f"this machine's processor ({threads} {'thread' if threads == 1 else 'threads'} a box"
+        return words + (f", {plan.at_once} tasks at once as `make demo` runs them)" if plan.at_once > 1 else ")")
     return f"one {plan.device.upper()}" if plan.gpus == 1 else f"{plan.gpus} x {plan.device.upper()}"
 
 
@@ -162,6 +164,8 @@ def as_json(plan: Plan) -> str:
         "device": plan.device,
         "gpus": plan.gpus,
         "seconds": plan.seconds,
+        "wall_seconds": plan.wall_s,
+        "at_once": plan.at_once,
         "disk": plan.disk,
         "stages": [row._asdict() for row in plan.rows],
         "problems": {f"{task} {split}": n for (task, split), n in plan.run.problems.items()},

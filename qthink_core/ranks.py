@@ -52,7 +52,7 @@ def local() -> int:
 def forsaken() -> bool:
     """Whether accelerate was asked for several processes and started this one alone.
 
-    Without a GPU, or with --cpu, it leaves the starting to MPI; what it meant for MPI stands in the environment.
+    Without a GPU, or with --cpu, it leaves the starting to MPI; what it meant for MPI is in the environment.
     """
     return not launched() and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
 

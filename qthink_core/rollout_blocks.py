@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from qthink_core.executor import Made, Make
-from qthink_core.models import pick_device
-from qthink_core.rollouts import blocks, counts, writer
+from qthink_core.models import load_tokenizer, pick_device
+from qthink_core.rollouts import blocks, counts, marks, thoughts, writer
 from qthink_core.samplers import opened
 
 
@@ -27,10 +27,11 @@ def maker(
     base: Path, device: str, dtype: str, engine: str, longest_prompt: int, settings: Mapping[str, Any]
 ) -> Iterator[Make]:
     """What makes a block out of its prompts, with the model in `base` and the settings of `sample_block`."""
+    delimiters = marks(load_tokenizer(base))
     with opened(engine, base, pick_device(device), dtype, longest_prompt, settings["max_new_tokens"]) as sample_block:
 
         def make(block: str, prompts: Mapping[str, Sequence[int]]) -> Made:
             rows = sample_block(prompts, **settings)
-            return {f"{block}.parquet": writer(rows)}, counts(rows)
+            return {f"{block}.parquet": writer(rows)}, counts(rows) | {"thoughts": thoughts(rows, prompts, delimiters)}
 
         yield make

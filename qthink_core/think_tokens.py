@@ -94,20 +94,20 @@ def _extend_template(folder: Path) -> None:
 
 
 def check(folder: Path) -> None:
-    """Raises DataError, naming the mend, where the tokenizer of `folder` does not follow the think convention."""
+    """Raises DataError, naming the fix, where the tokenizer of `folder` does not follow the think convention."""
     tokenizer = _tokenizer(folder)
-    mend = "set thinking to `added`, or take a model that thinks"
+    fix = "set thinking to `added`, or take a model that thinks"
     for token in (THINK, END_THINK):
         ids = tokenizer.encode(token, add_special_tokens=False)
         if len(ids) != 1:
-            raise DataError(f"{folder / TOKENIZER} spells {token} with {len(ids)} tokens where one is expected: {mend}")
+            raise DataError(f"{folder / TOKENIZER} spells {token} with {len(ids)} tokens where one is expected: {fix}")
         if tokenizer.decode(ids, skip_special_tokens=True) != token:
             raise DataError(f"{folder / TOKENIZER} marks {token} as special, so decoding drops it: set special to false")
     without, thinking = (_prompt(tokenizer, enable_thinking=flag) for flag in (False, True))
     if not without.endswith(EMPTY_BLOCK):
         raise DataError(
             f"{folder / TEMPLATE} ends the prompt of enable_thinking=False in {without[-20:]!r} where an "
-            f"empty think block ({EMPTY_BLOCK!r}) is expected: {mend}"
+            f"empty think block ({EMPTY_BLOCK!r}) is expected: {fix}"
         )
     if without.removesuffix(EMPTY_BLOCK) != thinking.removesuffix(OPEN_BLOCK):
         raise DataError(f"{folder / TEMPLATE} changes more with enable_thinking than the think block: take another one")

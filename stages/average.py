@@ -34,6 +34,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     for kind in (teachers.UNIFORM, teachers.REWARD_WEIGHTED):
         made, counts = teachers.all_teachers(states, rewards, sorted(ids), kind, params.average.no_right_rollout)
         work.commit(kind, teachers.writers(made), counts)
+        work.require([kind], "teachers", "set average.no_right_rollout to uniform, or sample more rollouts")
         work.publish(layout.teachers(at.task, kind), "teachers", [kind], {"kind": kind})
         said.append(f"{counts['teachers']} {kind}")
     return f"teachers of {len(ids)} problems: {', '.join(said)}"

@@ -37,9 +37,10 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         seed=params.seed,
         out=work.scratch(),
         show=lambda steps, total: stage.progress(steps, total, str(at), "step"),
+        show_problems=lambda items, total: stage.progress(items, total, str(at), "problem"),
     )
     work.commit("model", found.files)
-    work.publish(layout.BASE, "base", ["model"], found.about)
+    work.publish(layout.BASE, "base", ["model"], found.about | {"source": base.source})
     return f"{found.about['architecture']} of {found.about['parameters'] / 1e6:.1f} M parameters"
 
 

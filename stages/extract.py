@@ -42,6 +42,8 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         show=lambda items, total: stage.progress(items, total, str(at), "shard"),
         device=params.device,
     )
+    fix = "set extract.cut_blocks to use, raise sample.max_new_tokens, or take a base model that thinks"
+    work.require(units, "usable", fix)
     about = {"K": params.K, "D": models.hidden_size(layout.BASE), "store": params.extract.store}
     made = work.publish(layout.hidden_states(at.task), "hidden_states", units, about)
     return f"hidden states of {made.counts['usable']} rollouts at {params.K} positions"

@@ -35,12 +35,18 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     from qthink_core import prepared, problems
 
     splits = problems.gather(
-        at.task, seed=params.seed, folder=stage.data_folder(), world=params.world, **params.prepare.model_dump()
+        at.task,
+        seed=params.seed,
+        folder=stage.data_folder(),
+        world=params.world,
+        show=lambda items, total: stage.progress(items, total, str(at), "problem"),
+        **params.prepare.model_dump(),
     )
     tokenizer = problems.load_tokenizer(layout.BASE)
     longest = []
     for split, found in splits.items():
-        rows = problems.prompted(at.task, found, tokenizer)
+        shown = stage.progress(found, len(found), f"{at} {split}", "prompt")
+        rows = problems.prompted(at.task, shown, tokenizer)
         longest.append(problems.longest_prompt(rows))
         work.commit(split, {f"{split}.parquet": prepared.writer(rows)}, {split: len(rows)})
     shared = problems.overlap(splits)

@@ -55,6 +55,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         show=lambda items, total: stage.progress(items, total, str(at), "block"),
         device=params.device,
     )
+    work.require(units, "thoughts", "take a base model that thinks, or set base.thinking to added")
     made = work.publish(layout.rollouts(at.task), "rollouts", units, {"G": params.rollout.G})
     return f"{made.counts['rollouts']} rollouts of {len(prompts)} problems, {made.counts['tokens']} tokens"
 

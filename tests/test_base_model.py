@@ -94,7 +94,7 @@ def index_without_shard(folder: Path) -> None:
         (index_without_shard, r"model-1\.safetensors .* is missing but .* lists it"),
         (lambda folder: (folder / "tokenizer.json").unlink(), r"has no tokenizer\.json"),
         (lambda folder: (folder / "chat_template.jinja").unlink(), "has no chat template"),
-        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is no JSON"),
+        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is not JSON"),
     ],
 )
 def test_a_folder_that_is_unsafe_or_torn_is_refused(
@@ -138,7 +138,7 @@ def test_a_partly_cached_snapshot_is_not_taken_for_the_model(
 
 
 def test_a_branch_is_no_revision(tmp_path: Path) -> None:
-    with pytest.raises(ParamError, match="revision 'main' of owner/name is no commit"):
+    with pytest.raises(ParamError, match="revision 'main' of owner/name is not a commit"):
         base_model.from_hub("owner/name", "main", tmp_path / "out")
 
 

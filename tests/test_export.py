@@ -175,7 +175,7 @@ def test_a_bfloat16_export_is_the_float32_merge_cast_once(exported: Any) -> None
 def test_a_folder_without_a_whole_card_is_refused(exported: Any, card: bytes) -> None:
     folder, _ = exported(K)
     (folder / models.CARD).write_bytes(card)
-    with pytest.raises(DataError, match="is no card of an exported model"):
+    with pytest.raises(DataError, match="is not the card of an exported model"):
         load_system(folder, torch.device("cpu"), "float32")
 
 

@@ -97,11 +97,11 @@ def test_an_unreachable_hub_costs_one_line_and_seconds(tmp_path: Path, offline: 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", COMMIT[:12], COMMIT.upper(), ""])
 def test_a_revision_that_can_move_is_refused(revision: str) -> None:
-    with pytest.raises(ParamError, match="is no commit: give the 40 hexadecimal digits"):
+    with pytest.raises(ParamError, match="is not a commit: give the 40 hexadecimal digits"):
         hub.dataset_file("owner/name", revision, "test.jsonl")
 
 
 @pytest.mark.parametrize("repo", ["../name", "a/b/c", "owner/na me", ""])
 def test_a_repository_name_that_leaves_the_cache_is_refused(repo: str) -> None:
-    with pytest.raises(ParamError, match="is no repository of the hub"):
+    with pytest.raises(ParamError, match="is not a repository of the hub"):
         hub.dataset_file(repo, COMMIT, "test.jsonl")

@@ -14,6 +14,7 @@ from graph import SCALES, STAGES, tree_of
 from imports import ROOT
 
 from qthink_core import artifacts, calibration, cost, instances, plan, plan_words, shapes, stage, stage_costs
+from qthink_core.base_source import Base
 from qthink_core.errors import DataError, ParamError
 
 PROGRAM = [sys.executable, "-P", "-m", "qthink_core.cli", "plan"]
@@ -51,13 +52,15 @@ def manifest(folder: Path, counts: dict[str, int], about: dict[str, Any] | None 
     (folder / artifacts.MANIFEST).write_bytes(artifacts.sealed(vars(made)))
 
 
+def source(root: Path, scale: str) -> dict[str, Any]:
+    """What the manifest of a scale's base model says of where it came from."""
+    return Base.model_validate(plan.checked(root, scale)["base"]).source
+
+
 def log(root: Path, seconds: dict[str, float], params: dict[str, dict[str, Any]], scale: str = "tiny") -> None:
-    """A run of these boxes: their seconds, and the parameters of each below the file of the scale."""
-    (root / "logs").mkdir(exist_ok=True)
-    with (root / calibration.LOG).open("a") as file:
-        file.writelines(json.dumps({"stage": box, "ended": "", "seconds": one}) + "\n" for box, one in seconds.items())
-    entries = {box: {"params": {f"params/{scale}.yaml": params.get(box, {})}} for box in seconds}
-    (root / calibration.LOCK).write_text(json.dumps({"schema": "2.0", "stages": entries}))
+    """A run of these boxes on the processor: their seconds, and the parameters of each."""
+    for box, one in seconds.items():
+        run_of(root, box, one, scale, "cpu", params.get(box, {}))
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -198,7 +201,7 @@ def test_a_size_that_nobody_published_is_said_and_taken_from_what_was_prepared(r
     said = plan_words.assumptions(plan.make(root, "paper", None, 1))
     assert "tooluse a training set of unknown size and 68 questions" in said
     assert "What tooluse trains on counts as nothing here" in said
-    manifest(root / "artifacts/base", {}, {"hidden_size": 2048, "layers": 28})
+    manifest(root / "artifacts/base", {}, {"source": source(root, "paper")})
     manifest(root / "artifacts/problems/tooluse", {"train": 4046, "test": 68})
     found = plan.make(root, "paper", None, 1)
     assert found.run.problems["tooluse", "train"] == 4046
@@ -206,9 +209,9 @@ def test_a_size_that_nobody_published_is_said_and_taken_from_what_was_prepared(r
     assert "counts as nothing" not in plan_words.assumptions(found)
 
 
-def test_the_lengths_of_rollouts_at_hand_are_taken_and_those_of_another_model_are_not(root: Path) -> None:
+def test_the_lengths_of_rollouts_made_here_are_taken_and_those_of_another_model_are_not(root: Path) -> None:
     assumed = plan.make(root, "tiny", None, 1).run
-    manifest(root / "artifacts/base", {}, {"hidden_size": 96, "layers": 3})
+    manifest(root / "artifacts/base", {}, {"source": source(root, "tiny")})
     manifest(root / "artifacts/rollouts/gsm8k", {"rollouts": 100, "tokens": 4000})
     half = plan.make(root, "tiny", None, 1).run.lengths["gsm8k"]
     assert half == assumed.lengths["gsm8k"]._replace(thought=33, thinking=40)
@@ -267,7 +270,7 @@ def test_the_rest_of_a_resumed_run_is_not_taken_for_the_whole() -> None:
 def test_runs_of_another_scale_and_runs_on_a_processor_say_nothing_of_a_gpu(root: Path) -> None:
     took = {"sample@gsm8k": 1e6}
     before = rows(root, "tiny", "h100"), rows(root, "smol", "cpu")
-    log(root, took, {})
+    log(root, took, {"sample@gsm8k": {"device": "cpu"}})
     assert (rows(root, "tiny", "h100"), rows(root, "smol", "cpu")) == before
 
 
@@ -277,7 +280,8 @@ H100 = "NVIDIA H100 80GB HBM3"
 def run_of(root: Path, box: str, seconds: float, scale: str, device: str, params: dict[str, Any], **more: Any) -> None:
     """One line of the log, as a stage writes it."""
     (root / "logs").mkdir(exist_ok=True)
-    line = {"stage": box, "ended": "", "seconds": seconds, "scale": scale, "device": device, "params": params}
+    line = {"stage": box, "ended": "", "seconds": seconds, "cpu_seconds": seconds}
+    line |= {"scale": scale, "device": device, "params": params}
     with (root / calibration.LOG).open("a") as file:
         file.write(json.dumps(line | {"processes": 1, "executor": "here", "resumed": False} | more) + "\n")
 
@@ -300,12 +304,11 @@ def test_a_stage_that_never_uses_the_gpu_is_scaled_whatever_the_gpu(root: Path) 
     assert [rows(root, "paper", device)["report"].seconds for device in ("h100", "4090")] == pytest.approx([9, 9])
 
 
-def test_the_parameters_of_a_logged_run_are_its_own_whatever_dvc_recorded_since(root: Path) -> None:
+def test_the_parameters_of_a_logged_run_are_its_own(root: Path) -> None:
     edit(root / "params.yaml", "tasks: .*", "tasks: [gsm8k]")
     small = rows(root)["sample"].seconds
     edit(root / "params/tiny.yaml", "  n_train: 320", "  n_train: 3200")
     large = rows(root)["sample"].seconds
-    log(root, {"prepare@gsm8k": 4.0}, {"prepare@gsm8k": {"prepare": {"n_train": 3200}}})
     run_of(root, "prepare@gsm8k", 4.0, "tiny", "cpu", {"prepare": {"n_train": 320}})
     run_of(root, "sample@gsm8k", 1.7 * small, "tiny", "cpu", {"device": "cpu"})
     assert rows(root)["sample"].seconds == pytest.approx(1.7 * large)
@@ -329,13 +332,67 @@ def test_a_run_that_cannot_stand_for_the_next_one_is_left_out_and_said(root: Pat
     assert f"runs that do not count: {said}." in plan_words.assumptions(plan.make(root, None, None, 1))
 
 
-def test_lines_of_an_older_log_count_on_the_processor_alone_and_a_newer_run_replaces_them(root: Path) -> None:
-    log(root, {"report": 90.0}, {})
-    assert rows(root)["report"].seconds == pytest.approx(90)
-    said = plan_words.assumptions(plan.make(root, None, "h100", 1))
-    assert "runs that do not count: 1 of a log without devices." in said
-    run_of(root, "report", 9.0, "tiny", "cpu", {})
-    assert rows(root)["report"].seconds == pytest.approx(9)
+def test_lines_of_an_older_log_are_left_out_and_said(root: Path) -> None:
+    before = rows(root)
+    (root / "logs").mkdir()
+    (root / calibration.LOG).write_text('{"stage": "report", "ended": "", "seconds": 90.0}\n')
+    assert rows(root) == before
+    said = plan_words.assumptions(plan.make(root, None, None, 1))
+    assert "runs that do not count: 1 of an older log, without seconds of the processor." in said
+
+
+@pytest.mark.parametrize(
+    ("box", "device", "params", "seconds"),
+    [
+        ("report", "cpu", {"cpu_threads": 1}, 40.0),
+        ("report", "cpu", {"cpu_threads": 2}, 100.0),  # seconds of the processor are those of both threads
+        ("sample@gsm8k", H100, {"cpu_threads": 1, "device": "cuda"}, 100.0),
+        ("base", "cpu", {"cpu_threads": 1, "base": {"pretrain": {"steps": 650}}}, 40.0),
+        ("base", "cpu", {"cpu_threads": 1, "base": {"hub": {"repo": "x"}}}, 100.0),  # it waits for the network
+    ],
+)
+def test_a_box_on_one_thread_took_the_seconds_of_the_processor_and_any_other_those_of_the_clock(
+    box: str, device: str, params: dict[str, Any], seconds: float
+) -> None:
+    run = {"stage": box, "device": device, "params": params, "seconds": 100.0, "cpu_seconds": 40.0}
+    assert calibration.took(run) == seconds
+
+
+def test_contended_boxes_of_two_tasks_are_not_added_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tasks side by side on a loaded machine: the clock says 100 s for a box of 40 s of the processor."""
+    edit(root / "params.yaml", "tasks: .*", "tasks: [gsm8k, math500]")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    alone = {"cpu_threads": 1}
+    for box in map(str, plan.boxes_of(instances.graph(root), plan.checked(root, None))):
+        run_of(root, box, 100.0, "tiny", "cpu", alone, cpu_seconds=40.0)
+    made = plan.make(root, None, None, 1)
+    boxes = sum(row.boxes for row in made.rows)
+    single = sum(row.boxes == 1 for row in made.rows)
+    assert single == 2  # base and report
+    assert made.at_once == 2
+    assert made.seconds == pytest.approx(40 * boxes)
+    assert made.wall_s == pytest.approx((40 + plan.DVC_S) * ((boxes - single) / 2 + single))
+    assert f"About {plan_words.roughly(made.wall_s)} on this machine's processor (1 thread a box, 2 tasks at once as" in (
+        plan_words.verdict(made, free=10**15)
+    )
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "device", "tasks", "at_once"),
+    [
+        (2, 1, "cpu", 3, 2),
+        (8, 1, "cpu", 3, 3),
+        (2, 1, "cpu", 1, 1),
+        (8, 4, "cpu", 3, 2),
+        (1, 2, "cpu", 3, 1),
+        (8, 1, "h100", 3, 1),
+    ],
+)
+def test_as_many_tasks_run_at_once_as_have_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, device: str, tasks: int, at_once: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert plan.side_by_side({"tasks": ["x"] * tasks, "cpu_threads": threads}, device) == at_once
 
 
 @pytest.mark.parametrize(
@@ -369,21 +426,15 @@ def test_parameters_that_dvc_keeps_apart_by_file_are_put_together() -> None:
         '{"stage": "report"}',
         '{"stage": "report", "seconds": NaN}',
         "1e999",
-        '{"stage": "x", "seconds": 1, "params": {}}',
+        '{"stage": "x", "seconds": 1, "cpu_seconds": 1, "params": {}}',
+        '{"stage": "x", "seconds": 1, "cpu_seconds": -1}',
     ],
 )
 def test_a_torn_log_is_named_by_line(root: Path, line: str) -> None:
     log(root, {"report": 9.0}, {})
     with (root / calibration.LOG).open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(DataError, match=r"runs\.jsonl line 2 is no record of a run"):
-        plan.make(root, None, None, 1)
-
-
-def test_a_torn_lock_is_named(root: Path) -> None:
-    log(root, {"report": 9.0}, {})
-    (root / calibration.LOCK).write_text("schema: '2.0'\nstages:\n  report: [")
-    with pytest.raises(DataError, match=r"dvc\.lock is being written or damaged"):
+    with pytest.raises(DataError, match=r"runs\.jsonl line 2 is not the record of a run"):
         plan.make(root, None, None, 1)
 
 
@@ -430,11 +481,7 @@ def test_faults_of_the_params_files_are_listed_a_line_each(root: Path) -> None:
     assert [line[:21] for line in done.stderr.splitlines()] == ["qthink: params.yaml: ", "qthink: params/paper."]
 
 
-def test_an_unknown_base_is_said_and_read_from_its_config(root: Path) -> None:
-    edit(root / "params/paper.yaml", "    repo: Qwen/Qwen3-1.7B .*", "    repo: someone/else")
-    with pytest.raises(ParamError, match=r"the shape of someone/else is not known and .*config\.json is not there"):
-        plan.make(root, "paper", None, 1)
-    (root / "artifacts/base").mkdir(parents=True)
+def test_an_unknown_base_is_read_from_the_folder_that_was_made_of_it_and_never_from_another_models(root: Path) -> None:
     config = {
         "num_hidden_layers": 2,
         "hidden_size": 64,
@@ -442,11 +489,43 @@ def test_an_unknown_base_is_said_and_read_from_its_config(root: Path) -> None:
         "intermediate_size": 128,
         "vocab_size": 100,
     }
-    (root / "artifacts/base/config.json").write_text(json.dumps(config))
+    base = root / "artifacts/base"
+    tiny = source(root, "tiny")
+    edit(root / "params/paper.yaml", "    repo: Qwen/Qwen3-1.7B .*", "    repo: someone/else")
+    with pytest.raises(
+        ParamError, match="the shape of someone/else is not known and it was not made here yet: make it with"
+    ):
+        plan.make(root, "paper", None, 1)
+    manifest(base, {}, {"source": tiny})
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ParamError, match="the shape of someone/else is not known and it was not made here yet"):
+        plan.make(root, "paper", None, 1)
+    shutil.rmtree(base)
+    manifest(base, {}, {"source": source(root, "paper")})
+    (base / "config.json").write_text(json.dumps(config))
     assert plan.make(root, "paper", None, 1).run.shape == (2, 64, 4, 4, 16, 128, 100, False)
-    (root / "artifacts/base/config.json").write_text(json.dumps(config | {"hidden_size": "x"}))
+    (base / "config.json").write_text(json.dumps(config | {"hidden_size": "x"}))
     with pytest.raises(DataError, match=r"config\.json says no shape|config\.json has sizes"):
         plan.make(root, "paper", None, 1)
+
+
+def test_a_smaller_qwen3_is_planned_by_its_own_shape_whatever_lies_in_artifacts(root: Path) -> None:
+    before = rows(root, "paper", "4090")
+    edit(root / "params/paper.yaml", "    repo: Qwen/Qwen3-1.7B .*", "    repo: Qwen/Qwen3-0.6B")
+    manifest(root / "artifacts/base", {}, {"source": source(root, "tiny")})
+    (root / "artifacts/base/config.json").write_text('{"num_hidden_layers": 3, "hidden_size": 96}')
+    after = rows(root, "paper", "4090")
+    # 28 layers of 2 * 1,024 * 128 * 24 + 3 * 1,024 * 3,072 weights, and 151,936 * 1,024 of the output head
+    assert after["sample"].flops / after["sample"].tokens == 2 * (28 * 15_728_640 + 155_582_464)
+    assert after["sample"].flops / before["sample"].flops == pytest.approx(596 / 1720, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("repo", "billions"),
+    [("Qwen/Qwen3-0.6B", 0.44), ("Qwen/Qwen3-1.7B", 1.4), ("Qwen/Qwen3-4B", 3.6), ("Qwen/Qwen3-8B", 6.95)],
+)
+def test_a_known_shape_has_the_weights_that_its_card_counts_without_the_embedding(repo: str, billions: float) -> None:
+    assert cost.body(shapes.KNOWN[repo]) / 1e9 == pytest.approx(billions, abs=0.05)
 
 
 def test_the_shape_of_the_tiny_model_is_the_one_that_is_trained(tokenizer: Any) -> None:

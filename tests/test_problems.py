@@ -85,12 +85,12 @@ def test_a_published_file_that_lost_its_last_line_is_found(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (b'{"prompt": "x", "answer"', "line 3 is no JSON"),
+        (b'{"prompt": "x", "answer"', "line 3 is not JSON"),
         (b'["prompt"]', "line 3 holds a JSON list"),
-        (b'{"prompt": "\xff"}', "line 3 is no JSON"),
-        (b"[" * 100_000, "line 3 is no JSON"),
-        (b'{"idx": ' + b"9" * 5_000 + b"}", "line 3 is no JSON"),
-        (b"", "line 3 is no JSON"),
+        (b'{"prompt": "\xff"}', "line 3 is not JSON"),
+        (b"[" * 100_000, "line 3 is not JSON"),
+        (b'{"idx": ' + b"9" * 5_000 + b"}", "line 3 is not JSON"),
+        (b"", "line 3 is not JSON"),
         (b'{"prompt": "x"}', "line 3: tooluse train row 2 has nothing in field 'answer'"),
         (b'{"prompt": "x", "answer": "[]"}', "line 3: tooluse train row 2"),
         (b'{"prompt": "\\ud800", "answer": "[]"}', "line 3: tooluse train row 2 has a lone surrogate"),
@@ -180,6 +180,11 @@ def test_a_users_own_training_set_goes_with_the_published_test_set(
     assert min(problem.id for problem in splits["train"] + splits["validation"]) == first_id
     assert problems.overlap(splits) == {"overlap": 0, "near_overlap": 0}
     assert splits == problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path, world=None)
+
+    with pytest.raises(
+        DataError, match=rf"0 problems of {task} are left for training: its training file holds 6, .* takes 6"
+    ):
+        problems.gather(task, "folder", "all", 6, "all", seed=0, folder=tmp_path, world=None)
 
     stolen = json.loads((DATA / test).read_text().splitlines()[3]) | {"unique_id": "train/a/6"}
     write_lines(tmp_path, [*rows, stolen], name)
@@ -331,7 +336,7 @@ def test_a_hub_file_with_another_digest_is_refused(hub_cache: Path) -> None:
 def test_a_torn_parquet_file_is_named(hub_cache: Path) -> None:
     file = cached(hub_cache, "openai/gsm8k", COMMIT, "main/test-00000-of-00001.parquet")
     file.write_bytes(b"PAR1 torn")
-    with pytest.raises(DataError, match="is no whole Parquet file"):
+    with pytest.raises(DataError, match="is not a whole Parquet file"):
         published("gsm8k", "test", None)
 
 

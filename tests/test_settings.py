@@ -1,4 +1,4 @@
-"""Parameters: every fault is found before anything starts, all at once, a line each, with the file and the mend."""
+"""Parameters: every fault is found before anything starts, all at once, a line each, with the file and the fix."""
 
 import os
 import re
@@ -303,19 +303,19 @@ def test_a_base_model_has_exactly_one_source(params: Path) -> None:
 
 def test_a_doubled_key_is_refused(params: Path) -> None:
     edit(params / "params.yaml", "seed: 0", "seed: 0\nseed: 1")
-    with pytest.raises(ParamError, match=r'params\.yaml is no valid YAML at line 4, column 1: .*"seed"[^/]*$'):
+    with pytest.raises(ParamError, match=r'params\.yaml is not valid YAML at line 4, column 1: .*"seed"[^/]*$'):
         settings.load(params)
 
 
 def test_a_parameter_in_both_files_is_refused(params: Path) -> None:
     edit(params / "params/tiny.yaml", "  epochs:", "  lr: 1.0e-3\n  epochs:")
-    with pytest.raises(ParamError, match=r"^train\.lr stands in params\.yaml and in params/tiny\.yaml: keep one of them$"):
+    with pytest.raises(ParamError, match=r"^train\.lr is in params\.yaml and in params/tiny\.yaml: keep one of them$"):
         settings.load(params)
 
 
 def test_a_section_that_is_a_value_in_the_other_file_is_refused(params: Path) -> None:
     edit(params / "params/tiny.yaml", "prepare:", "rollout: 3\nprepare:")
-    with pytest.raises(ParamError, match=r"^rollout stands in params\.yaml and in params/tiny\.yaml: keep one of them$"):
+    with pytest.raises(ParamError, match=r"^rollout is in params\.yaml and in params/tiny\.yaml: keep one of them$"):
         settings.load(params)
 
 

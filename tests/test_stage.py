@@ -206,6 +206,23 @@ def test_a_run_is_logged_with_what_the_next_plan_must_know_of_it(root: Path) -> 
     assert found["params"]["cpu_threads"] == 1
 
 
+def test_seconds_of_the_processor_are_logged_beside_those_of_the_clock(root: Path) -> None:
+    """A box that sleeps a second and then has a child compute for one."""
+    burn = "import time; end = time.process_time() + 1\nwhile time.process_time() < end: pass"
+    busy = (
+        f"    import subprocess, sys\n    time.sleep(1)\n    subprocess.run([sys.executable, '-c', {burn!r}], check=True)\n"
+    )
+    page = root / "stages" / "write.py"
+    page.write_text(PAGE.replace("def run(params, at, work):\n", f"def run(params, at, work):\n{busy}"))
+    run(root)
+    slept = logged(root)
+    page.write_text(PAGE)
+    run(root)
+    quick = logged(root)
+    assert slept["cpu_seconds"] - quick["cpu_seconds"] == pytest.approx(1, abs=0.5)
+    assert slept["seconds"] - quick["seconds"] > 1.5
+
+
 def test_a_run_that_went_on_from_finished_units_is_logged_as_such(root: Path, paused: subprocess.Popen[str]) -> None:
     paused.kill()
     paused.wait()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from graph import copy_repository
 from ruamel.yaml import YAML
 from vllm_models import DEVICE, Folders, make
 
-from qthink_core import artifacts, completions
+from qthink_core import artifacts, completions, prepared
 from qthink_core.artifacts import Work
 from qthink_core.completions import Answer
 
@@ -32,7 +33,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Folders
 
 
 @pytest.fixture
-def repository(tmp_path: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> Path:
+def repository(tmp_path: Path, folders: Folders, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of this repository at a small scale with engine: vllm, whose base and trained system are the models above."""
     root = copy_repository(tmp_path)
     monkeypatch.chdir(root)
@@ -50,10 +51,20 @@ def repository(tmp_path: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
     publish("artifacts/base", "base", base)
     publish("models/gsm8k/uniform", "model", latent | {f"seed-1/{name}": content for name, content in latent.items()})
     ran("prepare@gsm8k")
+    open_blocks(tokenizer)
     return root
 
 
-def publish(place: str, artifact: str, files: dict[str, bytes]) -> None:
+def open_blocks(tokenizer: Any) -> None:
+    """Ends each prompt in an open think block: a model of random weights opens none, and its rollouts would be of no use."""
+    place, think = Path("artifacts/problems/gsm8k"), tokenizer.convert_tokens_to_ids("<think>")
+    rows = prepared.read(place, "train")
+    opened = [prepared.Prompted(**row | {"prompt_thinking": [*row["prompt_thinking"], think]}) for row in rows]
+    files = {name: (place / name).read_bytes() for name in artifacts.listed(place)}
+    publish(str(place), "problems", files | {"train.parquet": prepared.writer(opened)})
+
+
+def publish(place: str, artifact: str, files: Mapping[str, artifacts.Writer | bytes]) -> None:
     work = Work(Path("by-hand") / artifact, "f" * 64, "settings", {})
     work.commit("unit", files)
     work.publish(Path(place), artifact, ["unit"])

@@ -42,9 +42,9 @@ def text_field(row: Mapping[str, object], name: str, where: str) -> str:
     Raises DataError where the field is missing, empty or no text, or cannot be written as UTF-8.
     """
     if name not in row:
-        raise DataError(f"{where} has nothing in field {name!r}, expected non-empty text: mend or drop it")
+        raise DataError(f"{where} has nothing in field {name!r}, expected non-empty text: fix or drop it")
     if isinstance(row[name], int | float):
-        raise DataError(f"{where} has {_shown(row[name])} in field {name!r}, expected non-empty text: mend or drop it")
+        raise DataError(f"{where} has {_shown(row[name])} in field {name!r}, expected non-empty text: fix or drop it")
     return text_of(row[name], name, where)
 
 
@@ -56,13 +56,13 @@ def text_of(value: object, name: str, where: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where} has {_shown(value)} in field {name!r}, expected non-empty text: mend or drop it")
+        raise DataError(f"{where} has {_shown(value)} in field {name!r}, expected non-empty text: fix or drop it")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise DataError(
             f"{where} has a lone surrogate at character {error.start} of field {name!r}, "
-            "expected text that UTF-8 can hold: mend or drop it"
+            "expected text that UTF-8 can hold: fix or drop it"
         ) from None
     return value
 
@@ -76,5 +76,5 @@ def require_right(grade: Grade, gold: str, where: str) -> None:
     if grade.verdict != "right":
         raise DataError(
             f"{where} has the gold {gold!r:.80}, which its own answer does not match "
-            f"(verdict {grade.verdict}, extracted {grade.extracted!r:.80}): mend or drop the row"
+            f"(verdict {grade.verdict}, extracted {grade.extracted!r:.80}): fix or drop the row"
         )

@@ -6,7 +6,7 @@ Prompt: the question, verbatim.
 Gold: what follows `####` in the published solution.
 Extraction, the first that finds a number: the last balanced `\boxed{}`; directly after the last `####`;
 after the last "answer is"; the last number of the text. A box that holds more than one number, or a
-number under an operator, is not computed: it is extracted as it stands and is wrong. Where an equation
+number under an operator, is not computed: it is extracted as it is written and is wrong. Where an equation
 follows `####` or "answer is", its result is meant. A fraction `a/b` or
 `\frac{a}{b}` is one number, so is `1.5e3`; digits of any script are digits.
 Equality: exact rational numbers. Thousands commas, currency and percent signs and a trailing `.0` mean
@@ -42,13 +42,13 @@ _DIGITS = (
     r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]++(?!_[0-9]))(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)(?:[eE][-+]?[0-9]+(?!\w))?"
 )
 _CURRENCY = "$€£¥₹"
-# In "10-5" the hyphen subtracts; it is a sign only where no operand stands before it. In "_18_" the underscores
+# In "10-5" the hyphen subtracts; it is a sign only where no operand comes before it. In "_18_" the underscores
 # are emphasis, in "x_1" the 1 is an index.
 _NUMBER = re.compile(
     rf"(?P<sign>(?<![^\W_])(?<![)\]}}])-[{_CURRENCY}]?)?(?<![^\W_])(?<![^\W_]_)"
     rf"(?:(?P<top>{_DIGITS})(?:/[{_CURRENCY}]?(?P<bottom>{_DIGITS}))?)"
 )
-# "20 - 2 = 18" states 18; "18 = 20 - 2" states 18 too, and is no match.
+# "20 - 2 = 18" states 18; "18 = 20 - 2" states 18 too, and is not a match.
 _EQUATION = re.compile(
     rf"-?[{_CURRENCY}(]*{_DIGITS}\)*(?:\s*[-+*/÷×]\s*[{_CURRENCY}(]*{_DIGITS}\)*)++\s*=\s*[{_CURRENCY}]*(?P<result>-?{_DIGITS})"
 )
@@ -69,13 +69,13 @@ _AFTER_AN_OPERAND = re.compile(r"[\\^_]|^\s*[-+*!<>²³]")
 
 
 def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
-    """The problem of one published row. Raises DataError where a text is missing or the gold is no number."""
+    """The problem of one published row. Raises DataError where a text is missing or the gold is not a number."""
     where = f"gsm8k {split} row {index}"
     text_field(row, "question", where)
     solution = text_field(row, "answer", where)
     marks = solution.count("####")
     if marks != 1:
-        raise DataError(f"{where} has {marks} '####' in its answer, expected one before the gold: mend or drop the row")
+        raise DataError(f"{where} has {marks} '####' in its answer, expected one before the gold: fix or drop the row")
     number = gold(solution, where)
     require_right(grade(number, solution), number, where)
     return Problem(f"gsm8k-{split}-{index:05d}", message("gsm8k", row), number, solution)
@@ -84,11 +84,11 @@ def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
 def gold(given: object, where: str) -> str:
     """The number of a gold: bare, as text or as a JSON number, or what follows `####` in a published solution.
 
-    Raises DataError where that is no number.
+    Raises DataError where that is not a number.
     """
     text = text_of(given, "gold", where).rpartition("####")[2].strip()
     if len(text) > MAX_NUMBER_CHARS or _value(text) is None:
-        raise DataError(f"{where} has the gold {text!r:.60}, expected one number, bare or after '####': mend or drop it")
+        raise DataError(f"{where} has the gold {text!r:.60}, expected one number, bare or after '####': fix or drop it")
     return text
 
 

@@ -40,7 +40,7 @@ def equal(gold: str, answer: str) -> bool:
 
 
 def _parsed(latex: str) -> list[object]:
-    # "first_match": what stands in the box, and nothing that a looser rule would find inside it.
+    # "first_match": what is in the box, and nothing that a looser rule would find inside it.
     return parse(f"\\boxed{{{latex}}}", _BOXED, extraction_mode="first_match", parsing_timeout=None)
 
 

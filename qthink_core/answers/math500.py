@@ -5,7 +5,7 @@ arXiv:2103.03874, chosen in arXiv:2305.20050); training problems: `train.jsonl` 
 Prompt: the problem and, on the next line, `prompts.MATH_INSTRUCTION`.
 Gold: the field `answer`.
 Extraction: the content of the last balanced `\boxed{}` of the whole answer. (A window of 100 characters,
-as some graders use, loses 45 of the 500 official solutions and finds 3 where `3\sqrt{13}` stands.)
+as some graders use, loses 45 of the 500 official solutions and finds 3 where `3\sqrt{13}` is written.)
 Equality, the first that decides: the same text once spacing, typeface, percent signs (many golds are
 asked for without) and spelling variants are gone; both plain rational numbers (decimals, also repeating or
 times a power of ten, and fractions), compared exactly; both whole numbers with a base as index, compared
@@ -99,8 +99,8 @@ def gold(given: object, where: str) -> str:
     text = text_of(given, "gold", where)
     if len(text) > MAX_EXPRESSION_CHARS or extract(rf"\boxed{{{text}}}") != text.strip() or r"\boxed" in text:
         raise DataError(
-            f"{where} has the gold {text!r:.60}, expected what stands inside a \\boxed{{}}, braces balanced, "
-            f"at most {MAX_EXPRESSION_CHARS} characters: mend or drop it"
+            f"{where} has the gold {text!r:.60}, expected what is inside a \\boxed{{}}, braces balanced, "
+            f"at most {MAX_EXPRESSION_CHARS} characters: fix or drop it"
         )
     return text
 
@@ -232,7 +232,7 @@ def _has_two_signs(latex: str) -> bool:
 def _values(latex: str) -> tuple[str, set[int]]:
     """The brackets around the expression, or "", and how many values it may hold: commas also part thousands and words.
 
-    What stands before a single `=` or `\\in` is a name.
+    What comes before a single `=` or `\\in` is a name.
     """
     unnamed = latex if len(_NAMED.findall(latex)) > 1 else _NAMED.split(latex)[-1]
     listed = _AND.sub(",", unnamed).replace(";", ",").replace(r"\langle", "(").replace(r"\rangle", ")")

@@ -12,7 +12,7 @@ Extraction and equality, in two scorers that are never mixed:
   can be reached: the shortest match cuts the nested inputs of items 26 and 33, and no `\\w+` equals the
   name `[Optional]updateUserProfile` of 33.
 - `strict`, the headline: the thought is removed, inputs are whole JSON objects read within limits, what
-  stands inside them is no action, and one that does not read makes the answer unparsable; a name goes on
+  is inside them is not an action, and one that does not read makes the answer unparsable; a name goes on
   over `-` and `.`, so that `get-user` is not `get`. 68 of 68.
 In both, action accuracy is equality of the multisets of names, and exact match is that and equality of
 the inputs, merged in order. `[Optional]` in a gold is an annotator's remark (the prompt lists the tool
@@ -66,7 +66,7 @@ def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
 def gold(given: object, where: str) -> str:
     """The calls of a gold as JSON text, as the published field has them; a JSON list of such calls is taken too.
 
-    Raises DataError where they are no calls, or none that an answer could write.
+    Raises DataError where they are not calls, or none that an answer could write.
     """
     text = json.dumps(given) if isinstance(given, list) else text_of(given, "gold", where)
     try:
@@ -76,7 +76,7 @@ def gold(given: object, where: str) -> str:
     if not isinstance(calls, list) or not calls or not all(_is_call(call) for call in calls):
         raise DataError(
             f"{where} has the gold {text!r:.60}, expected a JSON list of "
-            '{"Action": name, "Action_Input": JSON object as text}: mend or drop it'
+            '{"Action": name, "Action_Input": JSON object as text}: fix or drop it'
         )
     require_right(grade(text, gold_answer(Problem("", "", text, None))), text, where)
     return text
