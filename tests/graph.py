@@ -12,7 +12,7 @@ from typing import Any
 
 from imports import OURS, ROOT
 
-from qthink_core import settings
+from qthink_core import layout, settings
 from qthink_core.instances import Instance, resolve
 from qthink_core.instances import instances as of_stage
 
@@ -42,8 +42,8 @@ def outputs(stage: str) -> list[str]:
 
 
 def code(stage: str) -> list[str]:
-    """The deps of a stage that lie in our packages: modules, and the other files that shape what it makes."""
-    return [dep for dep in STAGES[stage]["deps"] if dep.startswith(tuple(f"{package}/" for package in OURS))]
+    """The deps of a stage that say what its code is: our packages, or what `fingerprint` wrote of them."""
+    return [dep for dep in STAGES[stage]["deps"] if dep in OURS or Path(dep).parent == layout.CODE]
 
 
 def inputs(stage: str) -> list[str]:
