@@ -1,7 +1,7 @@
 """The code of a stage: the modules that its page reaches by import, and what each of them says. No torch.
 
-A module is what its syntax tree says, without docstrings: comments, blank lines and the way lines are broken do not count. So an
-edit reruns the stages that reach a changed statement and no others.
+A module is what its syntax tree says, without docstrings: comments, blank lines and line breaks do not count. So an edit reruns the
+stages that reach a changed statement and no others.
 """
 
 import ast
@@ -99,8 +99,8 @@ def _module(source: bytes) -> Module:
 def _said(node: Any) -> Any:
     """A syntax tree as nested lists, without positions and docstrings.
 
-    Empty fields are left out, unlike in `ast.dump`: which of them there are differs between versions of Python. So is `ctx`,
-    which follows from where a name is.
+    Unlike in `ast.dump` there are no empty fields and no empty parts of f-strings: versions of Python differ in those. Nor
+    is there `ctx`, which follows from where a name is.
     """
     if isinstance(node, list):
         return [_said(one) for one in node]
@@ -113,6 +113,8 @@ def _said(node: Any) -> Any:
         value = getattr(node, name, None)
         if name == "body" and isinstance(node, DOCUMENTED):
             value = _without_docstring(node.body)
+        elif isinstance(node, ast.JoinedStr):
+            value = [one for one in node.values if not (isinstance(one, ast.Constant) and one.value == "")]
         if value is not None and value != [] and name != "ctx":
             said += [name, _said(value)]
     return said

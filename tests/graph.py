@@ -12,6 +12,7 @@ from typing import Any
 
 from imports import OURS, ROOT
 
+from qthink_core import code as source
 from qthink_core import layout, settings
 from qthink_core.instances import Instance, resolve
 from qthink_core.instances import instances as of_stage
@@ -54,6 +55,11 @@ def inputs(stage: str) -> list[str]:
 def resolved(paths: list[str], at: Instance, tree: Mapping[str, Any]) -> list[str]:
     """Paths of dvc.yaml for one box."""
     return [resolve(path, at, tree) for path in paths]
+
+
+def fingerprint(root: Path) -> None:
+    """Writes what the code of a copy says, as the stage `fingerprint` would."""
+    source.write(root / layout.CODE, {stage: source.of_stage(root, stage) for stage in STAGES if stage != source.STAGE})
 
 
 def copy_repository(to: Path) -> Path:

@@ -163,7 +163,7 @@ def test_a_finetuned_systems_target_reruns_that_system_and_no_other(copy: Path) 
     ("file", "old", "new"),
     [
         ("qthink_core/errors.py", r"\Z", "# a comment\n"),
-        ("qthink_core/losses.py", r"^PER_STEP, FINAL_STEP = .*$", "PER_STEP, FINAL_STEP = (\n    'per_step',\n    'final_step',\n)"),
+        ("qthink_core/losses.py", r'^PER_STEP, FINAL_STEP = "per_step", ', "PER_STEP, FINAL_STEP = 'per_step', \\\\\n    "),
         ("qthink_core/losses.py", r"^    .*One number a problem: .*$", '    """Other words."""'),
         ("qthink_core/stage.py", r"\A.*$", '"""Other words."""\n'),
         ("stages/train.py", r"^    .*The rows that this stage trains.*$", "    # without words"),
@@ -176,7 +176,7 @@ def test_what_says_nothing_to_the_machine_reruns_no_box_that_computes(copy: Path
 
 
 # Where their outputs do not change, nothing after them runs: a manifest holds no digest of code
-# (tests/test_stage.py, test_a_comment_in_the_code_changes_no_byte_of_the_output).
+# (tests/test_stage.py, test_other_code_changes_no_byte_of_the_same_output).
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
