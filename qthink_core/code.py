@@ -1,7 +1,7 @@
 """The code of a stage: the modules that its page reaches by import, and what each of them says. No torch.
 
-A module is what its syntax tree says, without docstrings: comments, blank lines and line breaks do not count. So an edit reruns the
-stages that reach a changed statement and no others.
+A module is what its syntax tree says, without docstrings: comments, blank lines and line breaks do not count. So an edit
+reruns the stages that reach a changed statement and no others.
 """
 
 import ast
