@@ -73,11 +73,9 @@ def reached(root: Path, path: str, module: Module) -> Iterator[str]:
         program = Path(path).with_name(name)
         if (root / program).is_file():
             yield str(program)
-    for name in module.imports:
-        parts = name.split(".")
-        for length in range(1, len(parts) + 1) if parts[0] in PACKAGES else ():
-            base = "/".join(parts[:length])
-            yield from (file for file in (f"{base}.py", f"{base}/__init__.py") if (root / file).is_file())
+    names = [name.split(".") for name in module.imports if name.startswith(PACKAGES)]
+    for base in {"/".join(parts[:length]) for parts in names for length in range(1, len(parts) + 1)}:
+        yield from (file for file in (f"{base}.py", f"{base}/__init__.py") if (root / file).is_file())
 
 
 @cache
