@@ -5,6 +5,12 @@ from pathlib import Path
 ARTIFACTS = Path("artifacts")
 BASE = ARTIFACTS / "base"
 RESULTS = Path("results")
+CODE = ARTIFACTS / "code"
+
+
+def code(stage: str) -> Path:
+    """What the code of a stage says: a digest of each module that it reaches."""
+    return CODE / f"{stage}.json"
 
 
 def problems(task: str) -> Path:

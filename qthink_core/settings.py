@@ -4,8 +4,10 @@ Each stage owns a `Section` with exactly the parameters that it reads. A key tha
 without effect cannot be in a params file.
 """
 
+import copy
 import difflib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -26,11 +28,20 @@ class Section(BaseModel):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML 1.2 file (`1e-05` is a number there, unlike in PyYAML); doubled keys are refused."""
+    """The mapping in a YAML 1.2 file (`1e-05` is a number there, unlike in PyYAML); doubled keys are refused.
+
+    What a process has parsed once is not parsed again while the file says the same.
+    """
     try:
-        value = YAML(typ="safe", pure=True).load(path)
+        return copy.deepcopy(_parsed(path, path.read_bytes()))
     except FileNotFoundError:
         raise ParamError(f"{path} is missing: restore it with `git checkout {path}`") from None
+
+
+@cache
+def _parsed(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        value = YAML(typ="safe", pure=True).load(content)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from qthink_core import artifacts, process, ranks, settings
+from qthink_core import artifacts, code, layout, process, ranks, settings
 from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, UnavailableError
-from qthink_core.instances import Instance, declared, remove_orphans
+from qthink_core.instances import Instance, declared, graph, remove_orphans
 
 Item = TypeVar("Item")
 
@@ -76,17 +76,25 @@ def told(counts: Mapping[str, int], *but: str) -> str:
 def identity(root: Path, at: Instance) -> tuple[str, str, dict[str, str]]:
     """(fingerprint of parameters, inputs and code; digest of parameters and inputs; digest of each input).
 
-    Parameters are those that dvc.yaml declares for this instance, so that another system's settings change nothing here.
+    Parameters are those that dvc.yaml declares for this instance, so that another system's settings change nothing here. The
+    code is read anew from the sources; of the stage that writes it down for the others, it is that of all stages.
     """
     tree, _ = settings.load(root)
     entry = declared(root, at, tree)
-    deps = {dep: artifacts.digest(root / dep) for dep in entry["deps"]}
-    inputs = {dep: value for dep, value in deps.items() if not dep.endswith(".py")}
+    of_code = (str(layout.code(at.stage)), *code.PACKAGES)
+    inputs = {dep: artifacts.digest(root / dep) for dep in entry["deps"] if dep not in of_code}
     keys = sorted({name for names in entry["params"].values() for name in names})
-    values = {"instance": str(at), "params": {key: settings.value(tree, key) for key in keys}}
-    made_from = hashlib.sha256(artifacts.canonical_json(values | {"inputs": inputs})).hexdigest()
-    fingerprint = hashlib.sha256(artifacts.canonical_json(values | {"deps": deps})).hexdigest()
+    values = {"instance": str(at), "params": {key: settings.value(tree, key) for key in keys}, "inputs": inputs}
+    made_from = hashlib.sha256(artifacts.canonical_json(values)).hexdigest()
+    said = {one: code.of_stage(root, one) for one in (graph(root) if at.stage == code.STAGE else [at.stage])}
+    fingerprint = hashlib.sha256(artifacts.canonical_json(values | {"code": said})).hexdigest()
     return fingerprint, made_from, inputs
+
+
+def check_code(root: Path, at: Instance) -> None:
+    """Raises DataError when DVC compares other code than that which is there: a stage was run without the one before it."""
+    if at.stage != code.STAGE:
+        code.check(root / layout.code(at.stage), code.of_stage(root, at.stage))
 
 
 def check_lineage(root: Path, inputs: Iterable[str]) -> None:
@@ -169,6 +177,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
             for folder in remove_orphans(root, at):
                 print(f"{at}: {folder} is made by no box of the graph any more: removed (DVC's cache keeps it)", flush=True)
             fingerprint, made_from, inputs = identity(root, at)
+            check_code(root, at)
             check_lineage(root, inputs)
             artifacts.sweep(root / ".work", inputs)
             work = artifacts.Work(place, fingerprint, made_from, inputs)

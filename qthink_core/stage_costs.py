@@ -86,6 +86,11 @@ class Box(NamedTuple):
     units: int = 1
 
 
+def fingerprint(run: Run, at: Instance) -> Box:
+    """The sources read, a file of digests for each stage."""
+    return Box(disk=3e4, light=True)
+
+
 def base(run: Run, at: Instance) -> Box:
     """A pre-training here, or a download; a folder or wheel is copied."""
     size = cost.parameters(run.shape) * run.width
@@ -277,7 +282,8 @@ def report(run: Run, at: Instance) -> Box:
 COSTS: dict[str, Callable[[Run, Instance], Box]] = {
     one.__name__: one
     for one in (
-        *(base, prepare, sample, reward, extract, average, finetune, train, merge, baseline, evaluate, probe, grade, report),
+        *(fingerprint, base, prepare, sample, reward, extract, average, finetune, train, merge, baseline, evaluate, probe),
+        *(grade, report),
     )
 }
 

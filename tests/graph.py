@@ -12,7 +12,8 @@ from typing import Any
 
 from imports import OURS, ROOT
 
-from qthink_core import settings
+from qthink_core import code as source
+from qthink_core import layout, settings
 from qthink_core.instances import Instance, resolve
 from qthink_core.instances import instances as of_stage
 
@@ -42,8 +43,8 @@ def outputs(stage: str) -> list[str]:
 
 
 def code(stage: str) -> list[str]:
-    """The deps of a stage that lie in our packages: modules, and the other files that shape what it makes."""
-    return [dep for dep in STAGES[stage]["deps"] if dep.startswith(tuple(f"{package}/" for package in OURS))]
+    """The deps of a stage that say what its code is: our packages, or what `fingerprint` wrote of them."""
+    return [dep for dep in STAGES[stage]["deps"] if dep in OURS or Path(dep).parent == layout.CODE]
 
 
 def inputs(stage: str) -> list[str]:
@@ -54,6 +55,11 @@ def inputs(stage: str) -> list[str]:
 def resolved(paths: list[str], at: Instance, tree: Mapping[str, Any]) -> list[str]:
     """Paths of dvc.yaml for one box."""
     return [resolve(path, at, tree) for path in paths]
+
+
+def fingerprint(root: Path) -> None:
+    """Writes what the code of a copy says, as the stage `fingerprint` would."""
+    source.write(root / layout.CODE, {stage: source.of_stage(root, stage) for stage in STAGES if stage != source.STAGE})
 
 
 def copy_repository(to: Path) -> Path:

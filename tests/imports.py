@@ -1,57 +1,21 @@
-"""Reads imports out of source files (AST, inside functions too): what a module reaches, in this repository and outside."""
+"""What a module reaches by import, in this repository and outside, as `qthink_core.code` reads it out of the sources."""
 
-import ast
-from functools import cache
 from pathlib import Path
 
+from qthink_core import code
+
 ROOT = Path(__file__).parents[1]
-OURS = ("stages", "qthink_core")
+OURS = code.PACKAGES
 
 
-def _file(module: str) -> Path | None:
-    path = ROOT / module.replace(".", "/")
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
-
-
-@cache
 def imported(path: Path) -> frozenset[str]:
-    """The dotted names that a file imports; `from a import b` counts as `a.b` where that is a module, else as `a`."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif (
-            isinstance(node, ast.Constant) and str(node.value).endswith(".py") and path.with_name(str(node.value)).is_file()
-        ):
-            # a sibling that is run as a program
-            found.add(".".join(path.with_name(str(node.value)).relative_to(ROOT).with_suffix("").parts))
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                found.add(inner if node.module.startswith(OURS) and _file(inner) else node.module)
-    return frozenset(found)
+    """The dotted names that a file imports, inside functions too; of `from a import b` both `a` and `a.b`."""
+    return code.read(path).imports
 
 
 def closure(path: Path) -> set[Path]:
-    """The file and every file of this repository that it reaches by import, packages' __init__ included."""
-    todo, seen = [path], set()
-    while todo:
-        here = todo.pop()
-        if here in seen:
-            continue
-        seen.add(here)
-        for name in imported(here):
-            parts = name.split(".")
-            if parts[0] not in OURS:
-                continue
-            for length in range(1, len(parts) + 1):
-                file = _file(".".join(parts[:length]))
-                if file is not None:
-                    todo.append(file)
-    return seen
+    """The file and every module of this repository that it reaches by import or runs, packages' __init__ included."""
+    return {ROOT / one for one in code.modules(ROOT, str(path.relative_to(ROOT)))}
 
 
 def outside(path: Path) -> set[str]:

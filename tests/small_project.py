@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from graph import fingerprint
 from imports import ROOT
 from worlds import WORLD
 
@@ -32,6 +33,7 @@ def make(root: Path, model: Any, tokenizer: Any) -> Path:
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / file, root / file)
+    fingerprint(root)
     scale, tree = root / "params" / "tiny.yaml", root / "params.yaml"
     scale.write_text(re.sub(r"block_problems: \d+", f"block_problems: {BLOCK}", scale.read_text()))
     tree.write_text(re.sub(r"\bG: \d+", f"G: {G}", tree.read_text()))

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from qthink_core import code, layout
+
 DVC_YAML = """\
 stages:
   write:
@@ -14,8 +16,8 @@ stages:
       - "systems.${item.system}"
       - "params/${scale}.yaml": [cpu_threads, cpu_kernels]
     deps:
+      - artifacts/code/write.json
       - "texts/${item.task}.txt"
-      - stages/write.py
     outs:
       - "artifacts/written/${item.task}/${item.system}"
   collect:
@@ -26,8 +28,8 @@ stages:
       - systems
       - "params/${scale}.yaml": [cpu_threads, cpu_kernels]
     deps:
+      - artifacts/code/collect.json
       - "artifacts/written/${item.task}"
-      - stages/collect.py
     outs:
       - "artifacts/collected/${item.task}"
       - collected.md: {cache: false}
@@ -121,4 +123,16 @@ def make(root: Path) -> Path:
     }.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
+    fingerprint(root)
     return root
+
+
+def fingerprint(root: Path) -> None:
+    """Writes what the code of both stages says, as the stage before them would."""
+    code.write(root / layout.CODE, {stage: code.of_stage(root, stage) for stage in ("write", "collect")})
+
+
+def edit_page(root: Path, text: str) -> None:
+    """Another page of the first stage, and what it says."""
+    (root / "stages" / "write.py").write_text(text)
+    fingerprint(root)

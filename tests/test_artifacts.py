@@ -361,14 +361,15 @@ def test_scratch_is_empty_whatever_an_earlier_run_left_there(root: Path) -> None
 
 @pytest.fixture
 def graph(root: Path) -> Path:
-    """A repository of one stage that reads a base and a module."""
+    """A repository of one stage that reads a base and problems."""
     Path("params").mkdir()
     Path("params.yaml").write_text("scale: nano\nseed: 0\nlora:\n  r: 32\n  alpha: 16\n")
     Path("params/nano.yaml").write_text("batch: 8\n")
-    Path("code.py").write_text("x = 1\n")
+    Path("stages").mkdir()
+    Path("stages/train.py").write_text("x = 1\n")
     Path("dvc.yaml").write_text(
         "stages:\n  train:\n    cmd: python -m stages.train\n    params: [seed, lora, {'params/${scale}.yaml': [batch]}]\n"
-        "    deps: [artifacts/base, 'artifacts/problems/${item.task}', code.py]\n"
+        "    deps: [artifacts/base, 'artifacts/problems/${item.task}']\n"
     )
     publish("artifacts/base", {}, b"base")
     publish("artifacts/problems/gsm8k", {"artifacts/base": artifacts.digest(root / "artifacts/base")}, b"problems")

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import re
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -10,15 +11,15 @@ from typing import Any
 import pytest
 import small_run
 from graph import SCALES, STAGES, code, inputs, instances, outputs, resolved, tree_of
-from imports import OURS, ROOT, closure
+from imports import OURS, ROOT
 
+from qthink_core import code as source
 from qthink_core import layout, report, settings
+from qthink_core.artifacts import canonical_json
 from qthink_core.completions import TRAINED
 from qthink_core.stage import stage_sections
 
 SECTIONS = stage_sections()
-# Folders of files that are no modules, by the module that reads them and so shapes its output with them.
-READ_BY = {"qthink_core/report_page.py": "qthink_core/page"}
 every_stage = pytest.mark.parametrize("stage", STAGES)
 
 
@@ -60,26 +61,15 @@ def test_a_command_is_a_constant_that_runs_the_stage_of_its_name(stage: str) -> 
 
 
 @every_stage
-def test_the_code_deps_of_a_stage_are_its_import_closure(stage: str) -> None:
-    reached = {str(path.relative_to(ROOT)) for path in closure(ROOT / "stages" / f"{stage}.py")}
-    declared = [dep for dep in code(stage) if dep.endswith(".py")]
-    assert len(declared) == len(set(declared)), f"{stage} lists a code dep twice"
-    missing, unneeded = sorted(reached - set(declared)), sorted(set(declared) - reached)
-    assert not missing, f"dvc.yaml: add to deps of {stage}: {missing}"
-    assert not unneeded, f"dvc.yaml: take out of deps of {stage}: {unneeded}"
+def test_a_stage_depends_on_what_its_own_code_says_and_the_one_that_writes_it_on_all_code(stage: str) -> None:
+    assert code(stage) == (list(OURS) if stage == source.STAGE else [str(layout.code(stage))])
 
 
 def test_every_file_of_the_packages_is_a_module_or_read_by_a_known_one() -> None:
-    files = {path for package in OURS for path in (ROOT / package).rglob("*") if path.is_file()}
-    others = {path.relative_to(ROOT) for path in files if path.suffix not in (".py", ".pyc")}
-    assert {path.parent.as_posix() for path in others} == set(READ_BY.values())
-
-
-@every_stage
-def test_the_other_files_that_shape_an_output_are_deps_of_the_stages_that_reach_their_reader(stage: str) -> None:
-    reached = {path.relative_to(ROOT).as_posix() for path in closure(ROOT / "stages" / f"{stage}.py")}
-    shaping = {file for reader, folder in READ_BY.items() if reader in reached for file in (ROOT / folder).iterdir()}
-    assert {dep for dep in code(stage) if not dep.endswith(".py")} == {str(file.relative_to(ROOT)) for file in shaping}
+    files = {path.relative_to(ROOT) for package in OURS for path in (ROOT / package).rglob("*") if path.is_file()}
+    others = {path.parent.as_posix() for path in files if path.suffix not in (".py", ".pyc")}
+    assert others == set(source.READ_BY.values())
+    assert {Path(reader) for reader in source.READ_BY} <= files
 
 
 def declared_params(stage: str) -> list[tuple[str, str]]:
@@ -139,7 +129,7 @@ def layout_paths(stage: str) -> tuple[set[str], set[str]]:
             if ast.unparse(node.func.value) == "layout":
                 value = getattr(layout, node.func.attr)(*(names.get(ast.unparse(one), "*") for one in node.args))
                 found[id(node)] = value.as_posix()
-            if ast.unparse(node.func) in ("work.publish", "report.write"):
+            if ast.unparse(node.func) in ("work.publish", "report.write", "code.write"):
                 written.add(id(node.args[0]))
         elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "layout" and node.attr.isupper():
             found[id(node)] = getattr(layout, node.attr).as_posix()
@@ -214,17 +204,29 @@ def test_the_lock_has_every_box_of_the_graph_and_no_other(locked: dict[str, Any]
     assert set(locked) == {str(at) for stage in STAGES for at in instances(stage, tree)}
 
 
+def folder_md5(folder: Path) -> str:
+    """The hash of a folder as DVC writes it: of the list of its files and their hashes."""
+    files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    listed = [{"md5": md5(path.read_bytes()), "relpath": path.relative_to(folder).as_posix()} for path in files]
+    return md5(json.dumps(sorted(listed, key=lambda one: one["relpath"])).encode()) + ".dir"
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
 def test_the_lock_is_from_this_code(locked: dict[str, Any]) -> None:
-    stale = {}
-    for box, entry in locked.items():
-        for dep in entry["deps"]:
-            if dep["path"].startswith(OURS) and dep["md5"] != hashlib.md5((ROOT / dep["path"]).read_bytes()).hexdigest():
-                stale.setdefault(dep["path"], []).append(box)
-    assert not stale, f"dvc.lock was made with another version of {sorted(stale)}: run `dvc repro` and commit dvc.lock"
+    now = {package: folder_md5(ROOT / package) for package in OURS} | {
+        str(layout.code(stage)): md5(canonical_json(source.of_stage(ROOT, stage))) for stage in STAGES
+    }
     tree, _ = settings.load(ROOT)
+    stale = set()
     for stage in STAGES:
         for at in instances(stage, tree):
-            assert [dep["path"] for dep in locked[str(at)]["deps"]] == sorted(resolved(STAGES[stage]["deps"], at, tree))
+            deps = locked[str(at)]["deps"]
+            assert [dep["path"] for dep in deps] == sorted(resolved(STAGES[stage]["deps"], at, tree))
+            stale |= {f"{at}: {dep['path']}" for dep in deps if dep["md5"] != now.get(dep["path"], dep["md5"])}
+    assert not stale, f"dvc.lock was made with other code ({sorted(stale)}): run `dvc repro` and commit dvc.lock"
 
 
 def test_the_lock_is_from_these_parameters(locked: dict[str, Any]) -> None:

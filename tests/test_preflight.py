@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph import copy_repository, tree_of
+from graph import copy_repository, fingerprint, tree_of
 from imports import ROOT
 from test_hub import COMMIT, Hub
 
@@ -36,6 +36,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository with nothing made, at the paper's scale."""
     root = copy_repository(tmp_path_factory.mktemp("copy"))
     edit(root / "params.yaml", "scale: tiny", "scale: paper")
+    fingerprint(root)
     return root
 
 

@@ -18,7 +18,7 @@ import ranked_training
 import torch
 from imports import ROOT
 from safetensors.torch import load_file, save_file
-from small_repository import PAGE, make
+from small_repository import PAGE, edit_page, make
 
 from qthink_core import artifacts, models, ranks
 from qthink_core.errors import DataError, ParamError, UnavailableError
@@ -257,7 +257,7 @@ if __name__ == "__main__":
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     make(tmp_path)
-    (tmp_path / "stages" / "write.py").write_text(DEALT)
+    edit_page(tmp_path, DEALT)
     return tmp_path
 
 
@@ -405,7 +405,7 @@ def test_accelerate_that_starts_one_process_instead_of_several_is_not_taken_for_
 
 
 def test_a_stage_that_cannot_use_ranks_refuses_them_and_ignores_the_launcher(root: Path) -> None:
-    (root / "stages" / "write.py").write_text(PAGE)
+    edit_page(root, PAGE)
     assert run(root, TWO)[0] == 0
     environ = os.environ | {"DVC_STAGE": BOX, "PYTHONPATH": str(ROOT), "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     command = [sys.executable, "-m", "stages.write"]

@@ -3,24 +3,27 @@
 `dvc status` names the boxes that a change touches; what lies after them in the graph reruns only if their outputs change.
 """
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import networkx
 import pytest
 from graph import STAGES, copy_repository, instances
+from imports import OURS
 
 from qthink_core import settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
 
-TASK = "gsm8k"
+TASK, CODE = "gsm8k", "fingerprint"
 BASELINE = {"base", "base_direct"}
 FINETUNED = {"sft", "answer_only"}
 DISTILLED = {"uniform", "reward_weighted", "final_step"}
 TRAINED_BY_SEED = ("finetune", "train")
-BEFORE_TRAINING = {"base", "prepare", "sample", "reward", "extract", "average"}
 SCORES = {"evaluate", "probe", "grade", "report"}
 
 
@@ -50,14 +53,21 @@ def commit_all(root: Path) -> None:
 
     repo = Repo(str(root))
     for stage in repo.index.stages:
-        for out in stage.outs:
+        for out in stage.outs if stage.addressing != CODE else ():
             path = Path(out.fs_path)
             file = path if path.suffix else path / "content"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(out.def_path)
+    fingerprint(root)
     repo.commit(force=True)
     assert repo.status() == {}
     repo.close()
+
+
+def fingerprint(root: Path) -> None:
+    """Runs the stage that says what the code is."""
+    environment = os.environ | {"DVC_STAGE": CODE}
+    subprocess.run([sys.executable, "-m", f"stages.{CODE}"], cwd=root, env=environment, check=True, capture_output=True)
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -67,22 +77,33 @@ def edit(file: Path, old: str, new: str) -> None:
 
 
 def rerun(root: Path, file: str, old: str, new: str) -> tuple[set[str], set[str]]:
-    """(boxes that an edit touches, those and all after them), with the edit undone at the end."""
+    """(boxes that an edit touches, those and all after them), with the edit undone at the end.
+
+    An edit of code touches the first box, which says of each stage whether its code is another one.
+    """
     from dvc.repo import Repo
 
-    before = (root / file).read_text()
+    before, of_code = (root / file).read_text(), file.startswith(OURS)
     edit(root / file, old, new)
     try:
         repo = Repo(str(root))
+        if of_code:
+            assert set(repo.status()) == {CODE}
+            fingerprint(root)
         touched = set(repo.status())
         graph = repo.index.graph
         # an edge leads from a stage to what it needs
         after = {
-            one.addressing for stage in graph if stage.addressing in touched for one in networkx.ancestors(graph, stage)
+            one.addressing
+            for stage in graph
+            if stage.addressing in touched - {CODE}
+            for one in networkx.ancestors(graph, stage)
         }
         repo.close()
     finally:
         (root / file).write_text(before)
+        if of_code:
+            fingerprint(root)
     return touched, touched | after
 
 
@@ -138,20 +159,59 @@ def test_a_finetuned_systems_target_reruns_that_system_and_no_other(copy: Path) 
     assert of_systems(reruns) == {"sft"}
 
 
-# Their outputs do not change, so nothing after them runs: a manifest holds no digest of code
-# (tests/test_stage.py, test_a_comment_in_the_code_changes_no_byte_of_the_output).
-@pytest.mark.parametrize("module", ["student", "training"])
-def test_a_comment_in_the_training_code_touches_the_trainings_only(copy: Path, module: str) -> None:
-    touched, reruns = rerun(copy, f"qthink_core/{module}.py", r"\Z", "# a comment\n")
-    assert touched == TRAININGS
-    assert not stages(reruns) & (BEFORE_TRAINING | {"baseline"})
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("qthink_core/errors.py", r"\Z", "# a comment\n"),
+        ("qthink_core/losses.py", r'^PER_STEP, FINAL_STEP = "per_step", ', "PER_STEP, FINAL_STEP = 'per_step', \\\\\n    "),
+        ("qthink_core/losses.py", r"^    .*One number a problem: .*$", '    """Other words."""'),
+        ("qthink_core/stage.py", r"\A.*$", '"""Other words."""\n'),
+        ("stages/train.py", r"^    .*The rows that this stage trains.*$", "    # without words"),
+    ],
+    ids=["comment", "line breaks and quotes", "docstring", "docstring of a module", "no docstring"],
+)
+def test_what_says_nothing_to_the_machine_reruns_no_box_that_computes(copy: Path, file: str, old: str, new: str) -> None:
+    touched, reruns = rerun(copy, file, old, new)
+    assert touched == reruns == {CODE}
+
+
+# Where their outputs do not change, nothing after them runs: a manifest holds no digest of code
+# (tests/test_stage.py, test_other_code_changes_no_byte_of_the_same_output).
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("qthink_core/losses.py", r'reduction="sum"', 'reduction="mean"'),
+        ("qthink_core/student.py", r"\Z", "FURTHER = 1\n"),
+        ("qthink_core/training.py", r"\Z", "import qthink_core.losses as further\n"),
+    ],
+)
+def test_an_edit_of_the_training_code_reruns_the_trainings_and_what_follows_and_nothing_before(
+    copy: Path, file: str, old: str, new: str
+) -> None:
+    touched, reruns = rerun(copy, file, old, new)
+    assert touched == TRAININGS | {CODE}
+    assert stages(reruns) == {CODE, "finetune", "train", "merge"} | SCORES
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("qthink_core/verdicts.py", r'"The latents are idle"', '"The latents do nothing"'),
+        ("qthink_core/page/report.css", r"\Z", "p { margin: 0; }\n"),
+    ],
+)
+def test_the_wording_of_a_verdict_and_the_looks_of_the_page_rerun_the_report_alone(
+    copy: Path, file: str, old: str, new: str
+) -> None:
+    touched, reruns = rerun(copy, file, old, new)
+    assert touched == reruns == {CODE, "report"}
 
 
 # Problems and rewards are mostly the same bytes under another rule, and then nothing after them runs; the report runs when a
 # grade is another one.
 def test_a_scoring_page_touches_what_grades_and_nothing_that_generates_or_trains(copy: Path) -> None:
-    touched, _ = rerun(copy, "qthink_core/answers/gsm8k.py", r"\Z", "# a comment\n")
-    assert touched == {f"{stage}@{TASK}" for stage in ("prepare", "reward", "grade")}
+    touched, _ = rerun(copy, "qthink_core/answers/gsm8k.py", r"^MAX_NUMBER_CHARS = 100", "MAX_NUMBER_CHARS = 99")
+    assert touched == {CODE, *(f"{stage}@{TASK}" for stage in ("prepare", "reward", "grade"))}
 
 
 def test_what_the_report_shows_touches_the_report_alone(copy: Path) -> None:

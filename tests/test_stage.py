@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from imports import ROOT
-from small_repository import PAGE, PARAMS, make
+from small_repository import PAGE, PARAMS, edit_page, make
 
 from qthink_core import artifacts, instances, process, stage
 from qthink_core.errors import DataError, ParamError, StoppedError, StorageError, UnavailableError
@@ -147,7 +147,7 @@ def test_a_stage_publishes_its_artifact_and_says_what_it_made(root: Path) -> Non
 def test_clocks_and_durations_are_logged_and_leave_no_trace_in_the_output(root: Path) -> None:
     run(root)
     first = published(root)
-    (root / "stages" / "write.py").write_text(PAGE.replace("time.sleep(0.01)", "time.sleep(0.02)"))
+    edit_page(root, PAGE.replace("time.sleep(0.01)", "time.sleep(0.02)"))
     run(root)
     assert published(root) == first
     entries = [json.loads(line) for line in (root / "logs" / "runs.jsonl").read_text().splitlines()]
@@ -158,7 +158,7 @@ def test_clocks_and_durations_are_logged_and_leave_no_trace_in_the_output(root: 
 def test_a_device_whose_memory_is_full_is_told_in_a_line_with_the_batch_to_lower(root: Path) -> None:
     full = PAGE.replace("def run(params, at, work):", "def run(params, at, work):\n    import torch\n    raise torch.{}\n")
     error = 'OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")'
-    (root / "stages" / "write.py").write_text(full.replace("{}", error))
+    edit_page(root, full.replace("{}", error))
     code, out, err = run(root)
     assert (code, out) == (UnavailableError.exit_code, "")
     assert err == (
@@ -231,13 +231,36 @@ def test_a_run_that_went_on_from_finished_units_is_logged_as_such(root: Path, pa
     assert logged(root)["resumed"] is True
 
 
-def test_a_comment_in_the_code_changes_no_byte_of_the_output(root: Path) -> None:
+def test_other_code_changes_no_byte_of_the_same_output(root: Path) -> None:
     run(root)
     first = published(root)
-    (root / "stages" / "write.py").write_text(PAGE + "# a comment\n")
+    edit_page(root, PAGE + "FURTHER = 1\n")
     assert run(root)[0] == 0
     assert (root / "computed").read_text().split() == ["first", "second"] * 2, "the stage did run again"
     assert published(root) == first
+
+
+def test_a_comment_written_while_a_stage_is_stopped_loses_none_of_its_units(
+    root: Path, paused: subprocess.Popen[str]
+) -> None:
+    paused.kill()
+    paused.wait()
+    (root / "pause").unlink()
+    edit_page(root, PAGE + "# a comment\n")
+    assert run(root)[0] == 0
+    assert (root / "computed").read_text().split() == ["first", "second"]
+
+
+def test_a_stage_refuses_to_run_while_dvc_compares_other_code_than_the_one_that_is_there(root: Path) -> None:
+    (root / "stages" / "write.py").write_text(PAGE + "FURTHER = 1\n")
+    again = "run `dvc repro`, or `dvc repro fingerprint` and the same command again"
+    refused = f"{BOX}: artifacts/code/write.json is of another version of stages/write.py: {again}\n"
+    assert run(root) == (DataError.exit_code, "", refused)
+    assert not (root / "computed").exists()
+    (root / "artifacts/code/write.json").unlink()
+    assert run(root) == (DataError.exit_code, "", f"{BOX}: artifacts/code/write.json is missing: {again}\n")
+    edit_page(root, PAGE + "FURTHER = 1\n")
+    assert run(root)[0] == 0
 
 
 def identity(root: Path) -> tuple[str, str, dict[str, str]]:
@@ -247,6 +270,8 @@ def identity(root: Path) -> tuple[str, str, dict[str, str]]:
 def test_the_settings_digest_is_of_parameters_and_inputs_but_not_of_code(root: Path) -> None:
     fingerprint, settings, inputs = identity(root)
     (root / "stages" / "write.py").write_text(PAGE + "# a comment\n")
+    assert identity(root) == (fingerprint, settings, inputs)
+    (root / "stages" / "write.py").write_text(PAGE + "FURTHER = 1\n")
     assert identity(root)[0] != fingerprint
     assert identity(root)[1:] == (settings, inputs)
     (root / "stages" / "write.py").write_text(PAGE)
@@ -536,7 +561,7 @@ def test_what_is_no_artifact_of_that_very_place_is_not_removed() -> None:
 @pytest.mark.usefixtures("here")
 def test_a_user_folder_that_is_an_input_by_itself_is_not_removed() -> None:
     text = Path("dvc.yaml").read_text()
-    Path("dvc.yaml").write_text(text.replace("      - stages/collect.py\n", "      - stages/collect.py\n      - data\n"))
+    Path("dvc.yaml").write_text(text.replace("/collect.json\n", "/collect.json\n      - data\n"))
     put("data", "data/set", "artifacts/written/gsm8k/short")
     assert removed("collect@gsm8k") == []
     assert left("data") == ["data", "data/set"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph import copy_repository
+from graph import copy_repository, fingerprint
 from ruamel.yaml import YAML
 from vllm_models import DEVICE, Folders, make
 
@@ -50,6 +50,7 @@ def repository(tmp_path: Path, folders: Folders, tokenizer: Any, monkeypatch: py
     latent = {path.name: path.read_bytes() for path in folders.latent.iterdir()}
     publish("artifacts/base", "base", base)
     publish("models/gsm8k/uniform", "model", latent | {f"seed-1/{name}": content for name, content in latent.items()})
+    fingerprint(root)
     ran("prepare@gsm8k")
     open_blocks(tokenizer)
     return root

@@ -18,7 +18,8 @@ from workplaces import DISTILLED, FINETUNED, TASK, Workplace, ended, state, wait
 # A quiet machine of two cores needs three minutes for everything here.
 pytestmark = pytest.mark.timeout(1200)
 
-BEFORE_SYSTEMS = ["base", f"prepare@{TASK}", f"sample@{TASK}", f"reward@{TASK}", f"extract@{TASK}", f"average@{TASK}"]
+CODE = "fingerprint"
+BEFORE_SYSTEMS = [CODE, "base", *(f"{stage}@{TASK}" for stage in ("prepare", "sample", "reward", "extract", "average"))]
 FINETUNING, DISTILLING = f"finetune@{TASK}-{FINETUNED}-0", f"train@{TASK}-{DISTILLED}-0"
 SCORES = [f"grade@{TASK}", "report"]
 EVERY_INSTANCE = {
@@ -33,7 +34,7 @@ EVERY_INSTANCE = {
 # Where a stage of several units is halted: as it is about to record this one (halting/sitecustomize.py).
 HALTED = {"sample": 3, "extract": 3, "train": 4, "finetune": 4, "evaluate": 2, "probe": 3}
 # Where a kill can fall on any moment: between imports, in the one unit, while DVC hashes.
-KILLED_AT_RANDOM = {"base", "prepare", "reward", "average", "merge", "grade", "report"}
+KILLED_AT_RANDOM = {CODE, "base", "prepare", "reward", "average", "merge", "grade", "report"}
 LONGEST_WAIT_S = 2.5
 UP_TO_DATE = "Data and pipelines are up to date."
 # DVC writes dvc.lock in place: killed in that moment it leaves a torn one, and says so.
@@ -199,11 +200,16 @@ def test_a_damaged_input_is_refused_by_name_and_checked_out_again(unbroken: Work
     assert unbroken.run("dvc", "status").stdout.strip() == UP_TO_DATE
 
 
-def test_a_comment_in_the_training_code_reruns_the_trainings_and_nothing_after_them(unbroken: Workplace) -> None:
+@pytest.mark.parametrize(
+    ("line", "reran"), [(b"# a comment\n", []), (b"FURTHER = 1\n", [FINETUNING, DISTILLING])], ids=["comment", "statement"]
+)
+def test_an_edit_of_the_training_code_reruns_the_trainings_if_it_says_something_and_nothing_after_them(
+    unbroken: Workplace, line: bytes, reran: list[str]
+) -> None:
     module, before = unbroken.root / "qthink_core/training.py", unbroken.lock
     unbroken.commit("the results")
-    module.write_bytes(module.read_bytes() + b"# a comment\n")
-    assert sorted(unbroken.repro()) == [FINETUNING, DISTILLING]
+    module.write_bytes(module.read_bytes() + line)
+    assert sorted(unbroken.repro()) == sorted([CODE, *reran])
     old, new = (YAML(typ="safe").load(text)["stages"] for text in (before, unbroken.lock))
     changed = {
         (name, kind, entry["path"])
@@ -212,8 +218,28 @@ def test_a_comment_in_the_training_code_reruns_the_trainings_and_nothing_after_t
         for entry in old[name].get(kind, [])
         if entry not in new[name][kind]
     }
-    assert changed == {(name, "deps", "qthink_core/training.py") for name in (FINETUNING, DISTILLING)}
-    assert unbroken.run("git", "checkout", "--quiet", ".").returncode == 0
+    said = {(CODE, "outs", "artifacts/code")} if reran else set()
+    said |= {(name, "deps", f"artifacts/code/{name.partition('@')[0]}.json") for name in reran}
+    assert changed == {(CODE, "deps", "qthink_core")} | said
+    for command in (["git", "checkout", "--quiet", "."], ["dvc", "checkout", "--quiet"]):
+        assert unbroken.run(*command).returncode == 0
+    assert unbroken.run("dvc", "status").stdout.strip() == UP_TO_DATE
+
+
+def test_a_box_that_is_run_alone_after_an_edit_refuses_to_put_the_old_code_into_the_lock(unbroken: Workplace) -> None:
+    module, before = unbroken.root / "qthink_core/losses.py", unbroken.lock
+    content = module.read_bytes()
+    module.write_bytes(content + b"FURTHER = 1\n")
+    refused = unbroken.run("dvc", "repro", "--force", "--single-item", DISTILLING)
+    module.write_bytes(content)
+    assert refused.returncode != 0
+    again = "run `dvc repro`, or `dvc repro fingerprint` and the same command again"
+    assert (
+        f"{DISTILLING}: artifacts/code/train.json is of another version of qthink_core/losses.py: {again}\n"
+        in refused.stdout
+    )
+    assert unbroken.lock == before
+    assert unbroken.run("dvc", "checkout", "--quiet").returncode == 0
     assert unbroken.run("dvc", "status").stdout.strip() == UP_TO_DATE
 
 

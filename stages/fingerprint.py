@@ -1,0 +1,28 @@
+"""fingerprint: what the code of each other stage says, so that an edit reruns what it can change and nothing else."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from qthink_core import code, instances, layout, stage
+from qthink_core.artifacts import Work
+from qthink_core.settings import Section
+
+
+class Params(Section):
+    """What every stage reads."""
+
+    cpu_threads: int = Field(ge=1)
+    cpu_kernels: Literal["portable", "native"]
+
+
+def run(params: Params, at: stage.Instance, work: Work) -> str:
+    """Reads the sources and writes a file for each stage."""
+    said = {name: code.of_stage(Path(), name) for name in instances.graph(Path()) if name != at.stage}
+    code.write(layout.CODE, said)
+    return f"{len({path for one in said.values() for path in one})} files of code in {len(said)} stages"
+
+
+if __name__ == "__main__":
+    stage.main("fingerprint", run)
