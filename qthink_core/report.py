@@ -127,7 +127,7 @@ def find(folders: Mapping[str, Folders], plan: Plan) -> Findings:
             for task, one in folders.items()
         },
         conditions={
-            task: {name: conditions(found, name, plan.control) for name in folders[task].probes}
+            task: {name: conditions(found, name, plan.K, plan.control) for name in folders[task].probes}
             for task, found in tasks.items()
             if folders[task].probes
         },
@@ -153,7 +153,7 @@ def comparisons(tasks: Mapping[str, scores.Task]) -> list[Comparison]:
     ]
 
 
-def conditions(task: scores.Task, system: str, control: str) -> Conditions:
+def conditions(task: scores.Task, system: str, K: int, control: str) -> Conditions:
     """A latent system's cells by condition, in order, and the verdict on its latents (verdicts.py).
 
     Raises DataError when the control is not among the systems.
@@ -161,7 +161,7 @@ def conditions(task: scores.Task, system: str, control: str) -> Conditions:
     found = task.scores[system]
     if control not in task.scores:
         raise DataError(f"the verdict on {system} needs the control {control}: add it to systems.finetuned in params.yaml")
-    judged = verdicts.judge({name: one.right for name, one in found.items()}, task.scores[control][TRAINED].right)
+    judged = verdicts.judge({name: one.right for name, one in found.items()}, K, task.scores[control][TRAINED].right)
     return Conditions({name: scores.cell(found[name]) for name in sorted(found, key=place)}, judged.word, judged.sentence)
 
 

@@ -77,8 +77,7 @@ def page(findings: Findings) -> bytes:
         on_seeds=claims.on_seeds(row.seeds for row in findings.claims),
         panels=panels(findings),
         swept={
-            task: {system: plots.swept(one, findings.K) for system, one in found.items()}
-            for task, found in findings.conditions.items()
+            task: {system: plots.swept(one) for system, one in found.items()} for task, found in findings.conditions.items()
         },
         replaced=replaced(findings),
         condition_names=CONDITIONS,

@@ -5,7 +5,8 @@ Gaussian `noise` of the same scale, the latents of another question (`other`), a
 control is `answer_only`, trained on the same targets without latents. Six comparisons of the system as trained, on the same
 questions, against these, corrected together (Holm, 0.05), are each `better`, `worse` or `undecided`. Those of the same
 weights use the p-value of these weights; that against the control is about the method and counts the trainings too, where
-there are several (`statistics.Comparison`).
+there are several (`statistics.Comparison`). Both sides of a comparison were decoded by one engine: `probe` answers with the K
+trained latents itself (`K=6`) beside its other conditions, and `evaluate` as trained beside the control.
 
 *Content*, from the same weights:
 
@@ -32,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from qthink_core.completions import TRAINED
+from qthink_core.completions import TRAINED, steps_condition
 from qthink_core.statistics import Comparison, compare, holm
 
 LEVEL = 0.05
@@ -80,23 +81,22 @@ class Verdict(NamedTuple):
     rows: list[Row]
 
 
-def judge(right: Mapping[str, Bool[np.ndarray, "S Q"]], answer_only_SQ: Bool[np.ndarray, "S Q"]) -> Verdict:
-    """The verdict on a system from its answers under each condition and those of the control, by the rule above.
+def judge(right: Mapping[str, Bool[np.ndarray, "S Q"]], K: int, answer_only_SQ: Bool[np.ndarray, "S Q"]) -> Verdict:
+    """The verdict on a system of K latent steps from its answers under each condition and the control's, by the rule above.
 
     Raises ValueError when a condition of the rule is missing or questions do not match.
     """
-    missing = [name for name in (TRAINED, NONE, *SUBSTITUTES) if name not in right]
+    probed = steps_condition(K)
+    needed = (TRAINED, probed, NONE, *SUBSTITUTES)
+    missing = [name for name in needed if name not in right]
     if missing:
-        raise ValueError(
-            f"no answers under {', '.join(missing)}: the verdict needs {', '.join((TRAINED, NONE, *SUBSTITUTES))}"
-        )
-    trained = right[TRAINED]
-    compared = {name: compare(trained, right[name]) for name in (NONE, *SUBSTITUTES)}
-    compared[ANSWER_ONLY] = compare(trained, answer_only_SQ)
+        raise ValueError(f"no answers under {', '.join(missing)}: the verdict needs {', '.join(needed)}")
+    compared = {name: compare(right[probed], right[name]) for name in (NONE, *SUBSTITUTES)}
+    compared[ANSWER_ONLY] = compare(right[TRAINED], answer_only_SQ)
     adjusted = holm([one.p_method if name == ANSWER_ONLY else one.p for name, one in compared.items()])
     rows = [Row(name, one, p, outcome(one, p)) for (name, one), p in zip(compared.items(), adjusted, strict=True)]
     content, worth, word = rule({row.against: row.outcome for row in rows})
-    return Verdict(word, _sentence(word, content, float(trained.mean()), rows), content, worth, rows)
+    return Verdict(word, _sentence(word, content, float(right[probed].mean()), rows), content, worth, rows)
 
 
 def outcome(comparison: Comparison, adjusted: float) -> str:

@@ -146,7 +146,7 @@ def test_every_seed_and_condition_is_answered_and_graded_on_every_question() -> 
     run(probe, "uniform", **edits)
     run(grade, **edits)
     ids = [row["id"] for row in prepared.read(layout.problems(TASK), "test")]
-    conditions = ["trained", "teacher", "K=0", "noise", "zeros", "other", "mean", "K=1", "K=3", "K=4"]
+    conditions = ["trained", "teacher", "K=0", "noise", "zeros", "other", "mean", "K=1", "K=2", "K=3", "K=4"]
     expected = [("base", None, "trained", name) for name in ids]
     expected += [("uniform", *rest) for rest in itertools.product((3, 5), conditions, ids)]
     rows = grades.read_grades(layout.grades(TASK))

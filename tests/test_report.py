@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from graph import SCALES, tree_of
 from scipy.stats import binomtest, permutation_test, t
-from small_run import identifier, plan, rows, run, substituted
+from small_run import K, identifier, plan, rows, run, substituted
 
 from qthink_core import report, report_data, report_table, settings
 from qthink_core.claims import CLAIMS, HOLDS, UNDECIDED
@@ -23,12 +23,14 @@ from qthink_core.errors import DataError
 from qthink_core.findings import Cell, Comparison, Findings, System
 from qthink_core.stage import stage_sections
 
+PROBED = f"K={K}"  # as trained, decoded by `probe`
 # 16 questions, one seed. Uniform has 8 more right than everything it is compared with: p = 2 / 2^8 = 0.0078.
 EARNS = {
     ("base", None, TRAINED): "r" * 12 + "wuot",
     ("answer_only", 0, TRAINED): "r" * 4 + "w" * 12,
     ("uniform", 0, TRAINED): "r" * 12 + "w" * 4,
     **substituted("uniform", 0, "r" * 4 + "w" * 12),
+    ("uniform", 0, PROBED): "r" * 12 + "w" * 4,
     ("uniform", 0, "K=12"): "r" * 5 + "w" * 11,
     ("uniform", 0, "K=1"): "r" * 6 + "w" * 10,
     ("uniform", 0, "teacher"): "r" * 7 + "w" * 9,
@@ -137,9 +139,10 @@ def test_conditions_stand_in_the_order_of_the_rule_and_then_of_their_steps(tmp_p
         **dict.fromkeys(["K=0", "zeros", "noise", "other", "mean"], 4 / 16),
         "teacher": 7 / 16,
         "K=1": 6 / 16,
+        PROBED: 12 / 16,
         "K=12": 5 / 16,
     }
-    assert list(cells) == [TRAINED, "K=0", "zeros", "noise", "other", "mean", "teacher", "K=1", "K=12"]
+    assert list(cells) == [TRAINED, "K=0", "zeros", "noise", "other", "mean", "teacher", "K=1", PROBED, "K=12"]
 
 
 def test_a_task_without_latent_systems_has_a_table_and_a_page_and_no_verdict(tmp_path: Path) -> None:
@@ -317,10 +320,10 @@ def test_the_verdicts_stand_in_the_table_file_with_the_control_beside_the_condit
     findings = found(tmp_path, EARNS)
     lines = report_table.markdown(findings).splitlines()
     at = lines.index(
-        "| gsm8k, latents replaced | trained | K=0 | zeros | noise | other | mean | teacher | K=1 | K=12 | control |"
+        "| gsm8k, latents replaced | trained | K=0 | zeros | noise | other | mean | teacher | K=1 | K=2 | K=12 | control |"
     )
     assert lines[at + 2] == (
-        "| QThink uniform per-step | 75.0 | 25.0 | 25.0 | 25.0 | 25.0 | 25.0 | 43.8 | 37.5 | 31.2 | 25.0 |"
+        "| QThink uniform per-step | 75.0 | 25.0 | 25.0 | 25.0 | 25.0 | 25.0 | 43.8 | 37.5 | 75.0 | 31.2 | 25.0 |"
     )
     sentence = findings.conditions["gsm8k"]["uniform"].sentence
     assert f"- QThink uniform per-step: **earns**. {sentence}" in lines
@@ -496,7 +499,8 @@ def drawn(seeds: list[int], questions: int, chance: random.Random) -> dict[tuple
         for condition in ("K=0", "zeros", "noise", "other", "mean")
     }
     control = {("answer_only", seed, TRAINED): letters(0.2) for seed in seeds}
-    return {("base", None, TRAINED): letters(0.5), **control, **trained, **replaced}
+    probed = {("uniform", seed, PROBED): found for (_, seed, _), found in trained.items()}
+    return {("base", None, TRAINED): letters(0.5), **control, **trained, **replaced, **probed}
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
@@ -527,7 +531,9 @@ def test_a_stranger_recomputes_accuracies_comparisons_and_the_verdict_from_the_v
     assert [one.adjusted_p for one in findings.comparisons] == pytest.approx(holm(p_values))
 
     trained = right["uniform", TRAINED]
-    six = [p_as_trained(trained, right["uniform", name]) for name in ("K=0", "zeros", "noise", "other", "mean")]
+    six = [
+        p_as_trained(right["uniform", PROBED], right["uniform", name]) for name in ("K=0", "zeros", "noise", "other", "mean")
+    ]
     six.append(p_of_method(trained, right["answer_only", TRAINED]))
     better = [p < 0.05 for p in holm(six)]
     word = (

@@ -536,9 +536,9 @@ def test_long_curves_are_means_of_equally_many_steps() -> None:
     assert thinned([]) == []
 
 
-def test_the_unchanged_system_is_the_sweep_at_its_own_number_of_steps() -> None:
-    cells = {"trained": cell(0.6), "zeros": cell(0.1), "K=10": cell(0.5), "K=2": cell(0.3)}
-    assert swept(Conditions(cells, "", ""), 6) == {2: cell(0.3), 6: cell(0.6), 10: cell(0.5)}
+def test_the_sweep_is_in_the_order_of_its_steps_and_of_what_probe_decoded() -> None:
+    cells = {"trained": cell(0.7), "zeros": cell(0.1), "K=10": cell(0.5), "K=6": cell(0.6), "K=2": cell(0.3)}
+    assert swept(Conditions(cells, "", "")) == {2: cell(0.3), 6: cell(0.6), 10: cell(0.5)}
 
 
 # Colours that can be read

@@ -11,6 +11,7 @@ from qthink_core.systems import JUDGED
 from qthink_core.verdicts import ANSWER_ONLY, BETTER, NONE, SUBSTITUTES, TRAINED, UNDECIDED, WORSE, judge, rule
 
 N = 200
+K, PROBED = 6, "K=6"
 SAME, LESS, MORE = 100, 60, 140  # questions right, of 200, the first ones: 40 discordant ones are p = 2e-12
 
 
@@ -20,8 +21,8 @@ def right(count: int, S: int = 1) -> np.ndarray:
 
 def judged(none: int, control: int, **substitutes: int) -> verdicts.Verdict:
     """The verdict on a system with 100 of 200 right, from the number right under every other condition."""
-    conditions = {TRAINED: SAME, NONE: none, **dict.fromkeys(SUBSTITUTES, LESS), **substitutes}
-    return judge({name: right(count) for name, count in conditions.items()}, right(control))
+    conditions = {TRAINED: SAME, PROBED: SAME, NONE: none, **dict.fromkeys(SUBSTITUTES, LESS), **substitutes}
+    return judge({name: right(count) for name, count in conditions.items()}, K, right(control))
 
 
 def every_outcome() -> list[dict[str, str]]:
@@ -112,7 +113,7 @@ def test_worth_counts_the_trainings_and_content_does_not() -> None:
     conditions = {name: right(0, S=3) for name in (NONE, *SUBSTITUTES)}
     trained = np.vstack([right(180), right(70), right(50)])
     control = np.vstack([right(60), right(60), right(60)])
-    found = judge({TRAINED: trained, **conditions}, control)
+    found = judge({TRAINED: trained, PROBED: trained, **conditions}, K, control)
     worth = found.rows[-1]
     assert worth.comparison.p < 1e-9
     assert (found.content, found.worth, found.word) == ("information", UNDECIDED, "used but not better")
@@ -120,11 +121,18 @@ def test_worth_counts_the_trainings_and_content_does_not() -> None:
 
 
 def test_other_conditions_have_no_part_in_the_verdict() -> None:
-    conditions = {name: right(LESS) for name in (NONE, *SUBSTITUTES)} | {TRAINED: right(SAME)}
+    conditions = {name: right(LESS) for name in (NONE, *SUBSTITUTES)} | {TRAINED: right(SAME), PROBED: right(SAME)}
     shown = {"teacher": right(MORE), "K=1": right(MORE), "K=12": right(0)}
-    assert judge(conditions | shown, right(LESS)) == judge(conditions, right(LESS))
+    assert judge(conditions | shown, K, right(LESS)) == judge(conditions, K, right(LESS))
 
 
 def test_a_verdict_without_all_its_conditions_is_refused() -> None:
-    with pytest.raises(ValueError, match="no answers under K=0, noise, other, mean: the verdict needs"):
-        judge({TRAINED: right(SAME), "zeros": right(SAME)}, right(SAME))
+    with pytest.raises(ValueError, match="no answers under K=6, K=0, noise, other, mean: the verdict needs"):
+        judge({TRAINED: right(SAME), "zeros": right(SAME)}, K, right(SAME))
+
+
+def test_either_side_of_a_comparison_is_of_one_engine() -> None:
+    """Where `evaluate` decodes otherwise than `probe`: its answers meet the control's, and those of `probe` the substituted."""
+    conditions = {name: right(LESS) for name in (NONE, *SUBSTITUTES)} | {TRAINED: right(MORE), PROBED: right(SAME)}
+    differences = {row.against: row.comparison.difference for row in judge(conditions, K, right(0)).rows}
+    assert differences == {**dict.fromkeys((NONE, *SUBSTITUTES), (SAME - LESS) / N), ANSWER_ONLY: MORE / N}
