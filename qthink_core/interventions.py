@@ -156,7 +156,7 @@ def intervene(
     max_new_tokens: int,
     seed: int,
 ) -> list[Answer]:
-    """The answers of one batch under each condition, after K latent steps, and after each other number of them in 1..sweep*K.
+    """The answers of one batch under each condition, after K latent steps, and after each other number of 1..sweep*K.
 
     K steps are the system as trained: its answers by the loop that all the others come from, whatever engine evaluates.
     The prompts are read once; a condition goes on from a copy of that context, the sweep from one latent step to the next.

@@ -66,10 +66,10 @@ class Plot(NamedTuple):
 
 
 def accuracy_by_tokens(name: str, about: str, cells: Sequence[Cell], numbers: Sequence[int]) -> str:
-    """Accuracy (per cent, 95 % interval) against mean generated tokens, a point for each cell; numbers choose the series."""
+    """Accuracy (per cent, 95 % interval) against mean tokens and latent passes, a point a cell; `numbers` name series."""
     with style.context(["default", LOOK]):
-        figure, axes = _panel("mean generated tokens", "accuracy (%)")
-        xs = spread_out([cell.mean_tokens for cell in cells])
+        figure, axes = _panel("mean generated tokens + latent passes", "accuracy (%)")
+        xs = spread_out([cell.mean_tokens + cell.latents for cell in cells])
         for x, cell, number in zip(xs, cells, numbers, strict=True):
             _interval(axes, x, cell, number, 5.5)
         axes.set_xlim(0, 1.06 * max(*xs, 1.0))

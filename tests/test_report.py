@@ -123,12 +123,13 @@ def test_the_sentence_follows_from_the_verdicts_by_hand(tmp_path: Path) -> None:
     low, high = newcombe(4, 8, 0, 4)
     interval = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
     conditions = found(tmp_path, EARNS).conditions["gsm8k"]["uniform"]
-    assert conditions.word == "earns"
+    assert conditions.word == "earns, these weights only"
     assert conditions.sentence == (
         f"The latents earn their place: they carry information about the question, 75.0 % right being +50.0 points "
         f"{interval} against the same weights without them; better than with zeros (+50.0), noise (+50.0), another "
         f"question's latents (+50.0), the mean latent (+50.0); and +50.0 points {interval} against the same training "
-        f"without latents, p = 0.047 (better) (16 questions, one training)."
+        f"without latents, p = 0.047 (better) (16 questions, one training: these weights only, a statement about the method "
+        f"takes 3)."
     )
 
 
@@ -238,7 +239,7 @@ def test_no_question_is_browsed_where_none_is_asked_for(tmp_path: Path) -> None:
 CELLS = {
     "gsm8k": {
         "base": Cell(0.25, math.sqrt(3) / 8, 0.0456, 0.6994, 4, 1, None, 25.25, 0.25),
-        "uniform": Cell(0.832, 0.0103, 0.81093, 0.85122, 1319, 3, 0.0125, 1025.4, 0.0),
+        "uniform": Cell(0.832, 0.0103, 0.81093, 0.85122, 1319, 3, 0.0125, 1025.4, 0.0, latents=6),
     },
     "math500": {
         "base": Cell(1 / 3, 0.27217, 0.0615, 0.79234, 3, 1, None, 1399.5, 1.0),
@@ -249,12 +250,12 @@ TABLE = """\
 | system | gsm8k (n=4) | math500 (n=3) |
 | --- | --- | --- |
 | Base, thinking | 25.0 ± 21.7 [4.6, 69.9]; 25 tokens; 25.0 % | 33.3 ± 27.2 [6.2, 79.2]; 1400 tokens; 100.0 % |
-| Mine¹ | 83.2 ± 1.0 [81.1, 85.1] (1.2); 1025 tokens; 0.0 % | 0.0 ± 0.0 [0.0, 56.1]; 0 tokens; 0.0 % |
+| Mine¹ | 83.2 ± 1.0 [81.1, 85.1] (1.2); 1025 tokens + 6 latent; 0.0 % | 0.0 ± 0.0 [0.0, 56.1]; 0 tokens; 0.0 % |
 
 ¹ gamma 1.0, the others 2.0
 
-Accuracy in per cent ± standard error [95 % interval] (standard deviation over training seeds); mean tokens; \
-share of answers at the limit.
+Accuracy in per cent ± standard error [95 % interval] (standard deviation over training seeds); mean tokens + \
+latent passes, each of which costs as much as a token; share of answers at the limit.
 """
 
 
@@ -305,7 +306,7 @@ def test_the_lines_below_the_table_say_which_differences_are_distinguishable_and
 def test_one_seed_has_exact_tests_alone(tmp_path: Path) -> None:
     assert report_table.distinguishable(found(tmp_path, EARNS)) == (
         "Differences on the same questions (exact paired tests; Holm's correction over all 3, 0.05) that are "
-        "distinguishable from zero:\n\n"
+        "distinguishable from zero, these weights only: a statement about the method takes 3 trainings:\n\n"
         "- gsm8k: base > answer_only; uniform > answer_only. Not distinguishable: base and uniform.\n"
     )
 
@@ -326,7 +327,7 @@ def test_the_verdicts_stand_in_the_table_file_with_the_control_beside_the_condit
         "| QThink uniform per-step | 75.0 | 25.0 | 25.0 | 25.0 | 25.0 | 25.0 | 43.8 | 37.5 | 75.0 | 31.2 | 25.0 |"
     )
     sentence = findings.conditions["gsm8k"]["uniform"].sentence
-    assert f"- QThink uniform per-step: **earns**. {sentence}" in lines
+    assert f"- QThink uniform per-step: **earns, these weights only**. {sentence}" in lines
 
 
 def test_a_claim_without_a_published_or_own_figure_says_so_in_its_row(tmp_path: Path) -> None:
@@ -370,6 +371,7 @@ def test_the_tokens_file_has_a_row_for_each_cell() -> None:
         "benchmark": "gsm8k",
         "system": "base",
         "mean_tokens": "25.25",
+        "latent_passes": "0",
         "hit_limit": "0.25",
         "accuracy": "0.25",
     }
@@ -546,7 +548,7 @@ def test_a_stranger_recomputes_accuracies_comparisons_and_the_verdict_from_the_v
         else "helps as pauses"
     )
     conditions = findings.conditions["gsm8k"]["uniform"]
-    assert conditions.word == word
+    assert conditions.word == word + ", these weights only" * (len(seeds) < 3 and word in ("earns", "helps as pauses"))
     difference = 100 * (trained.mean() - right["answer_only", TRAINED].mean())
     p = holm(six)[5]
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
