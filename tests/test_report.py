@@ -20,7 +20,8 @@ from qthink_core import report, report_data, report_table, settings
 from qthink_core.claims import CLAIMS, HOLDS, UNDECIDED
 from qthink_core.completions import TRAINED
 from qthink_core.errors import DataError
-from qthink_core.findings import Cell, Comparison, Findings, System
+from qthink_core.findings import Cell, Comparison, Findings, Power, System
+from qthink_core.power import Scatter, smallest_difference
 from qthink_core.stage import stage_sections
 
 PROBED = f"K={K}"  # as trained, decoded by `probe`
@@ -166,6 +167,27 @@ def test_a_verdict_without_its_control_is_refused_with_the_place_to_add_it(tmp_p
         found(tmp_path, verdicts)
 
 
+# What could have been found
+
+
+def test_the_power_line_stands_below_the_table_with_the_figures_of_this_run(tmp_path: Path) -> None:
+    """Uniform and its control differ on 8 of 16 questions, all one way: nothing is discordant beyond the difference."""
+    findings = found(tmp_path, EARNS)
+    scatter = Scatter(0.0, 1.0, 0.0)
+    alone, corrected = (smallest_difference(16, 1, scatter, level) for level in (0.05, 0.05 / 3))
+    assert findings.power == {"gsm8k": Power(16, 1, scatter, alone, corrected)}
+    (line,) = [one for one in report_table.markdown(findings).splitlines() if one.startswith("Power: ")]
+    # six discordant questions decide (2 / 2^6), of 16 with chance 0.8 when 44.9 % are
+    chance = sum(math.comb(16, m) * 0.449**m * 0.551 ** (16 - m) for m in range(6, 17))
+    assert chance == pytest.approx(0.8, abs=0.002)
+    assert "is 44.9 points on gsm8k (n=16); " in line
+
+
+def test_a_run_without_latent_systems_or_control_has_no_power_line(tmp_path: Path) -> None:
+    verdicts = {key: letters for key, letters in EARNS.items() if key[0] != "uniform"}
+    assert "Power: " not in report_table.markdown(found(tmp_path, verdicts))
+
+
 # Claims, further scores, single questions
 
 
@@ -187,6 +209,7 @@ def test_tokens_of_a_claim_are_counted_and_not_turned_into_shares(tmp_path: Path
     folders = {"gsm8k": run(tmp_path, "gsm8k", verdicts, made)}
     claims = report.find(folders, plan(SYSTEMS)).claims
     (saved,) = [one for one in claims if one.unit == "tokens" and one.ours is not None]
+    assert saved.note == "the 2 latent passes of every answer stay, and are not among the tokens"
     # 3 tokens against 40, and both have one more for each question
     assert (saved.ours, saved.low, saved.high, saved.published) == (-37.0, -37.0, -37.0, -374.0)
     assert saved.verdict == HOLDS
@@ -271,7 +294,8 @@ def test_the_table_has_interval_spread_tokens_limit_and_the_marks_of_what_is_not
 def test_a_table_of_one_seed_and_of_shared_settings_mentions_neither_spread_nor_marks(tmp_path: Path) -> None:
     text = report_table.table(found(tmp_path, EARNS, uniform=2.0))
     assert text.endswith(
-        "\n\nAccuracy in per cent ± standard error [95 % interval]; mean tokens; share of answers at the limit.\n"
+        "\n\nAccuracy in per cent ± standard error [95 % interval]; mean tokens + latent passes, each of which costs as "
+        "much as a token; share of answers at the limit.\n"
     )
     assert "¹" not in text
 
