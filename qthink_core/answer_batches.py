@@ -10,6 +10,7 @@ import torch
 from qthink_core.answerers import opened
 from qthink_core.answering import asked, batches, unit
 from qthink_core.completions import Answer, counts, writer
+from qthink_core.decoding import Sampling
 from qthink_core.executor import Made, Make
 from qthink_core.models import Card, System, pick_device
 
@@ -42,6 +43,7 @@ def maker(
     engine: str,
     longest_prompt: int,
     max_new_tokens: int,
+    sampling: Sampling | None = None,
 ) -> Iterator[Make]:
     """What makes the answers to a batch; one system with its engine is kept, as the batches of a model follow each other."""
     place = pick_device(device)
@@ -54,7 +56,7 @@ def maker(
                 held.close()
                 at_hand.clear()
                 system = load(batch.model, place, dtype)
-                answer = held.enter_context(opened(engine, batch.model, system, longest_prompt, max_new_tokens))
+                answer = held.enter_context(opened(engine, batch.model, system, longest_prompt, max_new_tokens, sampling))
                 at_hand[batch.model] = system, answer
             system, answer = at_hand[batch.model]
             rows = answer(system, batch.prompts, max_new_tokens, batch.seed)

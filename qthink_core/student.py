@@ -16,7 +16,7 @@ from qthink_core.projection_head import ProjectionHead
 
 
 class Parts(NamedTuple):
-    """Summed cross-entropy of the target tokens (nats), and the distance to the teacher of each problem and step."""
+    """Summed cross-entropy (nats) of target tokens, or of problems' means, and the distance of each problem and step."""
 
     cross_entropy: Float[Tensor, ""]
     distances: Float[Tensor, "B K"] | None
@@ -62,8 +62,9 @@ class Student(nn.Module):
         targets: Sequence[Sequence[int]],
         teachers: Float[Tensor, "B K D"] | None,
         pad_id: int,
+        per_problem: bool = False,
     ) -> Parts:
-        """The parts of the loss; an empty target adds no cross-entropy."""
+        """The parts of the loss; an empty target adds no cross-entropy. `per_problem`: each target's mean (ruling 20)."""
         model = self.model
         labels, kept = pad([list(target) or [pad_id] for target in targets], pad_id, "right", model.device)
         kept[torch.tensor([not target for target in targets])] = 0
@@ -75,7 +76,8 @@ class Student(nn.Module):
             distances = None if teachers is None else step_distances(steps, teachers)
         chosen = kept.bool()
         scores = logits(model, hidden[chosen])
-        return Parts(answer_cross_entropy(scores, labels[chosen]), distances)
+        lengths = kept.sum(dim=1, keepdim=True).expand_as(kept)[chosen] if per_problem else None
+        return Parts(answer_cross_entropy(scores, labels[chosen], lengths), distances)
 
     @staticmethod
     def _read_plainly(

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,7 @@ import safetensors.torch
 import torch
 from imports import ROOT
 
-from qthink_core import grades, layout, models, prepared, projection_head, settings, teachers
+from qthink_core import completions, grades, layout, models, prepared, projection_head, settings, teachers
 from qthink_core.artifacts import MANIFEST, Manifest, Work, Writer, read_manifest
 from qthink_core.errors import DataError
 from qthink_core.instances import Instance
@@ -132,6 +133,36 @@ def test_a_seed_without_an_adapter_is_refused_and_the_folder_is_not_made() -> No
     ):
         merged([3, 5])
     assert not layout.model(TASK, "uniform").exists()
+
+
+def test_sampled_thinking_changes_the_rows_that_think_with_the_seed_of_the_run_and_no_others() -> None:
+    rows = {"base": {"thinking": True}, "base_direct": {"thinking": False}}
+    edits = {"systems.baseline": rows, "split": "test", "evaluate.max_new_tokens": 12}
+
+    def tokens(system: str, thinking: str, seed: int = 0) -> list[list[int]]:
+        asked = params(baseline, SMALL | edits | {"evaluate.thinking": thinking, "seed": seed})
+        baseline.run(asked, Instance("baseline", TASK, system), new_work())
+        found = [row.tokens for row in completions.read(layout.answers(TASK, system))]
+        shutil.rmtree(layout.answers(TASK, system))
+        return found
+
+    plain = tokens("base", "greedy")
+    assert tokens("base", "greedy", seed=1) == plain
+    first = tokens("base", "sampled")
+    assert tokens("base", "sampled") == first != plain
+    assert tokens("base", "sampled", seed=1) != first
+    assert tokens("base_direct", "sampled") == tokens("base_direct", "greedy")
+    edits |= {"seeds": [3, 5], "systems.trained": ["sft", "uniform"]}
+    for page, system in ((finetune, "sft"), (train, "uniform")):
+        for seed in (3, 5):
+            trained(page, system, seed)
+        run(merge, system, seeds=[3, 5])
+        found = {}
+        for thinking in ("greedy", "sampled"):
+            run(evaluate, system, **edits, **{"evaluate.thinking": thinking})
+            found[thinking] = [row.tokens for row in completions.read(layout.answers(TASK, system))]
+            shutil.rmtree(layout.answers(TASK, system))
+        assert (found["greedy"] != found["sampled"]) == (system == "sft")
 
 
 def test_every_seed_and_condition_is_answered_and_graded_on_every_question() -> None:
