@@ -72,6 +72,7 @@ def page(findings: Findings) -> bytes:
         scope=report_words.scope(findings.comparisons),
         power=report_words.power(findings),
         few=few,
+        seconds=report_words.SECONDS,
         best={task: best(findings, task) for task in tasks},
         relations={task: relations(findings, task) for task in tasks},
         widest={task: max([0.05, *(max(abs(row.low), abs(row.high)) for row in of_task(findings, task))]) for task in tasks},

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from qthink_core import claims
 from qthink_core.fairness import footnotes
 from qthink_core.findings import Cell, Findings
-from qthink_core.report_words import ALPHA, power, scope, summary
+from qthink_core.report_words import ALPHA, SECONDS, power, scope, summary
 
 
 def markdown(findings: Findings) -> str:
@@ -37,7 +37,7 @@ def table(findings: Findings) -> str:
     explained = (
         f"Accuracy in per cent ± standard error [95 % interval]{spread}; mean tokens{passes}; share of answers at the limit."
     )
-    return "\n".join([_table(head, rows), *notes, *([""] if notes else []), explained, ""])
+    return "\n".join([_table(head, rows), *notes, *([""] if notes else []), f"{explained} {SECONDS}", ""])
 
 
 def _show(one: Cell) -> str:

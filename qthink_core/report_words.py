@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from qthink_core.findings import Cell, Comparison, Findings
+from qthink_core.seconds import REPORT, Measured
 from qthink_core.statistics import MIN_SEEDS, THESE_WEIGHTS
 
 # A difference counts as distinguishable from zero below this corrected p.
@@ -96,6 +97,29 @@ def power(findings: Findings) -> str:
         f"latent systems and their control: {shares} % of the questions discordant beyond the difference itself, {about}. "
         f"A smaller difference may well be there and stay undecided."
     )
+
+
+# Clocks differ from machine to machine, and outputs must not.
+SECONDS = f"Seconds an answer were measured where the answers were made, so they are not in this file but in {REPORT}."
+
+
+def seconds_table(findings: Findings, measured: Mapping[tuple[str, str], Measured]) -> str:
+    """Seconds an answer beside tokens and latent passes, as Markdown; what was not answered here has none."""
+    tasks = list(findings.cells)
+    head = ["seconds an answer", *tasks]
+    rows = [
+        [system.name, *(_took(findings.cells[task][name], measured.get((task, name))) for task in tasks)]
+        for name, system in findings.systems.items()
+    ]
+    lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
+    devices = ", ".join(dict.fromkeys(one.device for one in measured.values())) or "nothing that is logged"
+    lines.append(f"\nMeasured on {devices}, without the loading of the model; the answers of a batch share its time.")
+    return "\n".join(lines) + "\n"
+
+
+def _took(cell: Cell, measured: Measured | None) -> str:
+    passes = f"{cell.mean_tokens:.0f} tokens" + f" + {cell.latents} latent" * bool(cell.latents)
+    return f"{'not measured here' if measured is None else f'{measured.each:.3g}'} ({passes})"
 
 
 def _points(share: float | None) -> str:

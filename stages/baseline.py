@@ -43,7 +43,7 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """A unit for each batch; a killed run goes on with those that are missing."""
-    from qthink_core import answer_batches, executor, models, prepared
+    from qthink_core import answer_batches, executor, models, prepared, seconds
     from qthink_core.decoding import Sampling
 
     how, thinking = params.evaluate, params.systems.baseline[at.system].thinking
@@ -51,8 +51,11 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     plan = answer_batches.plan(layout.BASE, models.Card(0, thinking), None, problems, how.batch)
     load, longest = partial(models.base_system, thinking=thinking), answer_batches.longest(plan)
     sampling = Sampling(params.seed, **params.rollout.model_dump()) if how.thinking == "sampled" else None
+    log = seconds.folder(str(at), work.resumed)
     units = executor.run(
-        partial(answer_batches.maker, load, params.device, params.dtype, how.engine, longest, how.max_new_tokens, sampling),
+        partial(
+            answer_batches.maker, load, params.device, params.dtype, how.engine, longest, how.max_new_tokens, sampling, log
+        ),
         plan,
         work,
         show=lambda items, total: stage.progress(items, total, str(at), "batch"),

@@ -36,7 +36,7 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """A unit for each batch of each seed; a killed run goes on with those that are missing."""
-    from qthink_core import answer_batches, executor, models, prepared
+    from qthink_core import answer_batches, executor, models, prepared, seconds
     from qthink_core.decoding import Sampling
 
     how, problems = params.evaluate, prepared.read(layout.problems(at.task), params.split)
@@ -47,8 +47,11 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         plan |= answer_batches.plan(folder, card, seed, problems, how.batch)
     load, longest = models.load_system, answer_batches.longest(plan)
     sampling = Sampling(params.seed, **params.rollout.model_dump()) if how.thinking == "sampled" else None
+    log = seconds.folder(str(at), work.resumed)
     units = executor.run(
-        partial(answer_batches.maker, load, params.device, params.dtype, how.engine, longest, how.max_new_tokens, sampling),
+        partial(
+            answer_batches.maker, load, params.device, params.dtype, how.engine, longest, how.max_new_tokens, sampling, log
+        ),
         plan,
         work,
         show=lambda items, total: stage.progress(items, total, str(at), "batch"),

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from imports import ROOT
 
-from qthink_core import completions, grades, layout, models, prepared, projection_head, settings, teachers
+from qthink_core import completions, grades, layout, models, prepared, projection_head, seconds, settings, teachers
 from qthink_core.artifacts import MANIFEST, Manifest, Work, Writer, read_manifest
 from qthink_core.errors import DataError
 from qthink_core.instances import Instance
@@ -176,6 +176,16 @@ def test_every_seed_and_condition_is_answered_and_graded_on_every_question() -> 
     run(evaluate, "uniform", **edits)
     run(probe, "uniform", **edits)
     run(grade, **edits)
+    measured = seconds.read(seconds.LOG)
+    assert {key: (one.answers, one.device) for key, one in measured.items()} == {
+        (TASK, "base"): (N, "cpu"),
+        (TASK, "uniform"): (2 * N, "cpu"),
+    }
+    assert all(one.seconds > 0 for one in measured.values())
+    seconds.record(seconds.LOG / f"baseline@{TASK}-base", "batch-00009", 1, 1.0, "cpu")
+    shutil.rmtree(layout.answers(TASK, "base"))
+    run(baseline, "base", **edits)
+    assert seconds.read(seconds.LOG)[TASK, "base"].answers == N, "a box that begins anew begins with no records"
     ids = [row["id"] for row in prepared.read(layout.problems(TASK), "test")]
     conditions = ["trained", "teacher", "K=0", "noise", "zeros", "other", "mean", "K=1", "K=2", "K=3", "K=4"]
     expected = [("base", None, "trained", name) for name in ids]

@@ -16,7 +16,7 @@ from graph import SCALES, tree_of
 from scipy.stats import binomtest, permutation_test, t
 from small_run import K, identifier, plan, rows, run, substituted
 
-from qthink_core import report, report_data, report_table, settings
+from qthink_core import report, report_data, report_table, report_words, seconds, settings
 from qthink_core.claims import CLAIMS, HOLDS, UNDECIDED
 from qthink_core.completions import TRAINED
 from qthink_core.errors import DataError
@@ -188,6 +188,27 @@ def test_a_run_without_latent_systems_or_control_has_no_power_line(tmp_path: Pat
     assert "Power: " not in report_table.markdown(found(tmp_path, verdicts))
 
 
+# Seconds
+
+
+def test_seconds_stand_beside_tokens_and_latent_passes_and_in_no_output(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for unit, answers, took in (("batch-00000", 12, 3.0), ("batch-00001", 4, 1.0)):
+        seconds.record(log / "baseline@gsm8k-base", unit, answers, took, "cpu")
+    seconds.record(log / "evaluate@gsm8k-uniform", "seed-0-batch-00000", 16, 2.0, "cpu")
+    seconds.record(log / "evaluate@gsm8k-uniform", "seed-0-batch-00000", 16, 0.8, "cpu")  # made again
+    measured = seconds.read(log)
+    assert measured == {("gsm8k", "base"): (16, 4.0, "cpu"), ("gsm8k", "uniform"): (16, 0.8, "cpu")}
+    # 3 tokens and one more for each question before it: 10.5 on average
+    assert report_words.seconds_table(found(tmp_path, EARNS), measured) == (
+        "| seconds an answer | gsm8k |\n| --- | --- |\n"
+        "| Base, thinking | 0.25 (10 tokens) |\n"
+        "| SFT on the answer only | not measured here (10 tokens) |\n"
+        "| QThink uniform per-step | 0.05 (10 tokens + 2 latent) |\n\n"
+        "Measured on cpu, without the loading of the model; the answers of a batch share its time.\n"
+    )
+
+
 # Claims, further scores, single questions
 
 
@@ -278,7 +299,8 @@ TABLE = """\
 ¹ gamma 1.0, the others 2.0
 
 Accuracy in per cent ± standard error [95 % interval] (standard deviation over training seeds); mean tokens + \
-latent passes, each of which costs as much as a token; share of answers at the limit.
+latent passes, each of which costs as much as a token; share of answers at the limit. \
+Seconds an answer were measured where the answers were made, so they are not in this file but in logs/seconds.md.
 """
 
 
@@ -295,7 +317,7 @@ def test_a_table_of_one_seed_and_of_shared_settings_mentions_neither_spread_nor_
     text = report_table.table(found(tmp_path, EARNS, uniform=2.0))
     assert text.endswith(
         "\n\nAccuracy in per cent ± standard error [95 % interval]; mean tokens + latent passes, each of which costs as "
-        "much as a token; share of answers at the limit.\n"
+        f"much as a token; share of answers at the limit. {report_words.SECONDS}\n"
     )
     assert "¹" not in text
 
