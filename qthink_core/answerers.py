@@ -63,8 +63,7 @@ def by_vllm(
     eos, names = system.tokenizer.eos_token_id, list(prompts)
     how: list[dict[str, Any]] = [{"temperature": 0.0}] * len(inputs)
     if sampling is not None and answering.thinks(system):
-        run, *drawn = sampling
-        shared = dict(zip(("temperature", "top_p", "top_k"), drawn, strict=True))
+        run, shared = sampling.seed, {key: value for key, value in sampling._asdict().items() if key != "seed"}
         how = [shared | {"seed": request_seed(run, name) + answer_key(run, name, seed)[2]} for name in names]
     done = vllm_engine.generate(engine, inputs, how, eos, max_new_tokens, names)
     return [

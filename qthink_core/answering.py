@@ -29,10 +29,10 @@ def answer(
 
     Greedy, but for a system that writes its thoughts where `sampling` is given (ruling 19).
     """
-    choose = greedy
+    choose: Choose = greedy
     if sampling is not None and thinks(system):
-        run, *how = sampling
-        choose = sampler([answer_key(run, name, seed) for name in prompts], *how, max_new_tokens)
+        keys = [answer_key(sampling.seed, name, seed) for name in prompts]
+        choose = sampler(keys, sampling.temperature, sampling.top_p, sampling.top_k, max_new_tokens)
     with torch.inference_mode():
         context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
         context, _ = latent_steps(system.model, system.head, context, system.K)

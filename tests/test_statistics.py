@@ -219,7 +219,7 @@ def test_a_claim_about_the_method_needs_more_than_lucky_seeds() -> None:
 def test_the_interval_of_a_difference_covers_it_where_trainings_differ(S: int, spread: float, base: float) -> None:
     """Methods alike, on 200 questions, and trainings that differ by 11 to 18 points: of 1,000 draws two errors are 1.4.
 
-    Without the widening the interval covers 90.4-93.6 % here.
+    With the widening the interval covers 96.8-97.8 % here, and without it 91.1-93.6 %.
     """
     rng = np.random.default_rng(5)
     covered = []
