@@ -7,7 +7,6 @@ from typing import Any
 from qthink_core import cost
 from qthink_core.cost import EXTRACTION, SAMPLING, TRAINING
 from qthink_core.plan import CPU, Plan, Row, machine
-from qthink_core.power import ASSUMED, smallest_difference
 
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86400, 365.25 * 86400
 HEADER = ("stage", "boxes", "tokens", "FLOP", "disk", "memory", "floor", "time", "on", "from")
@@ -158,6 +157,8 @@ def _where(plan: Plan) -> str:
 
 def power_line(plan: Plan) -> str:
     """The smallest differences in accuracy that the questions and trainings of the run would find, and what is assumed."""
+    from qthink_core.power import ASSUMED
+
     found = ", ".join(
         f"{'more than can be' if one is None else f'{100 * one:.1f} points'} on {task} ({n or 0:,} questions)"
         for task, (n, one) in _powers(plan).items()
@@ -180,6 +181,9 @@ def smallest_differences(plan: Plan) -> dict[str, float | None]:
 
 
 def _powers(plan: Plan) -> dict[str, tuple[int | None, float | None]]:
+    # It brings numpy and scipy, a quarter of a second that preflight, which has words from here, does not need.
+    from qthink_core.power import smallest_difference
+
     tree = plan.run.tree
     sizes = {task: plan.run.problems[task, tree["split"]] for task in plan.run.lengths}
     return {task: (n, smallest_difference(n, len(tree["seeds"])) if n else None) for task, n in sizes.items()}

@@ -112,8 +112,9 @@ def seconds_table(findings: Findings, measured: Mapping[tuple[str, str], Measure
         for name, system in findings.systems.items()
     ]
     lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
-    devices = ", ".join(dict.fromkeys(one.device for one in measured.values())) or "nothing that is logged"
-    lines.append(f"\nMeasured on {devices}, without the loading of the model; the answers of a batch share its time.")
+    devices = ", ".join(dict.fromkeys(one.device for one in measured.values()))
+    about = f"Measured on {devices}, without the loading of the model; the answers of a batch share its time."
+    lines.append("\n" + (about if measured else "No answer was made here: they came out of DVC's cache."))
     return "\n".join(lines) + "\n"
 
 

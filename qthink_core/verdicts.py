@@ -102,12 +102,12 @@ def judge(right: Mapping[str, Bool[np.ndarray, "S Q"]], K: int, answer_only_SQ: 
     content, worth, word = rule({row.against: row.outcome for row in rows})
     few = min(len(right[TRAINED]), len(answer_only_SQ)) < MIN_SEEDS
     sentence = _sentence(word, content, float(right[probed].mean()), rows, few)
-    return Verdict(scoped(word, few), sentence, content, worth, rows)
+    return Verdict(scoped(word, few and word in PRAISE_OR_BLAME), sentence, content, worth, rows)
 
 
-def scoped(word: str, few: bool) -> str:
-    """The word of a verdict, with what it is about where `few` trainings let it say nothing of the method."""
-    return f"{word}, {THESE_WEIGHTS}" if few and word in PRAISE_OR_BLAME else word
+def scoped(said: str, few: bool) -> str:
+    """The word or headline of a verdict, with what it is about where `few` trainings let it say nothing of the method."""
+    return f"{said}, {THESE_WEIGHTS}" if few else said
 
 
 def outcome(comparison: Comparison, adjusted: float) -> str:
@@ -146,7 +146,8 @@ def _sentence(word: str, content: str, accuracy: float, rows: list[Row], few: bo
     n, seeds = control.comparison.n, control.comparison.seeds
     trainings = "one training" if seeds == 1 else f"{seeds} trainings"
     scope = f": {THESE_WEIGHTS}, a statement about the method takes {MIN_SEEDS}" if few else ""
-    return f"{HEADLINES[word]}: {'; '.join(parts)} ({n} questions, {trainings}{scope})."
+    headline = scoped(HEADLINES[word], few and word in PRAISE_OR_BLAME)
+    return f"{headline}: {'; '.join(parts)} ({n} questions, {trainings}{scope})."
 
 
 def _points(row: Row) -> str:

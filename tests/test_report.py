@@ -126,7 +126,8 @@ def test_the_sentence_follows_from_the_verdicts_by_hand(tmp_path: Path) -> None:
     conditions = found(tmp_path, EARNS).conditions["gsm8k"]["uniform"]
     assert conditions.word == "earns, these weights only"
     assert conditions.sentence == (
-        f"The latents earn their place: they carry information about the question, 75.0 % right being +50.0 points "
+        f"The latents earn their place, these weights only: they carry information about the question, 75.0 % right being "
+        f"+50.0 points "
         f"{interval} against the same weights without them; better than with zeros (+50.0), noise (+50.0), another "
         f"question's latents (+50.0), the mean latent (+50.0); and +50.0 points {interval} against the same training "
         f"without latents, p = 0.047 (better) (16 questions, one training: these weights only, a statement about the method "
