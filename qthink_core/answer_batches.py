@@ -1,5 +1,6 @@
 """Batches of answers as units of work: their plan, and what makes one."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from qthink_core import seconds
 from qthink_core.answerers import opened
 from qthink_core.answering import asked, batches, unit
 from qthink_core.completions import Answer, counts, writer
+from qthink_core.decoding import Sampling
 from qthink_core.executor import Made, Make
 from qthink_core.models import Card, System, pick_device
 
@@ -34,6 +37,11 @@ def longest(planned: Mapping[str, Batch]) -> int:
     return max((len(prompt) for batch in planned.values() for prompt in batch.prompts.values()), default=0)
 
 
+def named(device: torch.device) -> str:
+    """The device in words: `cpu`, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 @contextmanager
 def maker(
     load: Callable[[Path, torch.device, str], System],
@@ -42,8 +50,13 @@ def maker(
     engine: str,
     longest_prompt: int,
     max_new_tokens: int,
+    sampling: Sampling | None = None,
+    log: Path | None = None,
 ) -> Iterator[Make]:
-    """What makes the answers to a batch; one system with its engine is kept, as the batches of a model follow each other."""
+    """What makes the answers to a batch; one system with its engine is kept, as the batches of a model follow each other.
+
+    The seconds of a batch, without the loading of its model, are recorded in the folder `log`.
+    """
     place = pick_device(device)
     at_hand: dict[Path, tuple[System, Callable[..., list[Answer]]]] = {}
 
@@ -54,10 +67,13 @@ def maker(
                 held.close()
                 at_hand.clear()
                 system = load(batch.model, place, dtype)
-                answer = held.enter_context(opened(engine, batch.model, system, longest_prompt, max_new_tokens))
+                answer = held.enter_context(opened(engine, batch.model, system, longest_prompt, max_new_tokens, sampling))
                 at_hand[batch.model] = system, answer
             system, answer = at_hand[batch.model]
+            started = time.perf_counter()
             rows = answer(system, batch.prompts, max_new_tokens, batch.seed)
+            if log is not None:
+                seconds.record(log, name, len(rows), time.perf_counter() - started, named(place))
             return {f"{name}.parquet": writer(rows)}, counts(rows)
 
         yield make

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qthink_core import answering, vllm_engine
 from qthink_core.completions import TRAINED, Answer
+from qthink_core.decoding import Sampling, answer_key, request_seed
 from qthink_core.errors import DataError, NumericError
 from qthink_core.latent_steps import latent_steps, project, read_prompts
 from qthink_core.models import System
@@ -21,17 +22,22 @@ from qthink_core.vllm_engine import Engine
 
 @contextlib.contextmanager
 def opened(
-    engine: str, folder: Path, system: System, longest_prompt: int, max_new_tokens: int
+    engine: str,
+    folder: Path,
+    system: System,
+    longest_prompt: int,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
 ) -> Iterator[Callable[..., list[Answer]]]:
     """`answer` of the named engine for prompts of at most so many tokens; `folder` is what the system was loaded from."""
     if engine == "hf":
-        yield answering.answer
+        yield partial(answering.answer, sampling=sampling)
         return
     assert engine == "vllm", engine
     dtype = str(system.model.dtype).removeprefix("torch.")
     longest = longest_prompt + system.K + max_new_tokens
     with vllm_engine.opened(folder, system.model.device, dtype, longest, embeddings=system.K > 0) as loaded:
-        yield partial(by_vllm, loaded)
+        yield partial(by_vllm, loaded, sampling=sampling)
 
 
 def by_vllm(
@@ -40,8 +46,11 @@ def by_vllm(
     prompts: Mapping[str, Sequence[int]],
     max_new_tokens: int,
     seed: int | None = None,
+    sampling: Sampling | None = None,
 ) -> list[Answer]:
-    """Greedy completions of one batch, as `answering.answer` returns them: transformers take the latent steps, vLLM goes on.
+    """Completions of one batch, as `answering.answer` returns them: transformers take the latent steps, vLLM goes on.
+
+    Greedy or sampled as there; the draws are vLLM's, so sampled texts are others than those of hf.
 
     Raises DataError where the latents are of another width than the engine's embeddings, and NumericError where a number in
     them or a logit is not finite.
@@ -52,7 +61,11 @@ def by_vllm(
     else:
         inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts.values()]
     eos, names = system.tokenizer.eos_token_id, list(prompts)
-    done = vllm_engine.generate(engine, inputs, [{"temperature": 0.0}] * len(inputs), eos, max_new_tokens, names)
+    how: list[dict[str, Any]] = [{"temperature": 0.0}] * len(inputs)
+    if sampling is not None and answering.thinks(system):
+        run, shared = sampling.seed, {key: value for key, value in sampling._asdict().items() if key != "seed"}
+        how = [shared | {"seed": request_seed(run, name) + answer_key(run, name, seed)[2]} for name in names]
+    done = vllm_engine.generate(engine, inputs, how, eos, max_new_tokens, names)
     return [
         Answer(name, seed, TRAINED, row.tokens, spoken(system.tokenizer, prompts[name], row.tokens), row.finish)
         for name, (row,) in zip(names, done, strict=True)

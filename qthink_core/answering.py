@@ -1,4 +1,4 @@
-"""Answering: a system's greedy completions of a set of questions, in batches of a fixed plan."""
+"""Answering: a system's completions of a set of questions, greedy or sampled, in batches of a fixed plan."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from qthink_core.completions import BATCH, TRAINED, Answer
-from qthink_core.decoding import decode, greedy
+from qthink_core.decoding import Choose, Sampling, answer_key, decode, greedy, sampler
 from qthink_core.latent_steps import Context, latent_steps, read_prompts
 from qthink_core.models import Card, System
 from qthink_core.rollouts import spoken
@@ -19,13 +19,29 @@ def batches(prompts: Mapping[str, Sequence[int]], size: int) -> list[list[str]]:
 
 
 def answer(
-    system: System, prompts: Mapping[str, Sequence[int]], max_new_tokens: int, seed: int | None = None
+    system: System,
+    prompts: Mapping[str, Sequence[int]],
+    max_new_tokens: int,
+    seed: int | None = None,
+    sampling: Sampling | None = None,
 ) -> list[Answer]:
-    """Greedy completions of one batch: the prompt, the system's K latent steps, then tokens up to the limit."""
+    """Completions of one batch: the prompt, the system's K latent steps, then tokens up to the limit.
+
+    Greedy, but for a system that writes its thoughts where `sampling` is given (ruling 19).
+    """
+    choose: Choose = greedy
+    if sampling is not None and thinks(system):
+        keys = [answer_key(sampling.seed, name, seed) for name in prompts]
+        choose = sampler(keys, sampling.temperature, sampling.top_p, sampling.top_k, max_new_tokens)
     with torch.inference_mode():
         context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
         context, _ = latent_steps(system.model, system.head, context, system.K)
-        return complete(system, prompts, context, max_new_tokens, seed, TRAINED)
+        return complete(system, prompts, context, max_new_tokens, seed, TRAINED, choose)
+
+
+def thinks(system: System | Card) -> bool:
+    """Whether a system writes its thoughts before it answers: asked to, and without latent steps."""
+    return system.thinking and not system.K
 
 
 def complete(
@@ -35,10 +51,11 @@ def complete(
     max_new_tokens: int,
     seed: int | None,
     condition: str,
+    choose: Choose = greedy,
 ) -> list[Answer]:
-    """The answers that follow from a context, greedily; the context is used up."""
+    """The answers that follow from a context, greedily or as tokens are chosen; the context is used up."""
     names, tokenizer = list(prompts), system.tokenizer
-    done = decode(system.model, context, greedy, tokenizer.eos_token_id, max_new_tokens, names)
+    done = decode(system.model, context, choose, tokenizer.eos_token_id, max_new_tokens, names)
     texts = [spoken(tokenizer, prompts[name], row.tokens) for name, row in zip(names, done, strict=True)]
     return [
         Answer(name, seed, condition, row.tokens, text, row.finish)

@@ -15,10 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from qthink_core import published
-from qthink_core.statistics import Comparison, compare, compare_means, holm
+from qthink_core.statistics import MIN_SEEDS, Comparison, compare, compare_means, holm
 
 LEVEL = 0.05
-MIN_SEEDS = 3
 HOLDS, OPPOSITE, UNDECIDED = "holds", "opposite", "undecided"
 POINTS, TOKENS = "points", "tokens"
 UNTRAINED = ("base", "base_direct")
@@ -27,7 +26,8 @@ UNTRAINED = ("base", "base_direct")
 class Claim(NamedTuple):
     """A published claim, the pair of systems that tests it, its unit, and what else differed in the published pair.
 
-    `stated` holds a difference by benchmark that was published as such, without the two figures it is made of.
+    A caveat may name `{K}`, the latent steps of the run. `stated` holds a difference by benchmark that was published as
+    such, without the two figures it is made of.
     """
 
     id: str
@@ -51,6 +51,7 @@ class Claim(NamedTuple):
 
 
 CONFOUNDED = "the published final-step run trained on answers of at most 128 tokens with gamma 1.0, the other 256 and 2.0"
+PASSES_STAY = "the {K} latent passes of every answer stay, and are not among the tokens"
 CLAIMS = (
     Claim(
         "per_step",
@@ -89,7 +90,7 @@ CLAIMS = (
         "uniform",
         "base",
         TOKENS,
-        "latent steps are not counted as tokens",
+        PASSES_STAY,
     ),
     Claim(
         "tokens_sft",
@@ -97,7 +98,7 @@ CLAIMS = (
         "uniform",
         "sft",
         TOKENS,
-        "latent steps are not counted as tokens",
+        PASSES_STAY,
     ),
 )
 

@@ -95,7 +95,7 @@ def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> No
     here = found.device == plan.CPU or Path("/dev/nvidia0").exists()
     instead = None if here else plan.make(root, scale, plan.CPU, 1)
     words = plan_words.verdict(found, shutil.disk_usage(root).free, instead)
-    print(plan_words.table(found), plan_words.assumptions(found), words, sep="\n\n")
+    print(plan_words.table(found), plan_words.assumptions(found), plan_words.power_line(found), words, sep="\n\n")
 
 
 @app.command()

@@ -25,6 +25,11 @@ TRAINED = "trained"
 BATCH = "batch-"
 
 
+def steps_condition(K: int) -> str:
+    """The condition of K latent steps: the trained number of them, as `probe` decodes it, or another one."""
+    return f"K={K}"
+
+
 class Answer(NamedTuple):
     """One completion: token ids with the end token, text, and why it ended (`stop` or `length`).
 

@@ -20,6 +20,15 @@ STOP, LENGTH = "stop", "length"
 Choose = Callable[[Float[Tensor, "B V"], Int[Tensor, " B"], int], Int[Tensor, " B"]]
 
 
+class Sampling(NamedTuple):
+    """How tokens are drawn: the seed of the run, and the parameters of `sampler`."""
+
+    seed: int
+    temperature: float
+    top_p: float
+    top_k: int
+
+
 class Completion(NamedTuple):
     """Generated token ids, the end token included where it came, and why generation ended (`stop` or `length`)."""
 
@@ -76,6 +85,20 @@ def rollout_key(seed: int, problem_id: str, rollout: int) -> list[int]:
     """The entropy of one rollout: a function of (seed, problem, index) and of nothing else (ruling 16)."""
     named = int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:8], "big")
     return [seed, named, rollout]
+
+
+def answer_key(seed: int, problem_id: str, training: int | None) -> list[int]:
+    """The entropy of a sampled answer: of (seed, question) and the system's training, of which the base has none."""
+    return rollout_key(seed, problem_id, 0 if training is None else training + 1)
+
+
+def request_seed(seed: int, problem_id: str) -> int:
+    """The seed of a problem's request to vLLM, 62 bits; it samples child i of a request with the request's seed + i.
+
+    So the seed of a rollout is a function of (seed, problem, index), as in `rollout_key` (ruling 16).
+    """
+    seed, named, _ = rollout_key(seed, problem_id, 0)
+    return int(np.random.SeedSequence([seed, named]).generate_state(1, np.uint64)[0] >> np.uint64(2))
 
 
 def sampler(keys: Sequence[Sequence[int]], temperature: float, top_p: float, top_k: int, max_new_tokens: int) -> Choose:

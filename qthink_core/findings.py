@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from qthink_core.power import Scatter
+
 
 class System(NamedTuple):
     """A row of the tables: its displayed name, whether it takes latent steps, and in what it differs from the other rows."""
@@ -16,7 +18,7 @@ class Cell(NamedTuple):
     """A system on a benchmark: accuracy with standard error and 95 % interval over `n` questions.
 
     `spread` is the standard deviation of the accuracies of several seeds, None with one; `hit_limit` the share of answers
-    that ran into the token limit.
+    that ran into the token limit; `latents` the passes before the first token, each of which costs as much as a token.
     """
 
     accuracy: float
@@ -28,10 +30,14 @@ class Cell(NamedTuple):
     spread: float | None
     mean_tokens: float
     hit_limit: float
+    latents: int = 0
 
 
 class Comparison(NamedTuple):
-    """Accuracy of `left` less that of `right` on the same questions, with 95 % interval; p before and after correction."""
+    """Accuracy of `left` less that of `right` on the same questions, with 95 % interval; p before and after correction.
+
+    `trainings`: those of the trained side, of two trained sides the fewer; None between base models.
+    """
 
     task: str
     left: str
@@ -41,6 +47,20 @@ class Comparison(NamedTuple):
     high: float
     p: float
     adjusted_p: float
+    trainings: int | None = None
+
+
+class Power(NamedTuple):
+    """The smallest difference that `n` questions and `seeds` trainings would find with 80 % power, None where there is none.
+
+    `alone` without a correction for several comparisons, `corrected` as the first of all in the table.
+    """
+
+    n: int
+    seeds: int
+    scatter: Scatter
+    alone: float | None
+    corrected: float | None
 
 
 class Conditions(NamedTuple):
@@ -95,9 +115,10 @@ class Findings(NamedTuple):
 
     `setting` completes "This run is of ..." in words, and `repeats_published` says that model and problems are those of the
     published results; `K` is the number of latent steps trained; `control` the system without latents that the latent ones
-    must beat. `cells` and `curves` are by task, then system; `curves` holds a mapping for each optimiser step with `step`,
-    `cross_entropy` (nats a token) and, of latent systems, `distillation` and `distance` (L1 at each latent step);
-    `conditions` are by task and latent system; `further` by task, system and scorer.
+    must beat, `direct` the base that does not think. `cells` and `curves` are by task, then system; `curves` holds a mapping
+    for each optimiser step with `step`, `cross_entropy` (nats a token) and, of latent systems, `distillation` and `distance`
+    (L1 at each latent step); `power` is by task, `conditions` by task and latent system, `further` by task, system and
+    scorer.
     """
 
     scale: str
@@ -107,8 +128,10 @@ class Findings(NamedTuple):
     systems: Mapping[str, System]
     cells: Mapping[str, Mapping[str, Cell]]
     control: str | None = None
+    direct: str | None = None
     repeats_published: bool = False
     comparisons: Sequence[Comparison] = ()
+    power: Mapping[str, Power] = {}
     curves: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] = {}
     conditions: Mapping[str, Mapping[str, Conditions]] = {}
     claims: Sequence[Claim] = ()

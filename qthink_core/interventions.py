@@ -17,7 +17,7 @@ from torch import Tensor
 from qthink_core import readout
 from qthink_core.answering import asked, batches, complete, unit
 from qthink_core.artifacts import Work
-from qthink_core.completions import Answer, counts, writer
+from qthink_core.completions import Answer, counts, steps_condition, writer
 from qthink_core.errors import NumericError
 from qthink_core.extraction import select
 from qthink_core.hidden_states import last_hidden, logits, read_positions
@@ -28,11 +28,6 @@ from qthink_core.rollouts import Rollout, marks
 
 NONE, ZEROS, NOISE, OTHER, MEAN, TEACHER = REPLACED = ("K=0", "zeros", "noise", "other", "mean", "teacher")
 NO_TEACHER = "no_teacher"
-
-
-def steps_condition(K: int) -> str:
-    """The name of the condition with K latent steps instead of those that the system was trained with."""
-    return f"K={K}"
 
 
 class Latents(NamedTuple):
@@ -161,8 +156,9 @@ def intervene(
     max_new_tokens: int,
     seed: int,
 ) -> list[Answer]:
-    """The answers of one batch under each condition, and after each number of latent steps 1..sweep*K but K itself.
+    """The answers of one batch under each condition, after K latent steps, and after each other number of 1..sweep*K.
 
+    K steps are the system as trained: its answers by the loop that all the others come from, whatever engine evaluates.
     The prompts are read once; a condition goes on from a copy of that context, the sweep from one latent step to the next.
     A question without a teacher gets an empty answer there (`finish` is `no_teacher`), so that no score loses a question.
     """
@@ -185,9 +181,9 @@ def intervene(
                 own = branch(context, [row for row, name in enumerate(prompts) if name in known])
                 states = torch.from_numpy(np.stack([teachers[name] for name in known]))
                 finish(known, feed(system, own, taught(system, own, states)), TEACHER)
-        for steps in range(1, sweep * system.K + 1):
+        for steps in range(1, max(sweep, 1) * system.K + 1):
             context, _ = latent_steps(system.model, system.head, context, 1)
-            if steps != system.K:
+            if sweep or steps == system.K:
                 finish(prompts, branch(context), steps_condition(steps))
     return answers
 

@@ -3,7 +3,8 @@
     loss = CE(answer) + gamma * reduce_k mean_d |h_k - t_k|
 
 (model card, section Training). `per_step` takes every latent step; `final_step`, the card's "CODI", only the last. The
-mean over k keeps gamma's meaning the same in both; the sum is the other reading (ruling 7).
+mean over k keeps gamma's meaning the same in both; the sum is the other reading (ruling 7). CE is the mean over all answer
+tokens of the effective batch, or over its problems of the mean over each one's tokens (ruling 20).
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,20 @@ from torch import Tensor
 from torch.nn import functional
 
 PER_STEP, FINAL_STEP = "per_step", "final_step"
+TOKENS, PROBLEMS = "tokens", "problems"
 
 
-def answer_cross_entropy(logits: Float[Tensor, "T V"], labels: Int[Tensor, " T"]) -> Float[Tensor, ""]:
-    """The summed cross-entropy, in nats, over answer tokens; the caller divides by the tokens of the effective batch."""
-    return functional.cross_entropy(logits.float(), labels, reduction="sum")
+def answer_cross_entropy(
+    logits: Float[Tensor, "T V"], labels: Int[Tensor, " T"], lengths: Int[Tensor, " T"] | None = None
+) -> Float[Tensor, ""]:
+    """The summed cross-entropy, in nats, over answer tokens; the caller divides by the tokens of the effective batch.
+
+    With `lengths`, of each token the number in its problem's answer, a sum over problems of their means: the caller divides
+    by the problems of the batch that have an answer.
+    """
+    if lengths is None:
+        return functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return (functional.cross_entropy(logits.float(), labels, reduction="none") / lengths).sum()
 
 
 def step_distances(latents: Sequence[Float[Tensor, "B D"]], teachers: Float[Tensor, "B K D"]) -> Float[Tensor, "B K"]:

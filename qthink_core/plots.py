@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
-from qthink_core.completions import TRAINED
 from qthink_core.findings import Cell, Conditions
 
 # Stand-ins, and what they become. The series differ in marker and dashes too, for eyes and printers without colour.
@@ -67,10 +66,10 @@ class Plot(NamedTuple):
 
 
 def accuracy_by_tokens(name: str, about: str, cells: Sequence[Cell], numbers: Sequence[int]) -> str:
-    """Accuracy (per cent, 95 % interval) against mean generated tokens, a point for each cell; numbers choose the series."""
+    """Accuracy (per cent, 95 % interval) against mean tokens and latent passes, a point a cell; `numbers` name series."""
     with style.context(["default", LOOK]):
-        figure, axes = _panel("mean generated tokens", "accuracy (%)")
-        xs = spread_out([cell.mean_tokens for cell in cells])
+        figure, axes = _panel("mean generated tokens + latent passes", "accuracy (%)")
+        xs = spread_out([cell.mean_tokens + cell.latents for cell in cells])
         for x, cell, number in zip(xs, cells, numbers, strict=True):
             _interval(axes, x, cell, number, 5.5)
         axes.set_xlim(0, 1.06 * max(*xs, 1.0))
@@ -145,24 +144,21 @@ def sweep(
             axes.axhline(100 * control.accuracy, color=INK, linewidth=1, linestyle=(0, (4, 2)))
         for place, (system, conditions) in enumerate(systems.items()):
             number = numbers[system]
-            points = {k + 0.14 * (place - (len(systems) - 1) / 2): cell for k, cell in swept(conditions, K).items()}
+            points = {k + 0.14 * (place - (len(systems) - 1) / 2): cell for k, cell in swept(conditions).items()}
             ys = [100 * cell.accuracy for cell in points.values()]
             axes.plot([*points], ys, color=SERIES[number % 8], linestyle=DASHES[number % 8], linewidth=1.2)
             for x, cell in points.items():
                 _interval(axes, x, cell, number, 4)
         axes.axvline(K, color=FAINT, linewidth=1, zorder=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        shown = [cell for one in systems.values() for cell in swept(one, K).values()] + ([control] if control else [])
+        shown = [cell for one in systems.values() for cell in swept(one).values()] + ([control] if control else [])
         _in_per_cent(axes, min(102, max(10, *(115 * cell.high for cell in shown))))
         return _svg(figure, name, about)
 
 
-def swept(conditions: Conditions, K: int) -> dict[int, Cell]:
-    """The cell at each number of latent steps, in order; the unchanged system took K."""
-    found = {K: conditions.cells[TRAINED]} if TRAINED in conditions.cells else {}
-    for condition, cell in conditions.cells.items():
-        if re.fullmatch(r"K=\d+", condition):
-            found[int(condition[2:])] = cell
+def swept(conditions: Conditions) -> dict[int, Cell]:
+    """The cell at each number of latent steps, in order."""
+    found = {int(name[2:]): cell for name, cell in conditions.cells.items() if re.fullmatch(r"K=\d+", name)}
     return dict(sorted(found.items()))
 
 

@@ -50,6 +50,7 @@ class Recipe(Section):
     weight_decay: float = Field(ge=0)
     clip: float = Field(gt=0)
     target: Literal["rollout", "gold"]
+    cross_entropy: Literal["tokens", "problems"]
     end_token: Literal["only_if_whole", "always"]
     answer_max_tokens: int = Field(ge=1)
     prompt_max_tokens: int = Field(ge=1)
@@ -58,6 +59,14 @@ class Recipe(Section):
     def with_answers_of(self, tokens: int | None) -> "Recipe":
         """The same recipe with another limit of the answers, for a system that has one of its own."""
         return self if tokens is None else self.model_copy(update={"answer_max_tokens": tokens})
+
+
+class Drawn(Section):
+    """How the tokens of rows that think are drawn where they are (rulings 16 and 19)."""
+
+    temperature: float = Field(gt=0)
+    top_p: float = Field(gt=0, le=1)
+    top_k: int = Field(ge=0)
 
 
 class HeadFit(Section):

@@ -2,17 +2,19 @@
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core import claims, completions, prepared, published, readout, scores, verdicts
+from qthink_core import claims, completions, prepared, published, readout, scatter, scores, verdicts
 from qthink_core.artifacts import write_file
 from qthink_core.completions import TRAINED, Answer
 from qthink_core.errors import DataError
 from qthink_core.fairness import marks
-from qthink_core.findings import Answered, Claim, Comparison, Conditions, Findings, Question, System
+from qthink_core.findings import Answered, Claim, Comparison, Conditions, Findings, Power, Question, System
 from qthink_core.grades import read_grades
+from qthink_core.power import smallest_difference
 from qthink_core.report_data import losses_csv, metrics_json, place, tokens_csv, verdicts_csv
 from qthink_core.report_page import page
 from qthink_core.report_table import markdown
@@ -50,6 +52,7 @@ class Plan(NamedTuple):
     repeats_published: bool
     K: int
     control: str
+    direct: str | None
     split: str
     questions: int
 
@@ -79,7 +82,9 @@ def plan(params: Stated) -> Plan:
         "epochs": params.train.epochs,
         "target": params.train.target,
         "training answers of at most": params.train.answer_max_tokens,
+        "cross-entropy mean over": params.train.cross_entropy,
         "evaluated answers of at most": params.evaluate.max_new_tokens,
+        "rows that think decoded": params.evaluate.thinking,
         "positions": params.extract.positions,
         "latent prompt": params.distil.prompt,
         "gradient through": params.distil.gradient.replace("_", " "),
@@ -96,6 +101,7 @@ def plan(params: Stated) -> Plan:
         hub is not None and hub.repo.endswith(f"/{published.MODEL}") and params.prepare.source != "generated",
         params.K,
         params.report.control,
+        next((name for name, one in params.systems.baseline.items() if not one.thinking), None),
         params.split,
         params.report.questions,
     )
@@ -112,26 +118,32 @@ def find(folders: Mapping[str, Folders], plan: Plan) -> Findings:
     tasks = {task: scores.read(one.grades, systems) for task, one in folders.items()}
     differs = marks(plan.settings)
     latent = {system for one in folders.values() for system in one.probes}
+    compared = comparisons(tasks)
     return Findings(
         scale=plan.made_with["scale"],
         setting=plan.setting,
         made_with=plan.made_with,
         K=plan.K,
         systems={name: System(SYSTEM_NAMES.get(name, name), name in latent, differs[name]) for name in systems},
-        cells={task: {name: scores.cell(found.scores[name][TRAINED]) for name in systems} for task, found in tasks.items()},
+        cells={
+            task: {name: scores.cell(found.scores[name][TRAINED], plan.K if name in latent else 0) for name in systems}
+            for task, found in tasks.items()
+        },
         control=plan.control if plan.control in systems else None,
+        direct=plan.direct if plan.direct in systems else None,
         repeats_published=plan.repeats_published,
-        comparisons=comparisons(tasks),
+        comparisons=compared,
+        power=power(tasks, latent, plan.control, len(compared)),
         curves={
             task: {name: read_losses(by_seed[min(by_seed)]) for name, by_seed in one.adapters.items()}
             for task, one in folders.items()
         },
         conditions={
-            task: {name: conditions(found, name, plan.control) for name in folders[task].probes}
+            task: {name: conditions(found, name, plan.K, plan.control) for name in folders[task].probes}
             for task, found in tasks.items()
             if folders[task].probes
         },
-        claims=claimed(tasks),
+        claims=claimed(tasks, plan.K),
         questions=[
             row for task, one in folders.items() for row in browsed(task, one, tasks[task], plan.split, plan.questions)
         ],
@@ -148,12 +160,27 @@ def comparisons(tasks: Mapping[str, scores.Task]) -> list[Comparison]:
     ]
     adjusted = holm([one.p_method for one in compared])
     return [
-        Comparison(task, left, right, one.difference, one.low, one.high, one.p_method, p)
+        Comparison(task, left, right, one.difference, one.low, one.high, one.p_method, p, tasks[task].trainings(left, right))
         for (task, left, right), one, p in zip(pairs, compared, adjusted, strict=True)
     ]
 
 
-def conditions(task: scores.Task, system: str, control: str) -> Conditions:
+def power(tasks: Mapping[str, scores.Task], latent: Collection[str], control: str, compared: int) -> dict[str, Power]:
+    """What each benchmark could have found, from the scatter between its latent systems and the control (power.py)."""
+    found = {}
+    for task, one in tasks.items():
+        ours = [name for name in one.scores if name in latent]
+        if not ours or control not in one.scores:
+            continue
+        pairs = [(one.scores[name][TRAINED].right, one.scores[control][TRAINED].right) for name in ours]
+        measured, n = scatter.measured(pairs), len(one.ids)
+        seeds = min(len(right) for pair in pairs for right in pair)
+        smallest = partial(smallest_difference, n, seeds, measured)
+        found[task] = Power(n, seeds, measured, smallest(), smallest(level=verdicts.LEVEL / compared))
+    return found
+
+
+def conditions(task: scores.Task, system: str, K: int, control: str) -> Conditions:
     """A latent system's cells by condition, in order, and the verdict on its latents (verdicts.py).
 
     Raises DataError when the control is not among the systems.
@@ -161,25 +188,25 @@ def conditions(task: scores.Task, system: str, control: str) -> Conditions:
     found = task.scores[system]
     if control not in task.scores:
         raise DataError(f"the verdict on {system} needs the control {control}: add it to systems.finetuned in params.yaml")
-    judged = verdicts.judge({name: one.right for name, one in found.items()}, task.scores[control][TRAINED].right)
+    judged = verdicts.judge({name: one.right for name, one in found.items()}, K, task.scores[control][TRAINED].right)
     return Conditions({name: scores.cell(found[name]) for name in sorted(found, key=place)}, judged.word, judged.sentence)
 
 
-def claimed(tasks: Mapping[str, scores.Task]) -> list[Claim]:
+def claimed(tasks: Mapping[str, scores.Task], K: int) -> list[Claim]:
     """The paper's claims on this run's answers (claims.py)."""
     right = {task: {name: one[TRAINED].right for name, one in found.scores.items()} for task, found in tasks.items()}
     tokens = {task: {name: one[TRAINED].tokens for name, one in found.scores.items()} for task, found in tasks.items()}
     rows = claims.verdicts(claims.CLAIMS, right, tokens)
-    return [_claim(row) for row in rows]
+    return [_claim(row, K) for row in rows]
 
 
-def _claim(row: claims.Row) -> Claim:
+def _claim(row: claims.Row, K: int) -> Claim:
     """claims.py counts in per cent points, as the card does; findings hold shares."""
     scale = 100 if row.claim.unit == claims.POINTS else 1
     published, ours, low, high = (
         None if one is None else one / scale for one in (row.published, row.difference, row.low, row.high)
     )
-    note = "; ".join(filter(None, (row.note, row.claim.caveat)))
+    note = "; ".join(filter(None, (row.note, row.claim.caveat.format(K=K))))
     return Claim(
         row.claim.words, row.task, published, ours, low, high, row.seeds, row.verdict, note=note, unit=row.claim.unit
     )

@@ -35,6 +35,7 @@ def tokens_csv(cells: Mapping[str, Mapping[str, Cell]]) -> bytes:
             "benchmark": task,
             "system": system,
             "mean_tokens": round(one.mean_tokens, 3),
+            "latent_passes": one.latents,
             "hit_limit": round(one.hit_limit, 6),
             "accuracy": round(one.accuracy, 6),
         }

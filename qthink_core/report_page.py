@@ -8,7 +8,7 @@ hash. The page reads whole without that script: it only filters the questions.
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from qthink_core import claims, plots, published
+from qthink_core import claims, plots, published, report_words
 from qthink_core.completions import TRAINED
-from qthink_core.findings import Cell, Comparison, Findings
+from qthink_core.findings import Comparison, Findings
+from qthink_core.report_words import ALPHA, distinguishable, few
 
 PAGE = Path(__file__).with_name("page")
 BENCHMARKS = {"gsm8k": "GSM8K", "math500": "MATH-500", "tooluse": "Tooluse"}
@@ -33,8 +34,6 @@ CONDITIONS = {
 }
 LOSSES = {"cross_entropy": "cross-entropy (nats a token)", "distillation": "mean L1 distance"}
 GLYPHS = {"right": "✓", "wrong": "✗", "unparsable": "?", "over_limit": "…", "timeout": "◷"}
-# A difference counts as distinguishable from zero below this corrected p.
-ALPHA = 0.05
 # Of one text; the files under artifacts/ have it whole. Sixty questions of runaway answers would weigh ten megabytes.
 MAX_SHOWN_CHARS = 4000
 ASIDE = Markup('<span class="hidden-char">{}</span>')
@@ -68,7 +67,12 @@ def page(findings: Findings) -> bytes:
         notes=notes,
         marks={system: [notes.index(mark) + 1 for mark in findings.systems[system].marks] for system in systems},
         latent=latent,
-        summary=summary(findings),
+        controls=[name for name in (findings.control, findings.direct) if name is not None],
+        summary=report_words.summary(findings),
+        scope=report_words.scope(findings.comparisons),
+        power=report_words.power(findings),
+        few=few,
+        seconds=report_words.SECONDS,
         best={task: best(findings, task) for task in tasks},
         relations={task: relations(findings, task) for task in tasks},
         widest={task: max([0.05, *(max(abs(row.low), abs(row.high)) for row in of_task(findings, task))]) for task in tasks},
@@ -77,8 +81,7 @@ def page(findings: Findings) -> bytes:
         on_seeds=claims.on_seeds(row.seeds for row in findings.claims),
         panels=panels(findings),
         swept={
-            task: {system: plots.swept(one, findings.K) for system, one in found.items()}
-            for task, found in findings.conditions.items()
+            task: {system: plots.swept(one) for system, one in found.items()} for task, found in findings.conditions.items()
         },
         replaced=replaced(findings),
         condition_names=CONDITIONS,
@@ -152,11 +155,6 @@ def of_task(findings: Findings, task: str) -> list[Comparison]:
     return [row for row in findings.comparisons if row.task == task]
 
 
-def distinguishable(row: Comparison) -> bool:
-    """Whether the difference is, after correction."""
-    return row.adjusted_p < ALPHA
-
-
 class Relations(NamedTuple):
     """Which systems one was compared with, by outcome: names of those it is above, below, and not distinguishable from."""
 
@@ -185,54 +183,6 @@ def best(findings: Findings, task: str) -> str | None:
         won.setdefault(winner, set()).add(loser)
     others = set(findings.cells[task])
     return next((system for system, losers in won.items() if losers == others - {system}), None)
-
-
-def summary(findings: Findings) -> str:
-    """One sentence that says what the run shows, from the comparisons of latent systems with the control."""
-    cells, control = findings.cells, findings.control
-    ns = sorted({cell.n for row in cells.values() for cell in row.values()})
-    seeds = max(cell.seeds for row in cells.values() for cell in row.values())
-    n = f"{ns[0]:,}" if len(ns) == 1 else f"{ns[0]:,} to {ns[-1]:,}"
-    where = f"{_counted(len(cells), 'benchmark')} of {n} questions and {_counted(seeds, 'training seed')}"
-    latent = [system for system, one in findings.systems.items() if one.latent]
-    pairs = [(system, control) for system in latent]
-    met = [row for row in findings.comparisons if (row.left, row.right) in pairs or (row.right, row.left) in pairs]
-    ours = [row[system] for row in cells.values() for system in latent if system in row]
-    if control is None or not met:
-        return f"{_counted(len(findings.systems), 'system')} on {where}: accuracies from {_range(_all(cells))} %."
-    gains = [row.difference if row.left in latent else -row.difference for row in met if distinguishable(row)]
-    better, worse = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-    name = findings.systems[control].name
-    if not gains:
-        outcome = f"no latent system can be told apart from the control, {name}"
-    elif better == len(met):
-        outcome = f"every latent system is better than the control, {name}"
-    elif worse == len(met):
-        outcome = f"every latent system is worse than the control, {name}"
-    else:
-        outcome = (
-            f"of {len(met)} results of latent systems {better or 'none'} {'is' if better == 1 else 'are'} better than "
-            f"the control, {name}, {worse or 'none'} worse, and {len(met) - better - worse} cannot be told apart from it"
-        )
-    rest = [[cell for system, cell in row.items() if system not in latent] for row in cells.values()]
-    tops = [max(row, key=lambda cell: cell.accuracy) for row in rest]
-    return (
-        f"On {where}, {outcome}: latent systems answer {_range(ours)} % right, the control "
-        f"{_range([row[control] for row in cells.values()])} %, and the best system without latents {_range(tops)} %."
-    )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _all(cells: Mapping[str, Mapping[str, Cell]]) -> list[Cell]:
-    return [cell for row in cells.values() for cell in row.values()]
-
-
-def _range(cells: Sequence[Cell]) -> str:
-    low, high = (per_cent(pick(cell.accuracy for cell in cells)) for pick in (min, max))
-    return low if low == high else f"{low}–{high}"
 
 
 def replaced(findings: Findings) -> dict[str, list[str]]:
@@ -266,7 +216,7 @@ def panels(findings: Findings) -> Panels:
         to.append(plots.Plot(heading, Markup(plot(f"{kind}-{len(to)}", f"{heading}: {about}", *given))))
 
     for task, row in findings.cells.items():
-        about = f"accuracy against mean generated tokens of {len(row)} systems; the figures are in the table"
+        about = f"accuracy against mean tokens and latent passes of {len(row)} systems; the figures are in the table"
         numbers = [number[system] for system in row]
         draw(found.tokens, "tokens", title[task], about, plots.accuracy_by_tokens, list(row.values()), numbers)
     for loss, label in LOSSES.items():

@@ -5,12 +5,18 @@ from collections.abc import Sequence
 from qthink_core import claims
 from qthink_core.fairness import footnotes
 from qthink_core.findings import Cell, Findings
-from qthink_core.report_page import ALPHA
+from qthink_core.report_words import ALPHA, SECONDS, power, scope, summary
 
 
 def markdown(findings: Findings) -> str:
     """The report as Markdown: the paper's table and what is to be known of it, the latents' verdicts, the claims."""
-    parts = [table(findings), distinguishable(findings), _made_with(findings)]
+    parts = [
+        f"{summary(findings)}\n",
+        table(findings),
+        distinguishable(findings),
+        _line(power(findings)),
+        _made_with(findings),
+    ]
     parts += [further_scores(findings), conditions_table(findings), claims_table(findings)]
     return "\n".join(part for part in parts if part)
 
@@ -26,14 +32,19 @@ def table(findings: Findings) -> str:
     ]
     several = any(cell.seeds > 1 for row in findings.cells.values() for cell in row.values())
     spread = " (standard deviation over training seeds)" if several else ""
-    explained = f"Accuracy in per cent ± standard error [95 % interval]{spread}; mean tokens; share of answers at the limit."
-    return "\n".join([_table(head, rows), *notes, *([""] if notes else []), explained, ""])
+    latent = any(cell.latents for row in findings.cells.values() for cell in row.values())
+    passes = " + latent passes, each of which costs as much as a token" if latent else ""
+    explained = (
+        f"Accuracy in per cent ± standard error [95 % interval]{spread}; mean tokens{passes}; share of answers at the limit."
+    )
+    return "\n".join([_table(head, rows), *notes, *([""] if notes else []), f"{explained} {SECONDS}", ""])
 
 
 def _show(one: Cell) -> str:
     accuracy = f"{100 * one.accuracy:.1f} ± {100 * one.standard_error:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
     spread = "" if one.spread is None else f" ({100 * one.spread:.1f})"
-    return f"{accuracy}{spread}; {one.mean_tokens:.0f} tokens; {100 * one.hit_limit:.1f} %"
+    latents = f" + {one.latents} latent" if one.latents else ""
+    return f"{accuracy}{spread}; {one.mean_tokens:.0f} tokens{latents}; {100 * one.hit_limit:.1f} %"
 
 
 def distinguishable(findings: Findings) -> str:
@@ -43,7 +54,9 @@ def distinguishable(findings: Findings) -> str:
     several = any(cell.seeds > 1 for row in findings.cells.values() for cell in row.values())
     tests = "exact paired tests, of several seeds with a test that counts the trainings" if several else "exact paired tests"
     correction = f"Holm's correction over all {len(findings.comparisons)}, {ALPHA}"
-    lines = [f"Differences on the same questions ({tests}; {correction}) that are distinguishable from zero:", ""]
+    about = scope(findings.comparisons)
+    head = f"Differences on the same questions ({tests}; {correction}) that are distinguishable from zero"
+    lines = [head + f", {about}" * bool(about) + ":", ""]
     for task in findings.cells:
         rows = [row for row in findings.comparisons if row.task == task]
         above: dict[str, list[str]] = {}
@@ -58,6 +71,10 @@ def distinguishable(findings: Findings) -> str:
         rest = "; ".join(f"{one} and {', '.join(others)}" for one, others in level.items())
         lines.append(f"- {task}: {clear}." + f" Not distinguishable: {rest}." * bool(level))
     return "\n".join([*lines, ""])
+
+
+def _line(text: str) -> str:
+    return f"{text}\n" if text else ""
 
 
 def _made_with(findings: Findings) -> str:
@@ -77,19 +94,20 @@ def further_scores(findings: Findings) -> str:
 
 
 def conditions_table(findings: Findings) -> str:
-    """Do the latents do anything? Accuracy under each condition, the control beside it, and the verdicts."""
-    parts = []
+    """Do the latents do anything? Accuracy under each condition, both controls beside it, and the verdicts."""
+    parts, wanted = [], {"control": findings.control, "not thinking": findings.direct}
+    controls = {title: name for title, name in wanted.items() if name is not None}
     for task, systems in findings.conditions.items():
         names = list(next(iter(systems.values())).cells)
         rows = [
             [
                 findings.systems[name].name,
                 *(f"{100 * one.cells[key].accuracy:.1f}" for key in names),
-                f"{100 * findings.cells[task][findings.control].accuracy:.1f}" if findings.control else "",
+                *(f"{100 * findings.cells[task][control].accuracy:.1f}" for control in controls.values()),
             ]
             for name, one in systems.items()
         ]
-        parts.append(_table([f"{task}, latents replaced", *names, "control"], rows))
+        parts.append(_table([f"{task}, latents replaced", *names, *controls], rows))
         parts += [f"- {findings.systems[name].name}: **{one.word}**. {one.sentence}" for name, one in systems.items()]
         parts.append("")
     return "\n".join(parts)

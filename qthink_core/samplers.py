@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from qthink_core import models, sampling, vllm_engine
-from qthink_core.decoding import rollout_key
+from qthink_core.decoding import request_seed
 from qthink_core.rollouts import Rollout, spoken
 from qthink_core.vllm_engine import Engine
 
@@ -27,15 +26,6 @@ def opened(
     assert engine == "vllm", engine
     with vllm_engine.opened(folder, device, dtype, longest_prompt + max_new_tokens, embeddings=False) as loaded:
         yield partial(by_vllm, loaded, tokenizer)
-
-
-def request_seed(seed: int, problem_id: str) -> int:
-    """The seed of a problem's request, 62 bits; vLLM samples child i of a request with the request's seed + i.
-
-    So the seed of a rollout is a function of (seed, problem, index), as in `decoding.rollout_key` (ruling 16).
-    """
-    seed, named, _ = rollout_key(seed, problem_id, 0)
-    return int(np.random.SeedSequence([seed, named]).generate_state(1, np.uint64)[0] >> np.uint64(2))
 
 
 def by_vllm(

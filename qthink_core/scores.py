@@ -35,6 +35,10 @@ class Task(NamedTuple):
     seeds: dict[str, list[int | None]]
     scores: dict[str, dict[str, Scores]]
 
+    def trainings(self, *systems: str) -> int | None:
+        """The trainings of the system that has fewest among those that were trained; None where none was."""
+        return min((len(self.seeds[name]) for name in systems if self.seeds[name] != [None]), default=None)
+
     def first_seed(self, system: str) -> int:
         """The first training seed of a system that was trained."""
         seed = self.seeds[system][0]
@@ -85,9 +89,10 @@ def _scores(by_seed: dict[int | None, list[Graded]]) -> Scores:
     )
 
 
-def cell(scores: Scores) -> Cell:
-    """The cell of a system: accuracy with its errors, mean tokens over answers and seeds, and the share at the limit.
+def cell(scores: Scores, latents: int = 0) -> Cell:
+    """The cell of a system of so many latent steps: accuracy with its errors, mean tokens over answers and seeds, the share
+    at the limit.
 
     A verdict other than `right` counts as wrong. Tokens are those generated: thinking and answer, without latent steps.
     """
-    return Cell(*estimate(scores.right), float(scores.tokens.mean()), float(scores.at_limit.mean()))
+    return Cell(*estimate(scores.right), float(scores.tokens.mean()), float(scores.at_limit.mean()), latents)

@@ -225,9 +225,9 @@ def evaluate(run: Run, at: Instance) -> Box:
 
 
 def probe(run: Run, at: Instance) -> Box:
-    """An answer under each condition and after each number of steps of the sweep, for each training seed."""
+    """An answer under each condition, after K steps and after each other number of the sweep, for each training seed."""
     how, K = run.tree["probe"], run.tree["K"]
-    conditions = len(how["conditions"]) + max(how["sweep"] * K - 1, 0)
+    conditions = len(how["conditions"]) + max(how["sweep"] * K, 1)
     return answers(run, at, times=conditions * len(run.tree["seeds"]))
 
 
@@ -268,7 +268,7 @@ def thinks(run: Run, at: Instance) -> bool:
 def grade(run: Run, at: Instance) -> Box:
     """Every answer of every row and condition graded once."""
     systems, how = run.tree["systems"], run.tree["probe"]
-    conditions = len(how["conditions"]) + max(how["sweep"] * run.tree["K"] - 1, 0)
+    conditions = len(how["conditions"]) + max(how["sweep"] * run.tree["K"], 1)
     per_seed = len(systems["trained"]) + len(systems["distilled"]) * conditions
     rows = run.n(at, run.tree["split"]) * (len(systems["baseline"]) + per_seed * len(run.tree["seeds"]))
     return Box(other_s=rows * grading_s(run, at.task), disk=rows, light=True)

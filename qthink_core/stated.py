@@ -30,12 +30,14 @@ class Train(Section):
 
     target: str
     answer_max_tokens: int
+    cross_entropy: str
     epochs: int
 
 
 class Evaluate(Section):
-    """The limit of the answers."""
+    """How rows that think are decoded, and the limit of the answers."""
 
+    thinking: str
     max_new_tokens: int
 
 

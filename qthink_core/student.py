@@ -18,7 +18,7 @@ from qthink_core.projection_head import ProjectionHead
 
 
 class Parts(NamedTuple):
-    """Summed cross-entropy of the target tokens (nats), and the distance to the teacher of each problem and step."""
+    """Summed cross-entropy (nats) of target tokens, or of problems' means, and the distance of each problem and step."""
 
     cross_entropy: Float[Tensor, ""]
     distances: Float[Tensor, "B K"] | None
@@ -67,10 +67,11 @@ class Student(nn.Module):
         targets: Sequence[Sequence[int]],
         teachers: Float[Tensor, "B K D"] | None,
         pad_id: int,
+        per_problem: bool = False,
     ) -> Parts:
-        """The parts of the loss; an empty target adds no cross-entropy."""
+        """The parts of the loss; an empty target adds no cross-entropy. `per_problem`: each target's mean (ruling 20)."""
         with merged_weights(self.adapted) if self.merged else nullcontext():
-            return self._parts(prompts, targets, teachers, pad_id)
+            return self._parts(prompts, targets, teachers, pad_id, per_problem)
 
     def _parts(
         self,
@@ -78,6 +79,7 @@ class Student(nn.Module):
         targets: Sequence[Sequence[int]],
         teachers: Float[Tensor, "B K D"] | None,
         pad_id: int,
+        per_problem: bool,
     ) -> Parts:
         model = self.model
         labels, kept = pad([list(target) or [pad_id] for target in targets], pad_id, "right", model.device)
@@ -90,7 +92,8 @@ class Student(nn.Module):
             distances = None if teachers is None else step_distances(steps, teachers)
         chosen = kept.bool()
         scores = logits(model, hidden[chosen])
-        return Parts(answer_cross_entropy(scores, labels[chosen]), distances)
+        lengths = kept.sum(dim=1, keepdim=True).expand_as(kept)[chosen] if per_problem else None
+        return Parts(answer_cross_entropy(scores, labels[chosen], lengths), distances)
 
     @staticmethod
     def _read_plainly(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from qthink_core import ranks
 from qthink_core.artifacts import Work, canonical_json
 from qthink_core.errors import DataError, NumericError, ParamError
-from qthink_core.losses import distillation
+from qthink_core.losses import PROBLEMS, distillation
 from qthink_core.recipe import Recipe
 from qthink_core.student import Student
 from qthink_core.targets import Example
@@ -85,8 +85,9 @@ def train(
 ) -> list[dict[str, Any]]:
     """Trains the student in place and returns the losses of every step.
 
-    A step's loss is CE / (target tokens of the effective batch) + gamma * distillation / (problems with a teacher in it),
-    so micro-batches and ranks do not change it beyond rounding. Resumes from the newest whole checkpoint in `work`, which
+    A step's loss is CE / (target tokens of the effective batch) + gamma * distillation / (problems with a teacher in it);
+    with `recipe.cross_entropy: problems` CE is a sum of problems' means, divided by the problems with a target. So
+    micro-batches and ranks do not change it beyond rounding. Resumes from the newest whole checkpoint in `work`, which
     rank 0 writes and all load. Raises NumericError naming the step and its problems, on all ranks alike, when a loss or
     gradient is not finite; no such step is taken. Raises ParamError under a launcher that splits the model (DeepSpeed, FSDP)
     or whose processes are not those of `ranks` (MPI).
@@ -118,7 +119,8 @@ def train(
             group["lr"] = top_lr * lr_factor(step, len(steps), recipe.warmup)
         batch = micro_batches(steps[step], examples, recipe.micro_batch)
         with ranks.as_one(NumericError):
-            found = backward(module, examples, teachers, batch, objective, accelerator, pad_id, step)
+            per_problem = recipe.cross_entropy == PROBLEMS
+            found = backward(module, examples, teachers, batch, objective, accelerator, pad_id, step, per_problem)
         if ranks.world() > 1:
             found = add_up(module, found, module.K if teachers else 0)
         norm = accelerator.clip_grad_norm_(trained.values(), recipe.clip)
@@ -143,22 +145,24 @@ def backward(
     accelerator: Accelerator,
     pad_id: int,
     step: int,
+    per_problem: bool = False,
 ) -> dict[str, Any]:
     """Adds the gradient of one effective batch, given as micro-batches, and returns its losses.
 
-    `cross_entropy` in nats a token, `distillation` as the loss sees it, `distance` for each latent step. Under a launcher
-    that is the part of this rank, which computes the micro-batches that are dealt to it; `add_up` makes them whole.
+    `cross_entropy` in nats a token, with `per_problem` the mean over problems; `distillation` as the loss sees it,
+    `distance` for each latent step. Under a launcher that is the part of this rank, which computes the micro-batches that
+    are dealt to it; `add_up` makes them whole.
     """
     everyone = [examples[i] for group in batch for i in group]
-    n_tokens = max(sum(len(row.target) for row in everyone), 1)
+    n_answers = max(sum(bool(row.target) if per_problem else len(row.target) for row in everyone), 1)
     n_taught = max(sum(row.problem_id in teachers for row in everyone), 1)
     total_ce, total_distil, distance_K = 0.0, 0.0, None
     mine = deal(batch, ranks.rank(), ranks.world())
     for group in mine:
         rows = [examples[i] for i in group]
         states_BKD, has_teacher = gather_teachers(rows, teachers, accelerator.device)
-        parts = module([row.prompt for row in rows], [row.target for row in rows], states_BKD, pad_id)
-        ce = parts.cross_entropy / n_tokens
+        parts = module([row.prompt for row in rows], [row.target for row in rows], states_BKD, pad_id, per_problem)
+        ce = parts.cross_entropy / n_answers
         distil = ce.new_zeros(())
         if parts.distances is not None:
             each = distillation(parts.distances, objective.supervision, objective.reduction)

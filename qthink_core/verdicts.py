@@ -5,7 +5,8 @@ Gaussian `noise` of the same scale, the latents of another question (`other`), a
 control is `answer_only`, trained on the same targets without latents. Six comparisons of the system as trained, on the same
 questions, against these, corrected together (Holm, 0.05), are each `better`, `worse` or `undecided`. Those of the same
 weights use the p-value of these weights; that against the control is about the method and counts the trainings too, where
-there are several (`statistics.Comparison`).
+there are several (`statistics.Comparison`). Both sides of a comparison were decoded by one engine: `probe` answers with the
+K trained latents itself (`K=6`) beside its other conditions, and `evaluate` as trained beside the control.
 
 *Content*, from the same weights:
 
@@ -22,6 +23,9 @@ A model that was trained with latents may only break without them; so a headline
     nothing                   idle                      idle                   idle
     harm                      harmful                   harmful                harmful
 
+Below three trainings nothing is known of other ones, and a word that praises or blames says so: `earns, these weights only`.
+So do `helps as pauses`, `used but worse` and `harmful`; `used but not better` and `idle` do neither.
+
 Undecided is not equal: few questions leave everything undecided. Other conditions (a sweep over K, teacher states) are shown
 beside the verdict and have no part in it.
 """
@@ -32,8 +36,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from qthink_core.completions import TRAINED
-from qthink_core.statistics import Comparison, compare, holm
+from qthink_core.completions import TRAINED, steps_condition
+from qthink_core.statistics import MIN_SEEDS, THESE_WEIGHTS, Comparison, compare, holm
 
 LEVEL = 0.05
 NONE, ANSWER_ONLY = "K=0", "answer_only"
@@ -50,6 +54,7 @@ VERDICTS = {
     **{(content, worth): IDLE for content in (NOTHING,) for worth in (BETTER, UNDECIDED, WORSE)},
     **{(content, worth): HARMFUL for content in (HARM,) for worth in (BETTER, UNDECIDED, WORSE)},
 }
+PRAISE_OR_BLAME = (EARNS, PAUSES, USED_WORSE, HARMFUL)
 HEADLINES = {
     EARNS: "The latents earn their place",
     PAUSES: "The latents help, as pauses do",
@@ -71,7 +76,7 @@ class Row(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The word, the sentence, the two findings that it follows from, and the six comparisons behind them."""
+    """The word (with `these weights only` where it is about no more), the sentence, both findings, the six comparisons."""
 
     word: str
     sentence: str
@@ -80,23 +85,29 @@ class Verdict(NamedTuple):
     rows: list[Row]
 
 
-def judge(right: Mapping[str, Bool[np.ndarray, "S Q"]], answer_only_SQ: Bool[np.ndarray, "S Q"]) -> Verdict:
-    """The verdict on a system from its answers under each condition and those of the control, by the rule above.
+def judge(right: Mapping[str, Bool[np.ndarray, "S Q"]], K: int, answer_only_SQ: Bool[np.ndarray, "S Q"]) -> Verdict:
+    """The verdict on a system of K latent steps from its answers under each condition and the control's, by the rule above.
 
     Raises ValueError when a condition of the rule is missing or questions do not match.
     """
-    missing = [name for name in (TRAINED, NONE, *SUBSTITUTES) if name not in right]
+    probed = steps_condition(K)
+    needed = (TRAINED, probed, NONE, *SUBSTITUTES)
+    missing = [name for name in needed if name not in right]
     if missing:
-        raise ValueError(
-            f"no answers under {', '.join(missing)}: the verdict needs {', '.join((TRAINED, NONE, *SUBSTITUTES))}"
-        )
-    trained = right[TRAINED]
-    compared = {name: compare(trained, right[name]) for name in (NONE, *SUBSTITUTES)}
-    compared[ANSWER_ONLY] = compare(trained, answer_only_SQ)
+        raise ValueError(f"no answers under {', '.join(missing)}: the verdict needs {', '.join(needed)}")
+    compared = {name: compare(right[probed], right[name]) for name in (NONE, *SUBSTITUTES)}
+    compared[ANSWER_ONLY] = compare(right[TRAINED], answer_only_SQ)
     adjusted = holm([one.p_method if name == ANSWER_ONLY else one.p for name, one in compared.items()])
     rows = [Row(name, one, p, outcome(one, p)) for (name, one), p in zip(compared.items(), adjusted, strict=True)]
     content, worth, word = rule({row.against: row.outcome for row in rows})
-    return Verdict(word, _sentence(word, content, float(trained.mean()), rows), content, worth, rows)
+    few = min(len(right[TRAINED]), len(answer_only_SQ)) < MIN_SEEDS
+    sentence = _sentence(word, content, float(right[probed].mean()), rows, few)
+    return Verdict(scoped(word, few and word in PRAISE_OR_BLAME), sentence, content, worth, rows)
+
+
+def scoped(said: str, few: bool) -> str:
+    """The word or headline of a verdict, with what it is about where `few` trainings let it say nothing of the method."""
+    return f"{said}, {THESE_WEIGHTS}" if few else said
 
 
 def outcome(comparison: Comparison, adjusted: float) -> str:
@@ -115,7 +126,7 @@ def rule(outcomes: Mapping[str, str]) -> tuple[str, str, str]:
     return content, worth, VERDICTS[content, worth]
 
 
-def _sentence(word: str, content: str, accuracy: float, rows: list[Row]) -> str:
+def _sentence(word: str, content: str, accuracy: float, rows: list[Row], few: bool) -> str:
     by_name = {row.against: row for row in rows}
     without, control = by_name[NONE], by_name[ANSWER_ONLY]
     others = {
@@ -134,7 +145,9 @@ def _sentence(word: str, content: str, accuracy: float, rows: list[Row]) -> str:
     ]
     n, seeds = control.comparison.n, control.comparison.seeds
     trainings = "one training" if seeds == 1 else f"{seeds} trainings"
-    return f"{HEADLINES[word]}: {'; '.join(parts)} ({n} questions, {trainings})."
+    scope = f": {THESE_WEIGHTS}, a statement about the method takes {MIN_SEEDS}" if few else ""
+    headline = scoped(HEADLINES[word], few and word in PRAISE_OR_BLAME)
+    return f"{headline}: {'; '.join(parts)} ({n} questions, {trainings}{scope})."
 
 
 def _points(row: Row) -> str:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
+from qthink_core.recipe import Drawn
 from qthink_core.settings import Section
 from qthink_core.systems import Baseline
 
@@ -18,8 +19,9 @@ class Systems(Section):
 
 
 class Evaluate(Section):
-    """A greedy evaluation: its limits and who decodes; `max_new_tokens` counts thinking and answer."""
+    """How rows that think are decoded, the limits, and who decodes; `max_new_tokens` counts thinking and answer."""
 
+    thinking: Literal["greedy", "sampled"]
     max_new_tokens: int = Field(ge=1)
     batch: int = Field(ge=1)
     engine: Literal["hf", "vllm"]
@@ -28,25 +30,32 @@ class Evaluate(Section):
 class Params(Section):
     """What decides the answers."""
 
+    seed: int = Field(ge=0)
     split: Literal["test", "validation"]
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
+    rollout: Drawn
     evaluate: Evaluate
     systems: Systems
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """A unit for each batch; a killed run goes on with those that are missing."""
-    from qthink_core import answer_batches, executor, models, prepared
+    from qthink_core import answer_batches, executor, models, prepared, seconds
+    from qthink_core.decoding import Sampling
 
     how, thinking = params.evaluate, params.systems.baseline[at.system].thinking
     problems = prepared.read(layout.problems(at.task), params.split)
     plan = answer_batches.plan(layout.BASE, models.Card(0, thinking), None, problems, how.batch)
     load, longest = partial(models.base_system, thinking=thinking), answer_batches.longest(plan)
+    sampling = Sampling(params.seed, **params.rollout.model_dump()) if how.thinking == "sampled" else None
+    log = seconds.folder(str(at), work.resumed)
     units = executor.run(
-        partial(answer_batches.maker, load, params.device, params.dtype, how.engine, longest, how.max_new_tokens),
+        partial(
+            answer_batches.maker, load, params.device, params.dtype, how.engine, longest, how.max_new_tokens, sampling, log
+        ),
         plan,
         work,
         show=lambda items, total: stage.progress(items, total, str(at), "batch"),

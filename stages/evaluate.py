@@ -7,13 +7,14 @@ from pydantic import Field
 
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
-from qthink_core.recipe import Seeds
+from qthink_core.recipe import Drawn, Seeds
 from qthink_core.settings import Section
 
 
 class Evaluate(Section):
-    """A greedy evaluation: its limits and who decodes; `max_new_tokens` counts thinking and answer."""
+    """How rows that think are decoded, the limits, and who decodes; `max_new_tokens` counts thinking and answer."""
 
+    thinking: Literal["greedy", "sampled"]
     max_new_tokens: int = Field(ge=1)
     batch: int = Field(ge=1)
     engine: Literal["hf", "vllm"]
@@ -22,18 +23,21 @@ class Evaluate(Section):
 class Params(Section):
     """What decides the answers; K and thinking come from the exported model itself."""
 
+    seed: int = Field(ge=0)
     seeds: Seeds
     split: Literal["test", "validation"]
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
+    rollout: Drawn
     evaluate: Evaluate
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """A unit for each batch of each seed; a killed run goes on with those that are missing."""
-    from qthink_core import answer_batches, executor, models, prepared
+    from qthink_core import answer_batches, executor, models, prepared, seconds
+    from qthink_core.decoding import Sampling
 
     how, problems = params.evaluate, prepared.read(layout.problems(at.task), params.split)
     plan: dict[str, answer_batches.Batch] = {}
@@ -42,8 +46,12 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         card = models.read_card(folder)
         plan |= answer_batches.plan(folder, card, seed, problems, how.batch)
     load, longest = models.load_system, answer_batches.longest(plan)
+    sampling = Sampling(params.seed, **params.rollout.model_dump()) if how.thinking == "sampled" else None
+    log = seconds.folder(str(at), work.resumed)
     units = executor.run(
-        partial(answer_batches.maker, load, params.device, params.dtype, how.engine, longest, how.max_new_tokens),
+        partial(
+            answer_batches.maker, load, params.device, params.dtype, how.engine, longest, how.max_new_tokens, sampling, log
+        ),
         plan,
         work,
         show=lambda items, total: stage.progress(items, total, str(at), "batch"),

@@ -18,7 +18,8 @@ class Params(Stated):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Reads grades, answers and loss curves and writes the results."""
-    from qthink_core import report
+    from qthink_core import report, report_words, seconds
+    from qthink_core.artifacts import write_file
 
     systems = params.systems
     folders = {
@@ -33,6 +34,10 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     }
     findings = report.find(folders, report.plan(params))
     written = report.write(layout.RESULTS, findings, folders)
+    took = report_words.seconds_table(findings, seconds.read(seconds.LOG))
+    seconds.REPORT.parent.mkdir(exist_ok=True)
+    write_file(seconds.REPORT, took.encode())
+    print(took, flush=True)
     return f"{len(findings.systems)} systems on {len(folders)} benchmarks: {written[0]}, {written[1]} and what DVC plots"
 
 

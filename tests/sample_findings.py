@@ -5,7 +5,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from qthink_core.findings import Answered, Cell, Claim, Comparison, Conditions, Findings, Question, System
+from qthink_core.findings import Answered, Cell, Claim, Comparison, Conditions, Findings, Power, Question, System
+from qthink_core.power import Scatter
 
 K = 6
 HOSTILE = [
@@ -87,6 +88,7 @@ def sample(per_task: int = 8) -> Findings:
     chance = random.Random(0)
     pairs = [("uniform", "answer_only"), ("uniform", "final_step"), ("uniform", "reward_weighted"), ("uniform", "sft")]
     pairs += [("reward_weighted", "answer_only"), ("final_step", "answer_only"), ("sft", "base")]
+    pairs += [(system, "base_direct") for system in ("uniform", "reward_weighted", "final_step")]
     comparisons = []
     for task, row in ACCURACIES.items():
         by = dict(zip(SYSTEMS, row, strict=True))
@@ -94,7 +96,7 @@ def sample(per_task: int = 8) -> Findings:
             difference = by[left] - by[right]
             p = math.exp(-90 * abs(difference))
             low, high = difference - 0.06, difference + 0.06
-            comparisons.append(Comparison(task, left, right, difference, low, high, p, min(1, 5 * p)))
+            comparisons.append(Comparison(task, left, right, difference, low, high, p, min(1, 5 * p), 3))
     sentence = (
         "The latents of this system carry information about the question (38.4 % as trained, 23.0 % with another "
         "question's, p < 0.001), and it answers better than the answer-only control (+7.2 points [+1.2, +13.2], p 0.008)."
@@ -106,11 +108,16 @@ def sample(per_task: int = 8) -> Findings:
         K=K,
         systems=SYSTEMS,
         cells={
-            task: {key: cell(at, tokens) for key, at, tokens in zip(SYSTEMS, row, TOKENS, strict=True)}
+            task: {
+                key: cell(at, tokens)._replace(latents=K if SYSTEMS[key].latent else 0)
+                for key, at, tokens in zip(SYSTEMS, row, TOKENS, strict=True)
+            }
             for task, row in ACCURACIES.items()
         },
         control="answer_only",
+        direct="base_direct",
         comparisons=comparisons,
+        power={task: Power(200, 3, Scatter(0.125, 0.5, 0.02), 0.0934, 0.18) for task in ACCURACIES},
         curves={task: {key: losses(SYSTEMS[key].latent, chance) for key in list(SYSTEMS)[2:]} for task in ACCURACIES},
         conditions={
             task: {

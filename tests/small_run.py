@@ -131,8 +131,9 @@ def run(folder: Path, task: str, verdicts: Verdicts, made: Sequence[Graded] | No
 
 def plan(systems: Sequence[str], *, control: str = "answer_only", questions: int = 2, **gamma: float) -> Plan:
     """The plan of a run of these systems, each keyword the gamma of one."""
+    direct = "base_direct" if "base_direct" in systems else None
     settings = {name: {"epochs": 3} | ({"gamma": gamma[name]} if name in gamma else {}) for name in systems}
-    return Plan(settings, {"scale": "small", "seed": 0}, "a small model", False, K, control, "test", questions)
+    return Plan(settings, {"scale": "small", "seed": 0}, "a small model", False, K, control, direct, "test", questions)
 
 
 def substituted(system: str, seed: int | None, letters: str) -> dict[tuple[str, int | None, str], str]:

@@ -17,7 +17,7 @@ from artifact_folders import work
 from qthink_core import completions, readout
 from qthink_core.answering import answer, complete
 from qthink_core.artifacts import Work, listed
-from qthink_core.completions import Answer
+from qthink_core.completions import Answer, steps_condition
 from qthink_core.errors import NumericError
 from qthink_core.interventions import (
     MEAN,
@@ -35,7 +35,6 @@ from qthink_core.interventions import (
     intervene_all,
     read_latents,
     replacements,
-    steps_condition,
     taught,
     teachers_of,
 )
@@ -43,7 +42,7 @@ from qthink_core.latent_steps import latent_steps, project, read_prompts
 from qthink_core.models import System
 
 K, D, SWEEP, N, MAX_NEW_TOKENS, SEED = 3, 32, 2, 20, 12, 4
-STEPS = [steps_condition(k) for k in range(1, SWEEP * K + 1) if k != K]
+STEPS = [steps_condition(k) for k in range(1, SWEEP * K + 1)]
 # Float64 rounding over a few passes of two layers.
 EXACT = 1e-10
 # What is stored in float32, beside values of a few units.
@@ -190,10 +189,21 @@ def test_another_number_of_steps_is_a_system_of_that_k(
 ) -> None:
     found = all_answers(system, prompts, teachers)
     assert [name for name in dict.fromkeys(row.condition for row in found) if name not in REPLACED] == STEPS
-    assert STEPS == ["K=1", "K=2", "K=4", "K=5", "K=6"]
-    for k in (1, 2, 4, 5, 6):
+    assert STEPS == ["K=1", "K=2", "K=3", "K=4", "K=5", "K=6"]
+    for k in (1, 2, 3, 4, 5, 6):
         expected = answer(system._replace(K=k), prompts, MAX_NEW_TOKENS, SEED)
         assert under(found, f"K={k}") == {row.problem_id: row.tokens for row in expected}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_trained_number_of_steps_is_probed_also_without_a_sweep_and_answers_as_evaluate_does(
+    system: System, qwen3: Any, random_head: Any, prompts: dict[str, list[int]], dtype: str
+) -> None:
+    system = system._replace(model=qwen3(dtype), head=random_head(dtype=dtype))
+    latents, _ = read_latents(system, prompts, N, 1, SEED)
+    limits = {"conditions": [], "sweep": 0, "max_new_tokens": MAX_NEW_TOKENS, "seed": SEED}
+    expected = answer(system, prompts, MAX_NEW_TOKENS, SEED)
+    assert intervene(system, prompts, latents, {}, **limits) == [row._replace(condition="K=3") for row in expected]
 
 
 def test_every_condition_is_answered_after_its_own_vectors(

@@ -37,6 +37,13 @@ def test_cross_entropy_is_the_sum_over_answer_tokens_in_nats() -> None:
     assert loss.item() == pytest.approx(math.log(4 / 3) + math.log(4) + math.log(2), rel=1e-6)
 
 
+def test_the_mean_over_problems_weighs_each_token_by_its_problems_length() -> None:
+    """Two of four tokens of a problem, and the only one of another: ln(4/3)/4 + ln(4)/4 + ln(2)."""
+    logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)], [0.0, 0.0]])
+    loss = answer_cross_entropy(logits, torch.tensor([1, 0, 1]), torch.tensor([4, 4, 1]))
+    assert loss.item() == pytest.approx(math.log(4 / 3) / 4 + math.log(4) / 4 + math.log(2), rel=1e-6)
+
+
 def test_no_answer_token_costs_nothing() -> None:
     assert answer_cross_entropy(torch.zeros(0, 7), torch.zeros(0, dtype=torch.long)).item() == 0.0
 

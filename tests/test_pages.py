@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ import torch
 from imports import ROOT
 from worlds import WORLD
 
-from qthink_core import grades, layout, models, prepared, projection_head, settings, teachers
+from qthink_core import completions, grades, layout, models, prepared, projection_head, seconds, settings, teachers
 from qthink_core.artifacts import MANIFEST, Manifest, Work, Writer, read_manifest
 from qthink_core.errors import DataError
 from qthink_core.instances import Instance
@@ -135,6 +136,36 @@ def test_a_seed_without_an_adapter_is_refused_and_the_folder_is_not_made() -> No
     assert not layout.model(TASK, "uniform").exists()
 
 
+def test_sampled_thinking_changes_the_rows_that_think_with_the_seed_of_the_run_and_no_others() -> None:
+    rows = {"base": {"thinking": True}, "base_direct": {"thinking": False}}
+    edits = {"systems.baseline": rows, "split": "test", "evaluate.max_new_tokens": 12}
+
+    def tokens(system: str, thinking: str, seed: int = 0) -> list[list[int]]:
+        asked = params(baseline, SMALL | edits | {"evaluate.thinking": thinking, "seed": seed})
+        baseline.run(asked, Instance("baseline", TASK, system), new_work())
+        found = [row.tokens for row in completions.read(layout.answers(TASK, system))]
+        shutil.rmtree(layout.answers(TASK, system))
+        return found
+
+    plain = tokens("base", "greedy")
+    assert tokens("base", "greedy", seed=1) == plain
+    first = tokens("base", "sampled")
+    assert tokens("base", "sampled") == first != plain
+    assert tokens("base", "sampled", seed=1) != first
+    assert tokens("base_direct", "sampled") == tokens("base_direct", "greedy")
+    edits |= {"seeds": [3, 5], "systems.trained": ["sft", "uniform"]}
+    for page, system in ((finetune, "sft"), (train, "uniform")):
+        for seed in (3, 5):
+            trained(page, system, seed)
+        run(merge, system, seeds=[3, 5])
+        found = {}
+        for thinking in ("greedy", "sampled"):
+            run(evaluate, system, **edits, **{"evaluate.thinking": thinking})
+            found[thinking] = [row.tokens for row in completions.read(layout.answers(TASK, system))]
+            shutil.rmtree(layout.answers(TASK, system))
+        assert (found["greedy"] != found["sampled"]) == (system == "sft")
+
+
 def test_every_seed_and_condition_is_answered_and_graded_on_every_question() -> None:
     edits = {"seeds": [3, 5], "split": "test", "evaluate.max_new_tokens": 8, "evaluate.batch": 3, "probe.sweep": 2}
     edits |= {"systems.baseline": {"base": {"thinking": True}}, "systems.trained": ["uniform"], "probe.thinker": "base"}
@@ -146,8 +177,18 @@ def test_every_seed_and_condition_is_answered_and_graded_on_every_question() -> 
     run(evaluate, "uniform", **edits)
     run(probe, "uniform", **edits)
     run(grade, **edits)
+    measured = seconds.read(seconds.LOG)
+    assert {key: (one.answers, one.device) for key, one in measured.items()} == {
+        (TASK, "base"): (N, "cpu"),
+        (TASK, "uniform"): (2 * N, "cpu"),
+    }
+    assert all(one.seconds > 0 for one in measured.values())
+    seconds.record(seconds.LOG / f"baseline@{TASK}-base", "batch-00009", 1, 1.0, "cpu")
+    shutil.rmtree(layout.answers(TASK, "base"))
+    run(baseline, "base", **edits)
+    assert seconds.read(seconds.LOG)[TASK, "base"].answers == N, "a box that begins anew begins with no records"
     ids = [row["id"] for row in prepared.read(layout.problems(TASK), "test")]
-    conditions = ["trained", "teacher", "K=0", "noise", "zeros", "other", "mean", "K=1", "K=3", "K=4"]
+    conditions = ["trained", "teacher", "K=0", "noise", "zeros", "other", "mean", "K=1", "K=2", "K=3", "K=4"]
     expected = [("base", None, "trained", name) for name in ids]
     expected += [("uniform", *rest) for rest in itertools.product((3, 5), conditions, ids)]
     rows = grades.read_grades(layout.grades(TASK))

@@ -16,6 +16,7 @@ from imports import ROOT
 from qthink_core import artifacts, calibration, cost, instances, plan, plan_words, shapes, stage, stage_costs
 from qthink_core.base_source import Base
 from qthink_core.errors import DataError, ParamError
+from qthink_core.power import smallest_difference
 
 PROGRAM = [sys.executable, "-P", "-m", "qthink_core.cli", "plan"]
 # The estimates before anything was logged are to be right within this factor.
@@ -535,19 +536,24 @@ def test_the_shape_of_the_tiny_model_is_the_one_that_is_trained(tokenizer: Any) 
 def test_no_library_of_models_is_loaded_for_a_plan(root: Path) -> None:
     text = "import sys; from pathlib import Path; from qthink_core import plan, plan_words\n"
     text += "found = plan.make(Path(), 'paper', None, 1); plan_words.table(found), plan_words.as_json(found)\n"
-    text += "assert not {'torch', 'transformers', 'numpy', 'pyarrow', 'peft', 'accelerate', 'datasets'} & set(sys.modules)"
+    text += "assert not {'torch', 'transformers', 'scipy.stats', 'pyarrow', 'peft', 'datasets'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", text], check=True, cwd=root, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
 def test_the_table_is_aligned_and_the_program_prints_it_with_assumptions_and_a_verdict(root: Path) -> None:
     done = program("--scale", "paper", "--device", "cpu", cwd=root)
     assert (done.returncode, done.stderr) == (0, "")
-    table, assumed, verdict = done.stdout.split("\n\n")
+    table, assumed, power, verdict = done.stdout.split("\n\n")
     header, *lines = table.splitlines()
     assert [line.split()[0] for line in lines] == [*STAGES, "total"]
     column = header.index("on")
     assert all(line[column - 2 : column].isspace() for line in lines[:-1])
     assert "thought 1,000" in assumed
+    found = smallest_difference(68, 1)
+    assert found is not None
+    assert f"{100 * found:.1f} points on tooluse (68 questions); one training, so of these weights" in power
+    assert "(1,319 questions)" in power
+    assert "(500 questions)" in power
     assert re.match(r"About [\d.]+ years on this machine's processor", verdict)
     assert "free here" in verdict
 
@@ -558,6 +564,8 @@ def test_the_figures_for_programs_are_those_of_the_plan_and_leave_this_machines_
     made = plan.make(root, "paper", "h100", 8)
     assert (found["scale"], found["device"], found["gpus"]) == ("paper", "h100", 8)
     assert found["seconds"] == pytest.approx(made.seconds)
+    sizes = {"gsm8k": 1319, "math500": 500, "tooluse": 68}
+    assert found["smallest_differences"] == {task: pytest.approx(smallest_difference(n, 1)) for task, n in sizes.items()}
     assert [row["stage"] for row in found["stages"]] == list(STAGES)
     assert "free" not in done.stdout
 

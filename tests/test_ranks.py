@@ -42,6 +42,7 @@ RECIPE = {
     "weight_decay": 0.01,
     "clip": 1.0,
     "target": "rollout",
+    "cross_entropy": "tokens",
     "end_token": "only_if_whole",
     "answer_max_tokens": 256,
     "prompt_max_tokens": 512,
@@ -116,7 +117,9 @@ def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.timeout(2 * PATIENCE_S)
-def test_two_processes_train_as_one_does_and_end_with_the_same_bytes_as_each_other(folder: Path) -> None:
+@pytest.mark.parametrize("cross_entropy", ["tokens", "problems"])
+def test_two_processes_train_as_one_does_and_end_with_the_same_bytes_as_each_other(folder: Path, cross_entropy: str) -> None:
+    change(folder, recipe=RECIPE | {"cross_entropy": cross_entropy})
     losses = ranked_training.run(folder)
     (folder / "work").rename(folder / "work-of-one")
     done = launched(folder, "--mixed_precision", "bf16")  # which params do not say, and so nobody obeys

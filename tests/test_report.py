@@ -14,21 +14,24 @@ import numpy as np
 import pytest
 from graph import SCALES, tree_of
 from scipy.stats import binomtest, permutation_test, t
-from small_run import identifier, plan, rows, run, substituted
+from small_run import K, identifier, plan, rows, run, substituted
 
-from qthink_core import report, report_data, report_table, settings
+from qthink_core import report, report_data, report_table, report_words, seconds, settings
 from qthink_core.claims import CLAIMS, HOLDS, UNDECIDED
 from qthink_core.completions import TRAINED
 from qthink_core.errors import DataError
-from qthink_core.findings import Cell, Comparison, Findings, System
+from qthink_core.findings import Cell, Comparison, Findings, Power, System
+from qthink_core.power import Scatter, smallest_difference
 from qthink_core.stage import stage_sections
 
+PROBED = f"K={K}"  # as trained, decoded by `probe`
 # 16 questions, one seed. Uniform has 8 more right than everything it is compared with: p = 2 / 2^8 = 0.0078.
 EARNS = {
     ("base", None, TRAINED): "r" * 12 + "wuot",
     ("answer_only", 0, TRAINED): "r" * 4 + "w" * 12,
     ("uniform", 0, TRAINED): "r" * 12 + "w" * 4,
     **substituted("uniform", 0, "r" * 4 + "w" * 12),
+    ("uniform", 0, PROBED): "r" * 12 + "w" * 4,
     ("uniform", 0, "K=12"): "r" * 5 + "w" * 11,
     ("uniform", 0, "K=1"): "r" * 6 + "w" * 10,
     ("uniform", 0, "teacher"): "r" * 7 + "w" * 9,
@@ -121,12 +124,14 @@ def test_the_sentence_follows_from_the_verdicts_by_hand(tmp_path: Path) -> None:
     low, high = newcombe(4, 8, 0, 4)
     interval = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
     conditions = found(tmp_path, EARNS).conditions["gsm8k"]["uniform"]
-    assert conditions.word == "earns"
+    assert conditions.word == "earns, these weights only"
     assert conditions.sentence == (
-        f"The latents earn their place: they carry information about the question, 75.0 % right being +50.0 points "
+        f"The latents earn their place, these weights only: they carry information about the question, 75.0 % right being "
+        f"+50.0 points "
         f"{interval} against the same weights without them; better than with zeros (+50.0), noise (+50.0), another "
         f"question's latents (+50.0), the mean latent (+50.0); and +50.0 points {interval} against the same training "
-        f"without latents, p = 0.047 (better) (16 questions, one training)."
+        f"without latents, p = 0.047 (better) (16 questions, one training: these weights only, a statement about the method "
+        f"takes 3)."
     )
 
 
@@ -137,9 +142,10 @@ def test_conditions_stand_in_the_order_of_the_rule_and_then_of_their_steps(tmp_p
         **dict.fromkeys(["K=0", "zeros", "noise", "other", "mean"], 4 / 16),
         "teacher": 7 / 16,
         "K=1": 6 / 16,
+        PROBED: 12 / 16,
         "K=12": 5 / 16,
     }
-    assert list(cells) == [TRAINED, "K=0", "zeros", "noise", "other", "mean", "teacher", "K=1", "K=12"]
+    assert list(cells) == [TRAINED, "K=0", "zeros", "noise", "other", "mean", "teacher", "K=1", PROBED, "K=12"]
 
 
 def test_a_task_without_latent_systems_has_a_table_and_a_page_and_no_verdict(tmp_path: Path) -> None:
@@ -160,6 +166,48 @@ def test_a_verdict_without_its_control_is_refused_with_the_place_to_add_it(tmp_p
     message = r"^the verdict on uniform needs the control answer_only: add it to systems.finetuned in params.yaml$"
     with pytest.raises(DataError, match=message):
         found(tmp_path, verdicts)
+
+
+# What could have been found
+
+
+def test_the_power_line_stands_below_the_table_with_the_figures_of_this_run(tmp_path: Path) -> None:
+    """Uniform and its control differ on 8 of 16 questions, all one way: nothing is discordant beyond the difference."""
+    findings = found(tmp_path, EARNS)
+    scatter = Scatter(0.0, 1.0, 0.0)
+    alone, corrected = (smallest_difference(16, 1, scatter, level) for level in (0.05, 0.05 / 3))
+    assert findings.power == {"gsm8k": Power(16, 1, scatter, alone, corrected)}
+    (line,) = [one for one in report_table.markdown(findings).splitlines() if one.startswith("Power: ")]
+    # six discordant questions decide (2 / 2^6), of 16 with chance 0.8 when 44.9 % are
+    chance = sum(math.comb(16, m) * 0.449**m * 0.551 ** (16 - m) for m in range(6, 17))
+    assert chance == pytest.approx(0.8, abs=0.002)
+    assert "is 44.9 points on gsm8k (n=16); " in line
+
+
+def test_a_run_without_latent_systems_or_control_has_no_power_line(tmp_path: Path) -> None:
+    verdicts = {key: letters for key, letters in EARNS.items() if key[0] != "uniform"}
+    assert "Power: " not in report_table.markdown(found(tmp_path, verdicts))
+
+
+# Seconds
+
+
+def test_seconds_stand_beside_tokens_and_latent_passes_and_in_no_output(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for unit, answers, took in (("batch-00000", 12, 3.0), ("batch-00001", 4, 1.0)):
+        seconds.record(log / "baseline@gsm8k-base", unit, answers, took, "cpu")
+    seconds.record(log / "evaluate@gsm8k-uniform", "seed-0-batch-00000", 16, 2.0, "cpu")
+    seconds.record(log / "evaluate@gsm8k-uniform", "seed-0-batch-00000", 16, 0.8, "cpu")  # made again
+    measured = seconds.read(log)
+    assert measured == {("gsm8k", "base"): (16, 4.0, "cpu"), ("gsm8k", "uniform"): (16, 0.8, "cpu")}
+    # 3 tokens and one more for each question before it: 10.5 on average
+    assert report_words.seconds_table(found(tmp_path, EARNS), measured) == (
+        "| seconds an answer | gsm8k |\n| --- | --- |\n"
+        "| Base, thinking | 0.25 (10 tokens) |\n"
+        "| SFT on the answer only | not measured here (10 tokens) |\n"
+        "| QThink uniform per-step | 0.05 (10 tokens + 2 latent) |\n\n"
+        "Measured on cpu, without the loading of the model; the answers of a batch share its time.\n"
+    )
 
 
 # Claims, further scores, single questions
@@ -183,6 +231,7 @@ def test_tokens_of_a_claim_are_counted_and_not_turned_into_shares(tmp_path: Path
     folders = {"gsm8k": run(tmp_path, "gsm8k", verdicts, made)}
     claims = report.find(folders, plan(SYSTEMS)).claims
     (saved,) = [one for one in claims if one.unit == "tokens" and one.ours is not None]
+    assert saved.note == "the 2 latent passes of every answer stay, and are not among the tokens"
     # 3 tokens against 40, and both have one more for each question
     assert (saved.ours, saved.low, saved.high, saved.published) == (-37.0, -37.0, -37.0, -374.0)
     assert saved.verdict == HOLDS
@@ -235,7 +284,7 @@ def test_no_question_is_browsed_where_none_is_asked_for(tmp_path: Path) -> None:
 CELLS = {
     "gsm8k": {
         "base": Cell(0.25, math.sqrt(3) / 8, 0.0456, 0.6994, 4, 1, None, 25.25, 0.25),
-        "uniform": Cell(0.832, 0.0103, 0.81093, 0.85122, 1319, 3, 0.0125, 1025.4, 0.0),
+        "uniform": Cell(0.832, 0.0103, 0.81093, 0.85122, 1319, 3, 0.0125, 1025.4, 0.0, latents=6),
     },
     "math500": {
         "base": Cell(1 / 3, 0.27217, 0.0615, 0.79234, 3, 1, None, 1399.5, 1.0),
@@ -246,12 +295,13 @@ TABLE = """\
 | system | gsm8k (n=4) | math500 (n=3) |
 | --- | --- | --- |
 | Base, thinking | 25.0 ± 21.7 [4.6, 69.9]; 25 tokens; 25.0 % | 33.3 ± 27.2 [6.2, 79.2]; 1400 tokens; 100.0 % |
-| Mine¹ | 83.2 ± 1.0 [81.1, 85.1] (1.2); 1025 tokens; 0.0 % | 0.0 ± 0.0 [0.0, 56.1]; 0 tokens; 0.0 % |
+| Mine¹ | 83.2 ± 1.0 [81.1, 85.1] (1.2); 1025 tokens + 6 latent; 0.0 % | 0.0 ± 0.0 [0.0, 56.1]; 0 tokens; 0.0 % |
 
 ¹ gamma 1.0, the others 2.0
 
-Accuracy in per cent ± standard error [95 % interval] (standard deviation over training seeds); mean tokens; \
-share of answers at the limit.
+Accuracy in per cent ± standard error [95 % interval] (standard deviation over training seeds); mean tokens + \
+latent passes, each of which costs as much as a token; share of answers at the limit. \
+Seconds an answer were measured where the answers were made, so they are not in this file but in logs/seconds.md.
 """
 
 
@@ -267,7 +317,8 @@ def test_the_table_has_interval_spread_tokens_limit_and_the_marks_of_what_is_not
 def test_a_table_of_one_seed_and_of_shared_settings_mentions_neither_spread_nor_marks(tmp_path: Path) -> None:
     text = report_table.table(found(tmp_path, EARNS, uniform=2.0))
     assert text.endswith(
-        "\n\nAccuracy in per cent ± standard error [95 % interval]; mean tokens; share of answers at the limit.\n"
+        "\n\nAccuracy in per cent ± standard error [95 % interval]; mean tokens + latent passes, each of which costs as "
+        f"much as a token; share of answers at the limit. {report_words.SECONDS}\n"
     )
     assert "¹" not in text
 
@@ -302,7 +353,7 @@ def test_the_lines_below_the_table_say_which_differences_are_distinguishable_and
 def test_one_seed_has_exact_tests_alone(tmp_path: Path) -> None:
     assert report_table.distinguishable(found(tmp_path, EARNS)) == (
         "Differences on the same questions (exact paired tests; Holm's correction over all 3, 0.05) that are "
-        "distinguishable from zero:\n\n"
+        "distinguishable from zero, these weights only: a statement about the method takes 3 trainings:\n\n"
         "- gsm8k: base > answer_only; uniform > answer_only. Not distinguishable: base and uniform.\n"
     )
 
@@ -317,13 +368,13 @@ def test_the_verdicts_stand_in_the_table_file_with_the_control_beside_the_condit
     findings = found(tmp_path, EARNS)
     lines = report_table.markdown(findings).splitlines()
     at = lines.index(
-        "| gsm8k, latents replaced | trained | K=0 | zeros | noise | other | mean | teacher | K=1 | K=12 | control |"
+        "| gsm8k, latents replaced | trained | K=0 | zeros | noise | other | mean | teacher | K=1 | K=2 | K=12 | control |"
     )
     assert lines[at + 2] == (
-        "| QThink uniform per-step | 75.0 | 25.0 | 25.0 | 25.0 | 25.0 | 25.0 | 43.8 | 37.5 | 31.2 | 25.0 |"
+        "| QThink uniform per-step | 75.0 | 25.0 | 25.0 | 25.0 | 25.0 | 25.0 | 43.8 | 37.5 | 75.0 | 31.2 | 25.0 |"
     )
     sentence = findings.conditions["gsm8k"]["uniform"].sentence
-    assert f"- QThink uniform per-step: **earns**. {sentence}" in lines
+    assert f"- QThink uniform per-step: **earns, these weights only**. {sentence}" in lines
 
 
 def test_a_claim_without_a_published_or_own_figure_says_so_in_its_row(tmp_path: Path) -> None:
@@ -367,6 +418,7 @@ def test_the_tokens_file_has_a_row_for_each_cell() -> None:
         "benchmark": "gsm8k",
         "system": "base",
         "mean_tokens": "25.25",
+        "latent_passes": "0",
         "hit_limit": "0.25",
         "accuracy": "0.25",
     }
@@ -496,7 +548,8 @@ def drawn(seeds: list[int], questions: int, chance: random.Random) -> dict[tuple
         for condition in ("K=0", "zeros", "noise", "other", "mean")
     }
     control = {("answer_only", seed, TRAINED): letters(0.2) for seed in seeds}
-    return {("base", None, TRAINED): letters(0.5), **control, **trained, **replaced}
+    probed = {("uniform", seed, PROBED): found for (_, seed, _), found in trained.items()}
+    return {("base", None, TRAINED): letters(0.5), **control, **trained, **replaced, **probed}
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
@@ -527,7 +580,9 @@ def test_a_stranger_recomputes_accuracies_comparisons_and_the_verdict_from_the_v
     assert [one.adjusted_p for one in findings.comparisons] == pytest.approx(holm(p_values))
 
     trained = right["uniform", TRAINED]
-    six = [p_as_trained(trained, right["uniform", name]) for name in ("K=0", "zeros", "noise", "other", "mean")]
+    six = [
+        p_as_trained(right["uniform", PROBED], right["uniform", name]) for name in ("K=0", "zeros", "noise", "other", "mean")
+    ]
     six.append(p_of_method(trained, right["answer_only", TRAINED]))
     better = [p < 0.05 for p in holm(six)]
     word = (
@@ -540,7 +595,7 @@ def test_a_stranger_recomputes_accuracies_comparisons_and_the_verdict_from_the_v
         else "helps as pauses"
     )
     conditions = findings.conditions["gsm8k"]["uniform"]
-    assert conditions.word == word
+    assert conditions.word == word + ", these weights only" * (len(seeds) < 3 and word in ("earns", "helps as pauses"))
     difference = 100 * (trained.mean() - right["answer_only", TRAINED].mean())
     p = holm(six)[5]
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -20,9 +20,11 @@ from imports import ROOT
 from sample_findings import ACCURACIES, HOSTILE, SYSTEMS, TOKENS, cell, sample
 
 from qthink_core import plots, published, report_page
-from qthink_core.findings import Answered, Comparison, Conditions, Findings, Question
+from qthink_core.findings import Answered, Comparison, Conditions, Findings, Power, Question
 from qthink_core.plots import spread_out, swept, thinned
-from qthink_core.report_page import best, page, plain, relations, summary, visible
+from qthink_core.power import Scatter
+from qthink_core.report_page import best, page, plain, relations, visible
+from qthink_core.report_words import power, summary
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "base", "embed", "source"}
 MAX_BYTES = 3_000_000
@@ -351,10 +353,10 @@ def test_conditions_stand_in_order_with_the_control_beside_them_and_their_verdic
             "another question's",
             "mean latent",
         ),
-        *("teacher states", "SFT on the answer only"),
+        *("teacher states", "SFT on the answer only", "Base, not thinking"),
     ]
     assert [one.partition("[")[0] for one in found[0]] == [
-        *("QThink uniform per-step", "38.4", "19.2", "15.4", "11.5", "23.0", "26.9", "34.6", "31.2")
+        *("QThink uniform per-step", "38.4", "19.2", "15.4", "11.5", "23.0", "26.9", "34.6", "31.2", "9.0")
     ]
     terms = [one.text().split() for one in tree.all("dl", class_="verdicts")[0].all("dt")]
     assert [one[-1] for one in terms] == ["earns", "idle", "harmful"]
@@ -401,12 +403,13 @@ def test_a_question_carries_the_verdict_of_every_system_for_the_filter(tree: Ele
 # The sentence on top, and what may be bold
 
 
-def outcome(differences: list[float], p: float) -> Findings:
+def outcome(differences: list[float], p: float, trainings: int = 3) -> Findings:
     findings = sample(0)
     systems = ["uniform", "reward_weighted", "final_step"]
     found = [
-        Comparison("gsm8k", system, "answer_only", difference, -1, 1, p, p)
+        Comparison("gsm8k", system, control, gain, -1, 1, p, p, trainings)
         for system, difference in zip(systems, differences, strict=True)
+        for control, gain in (("answer_only", difference), ("base_direct", 0.2))
     ]
     return findings._replace(comparisons=found, cells={"gsm8k": findings.cells["gsm8k"]})
 
@@ -414,23 +417,54 @@ def outcome(differences: list[float], p: float) -> Findings:
 @pytest.mark.parametrize(
     ("differences", "p", "words"),
     [
-        ([0.1, 0.2, 0.3], 0.05, "no latent system can be told apart from the control, SFT on the answer only:"),
-        ([0.1, 0.2, 0.3], 0.04, "every latent system is better than the control, SFT on the answer only:"),
-        ([-0.1, -0.2, -0.3], 0.04, "every latent system is worse than the control, SFT on the answer only:"),
+        ([0.1, 0.2, 0.3], 0.05, "no latent system can be told apart from SFT on the answer only, and no latent system"),
+        ([0.1, 0.2, 0.3], 0.04, "every latent system is better than SFT on the answer only, and every latent"),
+        ([-0.1, -0.2, -0.3], 0.04, "every latent system is worse than SFT on the answer only, and every latent"),
         (
             [0.1, -0.2, -0.3],
             0.04,
-            "of 3 results of latent systems 1 is better than the control, SFT on the answer only, 2 worse",
+            "of 3 results of latent systems 1 is better than SFT on the answer only, 2 worse",
         ),
     ],
 )
-def test_the_summary_says_how_latent_systems_stand_to_the_control(differences: list[float], p: float, words: str) -> None:
+def test_the_summary_says_how_latent_systems_stand_to_both_controls(differences: list[float], p: float, words: str) -> None:
     found = summary(outcome(differences, p))
     assert words in found
     assert found.startswith("On 1 benchmark of 200 questions and 3 training seeds, ")
     assert found.endswith(
-        "latent systems answer 27.5–38.4 % right, the control 31.2 %, and the best system without latents 96.0 %."
+        "latent systems answer 27.5–38.4 % right, SFT on the answer only 31.2 %, Base, not thinking 9.0 %, "
+        "and the best system without latents 96.0 %."
     )
+
+
+def test_the_summary_gives_both_controls_or_none() -> None:
+    findings = outcome([0.1, 0.2, 0.3], 0.01)
+    for missing in ("control", "direct"):
+        said = summary(findings._replace(**{missing: None}))
+        assert said == "7 systems on 1 benchmark of 200 questions and 3 training seeds: accuracies from 9.0–96.0 %."
+
+
+@pytest.mark.parametrize(("trainings", "about"), [(2, True), (3, False)])
+def test_below_three_trainings_the_page_calls_differences_those_of_these_weights(trainings: int, about: bool) -> None:
+    findings = outcome([0.1, 0.2, 0.3], 0.01, trainings)
+    assert ("Base, not thinking (these weights only): latent systems" in summary(findings)) == about
+    tree = parsed(findings._replace(curves={}, conditions={}, further={}, power={}))
+    assert {row[-1] for row in region(tree, "Differences on GSM8K")[1:]} == {"these weights only" if about else "yes"}
+    said = "Here that is about these weights only: a statement about the method takes 3 trainings."
+    assert (said in [one.text() for one in tree.all("strong")]) == about
+
+
+def test_the_power_line_names_questions_trainings_and_what_was_measured() -> None:
+    one = Power(200, 1, Scatter(0.125, 1.0, 0.0), 0.0934, 0.1512)
+    findings = sample(0)._replace(power={"gsm8k": one, "tooluse": one._replace(n=68, alone=0.21, corrected=None)})
+    said = power(findings)
+    assert "is 9.3 points on gsm8k (n=200), 21.0 points on tooluse (n=68); 15.1 points, more than can be if" in said
+    assert f"the only one of the {len(findings.comparisons)} and Holm's correction" in said
+    assert "12.5, 12.5 % of the questions discordant beyond the difference itself, one training" in said
+    assert "one training, so about these weights. A smaller" in said
+    three = findings._replace(power={"gsm8k": one._replace(seeds=3, scatter=Scatter(0.125, 0.5, 0.02))})
+    assert "3 trainings, 2.0 points of standard deviation between them. A smaller" in power(three)
+    assert power(findings) in [" ".join(one.text().split()) for one in parsed(findings).all("p", class_="caption")]
 
 
 def test_the_summary_does_not_mind_which_side_of_a_comparison_the_control_is_on() -> None:
@@ -454,7 +488,7 @@ def test_relations_name_every_compared_system_once() -> None:
     (first, *_) = relations(sample(0), "gsm8k")
     assert first == (
         "QThink uniform per-step",
-        ["SFT on the answer only", "Reward-weighted final-step (CODI)"],
+        ["SFT on the answer only", "Reward-weighted final-step (CODI)", "Base, not thinking"],
         ["SFT on think + answer"],
         ["QThink reward-weighted per-step"],
     )
@@ -516,7 +550,7 @@ def test_a_plot_takes_its_colours_from_the_page_and_leaves_text_as_text(tree: El
         assert set(re.findall(r"var\((--\w+)\)", styles)) >= {"--ink", "--line"}
         assert svg.attributes["role"] == "img"
         assert svg.all("title")[0].text()
-    assert {"accuracy (%)", "mean generated tokens"} <= {one.text() for one in figures[0].all("text")}
+    assert {"accuracy (%)", "mean generated tokens + latent passes"} <= {one.text() for one in figures[0].all("text")}
 
 
 def test_the_variables_of_the_plots_are_those_of_the_page(tree: Element) -> None:
@@ -536,9 +570,9 @@ def test_long_curves_are_means_of_equally_many_steps() -> None:
     assert thinned([]) == []
 
 
-def test_the_unchanged_system_is_the_sweep_at_its_own_number_of_steps() -> None:
-    cells = {"trained": cell(0.6), "zeros": cell(0.1), "K=10": cell(0.5), "K=2": cell(0.3)}
-    assert swept(Conditions(cells, "", ""), 6) == {2: cell(0.3), 6: cell(0.6), 10: cell(0.5)}
+def test_the_sweep_is_in_the_order_of_its_steps_and_of_what_probe_decoded() -> None:
+    cells = {"trained": cell(0.7), "zeros": cell(0.1), "K=10": cell(0.5), "K=6": cell(0.6), "K=2": cell(0.3)}
+    assert swept(Conditions(cells, "", "")) == {2: cell(0.3), 6: cell(0.6), 10: cell(0.5)}
 
 
 # Colours that can be read

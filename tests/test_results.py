@@ -63,7 +63,7 @@ def test_every_system_has_a_cell_on_every_benchmark(accuracy: dict[str, dict[str
 @every_task
 def test_every_seed_and_condition_has_its_verdicts(task: str, right: dict[str, dict[tuple[str, str], np.ndarray]]) -> None:
     steps = range(1, TREE["probe"]["sweep"] * TREE["K"] + 1)
-    probed = {*TREE["probe"]["conditions"], *(f"K={k}" for k in steps if k != TREE["K"])}
+    probed = {*TREE["probe"]["conditions"], *(f"K={k}" for k in steps)}
     expected = {(system, TRAINED): 1 for system in SYSTEMS["baseline"]}
     expected |= {(system, TRAINED): len(TREE["seeds"]) for system in SYSTEMS["trained"]}
     expected |= {(system, condition): len(TREE["seeds"]) for system in SYSTEMS["distilled"] for condition in probed}
@@ -86,5 +86,5 @@ def test_the_verdict_on_latents_follows_from_the_verdicts_on_questions(
 ) -> None:
     found = right[task]
     conditions = {condition: value for (name, condition), value in found.items() if name == system}
-    judged = verdicts.judge(conditions, found[TREE["report"]["control"], TRAINED])
+    judged = verdicts.judge(conditions, TREE["K"], found[TREE["report"]["control"], TRAINED])
     assert f"- {report.SYSTEM_NAMES[system]}: **{judged.word}**. {judged.sentence}" in table

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from qthink_core import answerers, models, samplers
+from qthink_core.decoding import request_seed
 from qthink_core.errors import ParamError
 
 CPU = torch.device("cpu")
@@ -30,6 +31,6 @@ def test_where_vllm_is_missing_one_line_says_how_to_install_it(folder: Path) -> 
 
 
 def test_the_seeds_of_a_recipe_are_all_different_and_of_62_bits() -> None:
-    seeds = {samplers.request_seed(seed, f"train-{n}") + i for seed in (0, 1) for n in range(7473) for i in range(16)}
+    seeds = {request_seed(seed, f"train-{n}") + i for seed in (0, 1) for n in range(7473) for i in range(16)}
     assert len(seeds) == 2 * 7473 * 16
     assert 0 < min(seeds) < max(seeds) < 2**62 + 16

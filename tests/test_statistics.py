@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
-from scipy.stats import binomtest, ttest_1samp, ttest_rel
+from scipy.stats import binomtest, norm, t, ttest_1samp, ttest_rel
 
 from qthink_core.statistics import compare, compare_means, estimate, holm, wilson
 
@@ -163,7 +163,11 @@ def test_several_seeds_are_the_share_of_all_sign_flips_of_questions(pair: tuple[
 def test_five_seeds_that_agree_are_no_more_evidence_than_one() -> None:
     left, right = table(59, 6, 16, 80)
     one, five = compare(left, right), compare(np.tile(left, (5, 1)), np.tile(right, (5, 1)))
-    assert (five.difference, five.low, five.high) == pytest.approx((one.difference, one.low, one.high), abs=CLOSE)
+    # on 161 questions Student's t reaches 0.8 % further than the normal distribution, and several seeds have the t
+    few = t.ppf(0.975, 160) / norm.ppf(0.975)
+    assert five.difference == one.difference
+    reach = [few * (one.difference - one.low), few * (one.high - one.difference)]
+    assert [five.difference - five.low, five.high - five.difference] == pytest.approx(reach, abs=CLOSE)
     assert five.p == pytest.approx(one.p, abs=1e-12)
     assert five.p_method == five.p
 
@@ -208,8 +212,22 @@ def test_a_claim_about_the_method_needs_more_than_lucky_seeds() -> None:
         found.append(compare(left, right))
     assert np.mean([one.p < 0.05 for one in found]) > 0.2
     assert np.mean([one.p_method < 0.05 for one in found]) < 0.07
-    # where seeds differ as much as this, 2,500 draws gave 93.5 %
-    assert np.mean([one.low <= 0 <= one.high for one in found]) > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("S", "spread", "base"), [(3, 0.6, 1.0), (3, 1.0, 1.0), (3, 1.0, -2.0), (5, 1.0, 1.0)])
+def test_the_interval_of_a_difference_covers_it_where_trainings_differ(S: int, spread: float, base: float) -> None:
+    """Methods alike, on 200 questions, and trainings that differ by 11 to 18 points: of 1,000 draws two errors are 1.4.
+
+    With the widening the interval covers 96.8-97.8 % here, and without it 91.1-93.6 %.
+    """
+    rng = np.random.default_rng(5)
+    covered = []
+    for _ in range(1000):
+        logit = base + 2 * rng.normal(size=200) + spread * rng.normal(size=(2, S, 1)) + rng.normal(size=(2, S, 200))
+        one = compare(*(rng.random((2, S, 200)) < expit(logit)))
+        covered.append(one.low <= 0 <= one.high)
+    assert 0.95 <= np.mean(covered) <= 0.995
 
 
 def test_means_of_one_seed_are_the_paired_t_test() -> None:

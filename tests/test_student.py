@@ -67,12 +67,17 @@ def gradients(student: Student) -> dict[str, torch.Tensor]:
 
 
 def ours(
-    student: Student, examples: list[Example], teachers: dict[str, Any], objective: Objective, micro: int = 8
+    student: Student,
+    examples: list[Example],
+    teachers: dict[str, Any],
+    objective: Objective,
+    micro: int = 8,
+    per_problem: bool = False,
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """What the training adds for one effective batch in micro-batches of this size."""
     batch = [list(range(start, min(start + micro, len(examples)))) for start in range(0, len(examples), micro)]
     student.train()
-    found = backward(student, examples, teachers, batch, objective, Accelerator(cpu=True), 0, 0)
+    found = backward(student, examples, teachers, batch, objective, Accelerator(cpu=True), 0, 0, per_problem)
     return found, gradients(student)
 
 
@@ -109,6 +114,25 @@ def test_loss_and_gradients_are_those_of_k_separate_passes(
     assert losses["distance"] == pytest.approx(by_step.tolist(), rel=LOSS_TOLERANCE)
     assert_same(expected, found, GRADIENT_TOLERANCE)
     assert all(gradient.abs().max() > 0 for gradient in found.values())  # every adapter, and the head's six tensors
+
+
+@pytest.mark.parametrize("micro", [1, 3, 8])
+def test_the_mean_over_problems_is_that_of_their_means_whatever_the_micro_batches(
+    student: Any, examples: list[Example], micro: int
+) -> None:
+    """Eight problems of which one has no target: seven means."""
+    made = student(K, "float64")
+    made.train()
+    each = [straightforward(made, row, None)[0] / len(row.target) for row in examples if row.target]
+    assert len(each) == 7
+    expected = torch.stack(each).mean()
+    expected.backward()
+    gradient = {name: value for name, value in gradients(made).items()}
+    losses, found = ours(made, examples, {}, Objective(0.0, "per_step", "mean"), micro, per_problem=True)
+    assert losses["cross_entropy"] == pytest.approx(expected.item(), rel=LOSS_TOLERANCE)
+    assert_same(gradient, found, GRADIENT_TOLERANCE)
+    over_tokens, _ = ours(made, examples, {}, Objective(0.0, "per_step", "mean"), micro)
+    assert abs(over_tokens["cross_entropy"] - expected.item()) > 0.01
 
 
 def test_gradients_flow_from_the_last_step_through_all_passes(

@@ -32,6 +32,7 @@ RECIPE = Recipe(
     end_token="only_if_whole",
     answer_max_tokens=256,
     prompt_max_tokens=512,
+    cross_entropy="tokens",
     lora=Lora(r=4, alpha=8, merged=False, targets=["q_proj"]),
 )
 N_STEPS = 9  # three epochs of ten examples in batches of four

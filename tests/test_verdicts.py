@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from imports import ROOT
 
 from qthink_core import verdicts
 from qthink_core.statistics import wilson
@@ -11,6 +12,7 @@ from qthink_core.systems import JUDGED
 from qthink_core.verdicts import ANSWER_ONLY, BETTER, NONE, SUBSTITUTES, TRAINED, UNDECIDED, WORSE, judge, rule
 
 N = 200
+K, PROBED = 6, "K=6"
 SAME, LESS, MORE = 100, 60, 140  # questions right, of 200, the first ones: 40 discordant ones are p = 2e-12
 
 
@@ -18,10 +20,10 @@ def right(count: int, S: int = 1) -> np.ndarray:
     return np.tile(np.arange(N) < count, (S, 1))
 
 
-def judged(none: int, control: int, **substitutes: int) -> verdicts.Verdict:
-    """The verdict on a system with 100 of 200 right, from the number right under every other condition."""
-    conditions = {TRAINED: SAME, NONE: none, **dict.fromkeys(SUBSTITUTES, LESS), **substitutes}
-    return judge({name: right(count) for name, count in conditions.items()}, right(control))
+def judged(none: int, control: int, S: int = 1, **substitutes: int) -> verdicts.Verdict:
+    """The verdict on a system with 100 of 200 right in each of S trainings, from the number right under the rest."""
+    conditions = {TRAINED: SAME, PROBED: SAME, NONE: none, **dict.fromkeys(SUBSTITUTES, LESS), **substitutes}
+    return judge({name: right(count, S) for name, count in conditions.items()}, K, right(control, S))
 
 
 def every_outcome() -> list[dict[str, str]]:
@@ -72,7 +74,7 @@ def test_the_table_in_the_docstring_is_the_rule() -> None:
 def test_answers_give_the_content_and_the_verdict(
     none: int, control: int, substitutes: dict[str, int], content: str, word: str
 ) -> None:
-    found = judged(none, control, **substitutes)
+    found = judged(none, control, S=3, **substitutes)
     assert (found.content, found.word) == (content, word)
     assert found.sentence.startswith(verdicts.HEADLINES[word])
 
@@ -95,16 +97,46 @@ def test_the_sentence_states_the_figures() -> None:
         "not distinguishable from the mean latent (+0.5); "
         "worse than with noise (-20.0); "
         "and +0.0 points [-1.0, +1.0] against the same training without latents, p = 1.000 (undecided) "
-        "(200 questions, one training)."
+        "(200 questions, one training: these weights only, a statement about the method takes 3)."
     )
 
 
 def test_six_comparisons_are_corrected_together() -> None:
     # 8 discordant questions, all one way: p = 2 / 2^8 = 0.0078, below 0.05 alone and 0.047 after six; 7 are 0.0156 and 0.094
     eight, seven = ({name: SAME - fewer for name in SUBSTITUTES} for fewer in (8, 7))
-    assert judged(SAME - 8, SAME - 8, **eight).word == "earns"
+    assert judged(SAME - 8, SAME - 8, **eight).content == "information"
     assert judged(SAME - 7, SAME - 7, **seven).word == "idle"
     assert [row.adjusted for row in judged(SAME - 8, SAME - 8, **eight).rows] == pytest.approx([6 * 2 / 2**8] * 6)
+
+
+@pytest.mark.parametrize("S", [1, 2, 3])
+def test_below_three_trainings_praise_and_blame_are_of_these_weights_only(S: int) -> None:
+    words = {
+        "earns": judged(LESS, LESS, S),
+        "helps as pauses": judged(LESS, LESS, S, mean=SAME),
+        "used but worse": judged(LESS, MORE, S),
+        "harmful": judged(MORE, LESS, S),
+        "used but not better": judged(LESS, SAME, S),
+        "idle": judged(SAME, LESS, S),
+    }
+    assert set(words) == set(verdicts.HEADLINES)
+    scoped = ["earns", "helps as pauses", "used but worse", "harmful"] if S < 3 else []
+    assert {name: one.word for name, one in words.items()} == {
+        name: f"{name}, these weights only" if name in scoped else name for name in words
+    }
+    assert all(("these weights only" in one.sentence) == (S < 3) for one in words.values())
+
+
+def test_one_training_of_the_control_says_nothing_of_the_method_either() -> None:
+    conditions = {name: right(LESS, 3) for name in (NONE, *SUBSTITUTES)} | dict.fromkeys((TRAINED, PROBED), right(SAME, 3))
+    assert judge(conditions, K, right(LESS)).word == "earns, these weights only"
+
+
+def test_the_readme_has_every_word_of_the_rule() -> None:
+    section = (ROOT / "README.md").read_text().partition("## Do the latents do anything?")[2].partition("\n## ")[0]
+    words = re.findall(r"^\| ([a-z ]+) \| ", section.partition("| verdict |")[2], re.MULTILINE)
+    assert words == list(verdicts.HEADLINES)
+    assert "these weights only" in section
 
 
 def test_worth_counts_the_trainings_and_content_does_not() -> None:
@@ -112,7 +144,7 @@ def test_worth_counts_the_trainings_and_content_does_not() -> None:
     conditions = {name: right(0, S=3) for name in (NONE, *SUBSTITUTES)}
     trained = np.vstack([right(180), right(70), right(50)])
     control = np.vstack([right(60), right(60), right(60)])
-    found = judge({TRAINED: trained, **conditions}, control)
+    found = judge({TRAINED: trained, PROBED: trained, **conditions}, K, control)
     worth = found.rows[-1]
     assert worth.comparison.p < 1e-9
     assert (found.content, found.worth, found.word) == ("information", UNDECIDED, "used but not better")
@@ -120,11 +152,18 @@ def test_worth_counts_the_trainings_and_content_does_not() -> None:
 
 
 def test_other_conditions_have_no_part_in_the_verdict() -> None:
-    conditions = {name: right(LESS) for name in (NONE, *SUBSTITUTES)} | {TRAINED: right(SAME)}
+    conditions = {name: right(LESS) for name in (NONE, *SUBSTITUTES)} | {TRAINED: right(SAME), PROBED: right(SAME)}
     shown = {"teacher": right(MORE), "K=1": right(MORE), "K=12": right(0)}
-    assert judge(conditions | shown, right(LESS)) == judge(conditions, right(LESS))
+    assert judge(conditions | shown, K, right(LESS)) == judge(conditions, K, right(LESS))
 
 
 def test_a_verdict_without_all_its_conditions_is_refused() -> None:
-    with pytest.raises(ValueError, match="no answers under K=0, noise, other, mean: the verdict needs"):
-        judge({TRAINED: right(SAME), "zeros": right(SAME)}, right(SAME))
+    with pytest.raises(ValueError, match="no answers under K=6, K=0, noise, other, mean: the verdict needs"):
+        judge({TRAINED: right(SAME), "zeros": right(SAME)}, K, right(SAME))
+
+
+def test_either_side_of_a_comparison_is_of_one_engine() -> None:
+    """Where `evaluate` decodes otherwise than `probe`: its answers meet the control's, `probe`'s those of other latents."""
+    conditions = {name: right(LESS) for name in (NONE, *SUBSTITUTES)} | {TRAINED: right(MORE), PROBED: right(SAME)}
+    differences = {row.against: row.comparison.difference for row in judge(conditions, K, right(0)).rows}
+    assert differences == {**dict.fromkeys((NONE, *SUBSTITUTES), (SAME - LESS) / N), ANSWER_ONLY: MORE / N}

@@ -9,7 +9,7 @@ import torch
 from vllm_models import DEVICE, Folders, make, named
 
 from qthink_core import answerers, answering, models, samplers, vllm_engine
-from qthink_core.decoding import decode, greedy
+from qthink_core.decoding import Sampling, decode, greedy
 from qthink_core.errors import DataError, NumericError, ParamError, UnavailableError
 from qthink_core.latent_steps import latent_steps, read_prompts
 from qthink_core.models import System
@@ -66,6 +66,21 @@ def test_answers_are_those_of_hugging_face_token_for_token(folders: Folders, que
     if latent:
         without = answering.answer(system._replace(K=0), prompts, LIMIT, seed=3)
         assert sum(a.tokens != b.tokens for a, b in zip(expected, without, strict=True)) > 50
+
+
+def test_only_thoughts_are_sampled_and_by_seed_question_and_training_alone(
+    folders: Folders, questions: list[list[int]]
+) -> None:
+    system = models.base_system(folders.base, DEVICE, "float32", True)
+    prompts, drawn = named(questions, 12), Sampling(seed=0, temperature=0.6, top_p=0.95, top_k=20)
+    with answerers.opened("vllm", folders.base, system, max(map(len, prompts.values())), LIMIT, drawn) as answer:
+        found = {row.problem_id: row.tokens for row in answer(system, prompts, LIMIT)}
+        one = list(prompts)[5]
+        assert answer(system, {one: prompts[one]}, LIMIT)[0].tokens == found[one]
+        trained = {row.problem_id: row.tokens for row in answer(system, prompts, LIMIT, 0)}
+        assert sum(found[name] != trained[name] for name in prompts) > 6
+        direct = system._replace(thinking=False)
+        assert answer(direct, prompts, LIMIT) == answering.answer(direct, prompts, LIMIT)
 
 
 def refused_widths_and_states(answer: Any, system: System, prompts: dict[str, list[int]]) -> None:

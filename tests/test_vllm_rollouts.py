@@ -9,6 +9,7 @@ from vllm_models import DEVICE, make, named
 
 from qthink_core import rollouts, samplers, vllm_engine
 from qthink_core.artifacts import Work
+from qthink_core.decoding import request_seed
 from qthink_core.rollouts import Rollout
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -78,7 +79,7 @@ def test_rollout_i_has_the_seed_of_its_problem_plus_i(sample: Any, tokenizer: An
         (done,) = vllm_engine.generate(
             engine,
             [{"prompt_token_ids": prompts[name]}],
-            [{"n": 1, "seed": samplers.request_seed(0, name) + index, **how}],
+            [{"n": 1, "seed": request_seed(0, name) + index, **how}],
             tokenizer.eos_token_id,
             SETTINGS["max_new_tokens"],
             [name],
