@@ -16,8 +16,9 @@ from qthink_core.latent_steps import Context
 from qthink_core.roomy_cache import with_room
 
 STOP, LENGTH = "stop", "length"
-# choose(logits (B, V), index of each row in the first batch, number of the new token) -> token ids (B,)
-Choose = Callable[[Float[Tensor, "B V"], Int[Tensor, " B"], int], Int[Tensor, " B"]]
+# choose(logits (U, V) of distinct texts, number of each unfinished completion, number of the new token,
+# which of the distinct texts each of these completions has so far) -> token ids (N,)
+Choose = Callable[[Float[Tensor, "U V"], Int[Tensor, " N"], int, Int[Tensor, " N"]], Int[Tensor, " N"]]
 
 
 class Sampling(NamedTuple):
@@ -36,9 +37,9 @@ class Completion(NamedTuple):
     finish: str
 
 
-def greedy(scores: Float[Tensor, "B V"], rows: Int[Tensor, " B"], step: int) -> Int[Tensor, " B"]:
-    """The likeliest token of each row."""
-    return scores.argmax(dim=-1)
+def greedy(scores: Float[Tensor, "U V"], rows: Int[Tensor, " N"], step: int, at: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """The likeliest token of each completion."""
+    return scores.argmax(dim=-1)[at]
 
 
 def decode(
@@ -48,37 +49,62 @@ def decode(
     eos: int,
     max_new_tokens: int,
     names: Sequence[str] | None = None,
+    each: int = 1,
 ) -> list[Completion]:
-    """The completion of each row of the context; its first token comes from the context's last hidden state.
+    """`each` completions of each row of the context, row by row; the first token comes from the context's hidden state.
 
-    A finished row leaves the batch and its cache at once, so that every computed row emits a token. Raises NumericError
-    naming the row (by `names`, else by number) and the token whose hidden state is not finite.
+    Completions of one row that have said the same so far are computed once, and a finished one leaves the batch and its
+    cache at once. Raises NumericError naming the completion (by `names`, else by number) and the token whose hidden state is
+    not finite.
     """
     cache, mask, hidden = with_room(context.cache), context.mask, context.hidden
-    rows = torch.arange(len(mask), device=mask.device)
-    tokens: list[list[int]] = [[] for _ in range(len(mask))]
-    finished = [LENGTH] * len(mask)
+    device = mask.device
+    at = torch.arange(len(mask), device=device).repeat_interleave(each)
+    rows = torch.arange(len(at), device=device)
+    tokens = torch.full((len(at), max_new_tokens), eos, device=device)
+    lengths = torch.zeros(len(at), dtype=torch.long, device=device)
     with torch.inference_mode():
         for step in range(max_new_tokens):
             finite = torch.isfinite(hidden).all(dim=1)
             if not finite.all():
-                row = int(rows[~finite][0])
+                row = int(rows[~finite[at]][0])
                 name = names[row] if names else f"row {row}"
                 raise NumericError(f"{name} has a hidden state that is not finite before token {step + 1}: check the model")
-            chosen = choose(logits(model, hidden), rows, step)
-            for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
-                tokens[row].append(token)
-                if token == eos:
-                    finished[row] = STOP
+            chosen = choose(logits(model, hidden), rows, step, at)
+            tokens[rows, step], lengths[rows] = chosen, step + 1
             alive = (chosen != eos).nonzero()[:, 0]
             if len(alive) == 0 or step + 1 == max_new_tokens:
                 break
-            if len(alive) < len(rows):
-                cache.batch_select_indices(alive)
-                rows, mask, chosen = rows[alive], mask[alive], chosen[alive]
+            rows = rows[alive]
+            parents, new, at = _distinct(at[alive], chosen[alive])
+            if not torch.equal(parents, torch.arange(len(mask), device=device)):
+                cache.batch_select_indices(parents)
+                mask = mask[parents]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            hidden = last_hidden(model, input_ids=chosen[:, None], mask=mask, cache=cache)[:, -1]
-    return [Completion(row, finish) for row, finish in zip(tokens, finished, strict=True)]
+            hidden = last_hidden(model, input_ids=new[:, None], mask=mask, cache=cache)[:, -1]
+    texts = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+    return [Completion(row, STOP if row[-1] == eos else LENGTH) for row in texts]
+
+
+def _distinct(
+    at: Int[Tensor, " N"], chosen: Int[Tensor, " N"]
+) -> tuple[Int[Tensor, " U"], Int[Tensor, " U"], Int[Tensor, " N"]]:
+    """The distinct continuations of N completions: the row that each goes on from, its token, and which one each has.
+
+    One continuation of a row keeps the row's place if it can, so that little of the cache is moved: copying all of it
+    whenever a completion ended was 70 % of the time of sampling 1,024 rollouts.
+    """
+    width = int(chosen.max()) + 1
+    pairs, which = (at * width + chosen).unique(return_inverse=True)
+    parents, new = pairs // width, pairs % width
+    first = torch.cat([parents.new_ones(1), parents.diff()]) != 0
+    stays = first & (parents < len(pairs))
+    free = torch.ones(len(pairs), dtype=torch.bool, device=at.device)
+    free[parents[stays]] = False
+    place = torch.empty_like(parents)
+    place[stays], place[~stays] = parents[stays], free.nonzero()[:, 0]
+    order = place.argsort()
+    return parents[order], new[order], place[which]
 
 
 def rollout_key(seed: int, problem_id: str, rollout: int) -> list[int]:
@@ -110,16 +136,15 @@ def sampler(keys: Sequence[Sequence[int]], temperature: float, top_p: float, top
     streams = [np.random.Generator(np.random.Philox(np.random.SeedSequence(key))) for key in keys]
     uniform = torch.from_numpy(np.stack([stream.random(max_new_tokens) for stream in streams]))
 
-    def choose(scores: Float[Tensor, "B V"], rows: Int[Tensor, " B"], step: int) -> Int[Tensor, " B"]:
+    def choose(scores: Float[Tensor, "U V"], rows: Int[Tensor, " N"], step: int, at: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
         kept = top_k or scores.shape[-1]
         values, ids = (scores / temperature).topk(min(kept, scores.shape[-1]), dim=-1)
         probability = values.double().softmax(dim=-1)
         before = probability.cumsum(dim=-1) - probability
         probability = probability.masked_fill(before >= top_p, 0.0)
-        reached = probability.cumsum(dim=-1)
-        draw = uniform[:, step].to(scores.device)[rows] * reached[:, -1]
-        last_possible = (probability > 0).sum(dim=-1) - 1
-        index = torch.minimum((reached <= draw[:, None]).sum(dim=-1), last_possible)
-        return ids.gather(1, index[:, None])[:, 0]
+        reached, last_possible = probability.cumsum(dim=-1), (probability > 0).sum(dim=-1) - 1
+        draw = uniform[:, step].to(scores.device)[rows] * reached[at, -1]
+        index = torch.minimum((reached[at] <= draw[:, None]).sum(dim=-1), last_possible[at])
+        return ids[at, index]
 
     return choose

@@ -59,6 +59,23 @@ def select(
     return rows, counts
 
 
+def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+    """The rows that differ in what is read, each once, and for every row which of these it is.
+
+    Two rollouts of a problem that agree up to the last needed position have the same states there.
+    """
+    first: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+    once: list[Row] = []
+    which = []
+    for row in rows:
+        key = tuple(row.tokens), tuple(row.positions)
+        if key not in first:
+            first[key] = len(once)
+            once.append(row)
+        which.append(first[key])
+    return once, which
+
+
 def writers(name: str, rows: Sequence[Row], states: Float[np.ndarray, "N K D"]) -> dict[str, Writer]:
     """One shard: the states as .npy and, row for row, whose they are as .parquet."""
     index = [

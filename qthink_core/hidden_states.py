@@ -71,9 +71,10 @@ def read_positions(
 ) -> Float[np.ndarray, "N K D"]:
     """Last hidden states at each sequence's positions, in the order given.
 
-    Only the body runs, nothing after the last needed position is computed, and only K vectors a sequence leave the
-    device. Batches hold sequences of like length, at most `batch_tokens` tokens with padding. Raises NumericError naming
-    the sequence and step of a value that is not finite or does not fit `dtype`.
+    Only the body runs, its last layer from the first position that a batch needs; nothing after the last needed position
+    is computed, and only K vectors a sequence leave the device. Batches hold sequences of like length, at most
+    `batch_tokens` tokens with padding. Raises NumericError naming the sequence and step of a value that is not finite or
+    does not fit `dtype`.
     """
     order = sorted(range(len(wanted)), key=lambda i: (len(wanted[i].tokens), i))
     D = model.config.hidden_size
@@ -81,9 +82,10 @@ def read_positions(
     for batch in batches_of_like_length(order, [len(row.tokens) for row in wanted], batch_tokens):
         rows = [wanted[index] for index in batch]
         ids, mask = pad([row.tokens for row in rows], 0, "right", model.device)
+        start = min(row.positions[0] for row in rows)
         with torch.inference_mode():
-            hidden_BTD = last_hidden(model, input_ids=ids, mask=mask)
-            at = torch.tensor([list(row.positions) for row in rows], device=model.device)
+            hidden_BTD = last_hidden(model, input_ids=ids, mask=mask, read=ids.shape[1] - start)
+            at = torch.tensor([list(row.positions) for row in rows], device=model.device) - start
             hidden_BKD = hidden_BTD.gather(1, at[:, :, None].expand(-1, -1, D))
         out[batch] = hidden_BKD.float().cpu().numpy().astype(dtype)
     bad = np.argwhere(~np.isfinite(out).all(axis=2))

@@ -25,33 +25,43 @@ class RoomyLayer(DynamicLayer):
         self.lazy_initialization(layer.keys, layer.values)
         self._adopt(layer.keys, layer.values)
 
-    def _adopt(self, keys: Tensor, values: Tensor) -> None:
-        """Copies states (B, H, S, D) into buffers with spare columns."""
-        length, shape = keys.shape[-2], (*keys.shape[:-2], keys.shape[-2] + SPARE_TOKENS, keys.shape[-1])
-        self.buffers = keys.new_empty(shape), values.new_empty(shape)
+    def _adopt(self, keys: Tensor, values: Tensor, spare_rows: int = 0) -> None:
+        """Copies states (B, H, S, D) into buffers with spare columns and rows."""
+        B, H, S, _ = keys.shape
+        self.buffers = tuple(
+            states.new_empty(B + spare_rows, H, S + SPARE_TOKENS, states.shape[-1]) for states in (keys, values)
+        )
         for buffer, states in zip(self.buffers, (keys, values), strict=True):
-            buffer[..., :length, :] = states
-        self._show(length)
+            buffer[:B, :, :S] = states
+        self._show(B, S)
 
-    def _show(self, length: int) -> None:
-        self.keys, self.values = (buffer[..., :length, :] for buffer in self.buffers)
+    def _show(self, rows: int, length: int) -> None:
+        self.keys, self.values = (buffer[:rows, :, :length] for buffer in self.buffers)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
         """Appends the new states and returns all of them."""
-        length, new = self.keys.shape[-2], key_states.shape[-2]
+        rows, length, new = len(self.keys), self.keys.shape[-2], key_states.shape[-2]
         if length + new > self.buffers[0].shape[-2]:
             self._adopt(torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2))
         else:
-            self.buffers[0][..., length : length + new, :] = key_states
-            self.buffers[1][..., length : length + new, :] = value_states
-            self._show(length + new)
+            for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+                buffer[:rows, :, length : length + new] = states
+            self._show(rows, length + new)
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keeps only these rows."""
-        length = self.keys.shape[-2]
-        self.buffers = self.buffers[0][indices], self.buffers[1][indices]
-        self._show(length)
+        """Has these rows, in this order; one may come twice. Only those that change their place are copied.
+
+        The room of rows that left is given back when the buffers grow.
+        """
+        rows, length = len(indices), self.keys.shape[-2]
+        if rows > len(self.buffers[0]):
+            self._adopt(self.keys[indices], self.values[indices], spare_rows=rows // 2)
+            return
+        moved = (indices != torch.arange(rows, device=indices.device)).nonzero()[:, 0]
+        for buffer in self.buffers:
+            buffer[moved, :, :length] = buffer[indices[moved], :, :length]
+        self._show(rows, length)
 
 
 def with_room(cache: DynamicCache) -> DynamicCache:

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from qthink_core.decoding import decode, rollout_key, sampler
-from qthink_core.latent_steps import Context, read_prompts
+from qthink_core.latent_steps import read_prompts
 from qthink_core.rollouts import Rollout, spoken
 
 
@@ -27,13 +27,11 @@ def sample_block(
     ids = list(prompts)
     with torch.inference_mode():
         context = read_prompts(model, [prompts[name] for name in ids], tokenizer.pad_token_id)
-        context.cache.batch_repeat_interleave(G)
-        shared = Context(context.cache, context.mask.repeat_interleave(G, 0), context.hidden.repeat_interleave(G, 0))
     keys = [rollout_key(seed, name, index) for name in ids for index in range(G)]
     choose = sampler(keys, temperature, top_p, top_k, max_new_tokens)
     names = [(name, index) for name in ids for index in range(G)]
     called = [f"rollout {index} of {name}" for name, index in names]
-    done = decode(model, shared, choose, tokenizer.eos_token_id, max_new_tokens, called)
+    done = decode(model, context, choose, tokenizer.eos_token_id, max_new_tokens, called, each=G)
     texts = [spoken(tokenizer, prompts[name], row.tokens) for (name, _), row in zip(names, done, strict=True)]
     return [
         Rollout(name, index, row.tokens, text, row.finish)

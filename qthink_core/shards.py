@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from qthink_core import extraction, prepared, rollouts
 from qthink_core.executor import Made, Make
 from qthink_core.hidden_states import read_positions
@@ -30,7 +32,8 @@ def maker(
 
     def make(shard: str, block: str) -> Made:
         rows, counts = extraction.select(rollouts.read(blocks / block), prompts, marks, K, cut_blocks, positions)
-        states = read_positions(model, rows, K, batch_tokens, store)
-        return extraction.writers(shard, rows, states), counts
+        once, which = extraction.distinct(rows)
+        states = read_positions(model, once, K, batch_tokens, store)
+        return extraction.writers(shard, rows, states[np.array(which, dtype=int)]), counts | {"read": len(once)}
 
     yield make

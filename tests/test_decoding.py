@@ -53,6 +53,30 @@ def test_every_computed_row_emits_a_token(qwen3: Any, tokenizer: Any, questions:
     assert len(set(n_rows)) > 5  # rows did leave on the way
 
 
+def test_completions_of_a_prompt_that_agree_so_far_are_computed_once(
+    qwen3: Any, tokenizer: Any, questions: list[list[int]]
+) -> None:
+    """Six of each of five prompts: a pass has as many rows as there are distinct beginnings, and no text changes by it."""
+    model, G, limit = qwen3("float64"), 6, 12
+    keys = [rollout_key(0, f"p{i}", g) for i in range(5) for g in range(G)]
+    with torch.inference_mode():
+        context = read_prompts(model, questions[:5], tokenizer.pad_token_id)
+        n_rows = watched(model)
+        choose = sampler(keys, 0.3, 1.0, 0, limit)
+        together = decode(model, context, choose, tokenizer.eos_token_id, limit, each=G)
+        seen = list(n_rows)
+        for number, row in enumerate(together):
+            alone = read_prompts(model, [questions[number // G]], tokenizer.pad_token_id)
+            one = sampler([keys[number]], 0.3, 1.0, 0, limit)
+            assert decode(model, alone, one, tokenizer.eos_token_id, limit) == [row]
+    begun = [
+        {(number // G, *row.tokens[:length]) for number, row in enumerate(together) if len(row.tokens) > length}
+        for length in range(1, limit)
+    ]
+    assert seen == [len(texts) for texts in begun if texts]
+    assert 5 < seen[1] < 5 * G  # some have parted by then, some not
+
+
 def test_a_completion_ends_at_its_first_end_token_and_holds_it(
     qwen3: Any, tokenizer: Any, questions: list[list[int]]
 ) -> None:
@@ -105,7 +129,7 @@ def test_a_draw_is_the_token_in_whose_share_of_the_line_its_number_falls(
     uniform = np.array([np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).random() for key in keys])
     choose = sampler(keys, temperature, top_p, top_k, 1)
     for row, probability in zip(scores, huggingface_probabilities(scores, temperature, top_p, top_k), strict=True):
-        tokens = choose(row.expand(n, V), torch.arange(n), 0).numpy()
+        tokens = choose(row.expand(n, V), torch.arange(n), 0, torch.arange(n)).numpy()
         assert (probability[tokens] > 0).all()
         ids = probability.argsort(descending=True)
         ends = probability[ids].double().cumsum(0).numpy()
@@ -120,7 +144,7 @@ def test_the_draws_of_many_seeds_have_those_frequencies() -> None:
     scores = torch.randn(1, V) * 2
     expected = huggingface_probabilities(scores, 0.6, 0.95, 20)[0].double()
     choose = sampler([rollout_key(seed, "p", 0) for seed in range(n)], 0.6, 0.95, 20, 1)
-    counts = torch.bincount(choose(scores.expand(n, V), torch.arange(n), 0), minlength=V).double()
+    counts = torch.bincount(choose(scores, torch.arange(n), 0, torch.zeros(n, dtype=torch.long)), minlength=V).double()
     kept = expected > 0
     assert counts[~kept].sum() == 0
     chi_squared = ((counts - n * expected)[kept] ** 2 / (n * expected)[kept]).sum()
@@ -134,11 +158,11 @@ def test_token_t_uses_the_t_th_number_of_its_rows_own_stream() -> None:
     together = sampler(keys, 1.0, 1.0, 0, 12)
     rows = torch.tensor([4, 1])
     for step in (0, 3, 11):
-        pair = together(scores.expand(2, V), rows, step)
+        pair = together(scores.expand(2, V), rows, step, torch.arange(2))
         for row, token in zip(rows.tolist(), pair.tolist(), strict=True):
             # another limit on tokens does not move the stream
             alone = sampler([keys[row]], 1.0, 1.0, 0, 50)
-            assert alone(scores, torch.tensor([0]), step).item() == token
+            assert alone(scores, torch.tensor([0]), step, torch.tensor([0])).item() == token
 
 
 def test_a_rollouts_key_is_seed_problem_and_index_alone() -> None:

@@ -6,7 +6,7 @@ import pytest
 from artifact_folders import published
 
 from qthink_core import extraction
-from qthink_core.extraction import select
+from qthink_core.extraction import distinct, select
 from qthink_core.rollouts import Rollout, marks, opened
 from qthink_core.think import Marks
 
@@ -33,6 +33,18 @@ def test_positions_count_from_the_first_prompt_token_and_the_row_ends_at_the_las
     assert rows[0].tokens == [90, 91, 92, THINK, N1, 10, 11, 12, 13, 14]
     assert [rows[0].tokens[at] for at in rows[0].positions] == [12, 14]
     assert rows[0].think_tokens == 5
+
+
+def test_rollouts_that_agree_up_to_the_last_position_are_read_once() -> None:
+    """The answer behind the thought may differ; another thought, another problem or other positions may not."""
+    again, other = [*WHOLE[:10], 21, EOS], [THINK, N1, 10, 11, 12, 13, 15, N1, END, N2, 20, EOS]
+    rows, _ = select([rollout(WHOLE), rollout(other, 1), rollout(again, 2), rollout(WHOLE, 3)], PROMPTS, MARKS, 2, "use")
+    rows += [rows[0]._replace(positions=[5, 9])]
+    once, which = distinct(rows)
+    assert [row.rollout.rollout for row in once] == [0, 1, 0]
+    assert which == [0, 1, 0, 0, 2]
+    assert [once[index].tokens for index in which] == [row.tokens for row in rows]
+    assert distinct([]) == ([], [])
 
 
 def test_a_prompt_that_opens_the_block_is_read_alike() -> None:

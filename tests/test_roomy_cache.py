@@ -69,12 +69,35 @@ def test_the_buffers_are_reused_until_they_are_full(qwen3: Any, questions: list[
 
 
 @torch.inference_mode()
-def test_room_for_rows_that_left_is_given_back(qwen3: Any, questions: list[list[int]]) -> None:
+def test_room_for_rows_that_left_is_given_back_when_the_buffers_grow(
+    qwen3: Any, questions: list[list[int]], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(roomy_cache, "SPARE_TOKENS", 1)
     model = qwen3()
     ids, mask = pad(questions[:6], 0, "left")
     cache = DynamicCache(config=model.config)
     last_hidden(model, input_ids=ids, mask=mask, cache=cache)
     layer = with_room(cache).layers[0]
-    before = [buffer.numel() for buffer in layer.buffers]
     cache.batch_select_indices(torch.tensor([4, 1]))
-    assert [buffer.numel() * 3 for buffer in layer.buffers] == before
+    assert [len(buffer) for buffer in layer.buffers] == [6, 6]
+    mask = torch.cat([mask[[4, 1]], mask.new_ones(2, 2)], dim=1)
+    last_hidden(model, input_ids=ids[:2, :2], mask=mask, cache=cache)
+    assert [len(buffer) for buffer in layer.buffers] == [2, 2]
+
+
+@torch.inference_mode()
+def test_rows_may_be_doubled_moved_and_dropped(qwen3: Any, questions: list[list[int]]) -> None:
+    """As completions of one prompt part: more rows than the buffers have, then fewer, then more within their spare rows."""
+    model = qwen3()
+    ids, mask = pad(questions[:3], 0, "left")
+    caches = []
+    for room in (False, True):
+        cache = DynamicCache(config=model.config)
+        last_hidden(model, input_ids=ids, mask=mask, cache=cache)
+        caches.append(with_room(cache) if room else cache)
+    for indices in ([0, 1, 2, 0, 2, 2, 1, 0], [0, 7, 2, 3], [0, 1, 2, 3, 3, 1]):
+        for cache in caches:
+            cache.batch_select_indices(torch.tensor(indices))
+        for plain, roomy in zip(*(cache.layers for cache in caches), strict=True):
+            assert torch.equal(plain.keys, roomy.keys)
+            assert torch.equal(plain.values, roomy.values)

@@ -31,10 +31,10 @@ def by_hugging_face(system: System, prompts: dict[str, list[int]], limit: int) -
     """Greedy tokens of the engine hf, and how far the two likeliest tokens were apart at least."""
     gaps: list[float] = []
 
-    def choose(scores: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
+    def choose(scores: torch.Tensor, rows: torch.Tensor, step: int, at: torch.Tensor) -> torch.Tensor:
         first, second = scores.topk(2, dim=-1).values.unbind(-1)
         gaps.append((first - second).min().item())
-        return greedy(scores, rows, step)
+        return greedy(scores, rows, step, at)
 
     with torch.inference_mode():
         context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
