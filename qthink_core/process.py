@@ -39,7 +39,7 @@ def pin_numerics(threads: int, kernels: str) -> None:
 
 
 def only_as_pinned(threads: int, kernels: str, device: str) -> None:
-    """Ends a fork of the warm server, with nothing said or done, where its stage needs other numerics: it starts again, cold.
+    """Ends a fork of the warm server, with nothing said or done, where its stage needs other numerics: it then starts cold.
 
     Torch is imported there already, so it is too late for other threads or kernels, and the fork is for processors.
     """

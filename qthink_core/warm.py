@@ -1,10 +1,11 @@
 """The warm server: one process with the packages of all stages imported, which forks for each stage that is started.
 
-A stage of the tiny scale computes for seconds, and imports take it five of them: torch, transformers, PEFT. `make demo` starts a
-server that imports them once. `python -m stages.X` then finds the server by QTHINK_WARM, sends it its arguments, environment
-and descriptors, and waits; the server's fork becomes that stage, and this process ends as the fork does. The fork imports
-our own modules anew, so an edit counts at once. It is for processors only, and for one process a stage; everything else
-starts cold, and so does a stage whose parameters ask for other threads or kernels than the server was pinned to.
+A stage of the tiny scale computes for seconds, and imports take it five of them: torch, transformers, PEFT. `make demo`
+starts a server that imports them once (warm_server.py). `python -m stages.X` then finds the server by QTHINK_WARM, sends it its
+arguments, environment and descriptors, and waits; the server's fork becomes that stage, and this process ends as the fork
+does. The fork imports our own modules anew, so an edit counts at once. It is for processors only, and for one process a
+stage; everything else starts cold, and so does a stage whose parameters ask for other threads or kernels than the server was
+pinned to.
 
 Nothing outlives what started it: a fork is killed when its client has gone, and the kernel kills it with the server and the
 server with the demo. No result depends on this module, so it is no dep of the stages: `stages` finds it by its name.
@@ -12,24 +13,18 @@ server with the demo. No result depends on this module, so it is no dep of the s
 
 import array
 import contextlib
-import ctypes
-import gc
-import importlib
 import json
 import os
-import runpy
-import selectors
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from qthink_core import process
 from qthink_core.errors import StoppedError
@@ -37,28 +32,8 @@ from qthink_core.errors import StoppedError
 PLACE = "QTHINK_WARM"  # the path of the server's socket
 # Starts of several processes are not for a fork of one.
 SEVERAL = {"QTHINK_LAUNCH", "QTHINK_EXECUTOR", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"}
-OURS = {"stages", "qthink_core"}
-# What stages import and what is slow in it. Not pyarrow, which starts a thread: a fork would lack that.
-PACKAGES = (
-    "numpy",
-    "pydantic",
-    "ruamel.yaml",
-    "tqdm",
-    "jaxtyping",
-    "torch",
-    "safetensors.torch",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.models.qwen3.modeling_qwen3",
-    "transformers.cache_utils",
-    "accelerate",
-    "peft",
-    "scipy.stats",
-)
 LENGTH = struct.Struct("!I")
 STARTED = b"s"
-# Seconds that a client has for sending what it was started with.
-PATIENCE_S = 10.0
 
 
 class Request(NamedTuple):
@@ -152,7 +127,7 @@ def server(threads: int, kernels: str) -> Iterator[Path]:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(place))
             listener.listen(64)
-            command = [sys.executable, "-m", "qthink_core.warm", str(listener.fileno()), str(threads), kernels]
+            command = [sys.executable, "-m", "qthink_core.warm_server", str(listener.fileno()), str(threads), kernels]
             running = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -165,154 +140,3 @@ def server(threads: int, kernels: str) -> Iterator[Path]:
         finally:
             running.kill()
             running.wait()
-
-
-def main() -> None:
-    """The server: imports, then forks until it is killed. In a fork it returns when the stage has ended."""
-    descriptor, threads, kernels = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    process.die_with_parent()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    process.pin_numerics(threads, kernels)
-    for name in PACKAGES:
-        importlib.import_module(name)
-    if len(os.listdir("/proc/self/task")) > 1:
-        sys.exit("qthink: an import started a thread, so no process can be forked here: stages start cold")
-    gc.collect()
-    gc.freeze()  # what is imported stays as it is: its pages are shared
-    request = _Server(socket.socket(fileno=descriptor)).next_fork()
-    os.environ[process.PINNED] = f"{threads} {kernels} cpu"
-    runpy.run_module(request.module, run_name="__main__", alter_sys=True)
-
-
-class _Server:
-    """The running forks, each by the connection of its client."""
-
-    def __init__(self, listener: socket.socket) -> None:
-        self.listener = listener
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(listener, selectors.EVENT_READ)
-        self.forks: dict[socket.socket, tuple[int, int]] = {}  # process id and its descriptor
-
-    def next_fork(self) -> Request:
-        """Serves for ever; returns only in a fork, which has taken on what its request says."""
-        while True:
-            for key, _ in self.selector.select():
-                if key.fileobj is self.listener:
-                    request = self._accept()
-                    if request is not None:
-                        return request
-                elif key.data is None:
-                    self._heard(key.fileobj)
-                else:
-                    self._ended(key.data)
-
-    def _accept(self) -> Request | None:
-        """A fork for one client; returns in the fork alone."""
-        client, _ = self.listener.accept()
-        descriptors: list[int] = []
-        try:
-            client.settimeout(PATIENCE_S)
-            request, descriptors = _receive(client)
-            if request.prefix != sys.prefix or not request.module.startswith("stages."):
-                raise ValueError(request.module)
-            parent, pid = os.getpid(), os.fork()
-        except (OSError, ValueError, TypeError, KeyError):  # the client reads the end of the connection, and starts cold
-            for one in descriptors:
-                os.close(one)
-            client.close()
-            return None
-        if pid == 0:
-            self._close(client)
-            _become(request, descriptors, parent)
-            return request
-        for one in descriptors:
-            os.close(one)
-        client.settimeout(None)
-        self.forks[client] = pid, os.pidfd_open(pid)
-        self.selector.register(client, selectors.EVENT_READ)
-        self.selector.register(self.forks[client][1], selectors.EVENT_READ, client)
-        with contextlib.suppress(OSError):
-            client.send(STARTED)
-        return None
-
-    def _close(self, client: socket.socket) -> None:
-        """In a fork: nothing of the server's stays open. By the objects, which would close a later file otherwise."""
-        self.selector.close()
-        self.listener.close()
-        client.close()
-        for other, (_, descriptor) in self.forks.items():
-            other.close()
-            os.close(descriptor)
-
-    def _heard(self, client: Any) -> None:
-        """A signal for the fork, or the client's end, which is the fork's."""
-        if client not in self.forks:  # its fork ended in the same moment
-            return
-        try:
-            said = client.recv(1)
-        except OSError:
-            said = b""
-        os.kill(self.forks[client][0], said[0] if said else signal.SIGKILL)
-        if not said:
-            self.selector.unregister(client)
-
-    def _ended(self, client: socket.socket) -> None:
-        pid, descriptor = self.forks.pop(client)
-        _, status = os.waitpid(pid, 0)
-        self.selector.unregister(descriptor)
-        os.close(descriptor)
-        with contextlib.suppress(KeyError):
-            self.selector.unregister(client)
-        with contextlib.suppress(OSError):
-            client.send(str(status).encode())
-        client.close()
-
-
-def _receive(client: socket.socket) -> tuple[Request, list[int]]:
-    head, descriptors, _, _ = socket.recv_fds(client, LENGTH.size, 3)
-    try:
-        if len(head) != LENGTH.size or len(descriptors) != 3:
-            raise ValueError(head)
-        text = bytearray()
-        while len(text) < LENGTH.unpack(head)[0]:
-            part = client.recv(1 << 16)
-            if not part:
-                raise ValueError("the client has gone")
-            text += part
-        return Request(**json.loads(text)), descriptors
-    except BaseException:
-        for one in descriptors:
-            os.close(one)
-        raise
-
-
-def _become(request: Request, descriptors: list[int], parent: int) -> None:
-    """Takes on what a stage was started with, as if Python had begun there."""
-    environ = {name: value for name, value in request.environ.items() if name != PLACE} | {"QTHINK_PARENT": str(parent)}
-    os.environ.clear()
-    os.environ.update(environ)
-    try:
-        process.die_with_parent()
-    except StoppedError:
-        os._exit(StoppedError.exit_code)
-    for number, descriptor in enumerate(descriptors):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    _python_as_started(request)
-
-
-def _python_as_started(request: Request) -> None:
-    os.chdir(request.cwd)
-    os.umask(request.umask)
-    time.tzset()
-    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
-    sys.argv, sys.orig_argv, sys.path[:] = [request.module, *request.argv], request.orig_argv, request.path
-    for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
-        del sys.modules[name]
-    importlib.invalidate_caches()
-    sys.modules["numpy"].random.seed()  # a fork would draw what the others draw; `random` has seeded itself anew
-    sys.modules["torch"].default_generator.seed()
-
-
-if __name__ == "__main__":
-    main()

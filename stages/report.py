@@ -1,12 +1,15 @@
 """report: the paper's table at this scale, one page that shows it all, and the files that DVC compares and plots."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
 from qthink_core.stated import Stated
+
+if TYPE_CHECKING:
+    from qthink_core.report import Folders
 
 
 class Params(Stated):
@@ -16,13 +19,13 @@ class Params(Stated):
     cpu_kernels: Literal["portable", "native"]
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
-    """Reads grades, answers and loss curves and writes the results."""
-    from qthink_core import report
+def folders(params: Params) -> dict[str, "Folders"]:
+    """Where the artifacts of each task lie."""
+    from qthink_core.report import Folders
 
     systems = params.systems
-    folders = {
-        str(task): report.Folders(
+    return {
+        str(task): Folders(
             layout.problems(task),
             layout.grades(task),
             {name: {seed: layout.adapters(task, name, seed) for seed in params.seeds} for name in systems.trained},
@@ -31,9 +34,16 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         )
         for task in params.tasks
     }
-    findings = report.find(folders, report.plan(params))
-    written = report.write(layout.RESULTS, findings, folders)
-    return f"{len(findings.systems)} systems on {len(folders)} benchmarks: {written[0]}, {written[1]} and what DVC plots"
+
+
+def run(params: Params, at: stage.Instance, work: Work) -> str:
+    """Reads grades, answers and loss curves and writes the results."""
+    from qthink_core import report
+
+    places = folders(params)
+    findings = report.find(places, report.plan(params))
+    written = report.write(layout.RESULTS, findings, places)
+    return f"{len(findings.systems)} systems on {len(places)} benchmarks: {written[0]}, {written[1]} and what DVC plots"
 
 
 if __name__ == "__main__":

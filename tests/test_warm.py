@@ -190,8 +190,14 @@ def test_a_refusal_and_an_error_end_with_the_code_of_a_cold_stage(root: Path, pl
     assert err == run(root, None)[2]
     (root / "texts/gsm8k.txt").write_text("text")
     page = (root / "stages/write.py").read_text()
-    for last, expected in (("raise RuntimeError('odd')", 1), ("os.kill(os.getpid(), 11)", -signal.SIGSEGV), ("os._exit(7)", 7)):
-        (root / "stages/write.py").write_text(page.replace("def run(params, at, work):", f"def run(params, at, work):\n    import os\n    {last}"))
+    for last, expected in (
+        ("raise RuntimeError('odd')", 1),
+        ("os.kill(os.getpid(), 11)", -signal.SIGSEGV),
+        ("os._exit(7)", 7),
+    ):
+        (root / "stages/write.py").write_text(
+            page.replace("def run(params, at, work):", f"def run(params, at, work):\n    import os\n    {last}")
+        )
         assert run(root, place)[0] == run(root, None)[0] == expected
 
 
@@ -202,7 +208,9 @@ def test_a_refusal_and_an_error_end_with_the_code_of_a_cold_stage(root: Path, pl
 def test_a_stage_of_other_threads_or_kernels_starts_cold_and_says_nothing_of_it(
     root: Path, place: Path, file: str, old: str, new: str
 ) -> None:
-    (root / "params/small.yaml").write_text((root / "params/small.yaml").read_text().replace(f"{file}: {old}", f"{file}: {new}"))
+    (root / "params/small.yaml").write_text(
+        (root / "params/small.yaml").read_text().replace(f"{file}: {old}", f"{file}: {new}")
+    )
     (root / "pause").touch()
     client = start(root, place)
     wait_for(lambda: (root / "ready").exists(), "the first unit")
@@ -275,7 +283,7 @@ def servers() -> set[int]:
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"qthink_core.warm" in (folder / "cmdline").read_bytes():
+            if parent == os.getpid() and b"qthink_core.warm_server" in (folder / "cmdline").read_bytes():
                 found.add(int(folder.name))
     return found
 
