@@ -55,6 +55,7 @@ def changed() -> set[str]:
 
             with Repo(_wait_for_lock=True) as repo:
                 file.write(json.dumps(list(repo.status())).encode())
+                file.flush()
             return 0
 
         with _fork(write) as running:

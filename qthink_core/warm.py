@@ -1,9 +1,9 @@
 """The warm server: one process with the packages of all stages imported, which forks for each stage that is started.
 
 A stage of the tiny scale computes for seconds, and imports take it five of them: torch, transformers, PEFT. `make demo`
-starts a server that imports them once (warm_server.py). `python -m stages.X` then finds the server by QTHINK_WARM, sends it its
-arguments, environment and descriptors, and waits; the server's fork becomes that stage, and this process ends as the fork
-does. The fork imports our own modules anew, so an edit counts at once. It is for processors only, and for one process a
+starts a server that imports them once (warm_server.py). `python -m stages.X` then finds the server by QTHINK_WARM, sends it
+its arguments, environment and descriptors, and waits; the server's fork becomes that stage, and this process ends as the
+fork does. The fork imports our own modules anew, so an edit counts at once. It is for processors only, and for one process a
 stage; everything else starts cold, and so does a stage whose parameters ask for other threads or kernels than the server was
 pinned to.
 
