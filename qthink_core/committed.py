@@ -78,8 +78,7 @@ def cells(pairs: Sequence[tuple[str, Verdicts, Verdicts]]) -> str:
     found, count = differing(pairs)
     if not found:
         return f"All {count} accuracies are the committed ones, though not every byte is."
-    verb = "accuracy differs" if len(found) == 1 else "accuracies differ"
-    start = f"{len(found)} of {count} {verb} from the committed ones"
+    start = f"{len(found)} of {count} accuracies {'differs' if len(found) == 1 else 'differ'} from the committed ones"
     beyond = [one for one in found if one.p < 0.05]
     if not beyond:
         return f"{start}, none distinguishably (paired tests, Holm's correction over all {count}, 0.05)."

@@ -22,6 +22,7 @@ from qthink_core import calibration, committed, dvc_fork, instances, plan, proce
 from qthink_core.dvc_fork import Running
 from qthink_core.errors import ParamError, QThinkError, StoppedError
 from qthink_core.instances import Instance
+from qthink_core.stage_costs import COSTS
 
 REPORT = "report"
 # Where the report of some of the tasks lies; Git ignores it.
@@ -148,10 +149,8 @@ def warm_server(tree: Mapping[str, Any]) -> Iterator[None]:
 
 def expected(root: Path, boxes: Collection[str]) -> dict[str, float]:
     """Seconds of each box by the plan, which knows earlier runs; all alike where that does not know a stage of the graph."""
-    try:
-        rows = plan.make(root, None, None, 1).rows
-    except ParamError:
-        rows = []
+    known = instances.graph(root).keys() <= COSTS.keys()
+    rows = plan.make(root, None, None, 1).rows if known else []
     means = {row.stage: row.seconds / row.boxes for row in rows if row.boxes}
     return {box: max(means.get(Instance.parse(box).stage, 1.0), 0.1) for box in boxes}
 
