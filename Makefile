@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+# Packages are installed without bytecode: their first import has to leave it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-vllm test-ray check format smol clean
 
@@ -38,12 +40,14 @@ smol: .venv/ready
 	QTHINK_DATA="$(DATA)" dvc exp run -S scale=smol -S 'tasks=[gsm8k]' -S rollout.G=4 -S train.target=gold
 	@cat results/table.md
 
-# Exact pins for every package; a stamp, so that the second call starts at once.
+# Exact pins for every package; a stamp, so that the second call starts at once. Bytecode of all of them would take pip 40 s
+# of the processor; Python makes it for what is imported.
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "QThink needs Python 3.11 or newer; found `$(PYTHON) --version`: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "Installing the pinned packages into .venv: 1.5 GB, once."
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	.venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch .venv/ready
 
 .venv-ray/ready: pyproject.toml constraints.txt

@@ -29,6 +29,8 @@ REPORT = "report"
 PART = Path("demo")
 # A stopped stage finishes or drops its unit within 20 s.
 STOPPING_S = 25.0
+# The warm server costs what one start of a stage does.
+FEW = 3
 BAR = re.compile(r"\d+%\|")  # of a progress bar
 
 
@@ -47,6 +49,8 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     and what runs is let end.
     """
     process.stop_on_signals()
+    # `python` in dvc.yaml is this one
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     tree = plan.checked(root, None)
     known = [str(task) for task in tree["tasks"]]
     for task in tasks:
@@ -119,8 +123,12 @@ def make(root: Path, tree: Mapping[str, Any], needs: Mapping[str, frozenset[str]
         print(f"Nothing to do: all {len(needs)} boxes are made of what is here.", flush=True)
         return
     dvc_fork.load()
-    with warm_server(tree):
-        Queue(needs, todo, expected(root, needs), jobs, force).empty()
+    queue = Queue(needs, todo, expected(root, needs), jobs, force)
+    print(
+        f"{len(todo)} of {len(needs)} boxes to make, {jobs} at once: {progress.about(queue.left())} by the plan", flush=True
+    )
+    with warm_server(tree) if len(todo) > FEW else contextlib.nullcontext():
+        queue.empty()
 
 
 def after(needs: Mapping[str, frozenset[str]], changed: Collection[str]) -> set[str]:
@@ -135,7 +143,6 @@ def after(needs: Mapping[str, frozenset[str]], changed: Collection[str]) -> set[
 @contextlib.contextmanager
 def warm_server(tree: Mapping[str, Any]) -> Iterator[None]:
     """Has stages find a warm server, where they compute on the processor."""
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     if tree.get("device", "cpu") != "cpu" or sys.platform != "linux":
         yield
         return
@@ -223,14 +230,17 @@ class Queue:
             self._print(said)
             self.failed = self.failed or BoxFailedError(box, code if code > 0 else 128 - code)
             return
-        *others, made = said or [f"{box}: unchanged"]
+        *others, made = said or [f"{box}: already made"]
         self._print([*others, f"{self._line()} {made}"])
 
-    def _line(self) -> str:
+    def left(self) -> float:
+        """Estimated seconds until the last box ends."""
         now = time.monotonic()
-        rest = progress.Rest(self.waiting, {box: now - one.began for box, one in self.running.items()})
+        return self.estimate.left(progress.Rest(self.waiting, {box: now - one.began for box, one in self.running.items()}))
+
+    def _line(self) -> str:
         done = self.boxes - len(self.waiting) - len(self.running)
-        return progress.line(done, self.boxes, now - self.began, self.estimate.left(rest))
+        return progress.line(done, self.boxes, time.monotonic() - self.began, self.left())
 
     def _print(self, said: Sequence[str]) -> None:
         clear = "\r\x1b[K" if self.live else ""
