@@ -284,7 +284,7 @@ def report_of(root: Path, tree: Mapping[str, Any], tasks: Sequence[str]) -> Path
     page = importlib.import_module(f"stages.{REPORT}")  # it alone knows where artifacts lie
     own = settings.prune({**tree, "tasks": list(tasks)}, settings.patterns(page.Params))
     params = page.Params.model_validate(own)
-    folders = page.folders(params)
+    folders = params.folders()
     shutil.rmtree(root / PART, ignore_errors=True)
     report.write(root / PART, report.find(folders, report.plan(params)), folders)
     return PART

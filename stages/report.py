@@ -18,32 +18,31 @@ class Params(Stated):
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
 
+    def folders(self) -> dict[str, "Folders"]:
+        """Where the artifacts of each task lie."""
+        from qthink_core.report import Folders
 
-def folders(params: Params) -> dict[str, "Folders"]:
-    """Where the artifacts of each task lie."""
-    from qthink_core.report import Folders
-
-    systems = params.systems
-    return {
-        str(task): Folders(
-            layout.problems(task),
-            layout.grades(task),
-            {name: {seed: layout.adapters(task, name, seed) for seed in params.seeds} for name in systems.trained},
-            {name: layout.answers(task, name) for name in (*systems.baseline, *systems.trained)},
-            {name: layout.probes(task, name) for name in systems.trained if name in systems.distilled},
-        )
-        for task in params.tasks
-    }
+        systems = self.systems
+        return {
+            str(task): Folders(
+                layout.problems(task),
+                layout.grades(task),
+                {name: {seed: layout.adapters(task, name, seed) for seed in self.seeds} for name in systems.trained},
+                {name: layout.answers(task, name) for name in (*systems.baseline, *systems.trained)},
+                {name: layout.probes(task, name) for name in systems.trained if name in systems.distilled},
+            )
+            for task in self.tasks
+        }
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Reads grades, answers and loss curves and writes the results."""
     from qthink_core import report
 
-    places = folders(params)
-    findings = report.find(places, report.plan(params))
-    written = report.write(layout.RESULTS, findings, places)
-    return f"{len(findings.systems)} systems on {len(places)} benchmarks: {written[0]}, {written[1]} and what DVC plots"
+    folders = params.folders()
+    findings = report.find(folders, report.plan(params))
+    written = report.write(layout.RESULTS, findings, folders)
+    return f"{len(findings.systems)} systems on {len(folders)} benchmarks: {written[0]}, {written[1]} and what DVC plots"
 
 
 if __name__ == "__main__":
