@@ -3,25 +3,14 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+# Packages are installed without bytecode: their first import has to leave it.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-vllm test-ray check format smol latents clean
+.PHONY: demo test test-vllm test-ray check format smol clean
 
-# DVC runs one stage at a time, and the tasks share no stage between `base` and `report`: so one `dvc repro` a task, JOBS at
-# once, and a last one for what is left. A task that fails is tried and explained again by that last one. Results come with
-# a clone, and DVC leaves them where all that they are made of is the same again: so they are made here once in any case.
-JOBS ?= $(words $(TASKS))
-TASKS = $(shell sed -n 's/^tasks: \[\(.*\)\].*/\1/p' params.yaml | tr -d ,)
-
+# TASKS="gsm8k math500": these tasks alone, and their table in demo/; JOBS: boxes at once, else as many as there are processors.
 demo: .venv/ready
-	dvc repro base
-	@[ $(JOBS) -lt 2 ] || printf '%s\n' $(TASKS) | \
-		xargs -P $(JOBS) -I{} sh -c "dvc --wait-for-lock repro --quiet --single-item --glob '*@{}*' 2>&1 | cat"
-	dvc repro
-	@grep -qs '"stage": "report"' logs/runs.jsonl || dvc repro --force --single-item report
-	@echo
-	@cat results/table.md
-	@echo
-	@echo "The same with plots and single questions, to open in a browser: results/report.html"
+	qthink demo $(TASKS) $(if $(JOBS),--jobs $(JOBS))
 
 # A file's tests stay together, since they share what they set up. Four at most: each holds torch, and files are unlike in length.
 test: .venv/ready check
@@ -51,26 +40,14 @@ smol: .venv/ready
 	QTHINK_DATA="$(DATA)" dvc exp run -S scale=smol -S 'tasks=[gsm8k]' -S rollout.G=4 -S train.target=gold
 	@cat results/table.md
 
-# The settings of docs/search.md over five seeds, on test questions, which the search never saw. Rows are dropped where they
-# stand, so that a second call goes on where the first one stopped.
-latents: .venv/ready
-	dvc exp run -S scale=tiny -S split=test -S 'tasks=[gsm8k]' -S 'seeds=[0,1,2,3,4]' -S K=32 -S gamma=10.0 -S rollout.G=2 \
-		-S extract.positions=running -S distil.prompt=thinking -S distil.gradient=one_step -S distil.head_output=embedding \
-		-S distil.head_fit.steps=1500 -S params/tiny.yaml:probe.sweep=0 \
-		$$(sed -n 's/^    sft:.*/-S ~systems.finetuned.sft/p; s/^    \(final_step\|uniform\):.*/-S ~systems.distilled.\1/p' params.yaml) \
-		-S '++systems.distilled.undistilled={teacher: uniform, supervision: per_step, gamma: 0.0}' \
-		-S 'systems.trained=[answer_only,reward_weighted,undistilled]' \
-		-S params/tiny.yaml:prepare.n_train=4000 -S params/tiny.yaml:prepare.n_test=600 \
-		-S params/tiny.yaml:sample.block_problems=128 -S params/tiny.yaml:train.lr_multiplier=24 \
-		-S params/tiny.yaml:train.epochs=1 -S params/tiny.yaml:train.batch=32 -S params/tiny.yaml:train.micro_batch=32
-	@cat results/table.md
-
-# Exact pins for every package; a stamp, so that the second call starts at once.
+# Exact pins for every package; a stamp, so that the second call starts at once. Bytecode of all of them would take pip 40 s
+# of the processor; Python makes it for what is imported.
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "QThink needs Python 3.11 or newer; found `$(PYTHON) --version`: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "Installing the pinned packages into .venv: 1.5 GB, once."
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	.venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch .venv/ready
 
 .venv-ray/ready: pyproject.toml constraints.txt
@@ -89,4 +66,4 @@ latents: .venv/ready
 	@touch .venv-vllm/ready
 
 clean:
-	rm -rf .work logs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .work logs demo .pytest_cache .mypy_cache .ruff_cache

@@ -113,6 +113,22 @@ def preflight(
         print(*stage.preflight(None, scale), sep="\n")
 
 
+@app.command()
+def demo(
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of params.yaml; all where none is given.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Boxes at once; as many as there are processors.")] = None,
+) -> None:
+    """Makes every box of the graph that has changed, several at once, and prints the table. `make demo` calls it.
+
+    With some tasks only their boxes are made, and their table goes to `demo/`: `results/` is of all. At the end it says how
+    the results compare with the committed ones. Ctrl-C stops it; the same command goes on from there.
+    """
+    with _one_line():
+        from qthink_core import demo
+
+        demo.run(Path(), tasks or [], jobs)
+
+
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
     """Ends the program with one line and an exit code where something is wrong."""

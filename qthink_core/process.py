@@ -17,6 +17,8 @@ from qthink_core import ranks
 from qthink_core.errors import ParamError, StoppedError, StorageError
 
 PR_SET_PDEATHSIG = 1
+# A fork of the warm server (warm.py): what its numerics are pinned to, and how it ends where a stage asks for other ones.
+PINNED, COLD = "QTHINK_PINNED", 99
 
 
 def pin_numerics(threads: int, kernels: str) -> None:
@@ -34,6 +36,16 @@ def pin_numerics(threads: int, kernels: str) -> None:
         os.environ["MKL_CBWR"] = "COMPATIBLE"
         os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+
+
+def only_as_pinned(threads: int, kernels: str, device: str) -> None:
+    """Ends a fork of the warm server, with nothing said or done, where its stage needs other numerics: it then starts cold.
+
+    Torch is imported there already, so it is too late for other threads or kernels, and the fork is for processors.
+    """
+    pinned = os.environ.pop(PINNED, None)
+    if pinned is not None and pinned != f"{threads} {kernels} {device}":
+        os._exit(COLD)
 
 
 def die_with_parent() -> None:

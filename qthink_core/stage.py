@@ -157,6 +157,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
         if at.stage != stage:
             raise ParamError(f"stages/{stage}.py is a part of the graph: run it with `dvc repro {stage}`")
         params = read_params(root, stage)
+        process.only_as_pinned(params.cpu_threads, params.cpu_kernels, getattr(params, "device", "cpu"))
         process.pin_numerics(params.cpu_threads, params.cpu_kernels)
         process.die_with_parent()
         if launchable:

@@ -1,12 +1,15 @@
 """report: the paper's table at this scale, one page that shows it all, and the files that DVC compares and plots."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from qthink_core import layout, stage
 from qthink_core.artifacts import Work
 from qthink_core.stated import Stated
+
+if TYPE_CHECKING:
+    from qthink_core.report import Folders
 
 
 class Params(Stated):
@@ -15,23 +18,29 @@ class Params(Stated):
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["portable", "native"]
 
+    def folders(self) -> dict[str, "Folders"]:
+        """Where the artifacts of each task lie."""
+        from qthink_core.report import Folders
+
+        systems = self.systems
+        return {
+            str(task): Folders(
+                layout.problems(task),
+                layout.grades(task),
+                {name: {seed: layout.adapters(task, name, seed) for seed in self.seeds} for name in systems.trained},
+                {name: layout.answers(task, name) for name in (*systems.baseline, *systems.trained)},
+                {name: layout.probes(task, name) for name in systems.trained if name in systems.distilled},
+            )
+            for task in self.tasks
+        }
+
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Reads grades, answers and loss curves and writes the results."""
     from qthink_core import report, report_words, seconds
     from qthink_core.artifacts import write_file
 
-    systems = params.systems
-    folders = {
-        str(task): report.Folders(
-            layout.problems(task),
-            layout.grades(task),
-            {name: {seed: layout.adapters(task, name, seed) for seed in params.seeds} for name in systems.trained},
-            {name: layout.answers(task, name) for name in (*systems.baseline, *systems.trained)},
-            {name: layout.probes(task, name) for name in systems.trained if name in systems.distilled},
-        )
-        for task in params.tasks
-    }
+    folders = params.folders()
     findings = report.find(folders, report.plan(params))
     written = report.write(layout.RESULTS, findings, folders)
     took = report_words.seconds_table(findings, seconds.read(seconds.LOG))

@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ HALTED = {"sample": 3, "extract": 3, "train": 4, "finetune": 4, "evaluate": 2, "
 # Where a kill can fall on any moment: between imports, in the one unit, while DVC hashes.
 KILLED_AT_RANDOM = {CODE, "base", "prepare", "reward", "average", "merge", "grade", "report"}
 LONGEST_WAIT_S = 2.5
+DEMO = (sys.executable, "-m", "qthink_core.cli", "demo")
 UP_TO_DATE = "Data and pipelines are up to date."
 # DVC writes dvc.lock in place: killed in that moment it leaves a torn one, and says so.
 TORN_LOCK = ("./dvc.lock' validation failed", "./dvc.lock' is invalid")
@@ -322,3 +324,30 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(strikes: dict[str, 
     assert re.search(r"is busy, it is being blocked by:\s+\(PID \d+\): .*dvc repro", by_dvc.stdout)
     assert by_stage.returncode == 75
     assert re.fullmatch(rf"sample@{TASK}: sample@{TASK} is already running as process \d+: let it end\n", by_stage.stdout)
+
+
+def test_the_demo_makes_the_same_boxes_in_forks_with_the_same_bytes(
+    unbroken: Workplace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = Workplace(tmp_path_factory.mktemp("demo"))
+    done = place.run(*DEMO)
+    assert done.returncode == 0, done.stdout
+    made = re.findall(r"^\[ +\d+/\d+ boxes, .*?\] (\S+): ", done.stdout, re.MULTILINE)
+    assert sorted(made) == sorted(EVERY_INSTANCE)
+    theirs, ours = (YAML(typ="safe").load(one.lock)["stages"] for one in (unbroken, place))
+    assert ours == theirs
+    assert place.results() == unbroken.results()
+    assert "Nothing to do: all" in place.run(*DEMO).stdout
+    text = (place.root / "params.yaml").read_text()
+    yaml = YAML()
+    tree = yaml.load(text)
+    tree["tasks"] = [TASK, "math500"]
+    yaml.dump(tree, place.root / "params.yaml")
+    before = place.results()
+    done = place.run(*DEMO, TASK)
+    assert done.returncode == 0, done.stdout
+    table = (place.root / "demo/table.md").read_text()
+    assert f"| system | {TASK} (n=16) |" in table
+    assert table in done.stdout
+    assert "demo/report.html" in done.stdout
+    assert place.results() == before

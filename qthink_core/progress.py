@@ -1,0 +1,71 @@
+"""How far a run of many boxes is: how many are done, and how long the rest will take, by what the finished ones took."""
+
+from collections.abc import Mapping, Set
+from typing import NamedTuple
+
+
+class Rest(NamedTuple):
+    """What is still to be made: boxes that wait, and the seconds for which each running one has run."""
+
+    waiting: Set[str]
+    running: Mapping[str, float]
+
+
+class Estimate:
+    """Seconds that are left, from what each box is expected to take and from what the finished ones took.
+
+    `needs` are the boxes that a box waits for. Expectations need only be right relative to each other: they are scaled by
+    what the finished boxes took beside what had been expected of them.
+    """
+
+    def __init__(self, expected: Mapping[str, float], needs: Mapping[str, Set[str]], jobs: int) -> None:
+        self.expected = dict(expected)
+        self.needs = needs
+        self.jobs = jobs
+        self.took: dict[str, float] = {}
+        self.paths: dict[str, float] = {}
+        for box in expected:
+            self.path(box)
+
+    def path(self, box: str) -> float:
+        """Expected seconds from the start of a box to the end of the longest chain of boxes that begins with it."""
+        if box not in self.paths:
+            after = [self.path(other) for other in self.expected if box in self.needs.get(other, ())]
+            self.paths[box] = self.expected[box] + max(after, default=0.0)
+        return self.paths[box]
+
+    def finished(self, box: str, seconds: float) -> None:
+        """Counts what a box took."""
+        self.took[box] = seconds
+
+    def left(self, rest: Rest) -> float:
+        """Seconds until the last box ends: the work by the number of jobs, and not less than the longest chain."""
+        foreseen = sum(self.expected[box] for box in self.took)
+        scale = sum(self.took.values()) / foreseen if foreseen else 1.0
+        still = {box: max(self.expected[box] * scale - seconds, 0.0) for box, seconds in rest.running.items()}
+        work = sum(still.values()) + scale * sum(self.expected[box] for box in rest.waiting)
+        chains = [scale * self.paths[box] for box in rest.waiting]
+        chains += [scale * (self.paths[box] - self.expected[box]) + seconds for box, seconds in still.items()]
+        return max(work / self.jobs, *chains, 0.0)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: `45 s`, `3 min 10 s`, `1 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def about(seconds: float) -> str:
+    """An estimate in words, no finer than it is known: steps of 5 s, from a minute on of 10 s, from ten on of a minute."""
+    step = 5 if seconds < 60 else 10 if seconds < 600 else 60
+    return f"about {duration(max(step, step * round(seconds / step)))}"
+
+
+def line(done: int, boxes: int, elapsed: float, left: float) -> str:
+    """`[ 34/81 boxes, 3 min 10 s; about 2 min 40 s left ]`."""
+    rest = f"; {about(left)} left" if done < boxes else ""
+    return f"[ {done:{len(str(boxes))}}/{boxes} boxes, {duration(elapsed)}{rest} ]"
