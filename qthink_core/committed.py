@@ -28,7 +28,7 @@ class Cell(NamedTuple):
     p: float
 
 
-def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], control: str) -> str:
+def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], control: str, K: int) -> str:
     """Sentences on how the run in `folder` compares with `results` as the last commit has them."""
     if git(root, "rev-parse", "--verify", "HEAD") is None:
         return "Nothing is committed here that this run could be compared with."
@@ -45,7 +45,7 @@ def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], cont
     ]
     if len(pairs) < len(files) or any(ours.ids != theirs.ids or not alike(ours, theirs) for _, ours, theirs in pairs):
         return f"The committed results are of other tasks, systems, seeds or questions: not compared. {BACK}"
-    return f"{cells(pairs)} {words(pairs, control)}\n{BACK}"
+    return f"{cells(pairs)} {words(pairs, control, K)}\n{BACK}"
 
 
 class Verdicts(NamedTuple):
@@ -104,9 +104,9 @@ def differing(pairs: Sequence[tuple[str, Verdicts, Verdicts]]) -> tuple[list[Cel
     return [one for one in found if one.ours != one.committed], len(found)
 
 
-def words(pairs: Sequence[tuple[str, Verdicts, Verdicts]], control: str) -> str:
+def words(pairs: Sequence[tuple[str, Verdicts, Verdicts]], control: str, K: int) -> str:
     """Which verdicts on the latents are others than the committed ones."""
-    both = [(task, judged(ours, control), judged(theirs, control)) for task, ours, theirs in pairs]
+    both = [(task, judged(ours, control, K), judged(theirs, control, K)) for task, ours, theirs in pairs]
     others = [
         f"{task} {system} {word} (committed: {theirs[system]})"
         for task, ours, theirs in both
@@ -119,8 +119,8 @@ def words(pairs: Sequence[tuple[str, Verdicts, Verdicts]], control: str) -> str:
     return f"{len(others)} of {count} verdicts on the latents differ: {', '.join(others)}."
 
 
-def judged(found: Verdicts, control: str) -> dict[str, str]:
-    """The verdict's word for each latent system."""
+def judged(found: Verdicts, control: str, K: int) -> dict[str, str]:
+    """The verdict's word for each system of K latent steps."""
     import numpy as np
 
     from qthink_core import verdicts
@@ -129,6 +129,7 @@ def judged(found: Verdicts, control: str) -> dict[str, str]:
     return {
         system: verdicts.judge(
             {name or TRAINED: np.array(rows) for (other, name), rows in found.right.items() if other == system},
+            K,
             np.array(found.right[control, ""]),
         ).word
         for system, condition in found.right

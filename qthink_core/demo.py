@@ -72,7 +72,7 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     print((written / "table.md").read_text())
     print(f"The same with plots and single questions, to open in a browser: {written / 'report.html'}")
     print()
-    print(committed.compared(root, written, results(root, tree), part or known, tree["report"]["control"]))
+    print(committed.compared(root, written, results(root, tree), part or known, tree["report"]["control"], tree["K"]))
 
 
 def edges(root: Path, tree: Mapping[str, Any]) -> dict[str, frozenset[str]]:

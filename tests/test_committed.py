@@ -8,6 +8,7 @@ import pytest
 from qthink_core import committed
 
 RESULTS = Path("results")
+K = 6
 CONDITIONS = ("K=0", "zeros", "noise", "other", "mean")
 N = 40
 
@@ -18,7 +19,12 @@ def letters(right: int) -> list[str]:
 
 def verdicts(base: int, latent: int, without: int) -> str:
     """A base, a control that is never right, and a latent system, whose substitutes are as good as no latents."""
-    columns = {"base": letters(base), "control:0": letters(0), "latent:0": letters(latent)}
+    columns = {
+        "base": letters(base),
+        "control:0": letters(0),
+        "latent:0": letters(latent),
+        f"latent:0:K={K}": letters(latent),
+    }
     columns |= {f"latent:0:{one}": letters(without) for one in CONDITIONS}
     rows = [
         ",".join(["problem_id", *columns]),
@@ -55,7 +61,7 @@ def commit(root: Path) -> None:
 def now(root: Path, *counts: int, lock: str = "two\n") -> str:
     (root / "dvc.lock").write_text(lock)
     (root / "results/verdicts/gsm8k.csv").write_text(verdicts(*counts))
-    return committed.compared(root, RESULTS, RESULTS, ["gsm8k"], "control")
+    return committed.compared(root, RESULTS, RESULTS, ["gsm8k"], "control", K)
 
 
 def test_the_same_bytes_are_said_in_a_sentence(root: Path) -> None:
@@ -85,7 +91,7 @@ def test_many_answers_less_are_one_and_so_is_another_verdict(root: Path) -> None
     assert (
         "distinguishably (paired tests, Holm's correction over all 3, 0.05): gsm8k latent 7.5 % (committed 75.0 %)." in said
     )
-    assert "1 of 1 verdicts on the latents differ: gsm8k latent idle (committed: earns)." in said
+    assert "1 of 1 verdicts on the latents differ: gsm8k latent idle (committed: earns, these weights only)." in said
 
 
 def test_other_parameters_or_questions_and_no_git_are_told_instead_of_a_comparison(
@@ -99,11 +105,11 @@ def test_other_parameters_or_questions_and_no_git_are_told_instead_of_a_comparis
     git(root, "restore", "params")
     table = root / "results/verdicts/gsm8k.csv"
     table.write_text(verdicts(30, 30, 2).replace("q00", "q99"))
-    said = committed.compared(root, RESULTS, RESULTS, ["gsm8k"], "control")
+    said = committed.compared(root, RESULTS, RESULTS, ["gsm8k"], "control", K)
     assert said.startswith("The committed results are of other tasks, systems, seeds or questions: not compared.")
     other = tmp_path_factory.mktemp("no-git")
     assert (
-        committed.compared(other, RESULTS, RESULTS, ["gsm8k"], "control")
+        committed.compared(other, RESULTS, RESULTS, ["gsm8k"], "control", K)
         == "Nothing is committed here that this run could be compared with."
     )
 
@@ -112,7 +118,7 @@ def test_the_run_of_some_tasks_is_compared_from_a_folder_of_its_own(root: Path) 
     (root / "demo/verdicts").mkdir(parents=True)
     (root / "demo/verdicts/gsm8k.csv").write_text(verdicts(31, 30, 2))
     (root / "dvc.lock").write_text("two\n")
-    said = committed.compared(root, Path("demo"), RESULTS, ["gsm8k"], "control")
+    said = committed.compared(root, Path("demo"), RESULTS, ["gsm8k"], "control", K)
     assert said.startswith("1 of 3 accuracies differs from the committed ones, none distinguishably")
 
 
