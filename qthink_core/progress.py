@@ -4,6 +4,10 @@ from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 
+# As if so much of all work had already taken what was expected: the first small box says little about the large ones.
+PRIOR = 0.1
+
+
 class Rest(NamedTuple):
     """What is still to be made: boxes that wait, and the seconds for which each running one has run."""
 
@@ -15,7 +19,7 @@ class Estimate:
     """Seconds that are left, from what each box is expected to take and from what the finished ones took.
 
     `needs` are the boxes that a box waits for. Expectations need only be right relative to each other: they are scaled by
-    what the finished boxes took beside what had been expected of them.
+    what the finished boxes took beside what had been expected of them, of which PRIOR is there from the start.
     """
 
     def __init__(self, expected: Mapping[str, float], needs: Mapping[str, Set[str]], jobs: int) -> None:
@@ -40,8 +44,8 @@ class Estimate:
 
     def left(self, rest: Rest) -> float:
         """Seconds until the last box ends: the work by the number of jobs, and not less than the longest chain."""
-        foreseen = sum(self.expected[box] for box in self.took)
-        scale = sum(self.took.values()) / foreseen if foreseen else 1.0
+        prior = PRIOR * sum(self.expected.values())
+        scale = (sum(self.took.values()) + prior) / (sum(self.expected[box] for box in self.took) + prior)
         still = {box: max(self.expected[box] * scale - seconds, 0.0) for box, seconds in rest.running.items()}
         work = sum(still.values()) + scale * sum(self.expected[box] for box in rest.waiting)
         chains = [scale * self.paths[box] for box in rest.waiting]
