@@ -30,7 +30,7 @@ class Params(Section):
 
     split: Literal["test", "validation"]
     cpu_threads: int = Field(ge=1)
-    cpu_kernels: Literal["portable", "native"]
+    cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
     evaluate: Evaluate
