@@ -24,11 +24,8 @@ TRAINING_SETS = {"math500": 12000}  # PRM800K's split of MATH
 
 # Seconds that a box takes before its work: without torch, with it and a model, and on a GPU (assumed, the others measured).
 LIGHT_S, LOADING_S, GPU_LOADING_S = 0.6, 3.0, 30.0
-# DVC's own seconds a box, mostly those of reading and writing dvc.lock: what the graph is to be kept within.
+# DVC's own seconds a box, mostly those of reading and writing dvc.lock (docs/decisions.md, Code in the graph).
 DVC_S = 1.2
-# `portable` kernels cost this much more processor time than the machine's own (docs/decisions.md, Reproducibility).
-PORTABLE = 1.8
-
 
 # Stages of which one box can keep several GPUs busy: units dealt to Ray's workers, micro-batches and shards to a launcher's
 # ranks.
@@ -264,9 +261,8 @@ def box_seconds(box: Box, run: Run, device: str) -> float:
     if box.gpu and device != CPU:
         work = cost.seconds(box.work, cost.GPUS[device], run.tree["dtype"], box.efficiency)
         return GPU_LOADING_S + work + box.other_s
-    slower = PORTABLE if run.tree["cpu_kernels"] == "portable" else 1.0
     work = cost.seconds(box.work, machine(run.tree), run.tree["dtype"], box.efficiency)
-    return (LIGHT_S if box.light else LOADING_S) + slower * work + box.other_s
+    return (LIGHT_S if box.light else LOADING_S) + work + box.other_s
 
 
 def row_of(name: str, boxes: Sequence[Instance], run: Run, device: str, gpus: int, ratios: Mapping[str, float]) -> Row:

@@ -84,6 +84,7 @@ def pretrain(
     warm-up over the share `warmup` of the steps, then cosine to a tenth of lr. Float32; the same arguments and number
     of threads give the same weights. Raises NumericError at a loss that is not finite.
     """
+    torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
     tokenizer = build(world, opening)
     style = Style(without_thinking, opening, newlines, slips)

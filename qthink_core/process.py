@@ -22,18 +22,19 @@ PINNED, COLD = "QTHINK_PINNED", 99
 
 
 def pin_numerics(threads: int, kernels: str) -> None:
-    """Sets, before torch is imported, what decides the bits of a CPU result: threads and, for `portable`, instruction sets.
+    """Sets, before torch is imported, what decides the bits of a CPU result: threads, and kernels.
 
-    `portable` keeps ATen and oneDNN to AVX2 and MKL to the one branch that Intel and AMD processors share; its AVX2 branch
-    gives other bits on each (docs/decisions.md, Reproducibility). `native` takes the fastest of the machine.
+    `avx2` keeps ATen, oneDNN and MKL to AVX2, `native` takes the instructions of the machine. In both MKL's products do not
+    depend on where their operands lie in memory (docs/decisions.md, Reproducibility).
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ["MKL_DYNAMIC"] = "FALSE"
     os.environ["OMP_DYNAMIC"] = "FALSE"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    if kernels == "portable":
-        os.environ["MKL_CBWR"] = "COMPATIBLE"
+    # Unset, MKL picks a product's kernel by the addresses of its operands too. AMD processors read both values as AUTO.
+    os.environ["MKL_CBWR"] = "AVX2" if kernels == "avx2" else "AUTO"
+    if kernels == "avx2":
         os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Set
 from typing import NamedTuple
 
-
 # As if so much of all work had already taken what was expected: the first small box says little about the large ones.
 PRIOR = 0.1
 

@@ -19,7 +19,7 @@ class Params(Section):
     """What decides the teachers."""
 
     cpu_threads: int = Field(ge=1)
-    cpu_kernels: Literal["portable", "native"]
+    cpu_kernels: Literal["avx2", "native"]
     average: Average
 
 

@@ -16,7 +16,7 @@ class Params(Section):
 
     seed: int = Field(ge=0)
     cpu_threads: int = Field(ge=1)
-    cpu_kernels: Literal["portable", "native"]
+    cpu_kernels: Literal["avx2", "native"]
     base: Base
     world: World | None
 

@@ -21,7 +21,7 @@ class Params(Section):
     """What decides the trained weights; neither gamma nor K is among it."""
 
     cpu_threads: int = Field(ge=1)
-    cpu_kernels: Literal["portable", "native"]
+    cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
     train: Recipe

@@ -14,7 +14,7 @@ class Params(Section):
     """What every stage reads."""
 
     cpu_threads: int = Field(ge=1)
-    cpu_kernels: Literal["portable", "native"]
+    cpu_kernels: Literal["avx2", "native"]
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:

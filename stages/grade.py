@@ -22,7 +22,7 @@ class Params(Section):
 
     split: Literal["test", "validation"]
     cpu_threads: int = Field(ge=1)
-    cpu_kernels: Literal["portable", "native"]
+    cpu_kernels: Literal["avx2", "native"]
     systems: Systems
 
 

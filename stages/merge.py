@@ -16,7 +16,7 @@ class Params(Section):
 
     seeds: Seeds
     cpu_threads: int = Field(ge=1)
-    cpu_kernels: Literal["portable", "native"]
+    cpu_kernels: Literal["avx2", "native"]
     dtype: Literal["float32", "bfloat16"]
 
 

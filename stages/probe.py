@@ -45,7 +45,7 @@ class Params(Section):
     seeds: Seeds
     split: Literal["test", "validation"]
     cpu_threads: int = Field(ge=1)
-    cpu_kernels: Literal["portable", "native"]
+    cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
     K: int = Field(ge=1)

@@ -16,7 +16,7 @@ class Params(Stated):
     """What the table's rows and columns are, and the settings that it states and compares."""
 
     cpu_threads: int = Field(ge=1)
-    cpu_kernels: Literal["portable", "native"]
+    cpu_kernels: Literal["avx2", "native"]
 
     def folders(self) -> dict[str, "Folders"]:
         """Where the artifacts of each task lie."""

@@ -13,7 +13,7 @@ class Params(Section):
     """What decides the rewards: nothing but the rollouts and the benchmark's page."""
 
     cpu_threads: int = Field(ge=1)
-    cpu_kernels: Literal["portable", "native"]
+    cpu_kernels: Literal["avx2", "native"]
 
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:

@@ -32,7 +32,7 @@ class Params(Section):
 
     seed: int = Field(ge=0)
     cpu_threads: int = Field(ge=1)
-    cpu_kernels: Literal["portable", "native"]
+    cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
     rollout: RolloutParams

@@ -115,7 +115,7 @@ def make(root: Path) -> Path:
     for name, text in {
         "dvc.yaml": DVC_YAML,
         "params.yaml": PARAMS,
-        "params/small.yaml": "cpu_threads: 1\ncpu_kernels: portable\n",
+        "params/small.yaml": "cpu_threads: 1\ncpu_kernels: avx2\n",
         "stages/__init__.py": "",
         "stages/write.py": PAGE,
         "stages/collect.py": COLLECT,

@@ -68,7 +68,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    with warm.server(1, "portable") as path:
+    with warm.server(1, "avx2") as path:
         yield path
 
 
@@ -203,7 +203,7 @@ def test_a_refusal_and_an_error_end_with_the_code_of_a_cold_stage(root: Path, pl
 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
-    [("cpu_threads", "1", "2"), ("cpu_kernels", "portable", "native")],
+    [("cpu_threads", "1", "2"), ("cpu_kernels", "avx2", "native")],
 )
 def test_a_stage_of_other_threads_or_kernels_starts_cold_and_says_nothing_of_it(
     root: Path, place: Path, file: str, old: str, new: str
@@ -290,7 +290,7 @@ def servers() -> set[int]:
 
 def test_fork_and_client_end_with_the_server_and_the_next_stage_starts_cold(root: Path, place: Path) -> None:
     before = servers()
-    with warm.server(1, "portable") as other:
+    with warm.server(1, "avx2") as other:
         (root / "pause").touch()
         client = start(root, other)
         wait_for(lambda: (root / "ready").exists(), "the first unit")
@@ -309,7 +309,7 @@ def test_fork_and_client_end_with_the_server_and_the_next_stage_starts_cold(root
 def test_the_server_ends_with_the_process_that_started_it(root: Path) -> None:
     program = (
         "import sys, time; from qthink_core import warm\n"
-        "with warm.server(1, 'portable') as place: print(place, flush=True); time.sleep(1000)"
+        "with warm.server(1, 'avx2') as place: print(place, flush=True); time.sleep(1000)"
     )
     starter = subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True)
     place = Path(starter.stdout.readline().strip())  # type: ignore[union-attr]

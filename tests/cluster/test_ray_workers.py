@@ -33,7 +33,7 @@ HALTING = ROOT / "tests" / "cluster" / "halting"
 PATIENCE_S = 900
 AT_ONCE_S = 10
 PINNED = (
-    "import json, os; from qthink_core import process; before = dict(os.environ); process.pin_numerics(3, 'portable'); "
+    "import json, os; from qthink_core import process; before = dict(os.environ); process.pin_numerics(3, 'avx2'); "
     "print(json.dumps({name: value for name, value in os.environ.items() if before.get(name) != value}))"
 )
 
@@ -52,7 +52,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     # Ray's own minute was not enough on two cores with ten processes.
     monkeypatch.setenv("RAY_worker_register_timeout_seconds", "600")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    monkeypatch.setenv("MKL_CBWR", "AVX2")
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     halted = tmp_path / "halted"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WAIT", str(halted))
