@@ -12,7 +12,7 @@ from typing import Annotated, BinaryIO, Literal, NoReturn
 import typer
 
 from qthink_core.answers import latex_equality, page
-from qthink_core.errors import DataError, QThinkError, StoppedError, StorageError
+from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError
 
 # Of an answer, 100,000 characters are read; the thought before it and other fields may take the rest.
 MAX_LINE_BYTES = 8 << 20
@@ -117,6 +117,7 @@ def preflight(
 def demo(
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of params.yaml; all where none is given.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Boxes at once; as many as there are processors.")] = None,
+    seeds: Annotated[str, typer.Option(help="Training seeds, as in 0,1,2: written to params.yaml first.")] = "",
 ) -> None:
     """Makes every box of the graph that has changed, several at once, and prints the table. `make demo` calls it.
 
@@ -124,9 +125,17 @@ def demo(
     the results compare with the committed ones. Ctrl-C stops it; the same command goes on from there.
     """
     with _one_line():
-        from qthink_core import demo
+        from qthink_core import demo, settings
 
+        if seeds:
+            settings.write_value(Path("params.yaml"), "seeds", [_seed(text) for text in seeds.split(",")])
         demo.run(Path(), tasks or [], jobs)
+
+
+def _seed(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise ParamError(f"--seeds has {text!r}: give whole numbers with commas between them, as in 0,1,2")
+    return int(text)
 
 
 @contextlib.contextmanager

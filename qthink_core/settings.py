@@ -6,6 +6,8 @@ without effect cannot be in a params file.
 
 import copy
 import difflib
+import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -88,6 +90,18 @@ def value(tree: Mapping[str, Any], key: str) -> Any:
             raise ParamError(f"{key} is missing from the params files")
         found = found[part]
     return found
+
+
+def write_value(path: Path, key: str, new: Any) -> None:
+    """Changes one top-level value or list of a YAML file and nothing else of it, comments and layout included.
+
+    Raises ParamError where the file has no such key.
+    """
+    held = r"\[[^\]]*\]|(?:\n[ \t]*- [^\n]*)+|[^\s#\[][^\s#]*"
+    text, count = re.subn(rf"^{key}:[ \t]*(?:{held})", f"{key}: {json.dumps(new)}", path.read_text(), flags=re.MULTILINE)
+    if count != 1:
+        raise ParamError(f"{path} has {count} values of {key}, expected one: write it there by hand")
+    path.write_text(text)
 
 
 def _merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:

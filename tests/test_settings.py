@@ -424,3 +424,28 @@ def test_make_latents_asks_for_settings_without_a_fault_and_for_the_same_ones_wh
     assert len(instances("train", tree)) == 10
     read = settings.patterns(SECTIONS["base"])
     assert settings.prune(tree, read) == settings.prune(committed, read), "the base would be pre-trained again"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            "a: 1\nseeds: [0]             # of the trainings\nb: 2\n",
+            "a: 1\nseeds: [0, 1, 2]             # of the trainings\nb: 2\n",
+        ),
+        ("seeds:        # of the trainings\nb: 2\n", None),
+        ("a: 1\nseeds:\n- 0\n- 4\nb: 2\n", "a: 1\nseeds: [0, 1, 2]\nb: 2\n"),
+        ("a: 1\n", None),
+    ],
+)
+def test_one_value_of_a_params_file_is_changed_and_nothing_else(tmp_path: Path, before: str, after: str | None) -> None:
+    """As a list in a line, as the block that `dvc exp run -S` makes of it, and not where there is no value."""
+    path = tmp_path / "params.yaml"
+    path.write_text(before)
+    if after is None:
+        with pytest.raises(ParamError, match="has 0 values of seeds, expected one"):
+            settings.write_value(path, "seeds", [0, 1, 2])
+        after = before
+    else:
+        settings.write_value(path, "seeds", [0, 1, 2])
+    assert path.read_text() == after
