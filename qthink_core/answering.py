@@ -36,8 +36,7 @@ def answer(
     with torch.inference_mode():
         context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
         context, _ = latent_steps(system.model, system.head, context, system.K)
-        rows = [(name, tokens, TRAINED) for name, tokens in prompts.items()]
-        return complete(system, rows, context, max_new_tokens, seed, choose)
+        return complete(system, prompts, context, max_new_tokens, seed, TRAINED, choose)
 
 
 def thinks(system: System | Card) -> bool:
@@ -47,21 +46,20 @@ def thinks(system: System | Card) -> bool:
 
 def complete(
     system: System,
-    rows: Sequence[tuple[str, Sequence[int], str]],
+    prompts: Mapping[str, Sequence[int]],
     context: Context,
     max_new_tokens: int,
     seed: int | None,
+    condition: str,
     choose: Choose = greedy,
 ) -> list[Answer]:
-    """The answers that follow from a context, greedily or as tokens are chosen; the context is used up.
-
-    `rows` names problem id, prompt and condition of each row of the context.
-    """
-    tokenizer = system.tokenizer
-    done = decode(system.model, context, choose, tokenizer.eos_token_id, max_new_tokens, [name for name, _, _ in rows])
+    """The answers that follow from a context, greedily or as tokens are chosen; the context is used up."""
+    names, tokenizer = list(prompts), system.tokenizer
+    done = decode(system.model, context, choose, tokenizer.eos_token_id, max_new_tokens, names)
+    texts = [spoken(tokenizer, prompts[name], row.tokens) for name, row in zip(names, done, strict=True)]
     return [
-        Answer(name, seed, condition, row.tokens, spoken(tokenizer, prompt, row.tokens), row.finish)
-        for (name, prompt, condition), row in zip(rows, done, strict=True)
+        Answer(name, seed, condition, row.tokens, text, row.finish)
+        for name, row, text in zip(names, done, texts, strict=True)
     ]
 
 

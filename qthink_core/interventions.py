@@ -6,15 +6,13 @@ vectors into all K places (in one pass, as if they had come from the head), leav
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
-from transformers.cache_utils import DynamicLayer
 
 from qthink_core import readout
 from qthink_core.answering import asked, batches, complete, unit
@@ -89,53 +87,6 @@ def branch(context: Context, rows: Sequence[int] | None = None) -> Context:
     return Context(cache, context.mask[index], context.hidden[index])
 
 
-def joined(contexts: Sequence[Context]) -> Context:
-    """The rows of several contexts as one, padded on the left to the longest; their caches have no sliding windows."""
-    longest = max(context.mask.shape[1] for context in contexts)
-    missing = [longest - context.mask.shape[1] for context in contexts]
-    mask = torch.cat([pad(context.mask, (n, 0)) for context, n in zip(contexts, missing, strict=True)])
-    cache = copy.copy(contexts[0].cache)
-    cache.layers = [copy.copy(layer) for layer in cache.layers]
-    for number, layer in enumerate(cache.layers):
-        same = [context.cache.layers[number] for context in contexts]
-        layer.keys = torch.cat([pad(one.keys, (0, 0, n, 0)) for one, n in zip(same, missing, strict=True)])
-        layer.values = torch.cat([pad(one.values, (0, 0, n, 0)) for one, n in zip(same, missing, strict=True)])
-    return Context(cache, mask, torch.cat([context.hidden for context in contexts]))
-
-
-class Variant(NamedTuple):
-    """A condition whose answers are to be decoded: its prompts by question, and the context of each."""
-
-    condition: str
-    prompts: Mapping[str, Sequence[int]]
-    context: Context
-
-
-def side_by_side(
-    system: System, variants: Iterable[Variant], questions: int, rows: int, max_new_tokens: int, seed: int
-) -> Iterator[Answer]:
-    """The answers of variants of at most so many questions each, in order.
-
-    As many variants are decoded together as fit into `rows` rows: at least one, and more only where the cache keeps all
-    positions (no sliding windows).
-    """
-    group: list[Variant] = []
-
-    def finish() -> list[Answer]:
-        context = joined([one.context for one in group]) if len(group) > 1 else group[0].context
-        of = [(name, tokens, one.condition) for one in group for name, tokens in one.prompts.items()]
-        group.clear()
-        return complete(system, of, context, max_new_tokens, seed)
-
-    for one in variants:
-        group.append(one)
-        plain = all(type(layer) is DynamicLayer for layer in one.context.cache.layers)
-        if not plain or sum(len(each.prompts) for each in group) + questions > rows:
-            yield from finish()
-    if group:
-        yield from finish()
-
-
 def taught(system: System, context: Context, teachers: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
     """The latents when each hidden state is replaced by the teacher's: head(h_0), head(t_1) .. head(t_{K-1}).
 
@@ -203,7 +154,6 @@ def intervene(
     *,
     conditions: Sequence[str],
     sweep: int,
-    rows: int,
     max_new_tokens: int,
     seed: int,
 ) -> list[Answer]:
@@ -211,41 +161,32 @@ def intervene(
 
     K steps are the system as trained: its answers by the loop that all the others come from, whatever engine evaluates.
     The prompts are read once; a condition goes on from a copy of that context, the sweep from one latent step to the next.
-    Conditions are decoded together as far as `rows` rows allow, which changes no answer beyond rounding.
     A question without a teacher gets an empty answer there (`finish` is `no_teacher`), so that no score loses a question.
     """
+    answers: list[Answer] = []
     with torch.inference_mode():
-        made = variants(system, prompts, latents, teachers, conditions, sweep, seed)
-        answers = list(side_by_side(system, made, len(prompts), rows, max_new_tokens, seed))
-    lacking = [name for name in prompts if TEACHER in conditions and name not in teachers]
-    return answers + [Answer(name, seed, TEACHER, [], "", NO_TEACHER) for name in lacking]
+        context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
 
+        def finish(rows: Mapping[str, Sequence[int]], at: Context, condition: str) -> None:
+            answers.extend(complete(system, rows, at, max_new_tokens, seed, condition))
 
-def variants(
-    system: System,
-    prompts: Mapping[str, Sequence[int]],
-    latents: Latents,
-    teachers: Mapping[str, Float[np.ndarray, "K D"]],
-    conditions: Sequence[str],
-    sweep: int,
-    seed: int,
-) -> Iterator[Variant]:
-    """What `intervene` decodes, one after the other, so that not all contexts are kept at once."""
-    context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
-    for condition in conditions:
-        if condition != TEACHER:
-            found = replacements(condition, latents, list(prompts), seed)
-            given = torch.from_numpy(np.array(found)).to(context.hidden)
-            yield Variant(condition, prompts, feed(system, branch(context), given))
-    known = {name: tokens for name, tokens in prompts.items() if name in teachers}
-    if TEACHER in conditions and known:
-        own = branch(context, [row for row, name in enumerate(prompts) if name in known])
-        states = torch.from_numpy(np.stack([teachers[name] for name in known]))
-        yield Variant(TEACHER, known, feed(system, own, taught(system, own, states)))
-    for steps in range(1, max(sweep, 1) * system.K + 1):
-        context, _ = latent_steps(system.model, system.head, context, 1)
-        if sweep or steps == system.K:
-            yield Variant(steps_condition(steps), prompts, branch(context))
+        for condition in conditions:
+            if condition != TEACHER:
+                found = replacements(condition, latents, list(prompts), seed)
+                given = torch.from_numpy(np.array(found)).to(context.hidden)
+                finish(prompts, feed(system, branch(context), given), condition)
+        if TEACHER in conditions:
+            known = {name: tokens for name, tokens in prompts.items() if name in teachers}
+            answers += [Answer(name, seed, TEACHER, [], "", NO_TEACHER) for name in prompts if name not in known]
+            if known:
+                own = branch(context, [row for row, name in enumerate(prompts) if name in known])
+                states = torch.from_numpy(np.stack([teachers[name] for name in known]))
+                finish(known, feed(system, own, taught(system, own, states)), TEACHER)
+        for steps in range(1, max(sweep, 1) * system.K + 1):
+            context, _ = latent_steps(system.model, system.head, context, 1)
+            if sweep or steps == system.K:
+                finish(prompts, branch(context), steps_condition(steps))
+    return answers
 
 
 def intervene_all(
@@ -257,7 +198,6 @@ def intervene_all(
     sweep: int,
     top: int,
     batch: int,
-    rows: int,
     max_new_tokens: int,
     seed: int,
     work: Work,
@@ -265,10 +205,10 @@ def intervene_all(
 ) -> list[str]:
     """Commits the readout of all latents and, batch by batch, the answers under every condition; returns the units."""
     prompts = asked(system, problems)
-    latents, read = read_latents(system, prompts, batch, top, seed)
+    latents, rows = read_latents(system, prompts, batch, top, seed)
     said = readout.name(seed)
     if not work.done(said):
-        work.commit(said, {f"{said}.parquet": readout.writer(read)}, {"readouts": len(read)})
+        work.commit(said, {f"{said}.parquet": readout.writer(rows)}, {"readouts": len(rows)})
     plan = {unit(seed, number): ids for number, ids in enumerate(batches(prompts, batch))}
     missing = [name for name in plan if not work.done(name)]
     for name in show(missing, len(missing)):
@@ -279,7 +219,6 @@ def intervene_all(
             teachers,
             conditions=conditions,
             sweep=sweep,
-            rows=rows,
             max_new_tokens=max_new_tokens,
             seed=seed,
         )

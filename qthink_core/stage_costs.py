@@ -228,10 +228,10 @@ def probe(run: Run, at: Instance) -> Box:
     """An answer under each condition, after K steps and after each other number of the sweep, for each training seed."""
     how, K = run.tree["probe"], run.tree["K"]
     conditions = len(how["conditions"]) + max(how["sweep"] * K, 1)
-    return answers(run, at, times=conditions * len(run.tree["seeds"]), together=how["rows"])
+    return answers(run, at, times=conditions * len(run.tree["seeds"]))
 
 
-def answers(run: Run, at: Instance, times: int, paged: bool = False, together: int = 0) -> Box:
+def answers(run: Run, at: Instance, times: int, paged: bool = False) -> Box:
     """Greedy answers in batches that are launched until their longest row ends; latent steps are as many launches more.
 
     A `paged` engine decodes without launches, one batch after the other as well; the latent steps before it are
@@ -241,7 +241,7 @@ def answers(run: Run, at: Instance, times: int, paged: bool = False, together: i
     how, lengths = run.tree["evaluate"], run.lengths[at.task]
     n, limit, K = run.n(at, run.tree["split"]), how["max_new_tokens"], run.tree["K"] if latent(run, at) else 0
     S = min(limit, run.generated.get((at.task, at.system), lengths.thinking if thinks(run, at) else lengths.direct))
-    batches, rows = -(-n // how["batch"]), max(min(n, how["batch"]), together)
+    batches, rows = -(-n // how["batch"]), min(n, how["batch"])
     latents, tokens = batches * K, batches * min(limit, LONGEST * S)
     launched = latents + (0 if paged else tokens)
     work = cost.decoding(run.shape, n, lengths.prompt + K, S, run.width, latents + tokens, launched).times(times)

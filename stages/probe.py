@@ -12,14 +12,10 @@ from qthink_core.systems import Conditions
 
 
 class Probe(Section):
-    """What stands in the latents' places, how many steps are swept (1..sweep*K), and what each latent says.
-
-    `rows`: how many answers are decoded together, those of one condition or of several.
-    """
+    """What stands in the latents' places, how many steps are swept (1..sweep*K), and what each latent says."""
 
     conditions: Conditions
     sweep: int = Field(ge=0)
-    rows: int = Field(ge=1)
     thinker: str
     top: int = Field(ge=1)
 
@@ -80,7 +76,6 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
             sweep=params.probe.sweep,
             top=params.probe.top,
             batch=params.evaluate.batch,
-            rows=params.probe.rows,
             max_new_tokens=params.evaluate.max_new_tokens,
             seed=seed,
             work=work,

@@ -80,10 +80,6 @@ def under(answers: Sequence[Answer], condition: str) -> dict[str, list[int]]:
     return {row.problem_id: row.tokens for row in answers if row.condition == condition}
 
 
-def rows_of(prompts: dict[str, list[int]], condition: str) -> list[tuple[str, list[int], str]]:
-    return [(name, tokens, condition) for name, tokens in prompts.items()]
-
-
 def all_answers(
     system: System,
     prompts: dict[str, list[int]],
@@ -93,7 +89,7 @@ def all_answers(
 ) -> list[Answer]:
     """Every condition on one batch of all questions."""
     latents, _ = read_latents(system, prompts, len(prompts), 1, SEED)
-    limits = {"conditions": conditions, "sweep": SWEEP, "rows": 1, "max_new_tokens": max_new_tokens, "seed": SEED}
+    limits = {"conditions": conditions, "sweep": SWEEP, "max_new_tokens": max_new_tokens, "seed": SEED}
     return intervene(system, prompts, latents, teachers, **limits)
 
 
@@ -172,7 +168,7 @@ def test_the_systems_own_latents_in_one_pass_give_the_answers_of_its_latent_step
         fed = feed(system, before, own)
         torch.testing.assert_close(fed.hidden, stepped.hidden, rtol=0, atol=EXACT)
         assert torch.equal(fed.mask, stepped.mask)
-        found = complete(system, rows_of(prompts, "own"), fed, MAX_NEW_TOKENS, SEED)
+        found = complete(system, prompts, fed, MAX_NEW_TOKENS, SEED, "own")
     expected = answer(system, prompts, MAX_NEW_TOKENS, SEED)
     assert [row.tokens for row in found] == [row.tokens for row in expected]
     assert len({tuple(row.tokens) for row in found}) > N / 2
@@ -246,23 +242,6 @@ def test_teacher_states_stand_one_step_before_their_latents_and_the_last_is_not_
         assert torch.equal(taught(system, context, states), found)
 
 
-@pytest.mark.parametrize(("rows", "batches"), [(1, 11), (2 * N, 6), (4 * N + 5, 3), (1000, 1)])
-def test_conditions_decoded_together_have_the_answers_that_each_has_alone(
-    system: System, prompts: dict[str, list[int]], teachers: dict[str, np.ndarray], rows: int, batches: int
-) -> None:
-    """Eleven of them: six conditions, and five numbers of steps."""
-    alone = all_answers(system, prompts, teachers)
-    latents, _ = read_latents(system, prompts, N, 1, SEED)
-    scored: list[int] = []
-    system.model.lm_head.register_forward_pre_hook(lambda _, inputs: scored.append(len(inputs[0])))
-    limits = {"conditions": REPLACED, "sweep": SWEEP, "max_new_tokens": 1, "seed": SEED}
-    intervene(system, prompts, latents, teachers, rows=rows, **limits)
-    assert len(scored) == batches
-    assert sum(scored) == 10 * N + len(teachers)
-    limits["max_new_tokens"] = MAX_NEW_TOKENS
-    assert intervene(system, prompts, latents, teachers, rows=rows, **limits) == alone
-
-
 def test_conditions_leave_no_trace_in_one_another(
     system: System, prompts: dict[str, list[int]], teachers: dict[str, np.ndarray]
 ) -> None:
@@ -280,7 +259,7 @@ def test_a_branch_and_what_follows_it_leave_the_context_as_it_was(system: System
         context = read_prompts(system.model, list(rows.values()), system.tokenizer.pad_token_id)
         before = [(layer.keys.clone(), layer.values.clone()) for layer in context.cache.layers]
         kinds, mask, hidden = [type(layer) for layer in context.cache.layers], context.mask.clone(), context.hidden.clone()
-        complete(system, rows_of(rows, NONE), branch(context), MAX_NEW_TOKENS, SEED)
+        complete(system, rows, branch(context), MAX_NEW_TOKENS, SEED, NONE)
         feed(system, branch(context, [4, 1]), torch.zeros(2, K, D, dtype=torch.float64))
         latent_steps(system.model, system.head, branch(context), K)
     assert [type(layer) for layer in context.cache.layers] == kinds
@@ -296,8 +275,9 @@ def test_a_branch_of_some_rows_holds_those_in_their_order(system: System, prompt
     chosen = [rows[4], rows[1]]
     with torch.inference_mode():
         context = read_prompts(system.model, [prompts[name] for name in rows], system.tokenizer.pad_token_id)
-        asked = rows_of({name: prompts[name] for name in chosen}, NONE)
-        found = complete(system, asked, branch(context, [4, 1]), MAX_NEW_TOKENS, SEED)
+        found = complete(
+            system, {name: prompts[name] for name in chosen}, branch(context, [4, 1]), MAX_NEW_TOKENS, SEED, NONE
+        )
     alone = answer(system._replace(K=0), {name: prompts[name] for name in chosen}, MAX_NEW_TOKENS, SEED)
     assert [row.tokens for row in found] == [row.tokens for row in alone]
 
@@ -309,7 +289,7 @@ def test_prompts_are_read_once_and_the_sweep_adds_a_step_at_a_time(
     latents, _ = read_latents(system, prompts, N, 1, SEED)
     shapes: list[tuple[int, int]] = []
     system.model.model.layers[0].register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape[:2])))
-    intervene(system, prompts, latents, teachers, conditions=REPLACED, sweep=SWEEP, rows=1, max_new_tokens=1, seed=SEED)
+    intervene(system, prompts, latents, teachers, conditions=REPLACED, sweep=SWEEP, max_new_tokens=1, seed=SEED)
     longest = max(map(len, prompts.values()))
     replaced = [(N, K)] * 4 + [(len(teachers), K)]
     assert shapes == [(N, longest), *replaced, *[(N, 1)] * (SWEEP * K)]
@@ -422,7 +402,7 @@ def run(
     batch: int = 7,
     cut: int | None = None,
 ) -> list[str]:
-    limits = {"conditions": REPLACED, "sweep": SWEEP, "rows": 1, "top": 2, "batch": batch, "max_new_tokens": MAX_NEW_TOKENS}
+    limits = {"conditions": REPLACED, "sweep": SWEEP, "top": 2, "batch": batch, "max_new_tokens": MAX_NEW_TOKENS}
     return intervene_all(system, problems, teachers, **limits, seed=seed, work=place, show=cut_before(cut))
 
 
