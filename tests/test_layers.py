@@ -41,7 +41,7 @@ SOLE_IMPORTERS = {
     "accelerate": {"training"},
     "jinja2": {"report_page"},
     "matplotlib": {"plots"},
-    "peft": {"student", "export"},
+    "peft": {"student", "merged_lora", "export"},
     "ray": {"ray_workers"},
     "typer": {"cli"},
     "vllm": {"vllm_engine"},
