@@ -191,7 +191,8 @@ def training_memory(
     """Bytes that a micro-batch of rows of `prompt + K + written` tokens takes when its backward pass begins.
 
     Each layer keeps its tokens, a number for each pair of them (the mask that attention is given), and, since every latent
-    step reads a longer copy of keys and values, K copies more. The logits of `logits` target tokens are there three times in
+    step reads a longer copy of keys and values, K copies more. The last layer, which keeps little of the prompt, is counted
+    as the others. The logits of `logits` target tokens are there three times in
     float32: log-probabilities, their gradient, and that of the logits.
     """
     length = prompt + K + written

@@ -180,6 +180,8 @@ def trained(run: Run, at: Instance, system: Mapping[str, Any], thought: float, l
     work = cost.training(run.shape, recipe["epochs"] * N, length, recipe["epochs"] * passes * chain)
     written, lora = max(longest, limit), recipe["lora"]
     memory = cost.parameters(run.shape) * run.width + OPTIMISED * adapter_bytes(run, K)
+    if lora["merged"]:  # the weights once more, and their gradient
+        memory += 2 * cost.body(run.shape) * run.width
     memory += cost.training_memory(
         run.shape,
         recipe["micro_batch"],

@@ -43,7 +43,7 @@ SOLE_IMPORTERS = {
     "dvc": {"dvc_fork"},
     "jinja2": {"report_page"},
     "matplotlib": {"plots"},
-    "peft": {"student", "export"},
+    "peft": {"student", "merged_lora", "export"},
     "ray": {"ray_workers"},
     "typer": {"cli"},
     "vllm": {"vllm_engine"},
