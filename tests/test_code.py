@@ -1,12 +1,15 @@
 """What the code of a stage is: which modules, and what each of them says."""
 
+import ast
 import json
+import os
 import subprocess
 import sys
 from modulefinder import ModuleFinder
 from pathlib import Path
 
 import pytest
+from graph import copy_repository
 from imports import ROOT
 
 from qthink_core import artifacts, code, layout
@@ -100,6 +103,14 @@ def test_the_modules_of_a_stage_are_those_that_the_standard_librarys_finder_find
     assert found <= reached
 
 
+@pytest.mark.parametrize("stage", PAGES)
+def test_no_module_of_a_stage_reads_a_docstring_or_a_source_since_they_do_not_count(stage: str) -> None:
+    for path in code.modules(ROOT, f"stages/{stage}.py"):
+        assert "inspect" not in code.read(ROOT / path).imports, path
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            assert "__doc__" not in (getattr(node, "attr", ""), getattr(node, "id", ""), getattr(node, "value", "")), path
+
+
 def test_what_only_refuses_is_no_code_of_a_stage() -> None:
     assert not any("qthink_core/preflight.py" in code.of_stage(ROOT, stage) for stage in PAGES)
 
@@ -153,10 +164,6 @@ def test_a_record_is_accepted_as_it_was_written_and_else_what_differs_is_named(t
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the time that a process took")
 def test_the_stage_writes_the_code_of_every_other_stage_in_little_time_and_twice_the_same(tmp_path: Path) -> None:
-    import os
-
-    from graph import copy_repository
-
     root = copy_repository(tmp_path)
     written = []
     for _ in range(2):

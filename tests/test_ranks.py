@@ -304,8 +304,7 @@ def test_without_a_launcher_and_under_one_of_a_single_process_a_stage_is_one_pro
 
 
 def test_a_stage_of_one_process_loads_no_torch(root: Path) -> None:
-    page = root / "stages" / "write.py"
-    page.write_text(DEALT.replace("    made =", '    import sys\n\n    assert "torch" not in sys.modules\n    made ='))
+    edit_page(root, DEALT.replace("    made =", '    import sys\n\n    assert "torch" not in sys.modules\n    made ='))
     assert run(root, None)[0] == 0
 
 
