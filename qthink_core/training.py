@@ -100,7 +100,7 @@ def train(
         )
     steps = plan(len(examples), recipe, seed)
     trained, top_lr = student.trained(), recipe.lr * recipe.lr_multiplier
-    optimizer = torch.optim.AdamW(trained.values(), lr=top_lr, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(trained.values(), lr=top_lr, weight_decay=recipe.weight_decay, fused=True)
     with ranks.first():  # it drops what is damaged
         losses = restore(work, trained, optimizer)
     start = len(losses)
@@ -253,7 +253,7 @@ def restore(work: Work, trained: Mapping[str, nn.Parameter], optimizer: Any) -> 
         for name, parameter in trained.items():
             parameter.copy_(tensors[f"weight.{name}"])
             optimizer.state[parameter] = {
-                key: tensors[stored].to("cpu" if key == "step" else parameter.device)
+                key: tensors[stored].to(parameter.device)  # the fused AdamW keeps its step there, too
                 for key, stored in _moments(name).items()
             }
     return json.loads(work.path(f"{found[-1]}.losses.json").read_bytes())
