@@ -70,7 +70,7 @@ def fit_head(
     embeddings = model.get_input_embeddings().weight
     assert isinstance(embeddings, Tensor), "input embeddings have a weight"
     targets = embeddings.detach().float()[following]
-    optimizer = torch.optim.Adam(head.parameters(), lr=recipe.lr)
+    optimizer = torch.optim.Adam(head.parameters(), lr=recipe.lr, fused=True)
     generator = torch.Generator().manual_seed(seed)
     error = torch.ones(())
     for step in range(recipe.steps):

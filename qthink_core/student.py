@@ -59,7 +59,7 @@ class Student(nn.Module):
         if self.head is not None and head_output == "embedding":
             embeddings = model.get_input_embeddings().weight
             assert isinstance(embeddings, Tensor), "input embeddings have a weight"
-            self.head.scale_output(embeddings.float().square().mean().sqrt().item())
+            self.head.scale_output(embeddings.float().square().mean().item() ** 0.5)
 
     def forward(
         self,

@@ -44,6 +44,8 @@ def digest(tensors: Iterable[torch.Tensor]) -> str:
 
 def tell(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """Prints a line for the step that the optimiser is about to take."""
+    # The other one takes torch.sqrt, which is MKL's and rounds as the processor's rsqrt does.
+    assert optimizer.defaults["fused"]
     trained = [one for group in optimizer.param_groups for one in group["params"]]
     print(len(trained), digest(trained), digest(one.grad for one in trained), flush=True)
 
