@@ -10,7 +10,7 @@ from qthink_core.instances import Instance
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 # Seconds a graded answer: text and numbers, or, for real LaTeX, computer algebra now and then.
-GRADING_S, LATEX_S = 1e-4, 3e-3
+GRADING_S, LATEX_S = 3e-5, 3e-3
 DISK_BPS, DOWNLOAD_BPS = 3e8, 5e7
 # Token ids and text of one generated token in Parquet.
 TOKEN_BYTES = 4

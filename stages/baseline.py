@@ -18,7 +18,7 @@ class Systems(Section):
     baseline: dict[str, Baseline]
 
 
-class Evaluate(Section):
+class Evaluate(Drawn):
     """How rows that think are decoded, the limits, and who decodes; `max_new_tokens` counts thinking and answer."""
 
     thinking: Literal["greedy", "sampled"]
@@ -36,7 +36,6 @@ class Params(Section):
     cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
-    rollout: Drawn
     evaluate: Evaluate
     systems: Systems
 
@@ -50,7 +49,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     problems = prepared.read(layout.problems(at.task), params.split)
     plan = answer_batches.plan(layout.BASE, models.Card(0, thinking), None, problems, how.batch)
     load, longest = partial(models.base_system, thinking=thinking), answer_batches.longest(plan)
-    sampling = Sampling(params.seed, **params.rollout.model_dump()) if how.thinking == "sampled" else None
+    sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None
     log = seconds.folder(str(at), work.resumed)
     units = executor.run(
         partial(

@@ -11,7 +11,7 @@ from qthink_core.recipe import Drawn, Seeds
 from qthink_core.settings import Section
 
 
-class Evaluate(Section):
+class Evaluate(Drawn):
     """How rows that think are decoded, the limits, and who decodes; `max_new_tokens` counts thinking and answer."""
 
     thinking: Literal["greedy", "sampled"]
@@ -30,7 +30,6 @@ class Params(Section):
     cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
-    rollout: Drawn
     evaluate: Evaluate
 
 
@@ -46,7 +45,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         card = models.read_card(folder)
         plan |= answer_batches.plan(folder, card, seed, problems, how.batch)
     load, longest = models.load_system, answer_batches.longest(plan)
-    sampling = Sampling(params.seed, **params.rollout.model_dump()) if how.thinking == "sampled" else None
+    sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None
     log = seconds.folder(str(at), work.resumed)
     units = executor.run(
         partial(

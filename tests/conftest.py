@@ -36,16 +36,21 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def questions(tokenizer: Any) -> list[list[int]]:
-    """200 prompts with an empty think block, of all tasks and many lengths, in no order."""
+    """200 prompts with an empty think block, of all tasks and many lengths, in no order.
+
+    A world has one length a task, so these are problems of eight worlds, of 2 to 9 changes.
+    """
     from worlds import WORLD
 
     from qthink_core.problems import generated, prompted
 
-    sizes = {"gsm8k": 80, "math500": 80, "tooluse": 40}
+    sizes = {"gsm8k": 10, "math500": 10, "tooluse": 5}
+    worlds = [WORLD.model_copy(update={"changes": changes}) for changes in range(2, 10)]
     rows = [
         row
+        for world in worlds
         for task, n in sizes.items()
-        for row in prompted(task, generated(task, "test", n, seed=3, world=WORLD), tokenizer)
+        for row in prompted(task, generated(task, "test", n, seed=3, world=world), tokenizer)
     ]
     return [row["prompt_direct"] for row in sorted(rows, key=lambda row: row["question"][::-1])]
 

@@ -136,12 +136,23 @@ def test_k_reruns_from_the_extraction_on_but_no_sampling_and_no_system_without_l
     assert of_systems(reruns) == DISTILLED
 
 
-@pytest.mark.parametrize(("old", "new"), [(r"^  G: 16", "  G: 8"), (r"^  temperature: 0\.6", "  temperature: 1.0")])
+# The temperature of a block of params.yaml: rollouts and answers have each their own.
+DRAWN = r"^({}:(?:.*\n)+?)  temperature: 0\.6"
+HOTTER = r"\1  temperature: 1.0"
+
+
+@pytest.mark.parametrize(("old", "new"), [(r"^  G: 16", "  G: 8"), (DRAWN.replace("{}", "rollout"), HOTTER)])
 def test_rollouts_rerun_from_the_sampling_on_but_neither_base_nor_data(copy: Path, old: str, new: str) -> None:
     touched, reruns = rerun(copy, "params.yaml", old, new)
     # the report states G in its last line
     assert touched - {"report"} == {f"sample@{TASK}"}
     assert stages(reruns) == {"sample", "reward", "extract", "average", "finetune", "train", "merge"} | SCORES
+
+
+def test_how_answers_are_drawn_reruns_the_answers_and_no_rollout(copy: Path) -> None:
+    touched, reruns = rerun(copy, "params.yaml", DRAWN.replace("{}", "evaluate"), HOTTER)
+    assert touched == boxes("baseline", BASELINE) | boxes("evaluate", FINETUNED | DISTILLED)
+    assert stages(reruns) == {"baseline"} | SCORES
 
 
 def test_a_systems_supervision_reruns_that_system_and_no_other(copy: Path) -> None:
@@ -239,9 +250,10 @@ def test_the_evaluation_limit_reruns_the_scores_but_no_training(copy: Path) -> N
     assert stages(reruns) == {"baseline"} | SCORES
 
 
-def test_the_seed_touches_what_draws_at_random_and_the_line_that_states_it(copy: Path) -> None:
+def test_the_seed_touches_what_draws_or_may_draw_at_random_and_the_line_that_states_it(copy: Path) -> None:
     touched, _ = rerun(copy, "params.yaml", r"^seed: 0", "seed: 1")
-    assert stages(touched) == {"base", "prepare", "sample", "report"}
+    # the answers of rows that think may be drawn: evaluate.thinking
+    assert stages(touched) == {"base", "prepare", "sample", "baseline", "evaluate", "report"}
 
 
 def test_further_seeds_add_trainings_and_rerun_none(copy: Path) -> None:

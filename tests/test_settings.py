@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +63,14 @@ WRONG = {
     "below the range": ("params.yaml", "K: 6", "K: 0", "K is 0: input should be greater than or equal to 1"),
     "above the range": (
         "params.yaml",
-        "  top_p: 0.95",
-        "  top_p: 1.5",
+        r"(rollout:(?:.*\n)+?)  top_p: 0.95",
+        r"\1  top_p: 1.5",
         "rollout.top_p is 1.5: input should be less than or equal to 1",
     ),
     "greedy rollouts": (
         "params.yaml",
-        "  temperature: 0.6",
-        "  temperature: 0",
+        r"(rollout:(?:.*\n)+?)  temperature: 0.6",
+        r"\1  temperature: 0",
         "rollout.temperature is 0: input should be greater than 0",
     ),
     "nan": ("params.yaml", "gamma: 2.0", "gamma: .nan", "gamma is nan: input should be a finite number"),
@@ -393,37 +392,14 @@ def test_heads_that_do_not_fit_each_other_are_refused_before_anything_is_made(ke
     assert any("heads must be a multiple of kv_heads, and head_dim even" in one for one in said), said
 
 
-def test_make_latents_asks_for_settings_without_a_fault_and_for_the_same_ones_when_called_again(params: Path) -> None:
-    from dvc.utils.cli_parse import to_path_overrides
-    from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
-
-    committed = settings.load(params)[0]
-    shutil.copyfile(ROOT / "Makefile", params / "Makefile")
-    (params / "results").mkdir()
-    (params / "results/table.md").touch()
-    stub = params / ".venv/bin/dvc"
-    stub.parent.mkdir(parents=True)
-    stub.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\" > asked\n")
-    stub.chmod(0o755)
-    found = []
-    for _ in range(2):
-        subprocess.run(["make", "--silent", "-o", ".venv/ready", "latents"], cwd=params, check=True)
-        words = (params / "asked").read_text().splitlines()
-        asked = [value for option, value in pairwise(words) if option == "-S"]
-        assert len(words) == 2 + 2 * len(asked)
-        (one,) = get_hydra_sweeps(to_path_overrides(asked))
-        for file, overrides in one.items():
-            apply_overrides(str(params / file), overrides)
-        assert faults(params) == []
-        found.append(settings.load(params)[0])
-    assert found[0] == found[1]
-    tree = found[0]
-    assert tree["systems"]["trained"] == ["answer_only", "reward_weighted", "undistilled"]
-    assert tree["systems"]["distilled"]["undistilled"]["gamma"] == 0
-    assert len(instances("finetune", tree)) == 5
-    assert len(instances("train", tree)) == 10
-    read = settings.patterns(SECTIONS["base"])
-    assert settings.prune(tree, read) == settings.prune(committed, read), "the base would be pre-trained again"
+def test_make_claims_asks_for_seeds_without_a_fault(params: Path) -> None:
+    asked = re.findall(r"^\tqthink demo --seeds (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert asked == ["0,1,2"]
+    settings.write_value(params / "params.yaml", "seeds", [int(one) for one in asked[0].split(",")])
+    assert faults(params) == []
+    tree, _ = settings.load(params)
+    assert tree["seeds"] == [0, 1, 2]
+    assert len(instances("train", tree)) == 3 * len(tree["tasks"]) * len(tree["systems"]["distilled"])
 
 
 @pytest.mark.parametrize(

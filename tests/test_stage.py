@@ -212,11 +212,10 @@ def test_seconds_of_the_processor_are_logged_beside_those_of_the_clock(root: Pat
     busy = (
         f"    import subprocess, sys\n    time.sleep(1)\n    subprocess.run([sys.executable, '-c', {burn!r}], check=True)\n"
     )
-    page = root / "stages" / "write.py"
-    page.write_text(PAGE.replace("def run(params, at, work):\n", f"def run(params, at, work):\n{busy}"))
+    edit_page(root, PAGE.replace("def run(params, at, work):\n", f"def run(params, at, work):\n{busy}"))
     run(root)
     slept = logged(root)
-    page.write_text(PAGE)
+    edit_page(root, PAGE)
     run(root)
     quick = logged(root)
     assert slept["cpu_seconds"] - quick["cpu_seconds"] == pytest.approx(1, abs=0.5)
