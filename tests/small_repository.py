@@ -1,6 +1,10 @@
 """A repository with a stage of two systems and one input, and a stage that collects them, to try what every stage does."""
 
+import re
+import shutil
 from pathlib import Path
+
+from imports import ROOT
 
 from qthink_core import code, layout
 
@@ -123,6 +127,23 @@ def make(root: Path) -> Path:
     }.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
+    fingerprint(root)
+    return root
+
+
+def make_with_core(root: Path) -> Path:
+    """The same with a core of its own, so that an edit of that is one of the test's.
+
+    A server that is started there imports torch, which it needs for a fork, and not the other packages, which take it four
+    seconds more of the processor.
+    """
+    make(root)
+    shutil.copy(ROOT / "stages/__init__.py", root / "stages")
+    shutil.copytree(ROOT / "qthink_core", root / "qthink_core")
+    server = root / "qthink_core/warm_server.py"
+    text, found = re.subn(r"^PACKAGES = \(\n.*?^\)$", 'PACKAGES = ("numpy", "torch")', server.read_text(), flags=re.M | re.S)
+    assert found == 1
+    server.write_text(text)
     fingerprint(root)
     return root
 

@@ -12,33 +12,35 @@ from pathlib import Path
 import pytest
 from graph import STAGES, tree_of
 from imports import ROOT
-from small_repository import DVC_YAML, PARAMS, make
+from small_repository import DVC_YAML, PAGE, PARAMS, edit_page, make_with_core
 
-from qthink_core import demo
+from qthink_core import demo, process
 
 PATIENCE_S = 120.0
 BOXES = {"write@gsm8k-short", "write@gsm8k-long", "collect@gsm8k"}
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small repository under Git and DVC, with commands that name their parent as the real ones do."""
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    make(folder)
+    folder = make_with_core(tmp_path_factory.mktemp("template"))
     (folder / "dvc.yaml").write_text(
         DVC_YAML.replace("cmd: python", "cmd: QTHINK_PARENT=$PPID exec python").replace(
             "      - collected.md: {cache: false}\n", ""
         )
     )
-    shutil.copy(ROOT / "stages/__init__.py", folder / "stages")
-    shutil.copytree(ROOT / "qthink_core", folder / "qthink_core", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".gitignore").write_text("/artifacts/\n")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that repository for one test."""
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    return folder
+    return shutil.copytree(template, tmp_path / "repository")
 
 
 def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -49,13 +51,17 @@ def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=process.die_with_parent,
     )
 
 
 def run(root: Path, *arguments: str) -> tuple[int, str, str]:
     """(exit code, standard output, standard error) of a whole demo."""
     running = start(root, *arguments)
-    out, err = running.communicate(timeout=PATIENCE_S)
+    try:
+        out, err = running.communicate(timeout=PATIENCE_S)
+    finally:
+        running.kill()
     return running.returncode, out, err
 
 
@@ -140,17 +146,16 @@ def test_an_unknown_task_and_a_wrong_parameter_are_told_in_a_line_before_anythin
     code, out, err = run(root)
     assert (code, out) == (2, "")
     assert err.startswith("qthink: params.yaml: seed is 'none': ")
-    assert not (root / "artifacts").exists()
+    assert not (root / "artifacts/written").exists()
 
 
 def test_a_box_that_fails_says_why_once_and_what_others_made_is_kept(root: Path) -> None:
-    page = root / "stages/write.py"
     odd = """def run(params, at, work):
     from qthink_core.errors import DataError
     if at.system == "long":
         raise DataError("odd text")
 """
-    page.write_text(page.read_text().replace("def run(params, at, work):\n", odd))
+    edit_page(root, PAGE.replace("def run(params, at, work):\n", odd))
     code, out, err = run(root, "--jobs", "1")
     assert code == 65
     assert out.count("write@gsm8k-long: odd text") == 1
@@ -159,7 +164,7 @@ def test_a_box_that_fails_says_why_once_and_what_others_made_is_kept(root: Path)
     )
     assert "Traceback" not in out + err
     assert "collect" not in out
-    page.write_text(page.read_text().replace('"long"', '"nobody"'))
+    edit_page(root, PAGE)
     assert run(root)[0] == 0
 
 
@@ -169,10 +174,12 @@ def paused(root: Path) -> Iterator[subprocess.Popen[str]]:
     (root / "pause").touch()
     two_tasks(root)  # boxes enough for the warm server
     running = start(root, "--jobs", "2")
-    wait_for(root / "ready", running)
-    yield running
-    running.kill()
-    running.communicate()
+    try:
+        wait_for(root / "ready", running)
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -197,12 +204,10 @@ def test_a_killed_demo_leaves_no_process(root: Path, paused: subprocess.Popen[st
     paused.kill()
     paused.wait()
     assert all_gone(root)
-    assert not (root / "artifacts").exists()
+    assert not (root / "artifacts/written").exists()
 
 
-def test_a_box_needs_those_that_make_what_it_reads_a_folder_of_others_too(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_box_needs_those_that_make_what_it_reads_a_folder_of_others_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     tree, _ = tree_of("tiny")
     needs = demo.edges(Path(), tree)

@@ -1,6 +1,5 @@
 """Stages as forks of the warm server: nobody sees a difference but in time, whoever is killed."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -12,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from imports import ROOT
-from small_repository import PAGE, make
+from small_repository import PAGE, edit_page, fingerprint, make_with_core
 
 from qthink_core import process, warm
 
@@ -22,6 +20,7 @@ BOX = "write@gsm8k-short"
 OUT = Path("artifacts/written/gsm8k/short")
 # The server's imports take six seconds of processor time, and the machine may be under load.
 PATIENCE_S = 120.0
+STARTED: list[subprocess.Popen[str]] = []
 # A stage that says what Python and torch are like where it runs.
 SEEN = """
 import json, os, random, signal, sys, threading
@@ -74,26 +73,41 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The small repository with the core as its own, so that an edit of either is one of the test's."""
-    make(tmp_path)
-    shutil.copy(ROOT / "stages/__init__.py", tmp_path / "stages")
-    shutil.copytree(ROOT / "qthink_core", tmp_path / "qthink_core", ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path
+    return make_with_core(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Ends what a test started, however the test ended."""
+    yield
+    for one in STARTED:
+        one.kill()
+        with one:  # closes its pipes and waits
+            pass
+    STARTED.clear()
+
+
+def program(command: list[str], root: Path, environ: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
+    """Started there; the kernel ends it with this process."""
+    running = subprocess.Popen(
+        command,
+        cwd=root,
+        env=environ,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=process.die_with_parent,
+    )
+    STARTED.append(running)
+    return running
 
 
 def start(root: Path, place: Path | None, box: str = BOX, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", f"stages.{box.partition('@')[0]}"]
     named = {} if place is None else {warm.PLACE: str(place)}
     environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "OMP_NUM_THREADS")}
-    return subprocess.Popen(
-        command,
-        cwd=root,
-        env=environ | {"DVC_STAGE": box} | named | environment,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    return program(command, root, environ | {"DVC_STAGE": box} | named | environment)
 
 
 def run(root: Path, place: Path | None, box: str = BOX, **environment: str) -> tuple[int, str, str]:
@@ -110,6 +124,12 @@ def wait_for(happens: object, what: str) -> None:
         time.sleep(0.01)
 
 
+def wait_for_unit(root: Path, running: subprocess.Popen[str]) -> None:
+    """Until a stage has committed its first unit; fails at once when what started it has ended."""
+    wait_for(lambda: (root / "ready").exists() or running.poll() is not None, "the first unit")
+    assert running.poll() is None, running.communicate()
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -123,16 +143,13 @@ def fork_of(root: Path, box: str = BOX) -> int:
 
 
 @pytest.fixture
-def paused(root: Path, place: Path) -> Iterator[subprocess.Popen[str]]:
+def paused(root: Path, place: Path) -> subprocess.Popen[str]:
     """The client of a fork that has committed its first unit and waits."""
     (root / "pause").touch()
     client = start(root, place)
-    wait_for(lambda: (root / "ready").exists() or client.poll() is not None, "the first unit")
-    assert client.poll() is None, client.communicate()
+    wait_for_unit(root, client)
     assert fork_of(root) != client.pid, "it runs cold"
-    yield client
-    client.kill()
-    client.communicate()
+    return client
 
 
 def published(root: Path, folder: Path = OUT) -> dict[str, bytes]:
@@ -142,7 +159,7 @@ def published(root: Path, folder: Path = OUT) -> dict[str, bytes]:
 def test_a_fork_says_and_leaves_what_a_cold_stage_does(root: Path, place: Path) -> None:
     cold = run(root, None)
     first = published(root)
-    shutil.rmtree(root / "artifacts")
+    shutil.rmtree(root / "artifacts/written")
     warmed = run(root, place)
     assert (cold[0], warmed[0], cold[2], warmed[2]) == (0, 0, "", "")
     assert warmed[1].startswith(f"{BOX}: two units (")
@@ -164,6 +181,7 @@ def comparable(found: Mapping[str, object]) -> dict[str, object]:
 
 def test_a_fork_sees_the_same_process_as_a_cold_stage_and_random_numbers_of_its_own(root: Path, place: Path) -> None:
     (root / "stages/collect.py").write_text(SEEN)
+    fingerprint(root)
     run(root, None)
     cold, _ = seen(root, None, EXTRA="\udcff ü", TZ="Asia/Kathmandu")
     warmed, own = seen(root, place, EXTRA="\udcff ü", TZ="Asia/Kathmandu")
@@ -176,10 +194,11 @@ def test_a_fork_sees_the_same_process_as_a_cold_stage_and_random_numbers_of_its_
 
 def test_an_edit_of_a_stage_or_of_the_core_counts_at_once(root: Path, place: Path) -> None:
     assert run(root, place)[0] == 0
-    (root / "stages/write.py").write_text(PAGE.replace('return "two units"', 'return "2 units"'))
+    edit_page(root, PAGE.replace('return "two units"', 'return "2 units"'))
     assert run(root, place)[1].startswith(f"{BOX}: 2 units (")
     core = root / "qthink_core/stage.py"
     core.write_text(core.read_text().replace("{printable(made)} (", "edited {printable(made)} ("))
+    fingerprint(root)
     assert run(root, place)[1].startswith(f"{BOX}: edited 2 units (")
 
 
@@ -189,15 +208,12 @@ def test_a_refusal_and_an_error_end_with_the_code_of_a_cold_stage(root: Path, pl
     assert (code, out) == (65, "")
     assert err == run(root, None)[2]
     (root / "texts/gsm8k.txt").write_text("text")
-    page = (root / "stages/write.py").read_text()
     for last, expected in (
         ("raise RuntimeError('odd')", 1),
         ("os.kill(os.getpid(), 11)", -signal.SIGSEGV),
         ("os._exit(7)", 7),
     ):
-        (root / "stages/write.py").write_text(
-            page.replace("def run(params, at, work):", f"def run(params, at, work):\n    import os\n    {last}")
-        )
+        edit_page(root, PAGE.replace("def run(params, at, work):", f"def run(params, at, work):\n    import os\n    {last}"))
         assert run(root, place)[0] == run(root, None)[0] == expected
 
 
@@ -213,7 +229,7 @@ def test_a_stage_of_other_threads_or_kernels_starts_cold_and_says_nothing_of_it(
     )
     (root / "pause").touch()
     client = start(root, place)
-    wait_for(lambda: (root / "ready").exists(), "the first unit")
+    wait_for_unit(root, client)
     assert fork_of(root) == client.pid
     (root / "pause").unlink()
     out, err = client.communicate(timeout=PATIENCE_S)
@@ -225,10 +241,8 @@ def test_a_stage_of_other_threads_or_kernels_starts_cold_and_says_nothing_of_it(
 def test_one_of_several_processes_starts_cold(root: Path, place: Path, name: str) -> None:
     (root / "pause").touch()
     client = start(root, place, **{name: "x"})
-    wait_for(lambda: (root / "ready").exists(), "the first unit")
+    wait_for_unit(root, client)
     assert fork_of(root) == client.pid
-    client.kill()
-    client.communicate()
 
 
 def test_without_a_server_at_the_place_a_stage_starts_cold(root: Path, tmp_path: Path) -> None:
@@ -259,12 +273,10 @@ def test_a_fork_is_killed_when_its_client_is(root: Path, place: Path, paused: su
 
 def test_a_fork_is_killed_when_what_started_its_client_is(root: Path, place: Path) -> None:
     (root / "pause").touch()
-    program = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    waits = "import subprocess, sys; subprocess.run(sys.argv[1:])"
     shell = ["sh", "-c", 'QTHINK_PARENT=$PPID exec "$0" -m stages.write', sys.executable]
-    starter = subprocess.Popen(
-        [sys.executable, "-c", program, *shell], cwd=root, env=os.environ | {"DVC_STAGE": BOX, warm.PLACE: str(place)}
-    )
-    wait_for(lambda: (root / "ready").exists(), "the first unit")
+    starter = program([sys.executable, "-c", waits, *shell], root, os.environ | {"DVC_STAGE": BOX, warm.PLACE: str(place)})
+    wait_for_unit(root, starter)
     fork = fork_of(root)
     assert alive(fork)
     starter.kill()
@@ -277,50 +289,52 @@ def test_a_client_whose_fork_is_killed_ends_in_the_same_way(root: Path, paused: 
     assert paused.wait(PATIENCE_S) == -signal.SIGKILL
 
 
-def servers() -> set[int]:
-    """The process ids of the warm servers that this process started."""
-    found = set()
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"qthink_core.warm_server" in (folder / "cmdline").read_bytes():
-                found.add(int(folder.name))
-    return found
+def own_server(root: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A process with a server of its own, of few packages, and the place of that server."""
+    holds = (
+        "import sys; from qthink_core import warm\n"
+        "with warm.server(1, 'avx2') as place: print(place, flush=True); import time; time.sleep(1000)"
+    )
+    starter = program([sys.executable, "-c", holds], root)
+    assert starter.stdout
+    place = Path(starter.stdout.readline().strip())
+    assert place.is_socket(), starter.communicate()
+    return starter, place
 
 
-def test_fork_and_client_end_with_the_server_and_the_next_stage_starts_cold(root: Path, place: Path) -> None:
-    before = servers()
-    with warm.server(1, "avx2") as other:
-        (root / "pause").touch()
-        client = start(root, other)
-        wait_for(lambda: (root / "ready").exists(), "the first unit")
-        fork = fork_of(root)
-        (server,) = servers() - before
-        os.kill(server, signal.SIGKILL)
-        _, err = client.communicate(timeout=PATIENCE_S)
-        assert client.returncode == 75
-        assert err == f"{BOX}: the warm server, which ran this stage, has ended: run `dvc repro` again\n"
-        wait_for(lambda: not alive(fork), "the end of the fork")
-        assert not (root / OUT).exists()
-        (root / "pause").unlink()
-        assert run(root, other)[0] == 0
+def child_of(pid: int) -> int:
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
+
+
+def test_fork_and_client_end_with_the_server_and_the_next_stage_starts_cold(root: Path) -> None:
+    starter, place = own_server(root)
+    (root / "pause").touch()
+    client = start(root, place)
+    wait_for_unit(root, client)
+    fork = fork_of(root)
+    assert fork != client.pid
+    os.kill(child_of(starter.pid), signal.SIGKILL)
+    _, err = client.communicate(timeout=PATIENCE_S)
+    assert client.returncode == 75
+    assert err == f"{BOX}: the warm server, which ran this stage, has ended: run `dvc repro` again\n"
+    wait_for(lambda: not alive(fork), "the end of the fork")
+    assert not (root / OUT).exists()
+    (root / "pause").unlink()
+    assert run(root, place)[0] == 0
+    shutil.rmtree(place.parent)
 
 
 def test_the_server_ends_with_the_process_that_started_it(root: Path) -> None:
-    program = (
-        "import sys, time; from qthink_core import warm\n"
-        "with warm.server(1, 'avx2') as place: print(place, flush=True); time.sleep(1000)"
-    )
-    starter = subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True)
-    place = Path(starter.stdout.readline().strip())  # type: ignore[union-attr]
+    starter, place = own_server(root)
     assert place.parent.stat().st_mode & 0o777 == 0o700
     (root / "pause").touch()
     client = start(root, place)
-    wait_for(lambda: (root / "ready").exists(), "the first unit")
+    wait_for_unit(root, client)
     fork = fork_of(root)
+    assert fork != client.pid
     starter.kill()
     assert client.wait(PATIENCE_S) == 75
-    client.communicate()
     wait_for(lambda: not alive(fork), "the end of the fork")
     shutil.rmtree(place.parent)
 
