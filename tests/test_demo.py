@@ -124,16 +124,9 @@ def test_what_has_not_changed_counts_as_done_and_what_comes_out_alike_is_unchang
     assert out.splitlines()[1].startswith("[ 2/3 boxes, ")
 
 
-def test_params_as_blocks_are_read_as_well(root: Path) -> None:
-    (root / "params.yaml").write_text(PARAMS.replace("tasks: [gsm8k]", "tasks:\n- gsm8k\n- math500"))
-    (root / "texts/math500.txt").write_text("another")
-    code, out, _ = run(root)
-    assert (code, out.count("/6 boxes, ")) == (0, 6)
-    assert out.startswith("6 of 6 boxes to make, ")
-
-
-def test_one_task_runs_its_boxes_alone(root: Path) -> None:
+def test_one_task_of_params_as_blocks_runs_its_boxes_alone(root: Path) -> None:
     two_tasks(root)
+    (root / "params.yaml").write_text(PARAMS.replace("tasks: [gsm8k]", "tasks:\n- gsm8k\n- math500"))
     code, out, _ = run(root, "math500")
     assert (code, out.count("/3 boxes, ")) == (0, 3)
     assert "@gsm8k" not in out
