@@ -292,8 +292,8 @@ def test_a_client_whose_fork_is_killed_ends_in_the_same_way(root: Path, paused: 
 def own_server(root: Path) -> tuple[subprocess.Popen[str], Path]:
     """A process with a server of its own, of few packages, and the place of that server."""
     holds = (
-        "import sys; from qthink_core import warm\n"
-        "with warm.server(1, 'avx2') as place: print(place, flush=True); import time; time.sleep(1000)"
+        "import time; from qthink_core import warm\n"
+        "with warm.server(1, 'avx2') as place: print(place, flush=True); time.sleep(1000)"
     )
     starter = program([sys.executable, "-c", holds], root)
     assert starter.stdout
