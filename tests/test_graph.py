@@ -8,15 +8,17 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import networkx as nx
 import pytest
 import small_run
 from graph import SCALES, STAGES, code, inputs, instances, outputs, resolved, tree_of
 from imports import OURS, ROOT
 
 from qthink_core import code as source
-from qthink_core import layout, report, settings
+from qthink_core import demo, layout, report, settings
 from qthink_core.artifacts import canonical_json
 from qthink_core.completions import TRAINED
+from qthink_core.instances import Instance
 from qthink_core.stage import stage_sections
 
 SECTIONS = stage_sections()
@@ -53,6 +55,17 @@ def test_the_readme_names_where_a_stage_writes_and_parameters_that_it_reads(stag
     declared = [key.partition(".${")[0] for _, key in declared_params(stage)]
     for named in re.findall(r"`([^`]*)`", reads):
         assert any((key + ".").startswith(named + ".") for key in declared), f"{stage} does not read {named}"
+
+
+def test_the_picture_in_the_readme_is_the_graph_without_what_follows_from_other_arrows() -> None:
+    tree, _ = tree_of("tiny")
+    graph = nx.DiGraph()
+    for box, needs in demo.edges(ROOT, tree).items():
+        graph.add_edges_from((Instance.parse(one).stage, Instance.parse(box).stage) for one in needs)
+    graph.remove_node(source.STAGE)
+    drawn = re.search(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert drawn, "README.md has no mermaid picture"
+    assert set(re.findall(r"(\w+) --> (\w+)", drawn[1])) == set(nx.transitive_reduction(graph).edges)
 
 
 @every_stage
