@@ -83,6 +83,13 @@ CLAIMS = (
         "answer_only",
         caveat="never published: the card has no such control",
     ),
+    Claim(
+        "distillation",
+        "distilled latents beat latents that nothing supervises (gamma 0)",
+        "uniform",
+        "undistilled",
+        caveat="never published: the card has no such control",
+    ),
     Claim("beyond_sft", "latents beat SFT on think + answer", "uniform", "sft"),
     Claim(
         "tokens_base",

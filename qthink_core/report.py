@@ -29,6 +29,7 @@ SYSTEM_NAMES = {
     "answer_only": "SFT on the answer only",
     "uniform": "QThink uniform per-step",
     "reward_weighted": "QThink reward-weighted per-step",
+    "undistilled": "Latents without distillation (gamma 0)",
     "final_step": "Reward-weighted final-step (CODI)",
 }
 

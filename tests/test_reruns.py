@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
 TASK, CODE = "gsm8k", "fingerprint"
 BASELINE = {"base", "base_direct"}
 FINETUNED = {"sft", "answer_only"}
-DISTILLED = {"uniform", "reward_weighted", "final_step"}
+DISTILLED = {"uniform", "reward_weighted", "undistilled", "final_step"}
 TRAINED_BY_SEED = ("finetune", "train")
 SCORES = {"evaluate", "probe", "grade", "report"}
 
