@@ -60,7 +60,7 @@ def test_the_tiny_base_needs_its_thinking(task: str, accuracy: dict[str, dict[st
 def test_the_method_works_and_its_controls_are_distinguishably_worse(
     task: str, accuracy: dict[str, dict[str, float]], right: dict[str, dict[tuple[str, str], np.ndarray]]
 ) -> None:
-    """At least 85 % with uniform teachers; less without latents, without distillation, or with the last step alone supervised.
+    """At least 85 % with uniform teachers; less without latents, without distillation, or with final-step supervision.
 
     Exact paired tests with Bonferroni's correction over these nine comparisons.
     """
