@@ -128,14 +128,20 @@ def demo(
         from qthink_core import demo, settings
 
         if seeds:
-            settings.write_value(Path("params.yaml"), "seeds", [_seed(text) for text in seeds.split(",")])
+            settings.write_value(Path("params.yaml"), "seeds", _seeds(seeds))
         demo.run(Path(), tasks or [], jobs)
 
 
-def _seed(text: str) -> int:
-    if not text.strip().isdecimal():
-        raise ParamError(f"--seeds has {text!r}: give whole numbers with commas between them, as in 0,1,2")
-    return int(text)
+def _seeds(text: str) -> list[int]:
+    from pydantic import TypeAdapter
+
+    from qthink_core.recipe import MAX_SEED, Seeds
+
+    try:
+        return TypeAdapter(Seeds).validate_python([int(one) for one in text.split(",")])
+    except ValueError:
+        expected = f"give different whole numbers from 0 to {MAX_SEED}, with commas between them, as in 0,1,2"
+        raise ParamError(f"--seeds is {text!r:.80}: {expected}") from None
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ REPORT = "report"
 PART = Path("demo")
 # A stopped stage finishes or drops its unit within 20 s.
 STOPPING_S = 25.0
+KILLED = 128 + signal.SIGKILL
 # The warm server costs what one start of a stage does.
 FEW = 3
 BAR = re.compile(r"\d+%\|")  # of a progress bar
@@ -38,7 +39,10 @@ class BoxFailedError(QThinkError):
     """A box that failed and has said why; the program ends with its exit code."""
 
     def __init__(self, box: str, code: int) -> None:
-        super().__init__(f"{box} ended with exit code {code}; what is made is kept, and the same command goes on from there")
+        killed = ": it was killed, perhaps because memory ran out; --jobs 1 runs one box at a time" if code == KILLED else ""
+        super().__init__(
+            f"{box} ended with exit code {code}{killed}; what is made is kept, and the same command goes on from there"
+        )
         self.exit_code = code
 
 
@@ -189,8 +193,9 @@ class Queue:
                 closed = [key.data for key, _ in self.selector.select(timeout=1.0) if not self._read(key.data)]
                 for box, one in list(self.running.items()):
                     # a process that a stage left behind keeps the pipe open
-                    if box in closed or os.waitid(os.P_PID, one.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                        self._ended(box)
+                    ended, status = os.waitpid(one.pid, 0 if box in closed else os.WNOHANG)
+                    if ended:
+                        self._ended(box, status)
         except KeyboardInterrupt as error:
             self._stop()
             raise StoppedError(f"stopped by {error}; finished units are kept, the same command goes on from there") from None
@@ -205,7 +210,8 @@ class Queue:
             box = max(ready, key=lambda one: (self.estimate.paths[one], one))
             self.waiting.remove(box)
             self.said[box] = bytearray()
-            self.running[box] = dvc_fork.start(box, self.force)
+            with dvc_fork.held():  # a stop in between would leave the box running
+                self.running[box] = dvc_fork.start(box, self.force)
             self.selector.register(self.running[box].output, selectors.EVENT_READ, box)
 
     def _read(self, box: str) -> bool:
@@ -214,9 +220,8 @@ class Queue:
         self.said[box] += part
         return bool(part)
 
-    def _ended(self, box: str) -> None:
+    def _ended(self, box: str, status: int) -> None:
         one = self.running.pop(box)
-        _, status = os.waitpid(one.pid, 0)
         self.selector.unregister(one.output)
         os.set_blocking(one.output, False)
         with contextlib.suppress(BlockingIOError):
@@ -258,7 +263,11 @@ class Queue:
         end = time.monotonic() + STOPPING_S
         while self.running:
             for box, one in list(self.running.items()):
-                if os.waitpid(one.pid, os.WNOHANG)[0]:
+                try:
+                    gone = os.waitpid(one.pid, os.WNOHANG)[0]
+                except ChildProcessError:  # the stop came just after its end was seen
+                    gone = one.pid
+                if gone:
                     del self.running[box]
                 elif time.monotonic() > end:
                     one.stop(signal.SIGKILL)
