@@ -116,7 +116,9 @@ def preflight(
 @app.command()
 def demo(
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of params.yaml; all where none is given.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Boxes at once; as many as there are processors.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Boxes at once; else as many as processors and memory allow.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Training seeds, as in 0,1,2: written to params.yaml first.")] = "",
 ) -> None:
     """Makes every box of the graph that has changed, several at once, and prints the table. `make demo` calls it.

@@ -277,4 +277,4 @@ def _merged_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iter
     lora = train.get("lora") if isinstance(train, Mapping) else None
     if isinstance(lora, Mapping) and lora.get("merged") is True and tree.get("dtype") == "bfloat16":
         where = _file(origin, ("train", "lora", "merged"))
-        yield f"{where}: train.lora.merged is true, but with dtype: bfloat16 the merged weight would be rounded: set it to false"
+        yield f"{where}: train.lora.merged is true, but with dtype: bfloat16 merged weights are rounded: set it to false"
