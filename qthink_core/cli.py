@@ -116,7 +116,9 @@ def preflight(
 @app.command()
 def demo(
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of params.yaml; all where none is given.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Boxes at once; as many as there are processors.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Boxes at once; else as many as processors and memory allow.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Training seeds, as in 0,1,2: written to params.yaml first.")] = "",
 ) -> None:
     """Makes every box of the graph that has changed, several at once, and prints the table. `make demo` calls it.
@@ -128,14 +130,20 @@ def demo(
         from qthink_core import demo, settings
 
         if seeds:
-            settings.write_value(Path("params.yaml"), "seeds", [_seed(text) for text in seeds.split(",")])
+            settings.write_value(Path("params.yaml"), "seeds", _seeds(seeds))
         demo.run(Path(), tasks or [], jobs)
 
 
-def _seed(text: str) -> int:
-    if not text.strip().isdecimal():
-        raise ParamError(f"--seeds has {text!r}: give whole numbers with commas between them, as in 0,1,2")
-    return int(text)
+def _seeds(text: str) -> list[int]:
+    from pydantic import TypeAdapter
+
+    from qthink_core.recipe import MAX_SEED, Seeds
+
+    try:
+        return TypeAdapter(Seeds).validate_python([int(one) for one in text.split(",")])
+    except ValueError:
+        expected = f"give different whole numbers from 0 to {MAX_SEED}, with commas between them, as in 0,1,2"
+        raise ParamError(f"--seeds is {text!r:.80}: {expected}") from None
 
 
 @contextlib.contextmanager

@@ -16,6 +16,11 @@ BACK = (
     "dvc.lock and results/ hold this run now. To be able to come back to it: git commit -m 'This machine' dvc.lock results. "
     "To have the committed figures again: git restore dvc.lock results."
 )
+# After the boxes of some tasks alone, whose table goes to a folder of its own.
+PART = (
+    "dvc.lock holds the boxes of this run now, {folder}/ its table, and results/ is as it was. "
+    "To have the committed dvc.lock again: git restore dvc.lock."
+)
 
 
 class Cell(NamedTuple):
@@ -38,14 +43,15 @@ def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], cont
     files = {task: git(root, "show", f"HEAD:./{results}/verdicts/{task}.csv") for task in tasks}
     if same and None not in files.values():
         return "All outputs are the committed ones to the byte."
+    back = BACK if folder == results else PART.format(folder=folder)
     pairs = [
         (task, parsed((root / folder / "verdicts" / f"{task}.csv").read_bytes()), parsed(text))
         for task, text in files.items()
         if text is not None
     ]
     if len(pairs) < len(files) or any(ours.ids != theirs.ids or not alike(ours, theirs) for _, ours, theirs in pairs):
-        return f"The committed results are of other tasks, systems, seeds or questions: not compared. {BACK}"
-    return f"{cells(pairs)} {words(pairs, control, K)}\n{BACK}"
+        return f"The committed results are of other tasks, systems, seeds or questions: not compared. {back}"
+    return f"{cells(pairs)} {words(pairs, control, K)}\n{back}"
 
 
 class Verdicts(NamedTuple):

@@ -5,8 +5,8 @@ free, the one with the longest chain of boxes behind it first, each by `dvc repr
 """
 
 import contextlib
-import graphlib
 import importlib
+import math
 import os
 import re
 import selectors
@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qthink_core import calibration, committed, dvc_fork, instances, plan, process, progress, settings, stage, warm
+from qthink_core import calibration, committed, dvc_fork, instances, plan, process, progress, schedule, settings, stage, warm
 from qthink_core.dvc_fork import Running
 from qthink_core.errors import ParamError, QThinkError, StoppedError
 from qthink_core.instances import Instance
@@ -29,6 +29,7 @@ REPORT = "report"
 PART = Path("demo")
 # A stopped stage finishes or drops its unit within 20 s.
 STOPPING_S = 25.0
+KILLED = 128 + signal.SIGKILL
 # The warm server costs what one start of a stage does.
 FEW = 3
 BAR = re.compile(r"\d+%\|")  # of a progress bar
@@ -38,7 +39,10 @@ class BoxFailedError(QThinkError):
     """A box that failed and has said why; the program ends with its exit code."""
 
     def __init__(self, box: str, code: int) -> None:
-        super().__init__(f"{box} ended with exit code {code}; what is made is kept, and the same command goes on from there")
+        killed = ": it was killed, perhaps because memory ran out; --jobs 1 runs one box at a time" if code == KILLED else ""
+        super().__init__(
+            f"{box} ended with exit code {code}{killed}; what is made is kept, and the same command goes on from there"
+        )
         self.exit_code = code
 
 
@@ -57,8 +61,8 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
         if task not in known:
             raise ParamError(f"there is no task {task!r}: params.yaml has {', '.join(known)}")
     part = [task for task in known if task in tasks] if tasks and set(tasks) != set(known) else []
-    needs = of_tasks(edges(root, tree), part or known)
-    make(root, tree, needs, jobs or side_by_side(tree))
+    needs = of_tasks(schedule.edges(root, tree), part or known)
+    make(root, tree, needs, jobs)
     if REPORT not in instances.graph(root):
         return
     if part:
@@ -75,30 +79,6 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     print(committed.compared(root, written, results(root, tree), part or known, tree["report"]["control"], tree["K"]))
 
 
-def edges(root: Path, tree: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """Every box with the boxes that make what it depends on, each behind those that it needs."""
-    makers: dict[Path, str] = {}
-    reads: dict[str, list[Path]] = {}
-    for name, entry in instances.graph(root).items():
-        for at in instances.instances(name, entry, tree):
-            for out in outputs(entry):
-                makers[Path(instances.resolve(out, at, tree))] = str(at)
-            reads[str(at)] = [Path(instances.resolve(dep, at, tree)) for dep in entry.get("deps", [])]
-    found = {
-        box: frozenset(
-            maker for dep in deps for out, maker in makers.items() if out == dep or out in dep.parents or dep in out.parents
-        )
-        for box, deps in reads.items()
-    }
-    return {box: found[box] for box in graphlib.TopologicalSorter(found).static_order()}
-
-
-def outputs(entry: Mapping[str, Any]) -> list[str]:
-    """The paths that a stage of dvc.yaml makes, metrics and plots among them."""
-    listed = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
-    return [next(iter(out)) if isinstance(out, Mapping) else out for out in listed]
-
-
 def of_tasks(needs: Mapping[str, frozenset[str]], tasks: Collection[str]) -> dict[str, frozenset[str]]:
     """The boxes that can be made from these tasks' boxes and from those of no task."""
     kept: dict[str, frozenset[str]] = {}
@@ -108,22 +88,19 @@ def of_tasks(needs: Mapping[str, frozenset[str]], tasks: Collection[str]) -> dic
     return kept
 
 
-def side_by_side(tree: Mapping[str, Any]) -> int:
-    """How many boxes run at once: one on a GPU, else as many as this process may use processors for."""
-    if tree.get("device", "cpu") != "cpu":
-        return 1
-    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, free // tree["cpu_threads"])
-
-
-def make(root: Path, tree: Mapping[str, Any], needs: Mapping[str, frozenset[str]], jobs: int, force: bool = False) -> None:
-    """Makes the boxes that have changed and those that depend on them."""
+def make(
+    root: Path, tree: Mapping[str, Any], needs: Mapping[str, frozenset[str]], jobs: int | None, force: bool = False
+) -> None:
+    """Makes the boxes that have changed and those that depend on them, as many at once as the plan says without `jobs`."""
     todo = set(needs) if force else after(needs, dvc_fork.changed() & needs.keys())
     if not todo:
         print(f"Nothing to do: all {len(needs)} boxes are made of what is here.", flush=True)
         return
     dvc_fork.load()
-    queue = Queue(needs, todo, expected(root, needs), jobs, force)
+    known = planned(root)
+    if jobs is None:
+        jobs = known.at_once if known else unplanned(tree)
+    queue = Queue(needs, todo, expected(known, needs), jobs, force)
     print(
         f"{len(todo)} of {len(needs)} boxes to make, {jobs} at once: {progress.about(queue.left())} by the plan", flush=True
     )
@@ -154,11 +131,23 @@ def warm_server(tree: Mapping[str, Any]) -> Iterator[None]:
             del os.environ[warm.PLACE]
 
 
-def expected(root: Path, boxes: Collection[str]) -> dict[str, float]:
-    """Seconds of each box by the plan, which knows earlier runs; all alike where that does not know a stage of the graph."""
-    known = instances.graph(root).keys() <= COSTS.keys()
-    rows = plan.make(root, None, None, 1).rows if known else []
-    means = {row.stage: row.seconds / row.boxes for row in rows if row.boxes}
+def planned(root: Path) -> plan.Plan | None:
+    """The plan, which knows earlier runs; None where a stage of the graph or the base model's shape is unknown to it."""
+    if not instances.graph(root).keys() <= COSTS.keys():
+        return None
+    with contextlib.suppress(ParamError):
+        return plan.make(root, None, None, 1)
+    return None
+
+
+def unplanned(tree: Mapping[str, Any]) -> int:
+    """How many boxes run at once without a plan, so that nobody knows their memory: one on a GPU."""
+    return schedule.side_by_side(tree["cpu_threads"], math.inf) if tree.get("device", plan.CPU) == plan.CPU else 1
+
+
+def expected(known: plan.Plan | None, boxes: Collection[str]) -> dict[str, float]:
+    """Seconds of each box by the plan; all alike without one."""
+    means = known.means if known else {}
     return {box: max(means.get(Instance.parse(box).stage, 1.0), 0.1) for box in boxes}
 
 
@@ -189,8 +178,9 @@ class Queue:
                 closed = [key.data for key, _ in self.selector.select(timeout=1.0) if not self._read(key.data)]
                 for box, one in list(self.running.items()):
                     # a process that a stage left behind keeps the pipe open
-                    if box in closed or os.waitid(os.P_PID, one.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                        self._ended(box)
+                    ended, status = os.waitpid(one.pid, 0 if box in closed else os.WNOHANG)
+                    if ended:
+                        self._ended(box, status)
         except KeyboardInterrupt as error:
             self._stop()
             raise StoppedError(f"stopped by {error}; finished units are kept, the same command goes on from there") from None
@@ -205,7 +195,8 @@ class Queue:
             box = max(ready, key=lambda one: (self.estimate.paths[one], one))
             self.waiting.remove(box)
             self.said[box] = bytearray()
-            self.running[box] = dvc_fork.start(box, self.force)
+            with dvc_fork.held():  # a stop in between would leave the box running
+                self.running[box] = dvc_fork.start(box, self.force)
             self.selector.register(self.running[box].output, selectors.EVENT_READ, box)
 
     def _read(self, box: str) -> bool:
@@ -214,9 +205,8 @@ class Queue:
         self.said[box] += part
         return bool(part)
 
-    def _ended(self, box: str) -> None:
+    def _ended(self, box: str, status: int) -> None:
         one = self.running.pop(box)
-        _, status = os.waitpid(one.pid, 0)
         self.selector.unregister(one.output)
         os.set_blocking(one.output, False)
         with contextlib.suppress(BlockingIOError):
@@ -258,7 +248,11 @@ class Queue:
         end = time.monotonic() + STOPPING_S
         while self.running:
             for box, one in list(self.running.items()):
-                if os.waitpid(one.pid, os.WNOHANG)[0]:
+                try:
+                    gone = os.waitpid(one.pid, os.WNOHANG)[0]
+                except ChildProcessError:  # the stop came just after its end was seen
+                    gone = one.pid
+                if gone:
                     del self.running[box]
                 elif time.monotonic() > end:
                     one.stop(signal.SIGKILL)

@@ -17,13 +17,14 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from qthink_core import process
 from qthink_core.errors import DataError, StoppedError
 
 # What DVC imports on the way of a box, named so that no fork has to.
 MODULES = ("dvc.repo.reproduce", "dvc.repo.status", "dvc.stage.run", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
+STOPS = {signal.SIGINT, signal.SIGTERM}
 STATUS = re.compile(r"exited with (-?\d+)$")
 
 
@@ -81,6 +82,16 @@ def start(box: str, force: bool) -> Running:
 
 
 @contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Holds back the signals that stop this process until the context ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def _fork(work: Callable[[], int]) -> Iterator[Running]:
     running = _start(work)
     try:
@@ -94,21 +105,31 @@ def _fork(work: Callable[[], int]) -> Iterator[Running]:
 
 def _start(work: Callable[[], int]) -> Running:
     """A fork that ends with what `work` returns."""
-    from dvc.exceptions import DvcException
-
     read, write = os.pipe()
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
-    if pid:
-        os.close(write)
-        return Running(pid, read, time.monotonic())
+    with held():  # else the fork could get a signal before it has handlers of its own
+        pid = os.fork()
+        if not pid:
+            _run(work, parent, read, write)
+        # on both sides: whoever comes first, the group is there before anybody signals it
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)
+    os.close(write)
+    return Running(pid, read, time.monotonic())
+
+
+def _run(work: Callable[[], int], parent: int, read: int, write: int) -> NoReturn:
+    """The fork: what it says goes into the pipe, and it ends with what `work` returns."""
+    from dvc.exceptions import DvcException
+
     code = 1
     try:
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         os.environ["QTHINK_PARENT"] = str(parent)
         process.die_with_parent()
         del os.environ["QTHINK_PARENT"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core import calibration, cost, instances, settings, shapes, stage
+from qthink_core import calibration, cost, instances, progress, schedule, settings, shapes, stage
 from qthink_core.answers import page
 from qthink_core.base_source import Base
 from qthink_core.cost import Device, Work
@@ -55,7 +55,8 @@ class Row(NamedTuple):
 class Plan(NamedTuple):
     """The rows from left to right of the graph, and what they were reckoned with; logged runs left out, by reason.
 
-    `at_once`: how many tasks `make demo` runs side by side on a processor; on GPUs it is 1.
+    `at_once`: how many boxes `make demo` runs side by side on a processor; on GPUs it is 1. `needs`: the boxes that each
+    waits for.
     """
 
     scale: str
@@ -65,6 +66,12 @@ class Plan(NamedTuple):
     run: Run
     rows: list[Row]
     left_out: dict[str, int]
+    needs: dict[str, frozenset[str]]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean seconds of a stage's boxes."""
+        return {row.stage: row.seconds / row.boxes for row in self.rows if row.boxes}
 
     @property
     def seconds(self) -> float:
@@ -73,8 +80,9 @@ class Plan(NamedTuple):
 
     @property
     def wall_s(self) -> float:
-        """Seconds until the run ends: boxes of several tasks side by side, a stage of one box alone, DVC's own seconds."""
-        return sum((row.seconds + DVC_S * row.boxes) / min(self.at_once, max(row.boxes, 1)) for row in self.rows)
+        """Seconds until the run ends, boxes side by side and DVC's own seconds included."""
+        expected = {box: self.means[Instance.parse(box).stage] + DVC_S for box in self.needs}
+        return progress.Estimate(expected, self.needs, self.at_once).left(progress.Rest(expected.keys(), {}))
 
     @property
     def disk(self) -> float:
@@ -99,13 +107,9 @@ def make(root: Path, scale: str | None, device: str | None, gpus: int) -> Plan:
     log = calibration.logged(root, tree["scale"], name)
     ratios = measured(log.runs, run, boxes, name)
     rows = [row_of(one, [at for at in boxes if at.stage == one], run, name, gpus, ratios) for one in graph]
-    return Plan(tree["scale"], name, gpus, side_by_side(tree, name), run, rows, log.left_out)
-
-
-def side_by_side(tree: Mapping[str, Any], device: str) -> int:
-    """How many tasks run at once: on a processor as many as have cores for their threads, on GPUs one after the other."""
-    cores = (os.cpu_count() or 1) // tree["cpu_threads"]
-    return min(len(tree["tasks"]), max(cores, 1)) if device == CPU else 1
+    largest = max(row.memory for row in rows)
+    at_once = schedule.side_by_side(tree["cpu_threads"], machine(tree).memory / largest) if name == CPU else 1
+    return Plan(tree["scale"], name, gpus, at_once, run, rows, log.left_out, schedule.edges(root, tree))
 
 
 class Needs(NamedTuple):

@@ -153,7 +153,7 @@ def _where(plan: Plan) -> str:
     if plan.device == CPU:
         threads = round(machine(plan.run.tree).peak["float32"] / cost.THREAD_FLOPS)
         words = f"this machine's processor ({threads} {'thread' if threads == 1 else 'threads'} a box"
-        return words + (f", {plan.at_once} tasks at once as `make demo` runs them)" if plan.at_once > 1 else ")")
+        return words + (f", {plan.at_once} boxes at once as `make demo` runs them)" if plan.at_once > 1 else ")")
     return f"one {plan.device.upper()}" if plan.gpus == 1 else f"{plan.gpus} x {plan.device.upper()}"
 
 

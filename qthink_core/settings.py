@@ -186,6 +186,7 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
         *_thinker_faults(tree, origin),
         *_control_faults(tree, origin),
         *_split_faults(tree, origin),
+        *_merged_faults(tree, origin),
     ]
 
 
@@ -268,3 +269,12 @@ def _split_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Itera
     if tree.get("split") == "validation" and isinstance(held, int) and held < 2:
         where = _file(origin, ("prepare", "n_validation"))
         yield f"{where}: prepare.n_validation is {held}, but split: validation scores on them: set it to 2 or more"
+
+
+def _merged_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """A merged weight is of the model's dtype, and bfloat16 would round the adapters' small updates away."""
+    train = tree.get("train")
+    lora = train.get("lora") if isinstance(train, Mapping) else None
+    if isinstance(lora, Mapping) and lora.get("merged") is True and tree.get("dtype") == "bfloat16":
+        where = _file(origin, ("train", "lora", "merged"))
+        yield f"{where}: train.lora.merged is true, but with dtype: bfloat16 merged weights are rounded: set it to false"

@@ -47,6 +47,10 @@ def main() -> None:
     descriptor, threads, kernels = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     process.die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        sys.exit(f"qthink: this kernel or container refuses pidfd_open ({error.strerror}): stages start cold")
     process.pin_numerics(threads, kernels)
     for name in PACKAGES:
         importlib.import_module(name)

@@ -120,6 +120,8 @@ def test_the_run_of_some_tasks_is_compared_from_a_folder_of_its_own(root: Path) 
     (root / "dvc.lock").write_text("two\n")
     said = committed.compared(root, Path("demo"), RESULTS, ["gsm8k"], "control", K)
     assert said.startswith("1 of 3 accuracies differs from the committed ones, none distinguishably")
+    assert said.endswith(committed.PART.format(folder="demo"))
+    assert "git restore dvc.lock results" not in said
 
 
 def test_seeds_and_conditions_are_read_out_of_the_names_of_columns() -> None:

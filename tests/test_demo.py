@@ -14,7 +14,7 @@ from graph import STAGES, tree_of
 from imports import ROOT
 from small_repository import DVC_YAML, PAGE, PARAMS, edit_page, make_with_core
 
-from qthink_core import demo, process
+from qthink_core import demo, process, schedule
 
 PATIENCE_S = 120.0
 BOXES = {"write@gsm8k-short", "write@gsm8k-long", "collect@gsm8k"}
@@ -203,7 +203,7 @@ def test_a_killed_demo_leaves_no_process(root: Path, paused: subprocess.Popen[st
 def test_a_box_needs_those_that_make_what_it_reads_a_folder_of_others_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     tree, _ = tree_of("tiny")
-    needs = demo.edges(Path(), tree)
+    needs = schedule.edges(Path(), tree)
     assert "base" in needs["prepare@gsm8k"]
     assert {f"probe@gsm8k-{one}" for one in tree["systems"]["distilled"]} < needs["grade@gsm8k"]
     assert not {one for one in needs["grade@gsm8k"] if "@math500" in one}
@@ -232,3 +232,56 @@ def test_imports_of_dvc_start_no_thread_that_a_fork_would_lack() -> None:
     program = "import os; from qthink_core import dvc_fork; dvc_fork.load(); print(len(os.listdir('/proc/self/task')))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize("seeds", ["0,0", "-1", "2147483648", "0,", "one", "9" * 5000])
+def test_seeds_that_params_could_not_have_leave_them_untouched(root: Path, seeds: str) -> None:
+    before = (root / "params.yaml").read_bytes()
+    code, out, err = run(root, f"--seeds={seeds}")
+    assert (code, out) == (2, "")
+    assert err.startswith("qthink: --seeds is ")
+    assert err.count("\n") == 1
+    assert (root / "params.yaml").read_bytes() == before
+
+
+def test_a_box_that_is_killed_is_told_as_one_that_memory_may_have_lacked_for(root: Path) -> None:
+    killed = "def run(params, at, work):\n    import os\n    os.kill(os.getpid(), 9)\n"
+    edit_page(root, PAGE.replace("def run(params, at, work):\n", killed))
+    code, _, err = run(root, "--jobs", "1")
+    assert code == 137
+    assert "exit code 137: it was killed, perhaps because memory ran out; --jobs 1 runs one box at a time; " in err
+
+
+def test_a_base_model_of_unknown_shape_does_not_stop_the_demo(tmp_path: Path) -> None:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    small = (tmp_path / "params/smol.yaml").read_text()
+    wheel = re.search(r"  wheel:\n    package: .*\n    version: .*\n", small)
+    assert wheel
+    hub = f"  hub:\n    repo: nobody/knows\n    revision: {'0' * 40}\n"
+    (tmp_path / "params/smol.yaml").write_text(small.replace(wheel[0], hub))
+    common = (tmp_path / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(re.sub(r"^scale: \w+", "scale: smol", common, flags=re.MULTILINE))
+    assert demo.planned(tmp_path) is None
+    assert demo.expected(None, ["base", "train@gsm8k-uniform-0"]) == {"base": 1.0, "train@gsm8k-uniform-0": 1.0}
+    (tmp_path / "params/smol.yaml").write_text(small)
+    assert demo.planned(tmp_path) is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_box_is_forked_waits_until_the_fork_is_known(number: signal.Signals) -> None:
+    program = f"""
+import os, signal
+from qthink_core import dvc_fork
+signal.signal({int(number)}, signal.default_int_handler)
+try:
+    with dvc_fork.held():
+        os.kill(os.getpid(), {int(number)})
+        one = dvc_fork._start(lambda: len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+        known = True
+except KeyboardInterrupt:
+    print(known, os.getpgid(one.pid) == one.pid, os.waitpid(one.pid, 0)[1])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True True 0\n"

@@ -1,6 +1,7 @@
 """`qthink plan`: every stage of the graph, from the params files alone, scaled by what was logged; words for a person."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from graph import SCALES, STAGES, tree_of
 from imports import ROOT
 
-from qthink_core import artifacts, calibration, cost, instances, plan, plan_words, shapes, stage, stage_costs
+from qthink_core import artifacts, calibration, cost, instances, plan, plan_words, schedule, shapes, stage, stage_costs
 from qthink_core.base_source import Base
 from qthink_core.errors import DataError, ParamError
 from qthink_core.power import smallest_difference
@@ -362,38 +363,55 @@ def test_a_box_on_one_thread_took_the_seconds_of_the_processor_and_any_other_tho
 def test_contended_boxes_of_two_tasks_are_not_added_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tasks side by side on a loaded machine: the clock says 100 s for a box of 40 s of the processor."""
     edit(root / "params.yaml", "tasks: .*", "tasks: [gsm8k, math500]")
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     alone = {"cpu_threads": 1}
     for box in map(str, plan.boxes_of(instances.graph(root), plan.checked(root, None))):
         run_of(root, box, 100.0, "tiny", "cpu", alone, cpu_seconds=40.0)
     made = plan.make(root, None, None, 1)
     boxes = sum(row.boxes for row in made.rows)
-    single = sum(row.boxes == 1 for row in made.rows)
-    assert single == 3  # fingerprint, base and report
     assert made.at_once == 2
     assert made.seconds == pytest.approx(40 * boxes)
-    assert made.wall_s == pytest.approx((40 + plan.DVC_S) * ((boxes - single) / 2 + single))
-    assert f"About {plan_words.roughly(made.wall_s)} on this machine's processor (1 thread a box, 2 tasks at once as" in (
+    assert made.wall_s == pytest.approx((40 + plan.DVC_S) * boxes / 2)
+    assert f"About {plan_words.roughly(made.wall_s)} on this machine's processor (1 thread a box, 2 boxes at once as" in (
         plan_words.verdict(made, free=10**15)
     )
 
 
+def test_the_run_lasts_no_less_than_its_longest_chain_of_boxes(root: Path) -> None:
+    made = plan.make(root, None, None, 1)
+    one = {row.stage: row.seconds / row.boxes + plan.DVC_S for row in made.rows}
+    crowd = made._replace(at_once=1000)
+    assert crowd.wall_s < made._replace(at_once=1).wall_s
+    assert crowd.wall_s >= sum(one[stage] for stage in ("base", "sample", "extract", "train", "evaluate", "report"))
+
+
 @pytest.mark.parametrize(
-    ("cores", "threads", "device", "tasks", "at_once"),
+    ("cores", "threads", "fit", "at_once"),
     [
-        (2, 1, "cpu", 3, 2),
-        (8, 1, "cpu", 3, 3),
-        (2, 1, "cpu", 1, 1),
-        (8, 4, "cpu", 3, 2),
-        (1, 2, "cpu", 3, 1),
-        (8, 1, "h100", 3, 1),
+        (2, 1, math.inf, 2),
+        (8, 1, 25.0, 8),
+        (8, 4, 25.0, 2),
+        (1, 2, 25.0, 1),
+        (2, 1, 25 / 15, 1),  # 15 GB a box of 25 GB
+        (8, 1, 25 / 12, 2),
+        (8, 1, 25 / 40, 1),
     ],
 )
-def test_as_many_tasks_run_at_once_as_have_cores(
-    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, device: str, tasks: int, at_once: int
+def test_as_many_boxes_run_at_once_as_have_cores_and_memory(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, fit: float, at_once: int
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    assert plan.side_by_side({"tasks": ["x"] * tasks, "cpu_threads": threads}, device) == at_once
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert schedule.side_by_side(threads, fit) == at_once
+
+
+def test_a_small_memory_leaves_one_box_at_once_and_a_gpu_has_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    largest = max(row.memory for row in plan.make(root, None, None, 1).rows)
+    monkeypatch.setattr(plan, "machine", lambda _: cost.cpu(1, 1.9 * largest))
+    assert plan.make(root, None, None, 1).at_once == 1
+    monkeypatch.setattr(plan, "machine", lambda _: cost.cpu(1, 2.1 * largest))
+    assert plan.make(root, None, None, 1).at_once == 2
+    assert plan.make(root, None, "h100", 1).at_once == 1
 
 
 @pytest.mark.parametrize(

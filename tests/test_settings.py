@@ -396,6 +396,16 @@ def test_heads_that_do_not_fit_each_other_are_refused_before_anything_is_made(ke
     assert any("heads must be a multiple of kv_heads, and head_dim even" in one for one in said), said
 
 
+def test_a_merged_weight_is_not_rounded_to_bfloat16() -> None:
+    tree, origin = tree_of("tiny")
+    assert tree["train"]["lora"]["merged"] is True
+    assert settings.faults(tree, origin, SECTIONS) == []
+    altered = YamlTree(tree).with_value((), "dtype", "bfloat16")
+    assert settings.faults(altered, origin, SECTIONS) == [
+        "params/tiny.yaml: train.lora.merged is true, but with dtype: bfloat16 merged weights are rounded: set it to false"
+    ]
+
+
 def test_make_claims_asks_for_seeds_without_a_fault(params: Path) -> None:
     asked = re.findall(r"^\tqthink demo --seeds (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert asked == ["0,1,2"]

@@ -353,3 +353,20 @@ def test_the_end_without_a_word_is_no_code_of_a_refusal() -> None:
 
     codes = {one.exit_code for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.QThinkError)}
     assert process.COLD not in {0, *codes}
+
+
+def test_where_pidfd_open_is_refused_no_server_starts() -> None:
+    program = """
+import os, sys
+from qthink_core import warm_server
+def refused(pid):
+    raise PermissionError(1, "Operation not permitted")
+os.pidfd_open = refused
+sys.argv = ["warm_server", "0", "1", "avx2"]
+warm_server.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+    )
+    said = "qthink: this kernel or container refuses pidfd_open (Operation not permitted): stages start cold\n"
+    assert (done.returncode, done.stderr) == (1, said)
