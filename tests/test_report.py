@@ -171,7 +171,7 @@ def test_a_verdict_without_its_control_is_refused_with_the_place_to_add_it(tmp_p
 # What could have been found
 
 
-def test_the_power_line_stands_below_the_table_with_the_figures_of_this_run(tmp_path: Path) -> None:
+def test_the_power_line_is_below_the_table_with_the_figures_of_this_run(tmp_path: Path) -> None:
     """Uniform and its control differ on 8 of 16 questions, all one way: nothing is discordant beyond the difference."""
     findings = found(tmp_path, EARNS)
     scatter = Scatter(0.0, 1.0, 0.0)
@@ -200,7 +200,7 @@ def test_a_run_without_latent_systems_or_control_has_no_power_line(tmp_path: Pat
 # Seconds
 
 
-def test_seconds_stand_beside_tokens_and_latent_passes_and_in_no_output(tmp_path: Path) -> None:
+def test_seconds_are_beside_tokens_and_latent_passes_and_in_no_output(tmp_path: Path) -> None:
     log = tmp_path / "log"
     for unit, answers, took in (("batch-00000", 12, 3.0), ("batch-00001", 4, 1.0)):
         seconds.record(log / "baseline@gsm8k-base", unit, answers, took, "cpu")

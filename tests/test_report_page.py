@@ -146,7 +146,7 @@ def test_a_runaway_answer_is_shown_up_to_a_limit_with_the_count_of_the_rest() ->
 
 def test_the_page_refers_to_nothing_but_its_own_places(tree: Element) -> None:
     ids = [one.attributes["id"] for one in tree.walk() if "id" in one.attributes]
-    assert len(ids) == len(set(ids)), "an id stands twice"
+    assert len(ids) == len(set(ids)), "an id appears twice"
     for one in tree.walk():
         assert one.tag not in {
             "link",
@@ -178,7 +178,7 @@ def test_the_policy_allows_styles_and_the_one_script_by_its_hash(tree: Element) 
     assert policy.attributes["content"] == (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
-    # a policy holds from where it stands
+    # a policy holds from its place on
     head = [one.tag for one in tree.all("head")[0].children if isinstance(one, Element)]
     assert head[:2] == ["meta", "meta"]
 

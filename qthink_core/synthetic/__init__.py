@@ -45,7 +45,7 @@ def worked(task: str, split: str, n: int, seed: int, world: World, show: Show | 
     A problem's bucket is the sha256 of its working, whatever names and words dress it, and every bucket belongs to
     one split: no computation of one split, of any task or seed, occurs in another. No working occurs twice among
     the n problems. `show` passes the numbers of the problems on, as a progress bar does. Raises ParamError for an unknown
-    task or split, and where the world has no n different problems for this split.
+    task or split, and where the world has fewer than n different problems for this split.
     """
     if task not in TASKS or split not in BUCKETS:
         known = f"tasks are {', '.join(TASKS)}, splits {', '.join(BUCKETS)}"

@@ -63,7 +63,7 @@ def test_a_thought_is_the_start_value_and_every_result() -> None:
 
 
 def test_a_slip_forgets_one_in_a_borrow_and_the_rest_follows_from_it() -> None:
-    """12 - 5 goes from 12 to below ten, so it borrows; 14 / 2 does too, but it is no subtraction."""
+    """12 - 5 goes from 12 to below ten, so it borrows; 14 / 2 does too, but it is not a subtraction."""
     steps = [Step(9, "+", 3, 12), Step(12, "-", 5, 7), Step(7, "*", 2, 14), Step(14, "/", 2, 7)]
     rng = np.random.default_rng(0)
     assert slipped(steps, rng, 0.0, WORLD) == [9, 12, 7, 14, 7]
