@@ -77,7 +77,7 @@ class Conditions(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A published claim and our run of it; differences are shares, or in `unit` where that is not points; None where there is none."""
+    """A published claim and our run of it; differences are shares, or in `unit` where that is not points; None where missing."""
 
     words: str
     benchmark: str
