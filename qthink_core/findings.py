@@ -77,7 +77,7 @@ class Conditions(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A published claim and our run of it; differences are shares, or in `unit` where that is not points; None where missing."""
+    """A published claim and our run of it; differences are shares, or in `unit` where it is not points; None: missing."""
 
     words: str
     benchmark: str
