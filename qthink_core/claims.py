@@ -5,7 +5,7 @@ tokens. `holds` or `opposite`: the difference of the two on the same questions h
 p < 0.05 after Holm's correction over all rows that can be decided, where p counts other questions and other trainings
 (`statistics.Comparison.p_method`). Everything else is `undecided`; so is a row with fewer than three trainings of
 a trained system, which is then not among those corrected for. The sign is judged, not the size: the published difference
-stands beside ours.
+is beside ours.
 """
 
 from collections.abc import Iterable, Mapping

@@ -54,7 +54,7 @@ def grade(
     * **details**: further scores. tooluse: `strict_exact` (the verdict), `strict_action`, `published_exact`,
       `published_action`.
 
-    A line that is no such object, or has more than 8 MiB, ends the program with exit code 65 and one line that says which
+    A line that is something else, or has more than 8 MiB, ends the program with exit code 65 and one line that says which
     and why; the verdicts on the lines before it are written. Nothing in an answer is evaluated.
     """
     with _one_line():
@@ -105,7 +105,7 @@ def preflight(
     """Says whether this machine has what a scale asks for: device and memory, disk, packages, base model, data sets.
 
     The stages `base` and `prepare` ask the same before they start. Everything that is missing is listed at once, a line
-    each with its mend, and the exit code is 69. Nothing is downloaded, and a hub that does not answer costs five seconds.
+    each with its fix, and the exit code is 69. Nothing is downloaded, and a hub that does not answer costs five seconds.
     """
     with _one_line():
         from qthink_core import stage
@@ -157,7 +157,7 @@ def _one_line() -> Iterator[None]:
         _end(0)
     except OSError as error:
         what = error.filename or "standard input or output"
-        _complain(f"{what} failed ({error.strerror}): mend it and run the same command again")
+        _complain(f"{what} failed ({error.strerror}): fix this and run the same command again")
         _end(StorageError.exit_code)
     except QThinkError as error:
         for line in str(error).split("\n"):
@@ -180,7 +180,7 @@ def _grade(benchmark: str) -> None:
 def graded(benchmark: str, line: bytes, where: str) -> str:
     """One line of input with its verdict, as one line of ASCII JSON.
 
-    Raises DataError where the line is no JSON object of UTF-8 with text in `answer` and a gold of this benchmark in `gold`.
+    Raises DataError where the line is not a JSON object of UTF-8 with text in `answer` and this benchmark's gold in `gold`.
     """
     rules = page(benchmark)
     try:
@@ -190,7 +190,7 @@ def graded(benchmark: str, line: bytes, where: str) -> str:
         gold = rules.gold(row.pop("gold"), where)
         answer = row.pop("answer", None)
         if not isinstance(answer, str):
-            raise DataError(f"{where} has {type(answer).__name__} {answer!r:.60} in field 'answer', expected text: mend it")
+            raise DataError(f"{where} has {type(answer).__name__} {answer!r:.60} in field 'answer', expected text: fix it")
         found = rules.grade(gold, answer)
         for name in found._fields:
             row.pop(name, None)
@@ -216,9 +216,9 @@ def _object(line: bytes, where: str) -> dict[str, object]:
     try:
         row = json.loads(line.decode(), object_pairs_hook=_without_doubles, parse_constant=_refused, parse_float=_finite)
     except UnicodeDecodeError as error:
-        raise DataError(f"{where} is no UTF-8 (byte {error.start + 1}, {error.reason}): convert the file") from None
+        raise DataError(f"{where} is not UTF-8 (byte {error.start + 1}, {error.reason}): convert the file") from None
     except ValueError as error:  # also integers of 5,000 digits
-        raise DataError(f"{where} is no JSON ({error}): expected {_EXPECTED}") from None
+        raise DataError(f"{where} is not JSON ({error}): expected {_EXPECTED}") from None
     if not isinstance(row, dict):
         raise DataError(f"{where} holds a JSON {type(row).__name__}: expected {_EXPECTED}")
     return row
@@ -228,13 +228,13 @@ def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made: dict[str, object] = {}
     for name, value in pairs:
         if name in made:
-            raise ValueError(f"field {name!r:.60} stands there twice")
+            raise ValueError(f"field {name!r:.60} appears twice")
         made[name] = value
     return made
 
 
 def _refused(text: str) -> NoReturn:
-    raise ValueError(f"{text:.40} is no finite number")
+    raise ValueError(f"{text:.40} is not a finite number")
 
 
 def _finite(text: str) -> float:

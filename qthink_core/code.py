@@ -58,7 +58,7 @@ def modules(root: Path, path: str) -> dict[str, Module]:
 
 
 def read(path: Path) -> Module:
-    """The module in a file; one that did not change is not parsed again. Raises DataError where it is no Python."""
+    """The module in a file; one that did not change is not parsed again. Raises DataError where it is not Python."""
     try:
         return _module(path.read_bytes())
     except FileNotFoundError:

@@ -53,9 +53,11 @@ class Comparison(NamedTuple):
 class Power(NamedTuple):
     """The smallest difference that `n` questions and `seeds` trainings would find with 80 % power, None where there is none.
 
-    `alone` without a correction for several comparisons, `corrected` as the first of all in the table.
+    `scatter` was measured between the latent `system` and the control. `alone` is without a correction for several
+    comparisons, `corrected` as the first of all in the table.
     """
 
+    system: str
     n: int
     seeds: int
     scatter: Scatter
@@ -75,7 +77,7 @@ class Conditions(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A published claim and our run of it; differences are shares, or in `unit` where that is no points; None is none."""
+    """A published claim and our run of it; differences are shares, or in `unit` where it is not points; None: missing."""
 
     words: str
     benchmark: str

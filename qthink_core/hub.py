@@ -19,7 +19,7 @@ PROBE_S = 10
 def dataset_file(repo: str, revision: str, file: str) -> Path:
     """The local path of one file of a dataset repository at a commit.
 
-    Raises ParamError when repository or revision are none, DataError naming repository, revision and file
+    Raises ParamError when repository or revision is not one, DataError naming repository, revision and file
     when the hub has no such file, or cannot be reached and the cache lacks it.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache

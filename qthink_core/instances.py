@@ -43,7 +43,7 @@ class Instance:
             raise ParamError(f"stage {text!r} ends in {seed!r}: a training seed is a whole number, 0 or more")
         found = cls(stage, task, system, int(seed) if seed else -1)
         if str(found) != text:
-            raise ParamError(f"stage {text!r} is no name of a box: {str(found)!r} would be one")
+            raise ParamError(f"stage {text!r} is not the name of a box: {str(found)!r} would be one")
         return found
 
 

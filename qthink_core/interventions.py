@@ -1,4 +1,4 @@
-"""Interventions: what a latent system answers when something else stands where its latents were, on the same weights.
+"""Interventions: what a latent system answers when something else is where its latents were, on the same weights.
 
 A latent is what the model reads at a latent step: the projected hidden state z_k = head(h_{k-1}). Conditions put other
 vectors into all K places (in one pass, as if they had come from the head), leave them out, or take another number of steps.
@@ -38,7 +38,7 @@ class Latents(NamedTuple):
 
 
 def replacements(condition: str, latents: Latents, names: Sequence[str], seed: int) -> Float[np.ndarray, "B K D"]:
-    """What stands in the latents' places for these questions.
+    """What is put into the latents' places for these questions.
 
     K=0: nothing. zeros. noise: independent Gaussians of mean 0 with the root mean square of all questions' latents
     at that step; a function of (seed, question). other: those of the next question by id, the first one's for the last.
@@ -90,7 +90,7 @@ def branch(context: Context, rows: Sequence[int] | None = None) -> Context:
 def taught(system: System, context: Context, teachers: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
     """The latents when each hidden state is replaced by the teacher's: head(h_0), head(t_1) .. head(t_{K-1}).
 
-    h_K is left to the model: the teacher's last state stands before `</think>`, not before an answer.
+    h_K is left to the model: the teacher's last state is that before `</think>`, not before an answer.
     """
     assert system.head is not None, "latents come from a head"
     earlier = torch.cat([context.hidden[:, None], teachers[:, :-1].to(context.hidden)], dim=1)

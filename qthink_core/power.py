@@ -85,6 +85,7 @@ def _of_trainings(n: int, S: int, scatter: Scatter, level: float) -> Callable[[f
             return float(difference > 0)
         df = total**2 / (questions**2 / (n - 1) + trainings**2 / (S - 1))
         df = float(np.clip(df, min(S, n) - 1, max(S, n) - 1))
-        return float(1 - nctdtr(df, difference / np.sqrt(total / (S * n)), stdtrit(df, 1 - level / 2)))
+        missed = nctdtr(df, difference / np.sqrt(total / (S * n)), stdtrit(df, 1 - level / 2))
+        return float(1 - np.nan_to_num(missed, nan=0.0))  # scipy's underflows to a NaN
 
     return chance

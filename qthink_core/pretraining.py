@@ -22,16 +22,17 @@ MAX_GRAD_NORM = 1.0
 LAST_LR = 0.1  # of the peak
 
 # 0.02, made for wide models, leaves the tied logits of 96 dimensions flat: with 0.06, these betas and lr 5e-3 the loss
-# after 400 steps was 0.038 instead of 0.071 (0.02, 0.99, 3e-3).
+# after 400 steps was 0.038 instead of 0.071 (0.02, 0.99, 3e-3) in the first world (docs/search.md).
 INITIAL_STD = 0.06
 BETAS = (0.9, 0.98)
 
 # A step of the working is found by counting along the question, and with a large theta few of a head's 16 frequencies
-# tell neighbours within 100 tokens apart: loss after 400 steps 0.135 with 10^4, 0.033 with 10^3, 0.086 with 10^2 (one
-# seed each).
+# tell neighbours apart: in the first world (docs/search.md) the loss after 400 steps was 0.135 with 10^4, 0.033 with 10^3,
+# 0.086 with 10^2 (one seed each).
 ROPE_THETA = 1000.0
 
-# Samples of a batch run in chunks of like length, so that little padding is computed (1 chunk: 1.6 times the time).
+# Samples of a batch run in chunks of like length, so that little padding is computed (1 chunk took 1.6
+# times the time in the first world, docs/search.md).
 SAMPLES_PER_CHUNK = 16
 
 
@@ -183,7 +184,7 @@ def _padded(samples: Sequence[Sample]) -> tuple[Int[Tensor, "B T"], Bool[Tensor,
 
 
 def _frame(tokenizer: PreTrainedTokenizerFast, thinking: bool) -> list[str]:
-    """What the chat template puts before and after a question: rendering it 40,000 times would take seconds."""
+    """What the chat template puts before and after a question: rendering it for every chat would take seconds."""
     chat = tokenizer.apply_chat_template(
         [{"role": "user", "content": "?"}],
         tokenize=False,

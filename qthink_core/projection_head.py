@@ -60,7 +60,7 @@ def load(path: Path, hidden_size: int) -> ProjectionHead:
     except FileNotFoundError:
         raise DataError(f"{path} is missing: a latent model needs it beside model.safetensors") from None
     except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds for a damaged file, none of them documented
-        raise DataError(f"{path} is no PyTorch state dict ({type(error).__name__}): fetch it again") from None
+        raise DataError(f"{path} is not a PyTorch state dict ({type(error).__name__}): fetch it again") from None
     if not isinstance(found, dict) or set(found) != set(expected):
         names = sorted(map(str, found)) if isinstance(found, dict) else type(found).__name__
         raise DataError(f"{path} holds {names} where {sorted(expected)} was expected")

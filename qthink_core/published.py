@@ -1,6 +1,6 @@
 """The published results, to be put beside ours: Qwen3-1.7B, from the model card of QThink-Qwen3-1.7B-GSM8k.
 
-Exact match on Tooluse is "Cross-Benchmark Results" of the same card; its action accuracy stands on the author's Tooluse card
+Exact match on Tooluse is "Cross-Benchmark Results" of the same card; its action accuracy is on the author's Tooluse card
 alone. The cards give no intervals: the Wilson intervals are ours, from the accuracy and the size of the test set.
 """
 

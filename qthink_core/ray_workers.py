@@ -163,7 +163,7 @@ def workers_asked() -> int | None:
 def obituary(ray: Any, deaths: Sequence[Hand], error: Exception) -> str:
     """Who died last, where and over what; raises QThinkError when that was `DEATHS` times the cause.
 
-    The loss of a node is no unit's fault. Ray learns of it half a minute after the worker's silence, so the count is made
+    The loss of a node is not a unit's fault. Ray learns of it half a minute after the worker's silence, so the count is made
     anew at every death.
     """
     last = deaths[-1]

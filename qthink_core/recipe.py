@@ -11,9 +11,9 @@ MAX_SEED = 2**31 - 1  # what a column of seeds holds
 
 
 def unique(values: list[Value]) -> list[Value]:
-    """The values as they are; raises ValueError when one stands there twice."""
+    """The values as they are; raises ValueError when one appears twice."""
     if len(set(values)) < len(values):
-        raise ValueError("each must stand there once")
+        raise ValueError("each must appear once")
     return values
 
 

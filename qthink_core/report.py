@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -167,18 +168,25 @@ def comparisons(tasks: Mapping[str, scores.Task]) -> list[Comparison]:
 
 
 def power(tasks: Mapping[str, scores.Task], latent: Collection[str], control: str, compared: int) -> dict[str, Power]:
-    """What each benchmark could have found, from the scatter between its latent systems and the control (power.py)."""
+    """What each benchmark could have found, from the scatter between a latent system and the control (power.py).
+
+    Of the latent systems the one whose smallest difference is the largest: pairs scatter too differently for a mean.
+    """
     found = {}
     for task, one in tasks.items():
-        ours = [name for name in one.scores if name in latent]
-        if not ours or control not in one.scores:
+        if control not in one.scores:
             continue
-        pairs = [(one.scores[name][TRAINED].right, one.scores[control][TRAINED].right) for name in ours]
-        measured, n = scatter.measured(pairs), len(one.ids)
-        seeds = min(len(right) for pair in pairs for right in pair)
-        smallest = partial(smallest_difference, n, seeds, measured)
-        found[task] = Power(n, seeds, measured, smallest(), smallest(level=verdicts.LEVEL / compared))
+        pairs = [_pair_power(one, name, control, compared) for name in one.scores if name in latent]
+        if pairs:
+            found[task] = max(pairs, key=lambda pair: math.inf if pair.alone is None else pair.alone)
     return found
+
+
+def _pair_power(task: scores.Task, system: str, control: str, compared: int) -> Power:
+    left, right = task.scores[system][TRAINED].right, task.scores[control][TRAINED].right
+    measured, n, seeds = scatter.measured(left, right), len(task.ids), min(len(left), len(right))
+    smallest = partial(smallest_difference, n, seeds, measured)
+    return Power(system, n, seeds, measured, smallest(), smallest(level=verdicts.LEVEL / compared))
 
 
 def conditions(task: scores.Task, system: str, K: int, control: str) -> Conditions:

@@ -96,7 +96,7 @@ def page(findings: Findings) -> bytes:
 def visible(value: Any) -> Any:
     """Text as escaped markup in which every character shows; numbers and finished markup as they are.
 
-    Control and bidirectional characters, zero-width and unusual spaces, unassigned code points and lone surrogates stand as
+    Control and bidirectional characters, zero-width and unusual spaces, unassigned code points and lone surrogates become
     ⟨U+202E⟩ in an element of their own, so that none acts and none hides; line ends and plain spaces stay. Long texts end
     after MAX_SHOWN_CHARS with the count of what is left out.
     """
@@ -186,7 +186,7 @@ def best(findings: Findings, task: str) -> str | None:
 
 
 def replaced(findings: Findings) -> dict[str, list[str]]:
-    """The conditions of a benchmark, in order, that are no number of latent steps above 0: those have a plot."""
+    """The conditions of a benchmark, in order, that are not a number of latent steps above 0: those have a plot."""
     found = {}
     for task, systems in findings.conditions.items():
         names = dict.fromkeys(name for one in systems.values() for name in one.cells)

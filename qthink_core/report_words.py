@@ -84,6 +84,7 @@ def power(findings: Findings) -> str:
     alone = ", ".join(f"{_points(one.alone)} on {task} (n={one.n:,})" for task, one in rows.items())
     first = ", ".join(_points(one.corrected) for one in rows.values())
     shares = ", ".join(f"{100 * one.scatter.discordant:.1f}" for one in rows.values())
+    systems = ", ".join(findings.systems[one.system].name for one in rows.values())
     seeds = min(one.seeds for one in rows.values())
     if seeds == 1:
         about = "one training, so about these weights"
@@ -93,9 +94,9 @@ def power(findings: Findings) -> str:
         about += ", so about these weights" if seeds < MIN_SEEDS else ""
     return (
         f"Power: the smallest difference between two systems that would be found in 80 % of such runs (paired, two-sided, "
-        f"{ALPHA}) is {alone}; {first} if it is the only one of the {m} and Holm's correction is over all. Measured between "
-        f"latent systems and their control: {shares} % of the questions discordant beyond the difference itself, {about}. "
-        f"A smaller difference may well be there and stay undecided."
+        f"{ALPHA}) is at most {alone}; {first} if it is the only one of the {m} and Holm's correction is over all. Of the "
+        f"latent systems beside their control these scatter most: {systems}, with {shares} % of the questions discordant "
+        f"beyond the difference itself, {about}. A smaller difference may well be there and stay undecided."
     )
 
 

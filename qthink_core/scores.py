@@ -54,17 +54,17 @@ def read(folder: Path, systems: Sequence[str]) -> Task:
     groups: dict[str, dict[str, dict[int | None, list[Graded]]]] = {}
     for row in read_grades(folder):
         groups.setdefault(row.system, {}).setdefault(row.condition, {}).setdefault(row.seed, []).append(row)
-    mend = f"run `dvc repro grade@{folder.name}`"
+    fix = f"run `dvc repro grade@{folder.name}`"
     missing = [system for system in systems if TRAINED not in groups.get(system, {})]
     if missing:
-        raise DataError(f"{folder} has no grades of {', '.join(missing)}: {mend}")
+        raise DataError(f"{folder} has no grades of {', '.join(missing)}: {fix}")
     ids = _ids(next(iter(groups[systems[0]][TRAINED].values())))
     seeds = {system: sorted(groups[system][TRAINED], key=_rank) for system in systems}
     for system in systems:
         for condition, by_seed in groups[system].items():
             if set(by_seed) != set(seeds[system]) or any(_ids(rows) != ids for rows in by_seed.values()):
                 raise DataError(
-                    f"{folder} grades {system} under {condition} on other questions or seeds than the rest: {mend}"
+                    f"{folder} grades {system} under {condition} on other questions or seeds than the rest: {fix}"
                 )
     scores = {system: {condition: _scores(by_seed) for condition, by_seed in groups[system].items()} for system in systems}
     return Task(ids, seeds, scores)

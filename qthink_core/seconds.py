@@ -46,7 +46,7 @@ def record(place: Path, unit: str, answers: int, seconds: float, device: str) ->
 
 
 def read(log: Path) -> dict[tuple[str, str], Measured]:
-    """What was measured, by task and system; a folder that is no box of the graph is left out."""
+    """What was measured, by task and system; a folder that is not a box of the graph is left out."""
     found: dict[tuple[str, str], Measured] = {}
     for place in sorted(log.glob("*/")):
         rows: list[Mapping[str, object]] = [json.loads(file.read_bytes()) for file in sorted(place.glob("*.json"))]

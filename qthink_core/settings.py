@@ -74,7 +74,7 @@ def load(root: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
 
 
 def leaves(tree: Mapping[str, Any], above: Path_ = ()) -> Iterator[Path_]:
-    """The paths of all values of a tree that are no (non-empty) mappings."""
+    """The paths of all values of a tree that are not (non-empty) mappings."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, (*above, str(key)))

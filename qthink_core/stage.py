@@ -45,7 +45,7 @@ def preflight(at: Instance | None, scale: str | None = None) -> list[str]:
     """What this machine has of what a scale asks for, a line each, before a box starts or whenever somebody asks.
 
     Raises UnavailableError with everything that is missing, a line each. It only refuses, so its module is found by name,
-    like those of the parameter classes, and is no dep of the stages that ask.
+    like those of the parameter classes, and is not a dep of the stages that ask.
     """
     return importlib.import_module("qthink_core.preflight").check(Path(), at, scale)
 
@@ -111,7 +111,7 @@ def check_lineage(root: Path, inputs: Iterable[str]) -> None:
             raise DataError(f"{name} holds the artifact of {manifest.place}: run `dvc checkout --force {name}`")
         for source, recorded in manifest.inputs.items():
             if source in folders and recorded != artifacts.digest(root / source):
-                raise DataError(f"{name} was made from another {source} than the one at hand: run `dvc repro`")
+                raise DataError(f"{name} was made from another {source} than the one here: run `dvc repro`")
 
 
 def progress(items: Iterable[Item], total: int, what: str, unit: str = "it") -> Iterator[Item]:

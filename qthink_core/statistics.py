@@ -247,7 +247,7 @@ def _side(right_SQ: Bool[np.ndarray, "S Q"], level: float) -> _Side:
 
 
 def _wilson_at(p: float, n: float, z: float) -> Interval:
-    """Wilson's interval where n is no whole number, which scipy's refuses."""
+    """Wilson's interval where n is not a whole number, which scipy's refuses."""
     centre, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     scale = 1 + z**2 / n
     return Interval(max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))

@@ -19,7 +19,7 @@ def judgeable(conditions: list[str]) -> list[str]:
     return conditions
 
 
-# What stands in the latents' places (interventions.py).
+# What is put into the latents' places (interventions.py).
 Conditions = Annotated[
     list[Literal["K=0", "zeros", "noise", "other", "mean", "teacher"]], AfterValidator(unique), AfterValidator(judgeable)
 ]

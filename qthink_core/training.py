@@ -195,7 +195,7 @@ def _finite(module: Student) -> bool:
 def add_up(module: Student, found: Mapping[str, Any], K: int) -> dict[str, Any]:
     """Adds up, over the ranks, the gradients of the trained parameters in place and the losses; a rank may have had no part.
 
-    A sum and no mean: each term is already divided by the counts of the whole batch.
+    A sum, not a mean: each term is already divided by the counts of the whole batch.
     """
     parameters = list(module.trained().values())
     flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in parameters])

@@ -8,7 +8,7 @@ stage; everything else starts cold, and so does a stage whose parameters ask for
 pinned to.
 
 Nothing outlives what started it: a fork is killed when its client has gone, and the kernel kills it with the server and the
-server with the demo. No result depends on this module, so it is no dep of the stages: `stages` finds it by its name.
+server with the demo. No result depends on this module, so it is not a dep of the stages: `stages` finds it by its name.
 """
 
 import array
@@ -109,7 +109,7 @@ def _request() -> Request:
 
 
 def _send(connection: socket.socket, request: Request) -> None:
-    text = json.dumps(request._asdict()).encode()  # ASCII: bytes of the environment that are no UTF-8 survive as surrogates
+    text = json.dumps(request._asdict()).encode()  # ASCII: bytes of the environment that are not UTF-8 survive as surrogates
     descriptors = array.array("i", [0, 1, 2])
     connection.sendmsg([LENGTH.pack(len(text))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
     connection.sendall(text)

@@ -1,4 +1,4 @@
-"""base: the base model at hand, in one folder. Pre-trained on the spot, from the hub, a local folder or a wheel."""
+"""base: the base model, in one folder. Pre-trained on the spot, from the hub, a local folder or a wheel."""
 
 from typing import Literal
 

@@ -12,7 +12,7 @@ from qthink_core.systems import Conditions
 
 
 class Probe(Section):
-    """What stands in the latents' places, how many steps are swept (1..sweep*K), and what each latent says."""
+    """What is put into the latents' places, how many steps are swept (1..sweep*K), and what each latent says."""
 
     conditions: Conditions
     sweep: int = Field(ge=0)

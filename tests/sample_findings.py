@@ -103,7 +103,7 @@ def sample(per_task: int = 8) -> Findings:
     )
     return Findings(
         scale="tiny",
-        setting="a 0.3 M parameter Qwen3 pre-trained on the spot, on problems generated here",
+        setting="a 0.2 M parameter Qwen3 pre-trained on the spot, on problems generated here",
         made_with={"scale": "tiny", "problems": "generated", "seeds": "0, 1, 2", "K": K, "G": 16, "gamma": 2.0, "epochs": 8},
         K=K,
         systems=SYSTEMS,
@@ -117,7 +117,7 @@ def sample(per_task: int = 8) -> Findings:
         control="answer_only",
         direct="base_direct",
         comparisons=comparisons,
-        power={task: Power(200, 3, Scatter(0.125, 0.5, 0.02), 0.0934, 0.18) for task in ACCURACIES},
+        power={task: Power("uniform", 200, 3, Scatter(0.125, 0.5, 0.02), 0.0934, 0.18) for task in ACCURACIES},
         curves={task: {key: losses(SYSTEMS[key].latent, chance) for key in list(SYSTEMS)[2:]} for task in ACCURACIES},
         conditions={
             task: {

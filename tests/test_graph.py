@@ -131,7 +131,7 @@ def test_a_box_depends_on_the_parameters_of_its_own_system_only(stage: str) -> N
 
 
 def layout_paths(stage: str) -> tuple[set[str], set[str]]:
-    """(read, written) paths that the page names through `layout`; a variable that is no part of the box reads `*`."""
+    """(read, written) paths that the page names through `layout`; a variable that is not part of the box reads `*`."""
     tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
     names = {"at.task": "${item.task}", "at.system": "${item.system}", "at.seed": "${item.seed}"}
     names["params.probe.thinker"] = "${probe.thinker}"

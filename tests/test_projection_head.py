@@ -119,7 +119,7 @@ def test_a_file_that_is_no_head_of_this_size_is_refused_in_one_sentence(
 def test_a_truncated_file_is_refused(random_head: Any, tmp_path: Path, kept: int) -> None:
     path = tmp_path / "projection_head.pt"
     path.write_bytes(projection_head.to_bytes(random_head())[:kept])
-    with pytest.raises(DataError, match="is no PyTorch state dict") as refusal:
+    with pytest.raises(DataError, match="is not a PyTorch state dict") as refusal:
         projection_head.load(path, 32)
     assert "\n" not in str(refusal.value)
 
@@ -141,6 +141,6 @@ class Trap:
 
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
     torch.save({"mlp.0.weight": Trap(tmp_path / "trace")}, tmp_path / "projection_head.pt")
-    with pytest.raises(DataError, match="is no PyTorch state dict"):
+    with pytest.raises(DataError, match="is not a PyTorch state dict"):
         projection_head.load(tmp_path / "projection_head.pt", 32)
     assert not (tmp_path / "trace").exists()

@@ -240,7 +240,7 @@ def run(params, at, work):
     unit = f"unit-{ranks.rank()}"
     if Path("fail").exists() and ranks.rank() == 1:
         Path("ending").touch()
-        raise DataError("row 7 is bad: mend it")
+        raise DataError("row 7 is bad: fix it")
     while Path("pause").exists():
         time.sleep(0.01)
     work.commit(unit, {f"{unit}.txt": f"{unit} of {ranks.world()}".encode()}, {"units": 1})
@@ -312,8 +312,8 @@ def test_a_rank_that_fails_is_named_and_ends_the_others(root: Path) -> None:
     (root / "fail").touch()
     code, out, err = run(root, TWO)
     assert time.time() - (root / "ending").stat().st_mtime < WITHIN_A_MINUTE_S
-    assert (code, out) == (1, "")  # the launcher's; the stage's own stands in its report
-    assert f"{BOX}: rank 1: row 7 is bad: mend it\n" in err
+    assert (code, out) == (1, "")  # the launcher's; the stage's own is in its report
+    assert f"{BOX}: rank 1: row 7 is bad: fix it\n" in err
     assert re.search(r"exitcode\s*: 65", err)
     assert not (root / OUT).exists()
 

@@ -171,17 +171,25 @@ def test_a_verdict_without_its_control_is_refused_with_the_place_to_add_it(tmp_p
 # What could have been found
 
 
-def test_the_power_line_stands_below_the_table_with_the_figures_of_this_run(tmp_path: Path) -> None:
+def test_the_power_line_is_below_the_table_with_the_figures_of_this_run(tmp_path: Path) -> None:
     """Uniform and its control differ on 8 of 16 questions, all one way: nothing is discordant beyond the difference."""
     findings = found(tmp_path, EARNS)
     scatter = Scatter(0.0, 1.0, 0.0)
     alone, corrected = (smallest_difference(16, 1, scatter, level) for level in (0.05, 0.05 / 3))
-    assert findings.power == {"gsm8k": Power(16, 1, scatter, alone, corrected)}
+    assert findings.power == {"gsm8k": Power("uniform", 16, 1, scatter, alone, corrected)}
     (line,) = [one for one in report_table.markdown(findings).splitlines() if one.startswith("Power: ")]
     # six discordant questions decide (2 / 2^6), of 16 with chance 0.8 when 44.9 % are
     chance = sum(math.comb(16, m) * 0.449**m * 0.551 ** (16 - m) for m in range(6, 17))
     assert chance == pytest.approx(0.8, abs=0.002)
-    assert "is 44.9 points on gsm8k (n=16); " in line
+    assert "is at most 44.9 points on gsm8k (n=16); " in line
+
+
+def test_the_power_line_is_of_the_latent_system_that_scatters_most(tmp_path: Path) -> None:
+    """Final-step answers as many questions as the control, but others: 8 of 16 are discordant without a difference."""
+    final_step = {("final_step", 0, TRAINED): "w" * 12 + "r" * 4, **substituted("final_step", 0, "w" * 16)}
+    findings = found(tmp_path, final_step | {("final_step", 0, PROBED): "w" * 12 + "r" * 4} | EARNS)
+    alone, corrected = (smallest_difference(16, 1, Scatter(0.5, 1.0, 0.0), level) for level in (0.05, 0.05 / 6))
+    assert findings.power == {"gsm8k": Power("final_step", 16, 1, Scatter(0.5, 1.0, 0.0), alone, corrected)}
 
 
 def test_a_run_without_latent_systems_or_control_has_no_power_line(tmp_path: Path) -> None:
@@ -192,7 +200,7 @@ def test_a_run_without_latent_systems_or_control_has_no_power_line(tmp_path: Pat
 # Seconds
 
 
-def test_seconds_stand_beside_tokens_and_latent_passes_and_in_no_output(tmp_path: Path) -> None:
+def test_seconds_are_beside_tokens_and_latent_passes_and_in_no_output(tmp_path: Path) -> None:
     log = tmp_path / "log"
     for unit, answers, took in (("batch-00000", 12, 3.0), ("batch-00001", 4, 1.0)):
         seconds.record(log / "baseline@gsm8k-base", unit, answers, took, "cpu")

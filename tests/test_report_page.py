@@ -146,7 +146,7 @@ def test_a_runaway_answer_is_shown_up_to_a_limit_with_the_count_of_the_rest() ->
 
 def test_the_page_refers_to_nothing_but_its_own_places(tree: Element) -> None:
     ids = [one.attributes["id"] for one in tree.walk() if "id" in one.attributes]
-    assert len(ids) == len(set(ids)), "an id stands twice"
+    assert len(ids) == len(set(ids)), "an id appears twice"
     for one in tree.walk():
         assert one.tag not in {
             "link",
@@ -178,7 +178,7 @@ def test_the_policy_allows_styles_and_the_one_script_by_its_hash(tree: Element) 
     assert policy.attributes["content"] == (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
-    # a policy holds from where it stands
+    # a policy holds from its place on
     head = [one.tag for one in tree.all("head")[0].children if isinstance(one, Element)]
     assert head[:2] == ["meta", "meta"]
 
@@ -455,12 +455,12 @@ def test_below_three_trainings_the_page_calls_differences_those_of_these_weights
 
 
 def test_the_power_line_names_questions_trainings_and_what_was_measured() -> None:
-    one = Power(200, 1, Scatter(0.125, 1.0, 0.0), 0.0934, 0.1512)
+    one = Power("uniform", 200, 1, Scatter(0.125, 1.0, 0.0), 0.0934, 0.1512)
     findings = sample(0)._replace(power={"gsm8k": one, "tooluse": one._replace(n=68, alone=0.21, corrected=None)})
     said = power(findings)
-    assert "is 9.3 points on gsm8k (n=200), 21.0 points on tooluse (n=68); 15.1 points, more than can be if" in said
+    assert "is at most 9.3 points on gsm8k (n=200), 21.0 points on tooluse (n=68); 15.1 points, more than can be if" in said
     assert f"the only one of the {len(findings.comparisons)} and Holm's correction" in said
-    assert "12.5, 12.5 % of the questions discordant beyond the difference itself, one training" in said
+    assert "scatter most: QThink uniform per-step, QThink uniform per-step, with 12.5, 12.5 % of the questions" in said
     assert "one training, so about these weights. A smaller" in said
     three = findings._replace(power={"gsm8k": one._replace(seeds=3, scatter=Scatter(0.125, 0.5, 0.02))})
     assert "3 trainings, 2.0 points of standard deviation between them. A smaller" in power(three)

@@ -119,7 +119,7 @@ WRONG = {
         "seeds: [0, -1]",
         "seeds.1 is -1: input should be greater than or equal to 0",
     ),
-    "a seed twice": ("params.yaml", r"seeds: \[.*?\]", "seeds: [0, 0]", "seeds is [0, 0]: each must stand there once"),
+    "a seed twice": ("params.yaml", r"seeds: \[.*?\]", "seeds: [0, 0]", "seeds is [0, 0]: each must appear once"),
     "a fraction for seeds": ("params.yaml", r"seeds: \[.*?\]", "seeds: 1.5", "seeds is 1.5: input should be a valid list"),
     "a fraction for a seed": (
         "params.yaml",
@@ -144,7 +144,7 @@ WRONG = {
         "params.yaml",
         r"  conditions: \[.*?\]",
         "  conditions: [mean, mean]",
-        "probe.conditions is ['mean', 'mean']: each must stand there once",
+        "probe.conditions is ['mean', 'mean']: each must appear once",
     ),
     "an unknown row for a thinker": (
         "params.yaml",

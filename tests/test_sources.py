@@ -20,7 +20,7 @@ SWITCH = "scale"
 
 
 def leaves(tree: CommentedMap, above: str = "") -> Iterator[tuple[str, int]]:
-    """(dotted key, line from 0) of every value that is no block of keys; a row in braces is one value."""
+    """(dotted key, line from 0) of every value that is not a block of keys; a row in braces is one value."""
     for key, value in tree.items():
         if isinstance(value, CommentedMap) and not value.fa.flow_style():
             yield from leaves(value, f"{above}{key}.")
@@ -29,7 +29,7 @@ def leaves(tree: CommentedMap, above: str = "") -> Iterator[tuple[str, int]]:
 
 
 def comments(file: Path) -> dict[str, str]:
-    """What stands behind the # of each value's line, by dotted key."""
+    """What is behind the # of each value's line, by dotted key."""
     text = file.read_text()
     return {key: text.splitlines()[line].partition("#")[2] for key, line in leaves(YAML().load(text))}
 

@@ -110,7 +110,7 @@ def test_a_training_seed_that_is_no_whole_number_is_refused(text: str) -> None:
     "text", ["train@", "train@-a", "train@gsm8k-", "train@gsm8k-a-", "train@gsm8k-a-00", "train@a-b-\u0663"]
 )
 def test_a_name_that_is_not_spelt_as_the_graph_spells_it_is_refused(text: str) -> None:
-    with pytest.raises(ParamError, match="is no name of a box"):
+    with pytest.raises(ParamError, match="is not the name of a box"):
         Instance.parse(text)
 
 
@@ -459,7 +459,7 @@ def test_inputs_of_different_lineage_are_not_mixed(tmp_path: Path) -> None:
         make("rollouts", b"of one", {"problems": artifacts.digest(Path("problems"))})
         stage.check_lineage(root, ["problems", "rollouts"])
         make("problems", b"two", {})
-        said = r"^rollouts was made from another problems than the one at hand: run `dvc repro`$"
+        said = r"^rollouts was made from another problems than the one here: run `dvc repro`$"
         with pytest.raises(DataError, match=said):
             stage.check_lineage(root, ["problems", "rollouts"])
 

@@ -24,7 +24,7 @@ def rendered(tokenizer: PreTrainedTokenizerFast, *turns: tuple[str, str], **opti
     return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
 
-# Lone surrogates are no text; every other character is.
+# Lone surrogates are not text; every other character is.
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 

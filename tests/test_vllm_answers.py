@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 LIMIT = 32
 # Both engines compute in float32 with other kernels: logits differ by some 1e-5. Where the two likeliest tokens are further
-# apart than this, equal tokens are no luck.
+# apart than this, equal tokens are not luck.
 MARGIN = 1e-4
 
 

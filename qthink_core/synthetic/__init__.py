@@ -16,6 +16,13 @@ TASKS = {"gsm8k": word_problems, "math500": expressions, "tooluse": tool_calls}
 # The buckets of each split; a split with few of them costs many redraws.
 BUCKETS = {"pretrain": range(0, 64), "train": range(64, 84), "validation": range(84, 92), "test": range(92, 100)}
 MAX_REDRAWS = 20_000  # without a new problem: nearly all that a split can have are there
+# The parameters that say how many problems of a split are asked for.
+ASKED_BY = {
+    "pretrain": "base.pretrain.steps or base.pretrain.batch (a third of their product is asked for)",
+    "train": "prepare.n_train",
+    "validation": "prepare.n_validation",
+    "test": "prepare.n_test",
+}
 
 Show = Callable[[Iterable[int], int], Iterator[int]]
 
@@ -38,7 +45,7 @@ def worked(task: str, split: str, n: int, seed: int, world: World, show: Show | 
     A problem's bucket is the sha256 of its working, whatever names and words dress it, and every bucket belongs to
     one split: no computation of one split, of any task or seed, occurs in another. No working occurs twice among
     the n problems. `show` passes the numbers of the problems on, as a progress bar does. Raises ParamError for an unknown
-    task or split, and where the world has no n different problems for this split.
+    task or split, and where the world has fewer than n different problems for this split.
     """
     if task not in TASKS or split not in BUCKETS:
         known = f"tasks are {', '.join(TASKS)}, splits {', '.join(BUCKETS)}"
@@ -56,7 +63,7 @@ def worked(task: str, split: str, n: int, seed: int, world: World, show: Show | 
                 return row, steps
         raise ParamError(
             f"{n} {split} problems of {task} are asked for, but after {len(seen)} different ones {MAX_REDRAWS} draws gave "
-            "no new one: ask for fewer in prepare, or raise world.changes, world.largest or world.largest_operand"
+            f"no new one: lower {ASKED_BY[split]}, or raise world.changes, world.largest or world.largest_operand"
         )
 
     found = []

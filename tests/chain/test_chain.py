@@ -140,7 +140,7 @@ def strike(place: Workplace, repro: subprocess.Popen[str], instance: str, wait_s
         case "evaluate":  # Ctrl-C, which a terminal sends to DVC and to the stage
             os.killpg(repro.pid, signal.SIGINT)
             os.kill(pid, signal.SIGCONT)
-        case "baseline":  # DVC dies after the output stands and before it is recorded
+        case "baseline":  # DVC dies after the output is there and before it is recorded
             repro.send_signal(signal.SIGSTOP)
             wait_for("the output", lambda: place.closed(instance))
             repro.kill()
@@ -194,11 +194,11 @@ def test_a_damaged_input_is_refused_by_name_and_checked_out_again(unbroken: Work
     for stage in ("reward", "extract"):
         done = unbroken.stage(f"{stage}@{TASK}")
         assert done.returncode == 65
-        mend = re.fullmatch(
+        fix = re.fullmatch(
             rf"{stage}@{TASK}: {block} does not have the sha256 .*: run `(dvc checkout .*)`, or `dvc repro`.*\n", done.stdout
         )
-        assert mend, done.stdout
-    assert unbroken.run(*mend[1].split()).returncode == 0
+        assert fix, done.stdout
+    assert unbroken.run(*fix[1].split()).returncode == 0
     assert unbroken.run("dvc", "status").stdout.strip() == UP_TO_DATE
 
 

@@ -161,7 +161,7 @@ class Workplace:
         return f"\n  {instance}:\n".encode() in self.lock if (self.root / "dvc.lock").exists() else False
 
     def closed(self, instance: str) -> bool:
-        """Whether the instance's output stands, though DVC may not have recorded it yet."""
+        """Whether the instance's output is there, though DVC may not have recorded it yet."""
         return any((self.root / ".work" / instance).glob("*/closed.json"))
 
 

@@ -52,7 +52,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     # Ray's own minute was not enough on two cores with ten processes.
     monkeypatch.setenv("RAY_worker_register_timeout_seconds", "600")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
     halted = tmp_path / "halted"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WAIT", str(halted))
@@ -81,7 +81,7 @@ def lose(cluster: Any) -> None:
 def environment(cluster: Any, *paths: Path) -> dict[str, str]:
     own = {"QTHINK_EXECUTOR": "ray", "QTHINK_RAY_ACTORS": "2", "RAY_ADDRESS": cluster.address} if cluster else {}
     own["PYTHONPATH"] = os.pathsep.join(map(str, paths))
-    return os.environ | {"OMP_NUM_THREADS": "1", "MKL_CBWR": "COMPATIBLE"} | own
+    return os.environ | {"OMP_NUM_THREADS": "1", "MKL_CBWR": "AVX2"} | own
 
 
 def deal(folder: Path, plan: Mapping[str, str], cluster: Any) -> subprocess.Popen[str]:
@@ -175,7 +175,7 @@ def test_workers_compute_in_the_folder_and_with_the_numerics_of_the_process_that
     made = dealing.entries(tmp_path / dealing.LOG)
     assert len({entry["process"] for entry in made}) == 2
     assert {entry["folder"] for entry in made} == {str(tmp_path)}
-    for name, value in (("OMP_NUM_THREADS", "1"), ("MKL_CBWR", "COMPATIBLE")):
+    for name, value in (("OMP_NUM_THREADS", "1"), ("MKL_CBWR", "AVX2")):
         assert {entry["environment"][name] for entry in made} == {value}
 
 

@@ -63,7 +63,7 @@ def test_a_thought_is_the_start_value_and_every_result() -> None:
 
 
 def test_a_slip_forgets_one_in_a_borrow_and_the_rest_follows_from_it() -> None:
-    """12 - 5 goes from 12 to below ten, so it borrows; 14 / 2 does too, but it is no subtraction."""
+    """12 - 5 goes from 12 to below ten, so it borrows; 14 / 2 does too, but it is not a subtraction."""
     steps = [Step(9, "+", 3, 12), Step(12, "-", 5, 7), Step(7, "*", 2, 14), Step(14, "/", 2, 7)]
     rng = np.random.default_rng(0)
     assert slipped(steps, rng, 0.0, WORLD) == [9, 12, 7, 14, 7]
@@ -138,10 +138,11 @@ def test_problems_are_distinct_and_there_are_enough_of_them(task: str) -> None:
         assert len({working(problem.steps) for problem in worked(task, split, n, seed=0, world=WORLD)}) == n
 
 
-def test_a_world_with_too_few_problems_is_refused_with_what_to_change() -> None:
+@pytest.mark.parametrize(("split", "lower"), [("test", r"prepare\.n_test"), ("pretrain", r"base\.pretrain\.steps or")])
+def test_a_world_with_too_few_problems_is_refused_with_what_to_change(split: str, lower: str) -> None:
     small = WORLD.model_copy(update={"changes": 1})
-    with pytest.raises(ParamError, match=r"100 test problems of gsm8k are asked for.*raise world\.changes"):
-        worked("gsm8k", "test", 100, seed=0, world=small)
+    with pytest.raises(ParamError, match=rf"1000 {split} problems of gsm8k are asked for.*lower {lower}.*raise world\."):
+        worked("gsm8k", split, 1000, seed=0, world=small)
 
 
 def test_problems_are_counted_as_they_are_drawn() -> None:

@@ -1,4 +1,4 @@
-"""Halts a stage as it is about to record its n-th unit, where HALT is `<stage>:<n> ...`: what a test does then is no race.
+"""Halts a stage as it is about to record its n-th unit, where HALT is `<stage>:<n> ...`: what a test does then cannot race.
 
 Python imports this module at its start when its folder is in PYTHONPATH.
 """
