@@ -93,10 +93,10 @@ def power(findings: Findings) -> str:
         about = f"{seeds} trainings, {spreads} points of standard deviation between them"
         about += ", so about these weights" if seeds < MIN_SEEDS else ""
     return (
-        f"Power: the smallest difference between two systems that would be found in 80 % of such runs (paired, two-sided, "
-        f"{ALPHA}) is at most {alone}; {first} if it is the only one of the {m} and Holm's correction is over all. Of the "
-        f"latent systems beside their control these scatter most: {systems}, with {shares} % of the questions discordant "
-        f"beyond the difference itself, {about}. A smaller difference may well be there and stay undecided."
+        f"Power: the smallest difference between a latent system and the control that would be found in 80 % of such runs "
+        f"(paired, two-sided, {ALPHA}) is at most {alone}; {first} if it is the only one of the {m} and Holm's correction "
+        f"is over all. The systems that need most, beside the control: {systems}, with {shares} % of the questions "
+        f"discordant beyond the difference itself, {about}. A smaller difference may well be there and stay undecided."
     )
 
 

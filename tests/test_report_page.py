@@ -460,7 +460,7 @@ def test_the_power_line_names_questions_trainings_and_what_was_measured() -> Non
     said = power(findings)
     assert "is at most 9.3 points on gsm8k (n=200), 21.0 points on tooluse (n=68); 15.1 points, more than can be if" in said
     assert f"the only one of the {len(findings.comparisons)} and Holm's correction" in said
-    assert "scatter most: QThink uniform per-step, QThink uniform per-step, with 12.5, 12.5 % of the questions" in said
+    assert "control: QThink uniform per-step, QThink uniform per-step, with 12.5, 12.5 % of the questions" in said
     assert "one training, so about these weights. A smaller" in said
     three = findings._replace(power={"gsm8k": one._replace(seeds=3, scatter=Scatter(0.125, 0.5, 0.02))})
     assert "3 trainings, 2.0 points of standard deviation between them. A smaller" in power(three)
