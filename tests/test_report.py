@@ -621,9 +621,10 @@ def params_of(scale: str, **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_no_system_of_a_scale_has_settings_of_its_own(scale: str) -> None:
+def test_no_system_of_a_scale_has_settings_of_its_own_but_the_control_without_distillation(scale: str) -> None:
     asked = report.plan(params_of(scale))
-    assert not any(report.marks(asked.settings).values())
+    marked = {name: found for name, found in report.marks(asked.settings).items() if found}
+    assert marked == {"undistilled": ["gamma 0.0, the others 2.0"]}
     assert list(asked.settings) == list(report.SYSTEM_NAMES)
     assert asked.made_with["scale"] == scale
 
@@ -638,6 +639,7 @@ def test_a_gamma_or_an_answer_length_of_its_own_marks_a_system() -> None:
         name: found for name, found in report.marks(report.plan(params_of("tiny", systems=own)).settings).items() if found
     } == {
         "answer_only": ["trained with answers of at most 128 tokens, the others 256"],
+        "undistilled": ["gamma 0.0, the others 2.0"],
         "final_step": ["gamma 1.0, the others 2.0"],
     }
 
