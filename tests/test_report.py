@@ -639,8 +639,8 @@ def test_a_gamma_or_an_answer_length_of_its_own_marks_a_system() -> None:
         name: found for name, found in report.marks(report.plan(params_of("tiny", systems=own)).settings).items() if found
     } == {
         "answer_only": ["trained with answers of at most 128 tokens, the others 256"],
-        "undistilled": ["gamma 0.0, the others 2.0"],
-        "final_step": ["gamma 1.0, the others 2.0"],
+        "undistilled": ["gamma 0.0, others 2.0"],
+        "final_step": ["gamma 1.0, others 2.0"],
     }
 
 
