@@ -30,6 +30,8 @@ PART = Path("demo")
 # A stopped stage finishes or drops its unit within 20 s.
 STOPPING_S = 25.0
 KILLED = 128 + signal.SIGKILL
+# While DVC holds its lock for one box, at its start and its end, others wait: so many more keep the processors busy.
+SPARE = 1
 # The warm server costs what one start of a stage does.
 FEW = 3
 BAR = re.compile(r"\d+%\|")  # of a progress bar
@@ -98,9 +100,12 @@ def make(
         return
     dvc_fork.load()
     known = planned(root)
+    processors = unplanned(tree)
+    spare = 0
     if jobs is None:
-        jobs = known.at_once if known else unplanned(tree)
-    queue = Queue(needs, todo, expected(known, needs), jobs, force)
+        jobs = known.at_once if known else processors
+        spare = SPARE if jobs == processors > 1 else 0
+    queue = Queue(needs, todo, expected(known, needs), jobs, spare, force)
     print(
         f"{len(todo)} of {len(needs)} boxes to make, {jobs} at once: {progress.about(queue.left())} by the plan", flush=True
     )
@@ -155,7 +160,13 @@ class Queue:
     """The boxes that wait, those that run, and the line that says how far it is."""
 
     def __init__(
-        self, needs: Mapping[str, frozenset[str]], todo: set[str], expected: Mapping[str, float], jobs: int, force: bool
+        self,
+        needs: Mapping[str, frozenset[str]],
+        todo: set[str],
+        expected: Mapping[str, float],
+        jobs: int,
+        spare: int,
+        force: bool,
     ) -> None:
         self.needs = {box: needs[box] & todo for box in todo}
         self.boxes = len(needs)
@@ -163,7 +174,7 @@ class Queue:
         self.running: dict[str, Running] = {}
         self.said: dict[str, bytearray] = {}
         self.failed: BoxFailedError | None = None
-        self.jobs, self.force = jobs, force
+        self.most, self.force = jobs + spare, force
         self.began = time.monotonic()
         self.estimate = progress.Estimate({box: expected[box] for box in todo}, self.needs, jobs)
         self.selector = selectors.DefaultSelector()
@@ -188,7 +199,7 @@ class Queue:
             raise self.failed
 
     def _start(self) -> None:
-        while not self.failed and len(self.running) < self.jobs:
+        while not self.failed and len(self.running) < self.most:
             ready = [box for box in self.waiting if not self.needs[box] & (self.waiting | self.running.keys())]
             if not ready:
                 return
