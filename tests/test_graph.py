@@ -15,7 +15,7 @@ from graph import SCALES, STAGES, code, inputs, instances, outputs, resolved, tr
 from imports import OURS, ROOT
 
 from qthink_core import code as source
-from qthink_core import demo, layout, report, settings
+from qthink_core import layout, report, schedule, settings
 from qthink_core.artifacts import canonical_json
 from qthink_core.completions import TRAINED
 from qthink_core.instances import Instance
@@ -60,7 +60,7 @@ def test_the_readme_names_where_a_stage_writes_and_parameters_that_it_reads(stag
 def test_the_picture_in_the_readme_is_the_graph_without_what_follows_from_other_arrows() -> None:
     tree, _ = tree_of("tiny")
     graph = nx.DiGraph()
-    for box, needs in demo.edges(ROOT, tree).items():
+    for box, needs in schedule.edges(ROOT, tree).items():
         graph.add_edges_from((Instance.parse(one).stage, Instance.parse(box).stage) for one in needs)
     graph.remove_node(source.STAGE)
     drawn = re.search(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
