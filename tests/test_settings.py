@@ -216,6 +216,14 @@ def test_an_unknown_key_is_refused_at_every_place(scale: str) -> None:
         assert len(said) == 1 or place in named_freely
 
 
+def test_a_null_is_accepted_for_a_section_that_may_be_left_out_and_refused_under_an_unknown_name() -> None:
+    tree, origin = tree_of("paper")
+    assert tree["world"] is None
+    assert settings.faults(tree, origin, SECTIONS) == []
+    (fault,) = settings.faults(tree | {"wrld": None}, origin, SECTIONS)
+    assert "no stage reads wrld" in fault
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_missing_value_is_refused_at_every_place(scale: str) -> None:
     """But for a gamma of a row's own, without which the row takes that of all."""

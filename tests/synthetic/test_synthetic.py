@@ -71,6 +71,9 @@ def test_a_slip_forgets_one_in_a_borrow_and_the_rest_follows_from_it() -> None:
     # 8 * 2 = 16 is more than the world's 14, so it is taken to 14
     assert slipped(steps, rng, always, WORLD) == [9, 12, 8, 14, 7]
     assert slipped([Step(13, "-", 2, 11)], rng, always, WORLD) == [13, 11]
+    # from ten itself is a borrow, down to ten is none
+    assert slipped([Step(10, "-", 2, 8)], rng, always, WORLD) == [10, 9]
+    assert slipped([Step(12, "-", 2, 10)], rng, always, WORLD) == [12, 10]
 
 
 def test_so_many_borrows_slip_as_the_share_says() -> None:
