@@ -4,7 +4,7 @@ The formulas, the default efficiencies and what they were compared with are in d
 Counts are floats: they are estimates. Letters as everywhere: N sequences, G rollouts, K latent steps, D hidden size.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import NamedTuple
 
 # Shares of the floor's speed that a good implementation reaches, before anything was measured.
@@ -139,7 +139,12 @@ def hidden_bytes(N: float, G: int, K: int, D: int, width: int) -> float:
     return N * G * K * D * width
 
 
-def lora_parameters(shape: Shape, r: int, targets: Iterable[str]) -> int:
+def adapted(shape: Shape, targets: str | Collection[str]) -> Collection[str]:
+    """The names of the linear layers that get an adapter; as text the targets are PEFT's `all-linear`."""
+    return list(adapted_inputs(shape)) if isinstance(targets, str) else targets
+
+
+def lora_parameters(shape: Shape, r: int, targets: str | Collection[str]) -> int:
     """Weights of the LoRA adapters: r * (inputs + outputs) of every linear layer that gets one."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     outputs = {
@@ -152,7 +157,7 @@ def lora_parameters(shape: Shape, r: int, targets: Iterable[str]) -> int:
         "down_proj": shape.hidden,
     }
     inputs = adapted_inputs(shape)
-    return shape.layers * r * sum(inputs[name] + outputs[name] for name in targets)
+    return shape.layers * r * sum(inputs[name] + outputs[name] for name in adapted(shape, targets))
 
 
 def adapted_inputs(shape: Shape) -> dict[str, int]:
@@ -166,7 +171,7 @@ def projection_parameters(D: int) -> int:
     return 2 * (D * D + D) + 2 * D
 
 
-def kept_bytes(shape: Shape, r: int, targets: Collection[str], width: int) -> int:
+def kept_bytes(shape: Shape, r: int, targets: str | Collection[str], width: int) -> int:
     """Bytes that reading a token leaves of one layer for the backward pass, in a batch with padding.
 
     In the model's type: queries, the keys and values that attention repeats for every head, its output, three vectors of
@@ -174,19 +179,27 @@ def kept_bytes(shape: Shape, r: int, targets: Collection[str], width: int) -> in
     the input of each adapter to float32 for it alone; where it is float32, adapters of one input share it.
     """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    inputs = adapted_inputs(shape)
+    inputs, names = adapted_inputs(shape), set(adapted(shape, targets))
     if width < FLOAT32_BYTES:
-        cast = sum(inputs[name] for name in targets)
+        cast = sum(inputs[name] for name in names)
     else:
         # what the output projection reads is attention's output, which is counted
         shared = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"down_proj"})
-        cast = sum(inputs[min(names)] for names in shared if names & set(targets))
+        cast = sum(inputs[min(alike)] for alike in shared if alike & names)
     normed = 2 * shape.hidden + queries + keys
-    return (4 * queries + 3 * shape.intermediate) * width + (normed + cast + r * len(targets)) * FLOAT32_BYTES
+    return (4 * queries + 3 * shape.intermediate) * width + (normed + cast + r * len(names)) * FLOAT32_BYTES
 
 
 def training_memory(
-    shape: Shape, rows: int, prompt: int, written: int, K: int, logits: int, r: int, targets: Collection[str], width: int
+    shape: Shape,
+    rows: int,
+    prompt: int,
+    written: int,
+    K: int,
+    logits: int,
+    r: int,
+    targets: str | Collection[str],
+    width: int,
 ) -> float:
     """Bytes that a micro-batch of rows of `prompt + K + written` tokens takes when its backward pass begins.
 

@@ -7,15 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from transformers import PreTrainedModel
 
 from qthink_core import export, models, projection_head, ranks, rollouts, targets, teachers, training
 from qthink_core.artifacts import Work, canonical_json
 from qthink_core.errors import DataError
 from qthink_core.grades import read_rewards
-from qthink_core.head_fit import fit_head, next_tokens
-from qthink_core.projection_head import ProjectionHead
-from qthink_core.recipe import Distillation, HeadFit, Recipe
+from qthink_core.recipe import Distillation, Recipe
 from qthink_core.student import Student
 from qthink_core.training import Objective
 
@@ -33,7 +30,7 @@ class Sources(NamedTuple):
 class Shape(NamedTuple):
     """What kind of system is trained: K latent steps, what its target holds, and whether its prompt asks for thinking.
 
-    `latents` says how K > 0 of them start and where their gradient goes.
+    `latents` says where the gradient of K > 0 of them goes.
     """
 
     K: int
@@ -78,11 +75,8 @@ def fit(
         lora_alpha=recipe.lora.alpha,
         lora_targets=recipe.lora.targets,
         merged=recipe.lora.merged,
-        head_output=shape.latents.head_output if shape.latents else "unit",
         one_step=shape.latents is not None and shape.latents.gradient == "one_step",
     )
-    if student.head is not None and shape.latents and shape.latents.head_fit.steps and not training.checkpoints(work):
-        start_head(student.head, model, sources, problems, tokenizer, shape.latents.head_fit, recipe.micro_batch, seed)
     losses = training.train(
         student,
         examples,
@@ -104,24 +98,6 @@ def fit(
         files["losses.json"] = canonical_json(losses)
         work.commit("trained", files, counts | kept)
     return counts | kept
-
-
-def start_head(
-    head: ProjectionHead,
-    model: PreTrainedModel,
-    sources: Sources,
-    problems: Mapping[str, Mapping[str, Any]],
-    tokenizer: Any,
-    recipe: HeadFit,
-    batch: int,
-    seed: int,
-) -> None:
-    """Fits the projection head on the first rollout of each problem; a resumed training has the fitted one already."""
-    prompts = {name: row["prompt_thinking"] for name, row in problems.items()}
-    blocks = (rollouts.by_problem(rollouts.read(file)) for file in rollouts.files(sources.rollouts))
-    firsts = [rows[0] for sampled in blocks for rows in sampled.values()]
-    states, following = next_tokens(model, firsts, prompts, rollouts.marks(tokenizer), recipe.states, batch)
-    fit_head(head, model, states, following, recipe, seed)
 
 
 def check_lessons(

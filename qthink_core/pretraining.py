@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from qthink_core import process
 from qthink_core.errors import NumericError
 from qthink_core.prompts import message
 from qthink_core.synthetic import TASKS, Show, worked
@@ -32,7 +34,7 @@ BETAS = (0.9, 0.98)
 ROPE_THETA = 1000.0
 
 # Samples of a batch run in chunks of like length, so that little padding is computed (1 chunk took 1.6
-# times the time in the first world, docs/search.md).
+# times the time in the first world, docs/search.md), and so that every core has one.
 SAMPLES_PER_CHUNK = 16
 
 
@@ -82,8 +84,8 @@ def pretrain(
     """A trained model and its tokenizer; `report(step, loss)` is called after every step.
 
     No sample is seen twice: steps * batch problems of the split "pretrain", a third of each task. AdamW, linear
-    warm-up over the share `warmup` of the steps, then cosine to a tenth of lr. Float32; the same arguments and number
-    of threads give the same weights. Raises NumericError at a loss that is not finite.
+    warm-up over the share `warmup` of the steps, then cosine to a tenth of lr. Float32; the same arguments and number of
+    threads of an operation give the same weights on any number of cores. Raises NumericError at a loss that is not finite.
     """
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
@@ -111,16 +113,17 @@ def pretrain(
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=BETAS, weight_decay=weight_decay, fused=True)
     n_warmup = max(1, round(warmup * steps))
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * schedule(step, steps, n_warmup)
-        loss = backward(model, samples[step * batch : (step + 1) * batch])
-        if not math.isfinite(loss):
-            raise NumericError(f"pre-training has loss {loss} at step {step + 1}: lower base.pretrain.lr")
-        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
-        optimizer.step()
-        optimizer.zero_grad()
-        report(step + 1, loss)
+    with ThreadPoolExecutor(max(1, process.cores() // torch.get_num_threads())) as cores:
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * schedule(step, steps, n_warmup)
+            loss = backward(model, samples[step * batch : (step + 1) * batch], cores)
+            if not math.isfinite(loss):
+                raise NumericError(f"pre-training has loss {loss} at step {step + 1}: lower base.pretrain.lr")
+            torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+            optimizer.step()
+            optimizer.zero_grad()
+            report(step + 1, loss)
     model.eval()
     return model, tokenizer
 
@@ -156,20 +159,30 @@ def chats(
     return [samples[int(i)] for i in rng.permutation(len(samples))[:n]]
 
 
-def backward(model: Qwen3ForCausalLM, samples: Sequence[Sample]) -> float:
-    """The mean cross-entropy over all tokens that the assistant writes; its gradient is added to the model's."""
+def backward(model: Qwen3ForCausalLM, samples: Sequence[Sample], cores: Executor) -> float:
+    """The mean cross-entropy over all tokens that the assistant writes; its gradient is added to the model's.
+
+    Chunks are computed side by side and added up in their order, so that the number of cores changes no bit.
+    """
     n_targets = sum(len(sample.ids) - sample.start for sample in samples)
     ordered = sorted(samples, key=lambda sample: len(sample.ids))
-    total = 0.0
-    for first in range(0, len(ordered), SAMPLES_PER_CHUNK):
-        ids_BT, written_BT = _padded(ordered[first : first + SAMPLES_PER_CHUNK])
+    chunks = [ordered[first : first + SAMPLES_PER_CHUNK] for first in range(0, len(ordered), SAMPLES_PER_CHUNK)]
+    parameters = list(model.parameters())
+
+    def gradient(chunk: Sequence[Sample]) -> tuple[float, tuple[Tensor, ...]]:
+        ids_BT, written_BT = _padded(chunk)
         # Padding is on the right, so the causal mask alone keeps it out.
         hidden_BTD = model.model(input_ids=ids_BT[:, :-1], use_cache=False).last_hidden_state
         logits = model.lm_head(hidden_BTD[written_BT[:, 1:]])
         targets = ids_BT[:, 1:][written_BT[:, 1:]]
         loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / n_targets
-        loss.backward()
-        total += loss.item()
+        return loss.item(), torch.autograd.grad(loss, parameters)
+
+    total = 0.0
+    for loss, gradients in cores.map(gradient, chunks):
+        total += loss
+        for parameter, one in zip(parameters, gradients, strict=True):
+            parameter.grad = one if parameter.grad is None else parameter.grad + one
     return total
 
 

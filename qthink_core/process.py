@@ -39,6 +39,11 @@ def pin_numerics(threads: int, kernels: str) -> None:
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
 
 
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def only_as_pinned(threads: int, kernels: str, device: str) -> None:
     """Ends a fork of the warm server, with nothing said or done, where its stage needs other numerics: it then starts cold.
 

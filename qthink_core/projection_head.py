@@ -30,16 +30,6 @@ class ProjectionHead(nn.Module):
     def forward(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         return self.mlp(hidden)
 
-    def scale_output(self, rms: float) -> None:
-        """Makes the LayerNorm emit vectors of this root mean square instead of 1.0.
-
-        Input embeddings are far smaller than 1 (0.07 at tiny scale), and a first latent input fourteen times as long as
-        any the model has seen costs the first epochs; see docs/decisions.md.
-        """
-        norm = self.mlp[3]
-        assert isinstance(norm, nn.LayerNorm), "the head ends in its norm"
-        nn.init.constant_(norm.weight, rms)
-
 
 def to_bytes(head: ProjectionHead) -> bytes:
     """The head as the card publishes it: a PyTorch state dict; the bytes do not depend on a file name."""

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field
 
 from qthink_core.settings import Section
 
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Value = TypeVar("Value", int, str)
 MAX_SEED = 2**31 - 1  # what a column of seeds holds
 
@@ -24,6 +25,8 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_leng
 class Lora(Section):
     """LoRA adapters (arXiv 2106.09685): rank, alpha, the linear layers that get one, and how they compute.
 
+    `targets`: PEFT's `all-linear`, which is every linear layer but the output head, or some of them by name.
+
     `merged`: W + s B A once a micro-batch (merged_lora.py), which is faster where a step has little to compute; else
     W x + s B (A x) at each pass. The same function, rounded otherwise.
     """
@@ -31,7 +34,7 @@ class Lora(Section):
     r: int = Field(ge=1)
     alpha: int = Field(ge=1)
     merged: bool
-    targets: list[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]] = Field(min_length=1)
+    targets: Literal["all-linear"] | Annotated[list[Projection], Field(min_length=1)]
 
 
 class Recipe(Section):
@@ -69,20 +72,9 @@ class Drawn(Section):
     top_k: int = Field(ge=0)
 
 
-class HeadFit(Section):
-    """The projection head fitted to the next token's embedding before training (head_fit.py); 0 steps leave it at random."""
-
-    steps: int = Field(ge=0)
-    states: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    lr: float = Field(gt=0)
-
-
 class Distillation(Section):
-    """How latent steps are supervised beside gamma, what they follow, and how the projection head starts."""
+    """How latent steps are supervised beside gamma, and what they follow."""
 
     reduction: Literal["mean", "sum"]
     prompt: Literal["direct", "thinking"]
     gradient: Literal["all_steps", "one_step"]
-    head_output: Literal["unit", "embedding"]
-    head_fit: HeadFit

@@ -90,8 +90,6 @@ def plan(params: Stated) -> Plan:
         "positions": params.extract.positions,
         "latent prompt": params.distil.prompt,
         "gradient through": params.distil.gradient.replace("_", " "),
-        "head output": params.distil.head_output,
-        "head fit steps": params.distil.head_fit.steps,
         "reduction": params.distil.reduction,
     }
     problems = "generated problems" if params.prepare.source == "generated" else "the published problems"

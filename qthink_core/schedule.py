@@ -1,12 +1,11 @@
 """Which boxes make what a box depends on, and how many boxes run side by side. No torch."""
 
 import graphlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qthink_core import instances
+from qthink_core import instances, process
 
 
 def edges(root: Path, tree: Mapping[str, Any]) -> dict[str, frozenset[str]]:
@@ -39,5 +38,4 @@ def outputs(entry: Mapping[str, Any]) -> list[str]:
 
 def side_by_side(threads: int, fit: float) -> int:
     """How many boxes run at once, each on so many threads: as this process may use processors, and as `fit` into memory."""
-    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(free // threads, fit)))
+    return max(1, int(min(process.cores() // threads, fit)))

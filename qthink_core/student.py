@@ -40,26 +40,20 @@ class Student(nn.Module):
         seed: int,
         lora_r: int,
         lora_alpha: int,
-        lora_targets: Sequence[str],
-        head_output: str,
+        lora_targets: str | Sequence[str],
         one_step: bool = False,
         merged: bool = False,
     ) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        config = LoraConfig(
-            r=lora_r, lora_alpha=lora_alpha, lora_dropout=0.0, bias="none", target_modules=list(lora_targets)
-        )
+        targets = lora_targets if isinstance(lora_targets, str) else list(lora_targets)
+        config = LoraConfig(r=lora_r, lora_alpha=lora_alpha, lora_dropout=0.0, bias="none", target_modules=targets)
         self.adapted = get_peft_model(model, config)
         self._model = (model,)  # PEFT puts the adapters into it; a tuple, lest its weights be registered twice
         self.K = K
         self.one_step = one_step
         self.merged = merged
         self.head = ProjectionHead(model.config.hidden_size).to(model.device) if K else None
-        if self.head is not None and head_output == "embedding":
-            embeddings = model.get_input_embeddings().weight
-            assert isinstance(embeddings, Tensor), "input embeddings have a weight"
-            self.head.scale_output(embeddings.float().square().mean().item() ** 0.5)
 
     def forward(
         self,

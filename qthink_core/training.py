@@ -109,7 +109,7 @@ def train(
         raise DataError(f"step {start} is not where all ranks found the checkpoint of {work.folder}: run `dvc repro` again")
     for parameter in trained.values():
         ranks.copy_(parameter.data)
-        parameter.grad = None  # the head's fit leaves its last one
+        parameter.grad = None  # whoever made the student may have left one
     # `evaluation_mode` keeps it out of DistributedDataParallel; the gradients are added up by `add_up`.
     module = accelerator.prepare_model(student, evaluation_mode=True)
     optimizer = accelerator.prepare_optimizer(optimizer)

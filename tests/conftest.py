@@ -130,7 +130,6 @@ def student(qwen3: Callable[..., Any], random_head: Callable[..., Any]) -> Calla
             lora_r=4,
             lora_alpha=8,
             lora_targets=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-            head_output="unit",
         )
         torch.manual_seed(seed + 1)
         with torch.no_grad():

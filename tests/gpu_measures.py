@@ -146,7 +146,7 @@ def trained(model: Any, states: np.ndarray, shape: Shape, size: Size, peak: floa
     targets = np.random.default_rng(1).integers(0, shape.vocabulary, (size.P, size.answer)).tolist()
     means = states.reshape(size.P, size.G, size.K, -1).mean(1)
     teachers = torch.from_numpy(means).float().to(device)
-    student = Student(model, K=size.K, seed=0, lora_r=32, lora_alpha=16, lora_targets=TARGETS, head_output="unit").train()
+    student = Student(model, K=size.K, seed=0, lora_r=32, lora_alpha=16, lora_targets=TARGETS).train()
     optimizer = torch.optim.AdamW(student.trained().values(), lr=1e-3)
 
     def loss() -> torch.Tensor:

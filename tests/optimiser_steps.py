@@ -67,7 +67,6 @@ def latent_training(folder: Path) -> None:
             lora_r=lora.r,
             lora_alpha=lora.alpha,
             lora_targets=lora.targets,
-            head_output="unit",
         ),
         examples,
         states,

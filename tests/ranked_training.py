@@ -48,7 +48,6 @@ def run(folder: Path) -> list[dict[str, Any]]:
         lora_r=lora.r,
         lora_alpha=lora.alpha,
         lora_targets=lora.targets,
-        head_output="unit",
     )
     made.load_state_dict(load_file(folder / "student.safetensors"), strict=False)
     if ranks.rank() > 0:

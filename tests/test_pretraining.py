@@ -1,5 +1,6 @@
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ SIZES = {
     "world": WORLD,
     "seed": 3,
 }
+
+ONE = ThreadPoolExecutor(1)
 
 
 def trained(steps: int, batch: int = 12, **changes: object) -> tuple[Qwen3ForCausalLM, list[float]]:
@@ -138,7 +141,21 @@ def test_the_loss_is_the_mean_over_written_tokens_and_padding_changes_nothing(
         n_written += n
     model.zero_grad()
     # Float32 sums in another order.
-    assert backward(model, samples) == pytest.approx(total / n_written, rel=1e-5)
+    assert backward(model, samples, ONE) == pytest.approx(total / n_written, rel=1e-5)
+
+
+def test_the_number_of_cores_changes_no_bit_of_a_gradient(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    samples = chats(tokenizer, 60, STYLE, WORLD, seed=8)
+    found = []
+    for cores in (1, 3):
+        model.zero_grad()
+        with ThreadPoolExecutor(cores) as workers:
+            loss = backward(model, samples, workers)
+        found.append((loss, torch.cat([one.grad.flatten() for one in model.parameters()])))
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])
 
 
 def test_what_the_user_wrote_is_not_trained(model: Qwen3ForCausalLM) -> None:
@@ -146,7 +163,7 @@ def test_what_the_user_wrote_is_not_trained(model: Qwen3ForCausalLM) -> None:
     sample = Sample(np.array([5, 6, 7, 8], dtype=np.int32), 3)
     logits = model(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1]
     model.zero_grad()
-    assert backward(model, [sample]) == pytest.approx(-logits.log_softmax(-1)[8].item(), rel=1e-5)
+    assert backward(model, [sample], ONE) == pytest.approx(-logits.log_softmax(-1)[8].item(), rel=1e-5)
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_tenth() -> None:

@@ -75,7 +75,7 @@ CARD = {
     "train.answer_max_tokens": 256,
     "train.lora.r": 32,
     "train.lora.alpha": 16,
-    "train.lora.targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "train.lora.targets": "all-linear",
     "prepare.n_train": "all",
     "prepare.n_test": "all",
     "evaluate.max_new_tokens": 2048,

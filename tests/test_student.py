@@ -245,19 +245,26 @@ def test_an_untrained_student_without_latents_is_the_base_model(qwen3: Any, ques
     ids = torch.tensor([questions[0]])
     with torch.no_grad():
         expected = qwen3()(input_ids=ids).logits
-        made = Student(qwen3(), K=0, seed=0, head_output="unit", **LORA)
+        made = Student(qwen3(), K=0, seed=0, **LORA)
         assert torch.equal(made.model(input_ids=ids).logits, expected)
 
 
+def test_all_linear_layers_of_a_qwen3_are_the_seven_of_the_sister_card(qwen3: Any) -> None:
+    """It lists them by name; PEFT's word for them leaves the output head out."""
+    made = Student(qwen3(), K=0, seed=0, lora_r=4, lora_alpha=8, lora_targets="all-linear")
+    adapted = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in made.trained()}
+    assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
 def test_adapters_scale_by_alpha_over_r(qwen3: Any) -> None:
-    made = Student(qwen3(), K=0, seed=0, lora_r=32, lora_alpha=16, lora_targets=["q_proj"], head_output="unit")
+    made = Student(qwen3(), K=0, seed=0, lora_r=32, lora_alpha=16, lora_targets=["q_proj"])
     layer = made.model.model.layers[0].self_attn.q_proj
     assert layer.scaling == {"default": 0.5}
     assert layer.lora_A["default"].weight.shape == (32, 32)
 
 
 def test_in_a_bfloat16_model_adapters_and_head_stay_float32(qwen3: Any, examples: list[Example]) -> None:
-    made = Student(qwen3("bfloat16"), K=2, seed=0, head_output="unit", **LORA)
+    made = Student(qwen3("bfloat16"), K=2, seed=0, **LORA)
     assert {parameter.dtype for parameter in made.trained().values()} == {torch.float32}
     frozen = {parameter.dtype for parameter in made.parameters() if not parameter.requires_grad}
     assert frozen == {torch.bfloat16}
@@ -276,17 +283,8 @@ def test_no_layer_recomputes_its_pass(student: Any) -> None:
 
 
 def test_the_same_seed_gives_the_same_student_and_another_seed_another(qwen3: Any) -> None:
-    first, again, other = (Student(qwen3(), K=K, seed=seed, head_output="unit", **LORA).trained() for seed in (3, 3, 4))
+    first, again, other = (Student(qwen3(), K=K, seed=seed, **LORA).trained() for seed in (3, 3, 4))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.mlp.0.weight"], other["head.mlp.0.weight"])
     adapter = next(name for name in first if "lora_A" in name)
     assert not torch.equal(first[adapter], other[adapter])
-
-
-def test_a_head_may_start_at_the_size_of_an_embedding(qwen3: Any) -> None:
-    model = qwen3()
-    size = model.model.embed_tokens.weight.square().mean().sqrt().item()
-    made = Student(model, K=K, seed=0, head_output="embedding", **LORA)
-    with torch.no_grad():
-        emitted = made.head(torch.randn(10, D)).square().mean(-1).sqrt()
-    assert emitted.tolist() == pytest.approx([size] * 10, rel=1e-3)

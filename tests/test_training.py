@@ -141,7 +141,7 @@ def test_training_is_adamw_on_clipped_gradients_of_whole_effective_batches(
     student: Any, examples: list[Example], teachers: dict[str, Any], tmp_path: Path
 ) -> None:
     made, plain = student(K), student(K)
-    made.head.mlp[0].bias.grad = torch.full_like(made.head.mlp[0].bias, 0.1)  # the head's fit leaves one; it is not a step's
+    made.head.mlp[0].bias.grad = torch.full_like(made.head.mlp[0].bias, 0.1)  # left by another use
     losses = run(made, examples, teachers, work(tmp_path))
     parameters = plain.trained()
     optimizer = torch.optim.AdamW(parameters.values(), lr=1.0, weight_decay=0.01)

@@ -20,7 +20,7 @@ LEFT_OUT = 0.02
 def kept(shape: Shape, dtype: torch.dtype, K: int, targets: list[str], prompts: list[int]) -> int:
     """Bytes that a forward pass keeps for the backward one, weights aside."""
     model = gpu_measures.model_of(shape, "cpu", dtype)
-    student = Student(model, K=K, seed=0, lora_r=R, lora_alpha=8, lora_targets=targets, head_output="unit").train()
+    student = Student(model, K=K, seed=0, lora_r=R, lora_alpha=8, lora_targets=targets).train()
     weights = {one.untyped_storage().data_ptr() for one in student.parameters()}
     found: dict[int, torch.UntypedStorage] = {}
 
