@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO, Literal, NoReturn
 
 import typer
 
-from qthink_core.answers import latex_equality, page
+from qthink_core.benchmarks.answers import latex_equality, page
 from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError
 
 # Of an answer, 100,000 characters are read; the thought before it and other fields may take the rest.
@@ -85,7 +85,7 @@ def plan(
 
 def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> None:
     # pydantic and the pages' parameters would slow `grade` down
-    from qthink_core import plan, plan_words
+    from qthink_core.planning import plan, plan_words
 
     root = Path()
     found = plan.make(root, scale, device, gpus)
@@ -108,7 +108,7 @@ def preflight(
     each with its fix, and the exit code is 69. Nothing is downloaded, and a hub that does not answer costs five seconds.
     """
     with _one_line():
-        from qthink_core import stage
+        from qthink_core.pipeline import stage
 
         print(*stage.preflight(None, scale), sep="\n")
 
@@ -127,17 +127,18 @@ def demo(
     the results compare with the committed ones. Ctrl-C stops it; the same command goes on from there.
     """
     with _one_line():
-        from qthink_core import demo, settings
+        from qthink_core.demo import boxes
+        from qthink_core.pipeline import settings
 
         if seeds:
             settings.write_value(Path("params.yaml"), "seeds", _seeds(seeds))
-        demo.run(Path(), tasks or [], jobs)
+        boxes.run(Path(), tasks or [], jobs)
 
 
 def _seeds(text: str) -> list[int]:
     from pydantic import TypeAdapter
 
-    from qthink_core.recipe import MAX_SEED, Seeds
+    from qthink_core.pipeline.recipe import MAX_SEED, Seeds
 
     try:
         return TypeAdapter(Seeds).validate_python([int(one) for one in text.split(",")])
@@ -243,7 +244,7 @@ def _finite(text: str) -> float:
 
 
 def _complain(message: str) -> None:
-    from qthink_core.stage import printable
+    from qthink_core.pipeline.stage import printable
 
     if sys.stderr is not None:
         print(f"qthink: {printable(message)}", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 # `make demo` keeps a process that has the packages of all stages imported: this one then needs none of them. Found by its
 # name, since no result depends on it.
 if os.environ.get("QTHINK_WARM"):
-    importlib.import_module("qthink_core.warm").hand_over()
+    importlib.import_module("qthink_core.demo.warm").hand_over()
 
 # `.venv/bin/dvc repro` without an activated environment starts stages with whatever `python` is first on the PATH.
 _OWN = Path(__file__).parents[1] / ".venv" / "bin" / "python"

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.settings import Section
+from qthink_core.artifacts.store import Work
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.settings import Section
 
 
 class Average(Section):
@@ -25,7 +25,8 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Both kinds of teachers, each an artifact of its own."""
-    from qthink_core import extraction, grades, prepared, teachers
+    from qthink_core.artifacts import grades, prepared
+    from qthink_core.method import extraction, teachers
 
     ids = [row["id"] for row in prepared.read(layout.problems(at.task), "train")]
     rewards = grades.read_rewards(layout.rewards(at.task))

@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.base_source import Base
-from qthink_core.settings import Section
-from qthink_core.world import World
+from qthink_core.artifacts.store import Work
+from qthink_core.benchmarks.world import World
+from qthink_core.models.base_source import Base
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.settings import Section
 
 
 class Params(Section):
@@ -24,7 +24,7 @@ class Params(Section):
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Puts the model into its folder, as one unit."""
     stage.preflight(at)
-    from qthink_core.obtaining import obtain
+    from qthink_core.models.obtaining import obtain
 
     base = params.base
     found = obtain(

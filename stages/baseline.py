@@ -5,11 +5,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.recipe import Drawn
-from qthink_core.settings import Section
-from qthink_core.systems import Baseline
+from qthink_core.artifacts.store import Work
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.recipe import Drawn
+from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.systems import Baseline
 
 
 class Systems(Section):
@@ -42,13 +42,16 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """A unit for each batch; a killed run goes on with those that are missing."""
-    from qthink_core import answer_batches, executor, models, prepared, seconds
-    from qthink_core.decoding import Sampling
+    from qthink_core.artifacts import prepared
+    from qthink_core.generation import answer_batches
+    from qthink_core.generation.decoding import Sampling
+    from qthink_core.models import loading
+    from qthink_core.pipeline import executor, seconds
 
     how, thinking = params.evaluate, params.systems.baseline[at.system].thinking
     problems = prepared.read(layout.problems(at.task), params.split)
-    plan = answer_batches.plan(layout.BASE, models.Card(0, thinking), None, problems, how.batch)
-    load, longest = partial(models.base_system, thinking=thinking), answer_batches.longest(plan)
+    plan = answer_batches.plan(layout.BASE, loading.Card(0, thinking), None, problems, how.batch)
+    load, longest = partial(loading.base_system, thinking=thinking), answer_batches.longest(plan)
     sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None
     log = seconds.folder(str(at), work.resumed)
     units = executor.run(

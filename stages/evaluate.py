@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.recipe import Drawn, Seeds
-from qthink_core.settings import Section
+from qthink_core.artifacts.store import Work
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.recipe import Drawn, Seeds
+from qthink_core.pipeline.settings import Section
 
 
 class Evaluate(Drawn):
@@ -35,16 +35,19 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """A unit for each batch of each seed; a killed run goes on with those that are missing."""
-    from qthink_core import answer_batches, executor, models, prepared, seconds
-    from qthink_core.decoding import Sampling
+    from qthink_core.artifacts import prepared
+    from qthink_core.generation import answer_batches
+    from qthink_core.generation.decoding import Sampling
+    from qthink_core.models import loading
+    from qthink_core.pipeline import executor, seconds
 
     how, problems = params.evaluate, prepared.read(layout.problems(at.task), params.split)
     plan: dict[str, answer_batches.Batch] = {}
     for seed in params.seeds:
-        folder = models.of_seed(layout.model(at.task, at.system), seed, params.seeds)
-        card = models.read_card(folder)
+        folder = loading.of_seed(layout.model(at.task, at.system), seed, params.seeds)
+        card = loading.read_card(folder)
         plan |= answer_batches.plan(folder, card, seed, problems, how.batch)
-    load, longest = models.load_system, answer_batches.longest(plan)
+    load, longest = loading.load_system, answer_batches.longest(plan)
     sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None
     log = seconds.folder(str(at), work.resumed)
     units = executor.run(

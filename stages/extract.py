@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work, listed
-from qthink_core.settings import Section
+from qthink_core.artifacts.store import Work, listed
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.settings import Section
 
 
 class Extract(Section):
@@ -32,7 +32,9 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """One shard of hidden states for each block of rollouts; a killed run goes on with those that are missing."""
-    from qthink_core import executor, models, shards
+    from qthink_core.models import loading
+    from qthink_core.pipeline import executor
+    from qthink_core.training import shards
 
     folder, problems, how = layout.rollouts(at.task), layout.problems(at.task), params.extract.model_dump()
     units = executor.run(
@@ -44,7 +46,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     )
     fix = "set extract.cut_blocks to use, raise sample.max_new_tokens, or take a base model that thinks"
     work.require(units, "usable", fix)
-    about = {"K": params.K, "D": models.hidden_size(layout.BASE), "store": params.extract.store}
+    about = {"K": params.K, "D": loading.hidden_size(layout.BASE), "store": params.extract.store}
     made = work.publish(layout.hidden_states(at.task), "hidden_states", units, about)
     return f"hidden states of {made.counts['usable']} rollouts at {params.K} positions"
 

@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.recipe import Recipe
-from qthink_core.settings import Section
-from qthink_core.systems import Finetuned
+from qthink_core.artifacts.store import Work
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.recipe import Recipe
+from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.systems import Finetuned
 
 
 class Systems(Section):
@@ -30,10 +30,10 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Trains one system on one task with one seed."""
-    from qthink_core import prepared
-    from qthink_core.fit import Shape, Sources, fit
-    from qthink_core.targets import THINK_AND_ANSWER
-    from qthink_core.training import Objective
+    from qthink_core.artifacts import prepared
+    from qthink_core.method.targets import THINK_AND_ANSWER
+    from qthink_core.training.fit import Shape, Sources, fit
+    from qthink_core.training.loop import Objective
 
     system = params.systems.finetuned[at.system]
     train = prepared.read(layout.problems(at.task), "train")

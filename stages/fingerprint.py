@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import code, instances, layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.settings import Section
+from qthink_core.artifacts.store import Work
+from qthink_core.pipeline import code, instances, layout, stage
+from qthink_core.pipeline.settings import Section
 
 
 class Params(Section):

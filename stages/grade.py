@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.settings import Section
-from qthink_core.systems import Baseline
+from qthink_core.artifacts.store import Work
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.systems import Baseline
 
 
 class Systems(Section):
@@ -28,7 +28,8 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Grades the task's answers, row by row of the table."""
-    from qthink_core import completions, grades, grading, prepared
+    from qthink_core.artifacts import completions, grades, prepared
+    from qthink_core.benchmarks import grading
 
     golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), params.split)}
     systems = [*params.systems.baseline, *params.systems.trained]

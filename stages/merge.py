@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.recipe import Seeds
-from qthink_core.settings import Section
+from qthink_core.artifacts.store import Work
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.recipe import Seeds
+from qthink_core.pipeline.settings import Section
 
 
 class Params(Section):
@@ -22,8 +22,8 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Merges in float32, casts, and writes one system's folder: the first seed's checkpoint, the others' inside it."""
-    from qthink_core.export import inside, merge
-    from qthink_core.models import of_seed
+    from qthink_core.models.export import inside, merge
+    from qthink_core.models.loading import of_seed
 
     units = [f"model-{seed}" for seed in params.seeds]
     for unit, seed in stage.progress(zip(units, params.seeds, strict=True), len(units), str(at), "seed"):

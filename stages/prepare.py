@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.settings import Section
-from qthink_core.world import World
+from qthink_core.artifacts.store import Work
+from qthink_core.benchmarks.world import World
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.settings import Section
 
 
 class Prepare(Section):
@@ -32,7 +32,8 @@ class Params(Section):
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Writes one Parquet file per split, and counts the questions that the test set shares with the others."""
     stage.preflight(at)
-    from qthink_core import prepared, problems
+    from qthink_core.artifacts import prepared
+    from qthink_core.benchmarks import problems
 
     splits = problems.gather(
         at.task,

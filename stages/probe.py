@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.recipe import Seeds
-from qthink_core.settings import Section
-from qthink_core.systems import Conditions
+from qthink_core.artifacts.store import Work
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.recipe import Seeds
+from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.systems import Conditions
 
 
 class Probe(Section):
@@ -52,14 +52,15 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """The thinker's states at K positions of its own think blocks, then every condition, batch after batch."""
-    from qthink_core import completions, models, prepared
-    from qthink_core.interventions import intervene_all, teachers_of
+    from qthink_core.artifacts import completions, prepared
+    from qthink_core.generation.interventions import intervene_all, teachers_of
+    from qthink_core.models import loading
 
-    device, units = models.pick_device(params.device), []
+    device, units = loading.pick_device(params.device), []
     problems = prepared.read(layout.problems(at.task), params.split)
     thoughts = completions.read(layout.answers(at.task, params.probe.thinker))
     teachers = teachers_of(
-        models.base_system(layout.BASE, device, params.dtype, thinking=True),
+        loading.base_system(layout.BASE, device, params.dtype, thinking=True),
         problems,
         thoughts,
         K=params.K,
@@ -69,7 +70,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     )
     for seed in params.seeds:
         units += intervene_all(
-            models.load_system(models.of_seed(layout.model(at.task, at.system), seed, params.seeds), device, params.dtype),
+            loading.load_system(loading.of_seed(layout.model(at.task, at.system), seed, params.seeds), device, params.dtype),
             problems,
             teachers,
             conditions=params.probe.conditions,

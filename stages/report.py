@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.stated import Stated
+from qthink_core.artifacts.store import Work
+from qthink_core.pipeline import layout, stage
+from qthink_core.report.stated import Stated
 
 if TYPE_CHECKING:
-    from qthink_core.report import Folders
+    from qthink_core.report.build import Folders
 
 
 class Params(Stated):
@@ -20,7 +20,7 @@ class Params(Stated):
 
     def folders(self) -> dict[str, "Folders"]:
         """Where the artifacts of each task lie."""
-        from qthink_core.report import Folders
+        from qthink_core.report.build import Folders
 
         systems = self.systems
         return {
@@ -37,13 +37,14 @@ class Params(Stated):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Reads grades, answers and loss curves and writes the results."""
-    from qthink_core import report, report_words, seconds
-    from qthink_core.artifacts import write_file
+    from qthink_core.artifacts.store import write_file
+    from qthink_core.pipeline import seconds
+    from qthink_core.report import build, words
 
     folders = params.folders()
-    findings = report.find(folders, report.plan(params))
-    written = report.write(layout.RESULTS, findings, folders)
-    took = report_words.seconds_table(findings, seconds.read(seconds.LOG))
+    findings = build.find(folders, build.plan(params))
+    written = build.write(layout.RESULTS, findings, folders)
+    took = words.seconds_table(findings, seconds.read(seconds.LOG))
     seconds.REPORT.parent.mkdir(exist_ok=True)
     write_file(seconds.REPORT, took.encode())
     print(took, flush=True)

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.settings import Section
+from qthink_core.artifacts.store import Work
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.settings import Section
 
 
 class Params(Section):
@@ -18,7 +18,8 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Grades every rollout of the task."""
-    from qthink_core import grades, grading, prepared, rollouts
+    from qthink_core.artifacts import grades, prepared, rollouts
+    from qthink_core.benchmarks import grading
 
     files = rollouts.files(layout.rollouts(at.task))
     golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), "train")}

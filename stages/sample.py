@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.settings import Section
+from qthink_core.artifacts.store import Work
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.settings import Section
 
 
 class RolloutParams(Section):
@@ -41,7 +41,9 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """A unit for each block; a killed run goes on with those that are missing."""
-    from qthink_core import executor, prepared, rollout_blocks
+    from qthink_core.artifacts import prepared
+    from qthink_core.generation import rollout_blocks
+    from qthink_core.pipeline import executor
 
     how = params.sample
     prompts = {row["id"]: row["prompt_thinking"] for row in prepared.read(layout.problems(at.task), "train")}

@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core import layout, stage
-from qthink_core.artifacts import Work
-from qthink_core.recipe import Distillation, Recipe
-from qthink_core.settings import Section
-from qthink_core.systems import Distilled
+from qthink_core.artifacts.store import Work
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.recipe import Distillation, Recipe
+from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.systems import Distilled
 
 
 class Systems(Section):
@@ -33,10 +33,10 @@ class Params(Section):
 
 def run(params: Params, at: stage.Instance, work: Work) -> str:
     """Trains one system on one task with one seed."""
-    from qthink_core import prepared
-    from qthink_core.fit import Shape, Sources, fit
-    from qthink_core.targets import ANSWER
-    from qthink_core.training import Objective
+    from qthink_core.artifacts import prepared
+    from qthink_core.method.targets import ANSWER
+    from qthink_core.training.fit import Shape, Sources, fit
+    from qthink_core.training.loop import Objective
 
     system = params.systems.distilled[at.system]
     teachers = layout.teachers(at.task, system.teacher)

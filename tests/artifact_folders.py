@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from qthink_core.artifacts import Work, Writer
+from qthink_core.artifacts.store import Work, Writer
 
 
 def work(folder: Path) -> Work:

@@ -29,7 +29,7 @@ def tokenizer() -> Any:
     """The tokenizer of the tiny scale."""
     from worlds import STYLE, WORLD
 
-    from qthink_core.tiny_tokenizer import build
+    from qthink_core.models.tiny_tokenizer import build
 
     return build(WORLD, STYLE.opening)
 
@@ -42,7 +42,7 @@ def questions(tokenizer: Any) -> list[list[int]]:
     """
     from worlds import WORLD
 
-    from qthink_core.problems import generated, prompted
+    from qthink_core.benchmarks.problems import generated, prompted
 
     sizes = {"gsm8k": 10, "math500": 10, "tooluse": 5}
     worlds = [WORLD.model_copy(update={"changes": changes}) for changes in range(2, 10)]
@@ -102,7 +102,7 @@ def random_head(tokenizer: Any) -> Callable[..., Any]:
     """Makes projection heads with random weights, the norm's too: `random_head(32, dtype="float64")`."""
     import torch
 
-    from qthink_core.projection_head import ProjectionHead
+    from qthink_core.method.projection_head import ProjectionHead
 
     def make(hidden_size: int = 32, dtype: str = "float32", seed: int = 1) -> Any:
         torch.manual_seed(seed)
@@ -120,7 +120,7 @@ def student(qwen3: Callable[..., Any], random_head: Callable[..., Any]) -> Calla
     """Makes students whose adapters and head are as if trained, random and not 0: `student(K=6, dtype="float32")`."""
     import torch
 
-    from qthink_core.student import Student
+    from qthink_core.method.student import Student
 
     def make(K: int, dtype: str = "float32", seed: int = 0, base: Any = None) -> Any:
         made = Student(

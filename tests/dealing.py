@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from qthink_core import executor, ranks
-from qthink_core.artifacts import Work
+from qthink_core.artifacts.store import Work
 from qthink_core.errors import NumericError, QThinkError
+from qthink_core.pipeline import executor, ranks
 
 LOG = "log"
 PAUSE_S = 0.2

@@ -13,17 +13,19 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from worlds import STYLE, WORLD
 
-from qthink_core import cost, think, tiny_tokenizer
-from qthink_core.answering import answer
-from qthink_core.cost import Shape
-from qthink_core.extraction import Row
-from qthink_core.hidden_states import last_hidden, logits, pad, read_positions
-from qthink_core.losses import distillation
-from qthink_core.models import System
-from qthink_core.projection_head import ProjectionHead
-from qthink_core.rollouts import Rollout
-from qthink_core.sampling import sample_block
-from qthink_core.student import Student
+from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.generation.answering import answer
+from qthink_core.generation.sampling import sample_block
+from qthink_core.method import think
+from qthink_core.method.extraction import Row
+from qthink_core.method.hidden_states import last_hidden, logits, pad, read_positions
+from qthink_core.method.losses import distillation
+from qthink_core.method.projection_head import ProjectionHead
+from qthink_core.method.student import Student
+from qthink_core.models import tiny_tokenizer
+from qthink_core.models.loading import System
+from qthink_core.planning import cost
+from qthink_core.planning.cost import Shape
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from imports import OURS, ROOT
 
-from qthink_core import code as source
-from qthink_core import layout, settings
-from qthink_core.instances import Instance, resolve
-from qthink_core.instances import instances as of_stage
+from qthink_core.pipeline import code as source
+from qthink_core.pipeline import layout, settings
+from qthink_core.pipeline.instances import Instance, resolve
+from qthink_core.pipeline.instances import instances as of_stage
 
 STAGES: dict[str, dict[str, Any]] = settings.read_yaml(ROOT / "dvc.yaml")["stages"]
 SCALES = sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))

@@ -1,8 +1,8 @@
-"""What a module reaches by import, in this repository and outside, as `qthink_core.code` reads it out of the sources."""
+"""What a module reaches by import, in this repository and outside, as `pipeline.code` reads it out of the sources."""
 
 from pathlib import Path
 
-from qthink_core import code
+from qthink_core.pipeline import code
 
 ROOT = Path(__file__).parents[1]
 OURS = code.PACKAGES

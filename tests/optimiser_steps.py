@@ -15,7 +15,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from qthink_core import process  # noqa: E402
+from qthink_core.pipeline import process  # noqa: E402
 
 process.pin_numerics(1, sys.argv[1])
 
@@ -25,11 +25,11 @@ from test_pretraining import trained as pretrained  # noqa: E402
 from test_training import OBJECTIVE, RECIPE  # noqa: E402
 from torch.optim.optimizer import register_optimizer_step_pre_hook  # noqa: E402
 
-from qthink_core.models import load_model, pick_device  # noqa: E402
-from qthink_core.recipe import Lora  # noqa: E402
-from qthink_core.student import Student  # noqa: E402
-from qthink_core.targets import Example  # noqa: E402
-from qthink_core.training import accelerator, train  # noqa: E402
+from qthink_core.method.student import Student  # noqa: E402
+from qthink_core.method.targets import Example  # noqa: E402
+from qthink_core.models.loading import load_model, pick_device  # noqa: E402
+from qthink_core.pipeline.recipe import Lora  # noqa: E402
+from qthink_core.training.loop import accelerator, train  # noqa: E402
 
 # Products as large as those of the tiny scale: MKL takes other kernels for small ones.
 SIZES = {"hidden_size": 96, "layers": 2, "heads": 3, "kv_heads": 3, "head_dim": 32, "intermediate_size": 192}

@@ -17,13 +17,14 @@ import torch
 from artifact_folders import work
 from safetensors.torch import load_file, save_file
 
-from qthink_core import models, ranks
-from qthink_core.artifacts import JoinedWork
+from qthink_core.artifacts.store import JoinedWork
 from qthink_core.errors import QThinkError
-from qthink_core.recipe import Recipe
-from qthink_core.student import Student
-from qthink_core.targets import Example
-from qthink_core.training import Objective, accelerator, train
+from qthink_core.method.student import Student
+from qthink_core.method.targets import Example
+from qthink_core.models import loading
+from qthink_core.pipeline import ranks
+from qthink_core.pipeline.recipe import Recipe
+from qthink_core.training.loop import Objective, accelerator, train
 
 
 def steps(planned: Iterator[int], killed: dict[str, int], folder: Path) -> Iterator[int]:
@@ -38,11 +39,11 @@ def steps(planned: Iterator[int], killed: dict[str, int], folder: Path) -> Itera
 def run(folder: Path) -> list[dict[str, Any]]:
     """Trains and returns the losses."""
     case = json.loads((folder / "case.json").read_text())
-    device = models.pick_device(case["device"])
+    device = loading.pick_device(case["device"])
     recipe = Recipe.model_validate(case["recipe"])
     lora = recipe.lora
     made = Student(
-        models.load_model(folder / "base", device, case["dtype"]),
+        loading.load_model(folder / "base", device, case["dtype"]),
         K=case["K"],
         seed=0,
         lora_r=lora.r,

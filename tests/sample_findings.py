@@ -5,8 +5,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from qthink_core.findings import Answered, Cell, Claim, Comparison, Conditions, Findings, Power, Question, System
-from qthink_core.power import Scatter
+from qthink_core.evidence.findings import Answered, Cell, Claim, Comparison, Conditions, Findings, Power, Question, System
+from qthink_core.evidence.power import Scatter
 
 K = 6
 HOSTILE = [

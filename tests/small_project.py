@@ -14,9 +14,10 @@ from graph import fingerprint
 from imports import ROOT
 from worlds import WORLD
 
-from qthink_core import layout, prepared, settings
-from qthink_core.artifacts import Work, Writer
-from qthink_core.problems import generated, prompted
+from qthink_core.artifacts import prepared
+from qthink_core.artifacts.store import Work, Writer
+from qthink_core.benchmarks.problems import generated, prompted
+from qthink_core.pipeline import layout, settings
 
 TASK, N, BLOCK, G = "gsm8k", 32, 2, 4
 

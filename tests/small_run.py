@@ -6,11 +6,11 @@ from pathlib import Path
 
 from artifact_folders import published
 
-from qthink_core import completions, grades, prepared, readout
-from qthink_core.completions import TRAINED, Answer
-from qthink_core.grades import Graded
-from qthink_core.readout import Read
-from qthink_core.report import Folders, Plan
+from qthink_core.artifacts import completions, grades, prepared, readout
+from qthink_core.artifacts.completions import TRAINED, Answer
+from qthink_core.artifacts.grades import Graded
+from qthink_core.artifacts.readout import Read
+from qthink_core.report.build import Folders, Plan
 
 K = 2
 VERDICTS = {"r": "right", "w": "wrong", "u": "unparsable", "o": "over_limit", "t": "timeout"}

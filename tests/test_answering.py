@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from qthink_core.answering import answer
-from qthink_core.decoding import Sampling, answer_key
-from qthink_core.models import System
-from qthink_core.sampling import sample_block
+from qthink_core.generation.answering import answer
+from qthink_core.generation.decoding import Sampling, answer_key
+from qthink_core.generation.sampling import sample_block
+from qthink_core.models.loading import System
 
 LIMIT = 24
 HOW: dict[str, Any] = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}

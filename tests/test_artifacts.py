@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from qthink_core import artifacts, stage
-from qthink_core.artifacts import MANIFEST, Work, read_manifest, sealed, unsealed
+from qthink_core.artifacts import store
+from qthink_core.artifacts.store import MANIFEST, Work, read_manifest, sealed, unsealed
 from qthink_core.errors import DataError, QThinkError
+from qthink_core.pipeline import stage
 
 KILLED = 137
 OUT = Path("artifacts/things")
@@ -26,7 +27,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-def in_two_pieces(content: bytes, between: Callable[[], None] = lambda: None) -> artifacts.Writer:
+def in_two_pieces(content: bytes, between: Callable[[], None] = lambda: None) -> store.Writer:
     def write(path: Path) -> None:
         with path.open("wb") as file:
             file.write(content[: len(content) // 2])
@@ -287,21 +288,21 @@ def test_a_missing_input_has_no_digest(root: Path) -> None:
     Path("empty").mkdir()
     for name in ("nowhere", "empty"):
         with pytest.raises(DataError, match=rf"{name} is missing or holds no manifest.json: run `dvc repro`"):
-            artifacts.digest(Path(name))
+            store.digest(Path(name))
 
 
 def test_the_digest_of_an_input_changes_with_any_of_its_files(root: Path) -> None:
     make()
-    before = artifacts.digest(OUT), artifacts.digest(Path("artifacts"))
-    assert before == (artifacts.sha256(OUT / MANIFEST), artifacts.digest(OUT.parent))
+    before = store.digest(OUT), store.digest(Path("artifacts"))
+    assert before == (store.sha256(OUT / MANIFEST), store.digest(OUT.parent))
     shutil.copytree(OUT, OUT.with_name("more"))
-    assert artifacts.digest(Path("artifacts")) != before[1]
+    assert store.digest(Path("artifacts")) != before[1]
     shutil.rmtree(OUT.with_name("more"))
     manifest = unsealed((OUT / MANIFEST).read_bytes())
     manifest["files"]["block-0.bin"]["sha256"] = "0" * 64
     (OUT / MANIFEST).write_bytes(sealed(manifest))
-    assert artifacts.digest(OUT) != before[0]
-    assert artifacts.digest(Path("artifacts")) != before[1]
+    assert store.digest(OUT) != before[0]
+    assert store.digest(Path("artifacts")) != before[1]
 
 
 def test_an_output_tells_neither_when_nor_where_nor_by_which_process_it_was_made(
@@ -346,10 +347,10 @@ def test_closed_work_goes_when_a_later_stage_reads_all_that_it_made(root: Path) 
     for name in ("this", "that"):
         two.publish(Path("artifacts/two") / name, "things", ["one"])
     two.close()
-    artifacts.sweep(works, ["artifacts/base", "artifacts/thing", "artifacts/two/this"])
+    store.sweep(works, ["artifacts/base", "artifacts/thing", "artifacts/two/this"])
     assert len(list(works.glob("*/*/block-*.unit.json"))) == len(UNITS) + 1
     assert two.done("one")
-    artifacts.sweep(works, ["artifacts/things", "artifacts/two"])
+    store.sweep(works, ["artifacts/things", "artifacts/two"])
     assert [str(path) for path in works.glob("*/*/*.unit.json")] == [str(running.folder / "block-0.unit.json")]
 
 
@@ -372,7 +373,7 @@ def graph(root: Path) -> Path:
         "    deps: [artifacts/base, 'artifacts/problems/${item.task}']\n"
     )
     publish("artifacts/base", {}, b"base")
-    publish("artifacts/problems/gsm8k", {"artifacts/base": artifacts.digest(root / "artifacts/base")}, b"problems")
+    publish("artifacts/problems/gsm8k", {"artifacts/base": store.digest(root / "artifacts/base")}, b"problems")
     return root
 
 
@@ -398,7 +399,7 @@ def test_neither_the_order_of_keys_nor_a_comment_among_the_parameters_has_a_mean
 
 
 def test_the_artifact_of_another_place_is_refused(graph: Path) -> None:
-    publish("artifacts/problems/math500", {"artifacts/base": artifacts.digest(graph / "artifacts/base")}, b"others")
+    publish("artifacts/problems/math500", {"artifacts/base": store.digest(graph / "artifacts/base")}, b"others")
     shutil.rmtree("artifacts/problems/gsm8k")
     Path("artifacts/problems/math500").rename("artifacts/problems/gsm8k")
     with pytest.raises(DataError, match="artifacts/problems/gsm8k holds the artifact of artifacts/problems/math500"):

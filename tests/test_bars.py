@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from worlds import STYLE, WORLD
 
-from qthink_core import problems
-from qthink_core.obtaining import pretrain_here
+from qthink_core.benchmarks import problems
+from qthink_core.models.obtaining import pretrain_here
 
 
 class Bars:

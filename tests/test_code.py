@@ -12,8 +12,9 @@ import pytest
 from graph import copy_repository
 from imports import ROOT
 
-from qthink_core import artifacts, code, layout
+from qthink_core.artifacts import store
 from qthink_core.errors import DataError
+from qthink_core.pipeline import code, layout
 
 PAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 SOURCE = '''\
@@ -98,8 +99,8 @@ def test_the_modules_of_a_stage_are_those_that_the_standard_librarys_finder_find
     finder.run_script(str(ROOT / "stages" / f"{stage}.py"))
     found = {str(Path(one.__file__).relative_to(ROOT)) for one in finder.modules.values() if one.__file__}
     reached = set(code.modules(ROOT, f"stages/{stage}.py"))
-    worker = {"qthink_core/answers/latex_worker.py"}  # which is run as a program
-    assert reached - found == (worker if "qthink_core/answers/math500.py" in reached else set())
+    worker = {"qthink_core/benchmarks/answers/latex_worker.py"}  # which is run as a program
+    assert reached - found == (worker if "qthink_core/benchmarks/answers/math500.py" in reached else set())
     assert found <= reached
 
 
@@ -112,11 +113,11 @@ def test_no_module_of_a_stage_reads_a_docstring_or_a_source_since_they_do_not_co
 
 
 def test_what_only_refuses_is_no_code_of_a_stage() -> None:
-    assert not any("qthink_core/preflight.py" in code.of_stage(ROOT, stage) for stage in PAGES)
+    assert not any("qthink_core/planning/preflight.py" in code.of_stage(ROOT, stage) for stage in PAGES)
 
 
 def test_files_that_are_no_modules_are_code_of_the_stages_that_reach_their_reader() -> None:
-    page = {f"qthink_core/page/{path.name}" for path in (ROOT / "qthink_core/page").iterdir()}
+    page = {f"qthink_core/report/page_files/{path.name}" for path in (ROOT / "qthink_core/report/page_files").iterdir()}
     assert page
     for stage in PAGES:
         assert {path for path in code.of_stage(ROOT, stage) if not path.endswith(".py")} == (
@@ -152,7 +153,7 @@ def test_a_source_that_is_missing_or_no_python_is_told_in_a_line(tmp_path: Path)
 def test_a_record_is_accepted_as_it_was_written_and_else_what_differs_is_named(tmp_path: Path) -> None:
     now = {"a.py": "1", "b.py": "2"}
     (path,) = code.write(tmp_path, {"go": now})
-    assert path.read_bytes() == artifacts.canonical_json(now)
+    assert path.read_bytes() == store.canonical_json(now)
     code.check(path, now)
     for other, named in ({**now, "b.py": "3"}, "b.py"), ({"a.py": "1"}, "b.py"), ({**now, "c.py": "3"}, "c.py"):
         with pytest.raises(DataError, match=rf"go\.json is of another version of {named}: run `dvc repro`, or "):

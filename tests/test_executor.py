@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from imports import ROOT
 
-from qthink_core import executor
-from qthink_core.answer_batches import Batch
-from qthink_core.answer_batches import plan as batches_of
 from qthink_core.errors import NumericError, ParamError
-from qthink_core.executor import Made, Make
-from qthink_core.models import Card
-from qthink_core.rollout_blocks import plan as blocks_of
+from qthink_core.generation.answer_batches import Batch
+from qthink_core.generation.answer_batches import plan as batches_of
+from qthink_core.generation.rollout_blocks import plan as blocks_of
+from qthink_core.models.loading import Card
+from qthink_core.pipeline import executor
+from qthink_core.pipeline.executor import Made, Make
 
 PLAN = {"b": "", "a": "", "d": "", "c": "", "e": ""}
 

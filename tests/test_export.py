@@ -10,13 +10,14 @@ import torch
 from artifact_folders import published
 from worlds import WORLD
 
-from qthink_core import models, projection_head
-from qthink_core.answering import answer, batches
-from qthink_core.artifacts import MANIFEST, canonical_json, sha256
+from qthink_core.artifacts.store import MANIFEST, canonical_json, sha256
+from qthink_core.benchmarks.problems import generated, render
 from qthink_core.errors import DataError
-from qthink_core.export import export_adapter, merge
-from qthink_core.models import load_system
-from qthink_core.problems import generated, render
+from qthink_core.generation.answering import answer, batches
+from qthink_core.method import projection_head
+from qthink_core.models import loading
+from qthink_core.models.export import export_adapter, merge
+from qthink_core.models.loading import load_system
 
 SNIPPET = Path(__file__).with_name("model_card_usage.txt")
 K = 6
@@ -34,12 +35,12 @@ def exported(student: Any, qwen3: Any, tokenizer: Any, tmp_path: Path) -> Any:
         place = tmp_path / name
         qwen3(tied=True).save_pretrained(place / "base")
         tokenizer.save_pretrained(place / "base")
-        made = student(K, base=models.load_model(place / "base", torch.device("cpu"), "float32"))
+        made = student(K, base=loading.load_model(place / "base", torch.device("cpu"), "float32"))
         (place / "scratch").mkdir()
         files = export_adapter(made.adapted, place / "scratch")
-        files[models.CARD] = canonical_json({"K": K, "thinking": False})
+        files[loading.CARD] = canonical_json({"K": K, "thinking": False})
         if K:
-            files[models.HEAD] = projection_head.to_bytes(made.head)
+            files[loading.HEAD] = projection_head.to_bytes(made.head)
         adapter = published(place / "adapters", "adapter", {"trained": files})
         (place / "more").mkdir()
         merged = merge(place / "base", adapter, dtype, place / "more")
@@ -117,7 +118,7 @@ def test_the_loop_in_the_readme_answers_as_we_do(exported: Any, tokenizer: Any, 
 def test_a_merged_model_has_the_logits_of_its_adapter(exported: Any, questions: list[list[int]], n_latent: int) -> None:
     folder, made = exported(n_latent)
     merged = load_system(folder, torch.device("cpu"), "float32").model
-    base = models.load_model(folder.parents[1] / "base", torch.device("cpu"), "float32")
+    base = loading.load_model(folder.parents[1] / "base", torch.device("cpu"), "float32")
     for prompt in questions[:5]:
         ids = torch.tensor([prompt])
         with torch.no_grad():
@@ -132,13 +133,13 @@ def test_the_exported_head_is_the_trained_one_bit_for_bit(exported: Any) -> None
     assert all(torch.equal(value, system.head.state_dict()[name]) for name, value in made.head.state_dict().items())
     # the file keeps float32 whatever the model is exported in; it is cast when it is loaded beside it
     folder, _ = exported(K, "cast", "bfloat16")
-    assert (folder / models.HEAD).read_bytes() == projection_head.to_bytes(made.head)
+    assert (folder / loading.HEAD).read_bytes() == projection_head.to_bytes(made.head)
     assert load_system(folder, torch.device("cpu"), "bfloat16").head.dtype == torch.bfloat16
 
 
 def test_a_model_without_latents_has_no_head(exported: Any) -> None:
     folder, _ = exported(0)
-    assert not (folder / models.HEAD).exists()
+    assert not (folder / loading.HEAD).exists()
     assert load_system(folder, torch.device("cpu"), "float32").head is None
 
 
@@ -174,14 +175,14 @@ def test_a_bfloat16_export_is_the_float32_merge_cast_once(exported: Any) -> None
 @pytest.mark.parametrize("card", [b"", b"{}", b'{"K": "six", "thinking": false}', b"[6]"])
 def test_a_folder_without_a_whole_card_is_refused(exported: Any, card: bytes) -> None:
     folder, _ = exported(K)
-    (folder / models.CARD).write_bytes(card)
+    (folder / loading.CARD).write_bytes(card)
     with pytest.raises(DataError, match="is not the card of an exported model"):
         load_system(folder, torch.device("cpu"), "float32")
 
 
 def test_a_latent_model_without_its_head_is_refused(exported: Any) -> None:
     folder, _ = exported(K)
-    (folder / models.HEAD).unlink()
+    (folder / loading.HEAD).unlink()
     with pytest.raises(DataError, match=r"projection_head\.pt is missing"):
         load_system(folder, torch.device("cpu"), "float32")
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from artifact_folders import published
 
-from qthink_core import extraction
-from qthink_core.extraction import distinct, select
-from qthink_core.rollouts import Rollout, marks, opened
-from qthink_core.think import Marks
+from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.method import extraction
+from qthink_core.method.extraction import distinct, select
+from qthink_core.method.think import Marks, marks, opened
 
 THINK, END, N1, N2, EOS = 1, 2, 3, 4, 5
 MARKS = Marks(THINK, END, frozenset({N1, N2}), EOS)

@@ -1,6 +1,6 @@
 from typing import Any
 
-from qthink_core.fairness import footnotes, marks
+from qthink_core.evidence.fairness import footnotes, marks
 
 FAIR: dict[str, Any] = {"answer_max_tokens": 256, "epochs": 3, "seeds": [0, 1, 2], "max_new_tokens": 2048}
 LATENT: dict[str, Any] = {**FAIR, "gamma": 2.0, "K": 6}

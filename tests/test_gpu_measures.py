@@ -6,8 +6,8 @@ import pytest
 import torch
 from gpu_measures import Size
 
-from qthink_core import cost
-from qthink_core.cost import Shape
+from qthink_core.planning import cost
+from qthink_core.planning.cost import Shape
 
 SHAPE = Shape(layers=2, hidden=64, heads=2, kv_heads=1, head_dim=32, intermediate=128, vocabulary=700)
 SIZE = Size(P=3, G=2, prompt=12, rollout=10, answer=8, K=2, matmul=256)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from qthink_core import grades, grading
-from qthink_core.answers import Grade
-from qthink_core.completions import TRAINED, Answer
+from qthink_core.artifacts import grades
+from qthink_core.artifacts.completions import TRAINED, Answer
+from qthink_core.artifacts.grades import Graded, Reward
+from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.benchmarks import grading
+from qthink_core.benchmarks.answers import Grade
 from qthink_core.errors import DataError
-from qthink_core.grades import Graded, Reward
-from qthink_core.rollouts import Rollout
 
 GOLDS = {"p0": "4", "p1": "5"}
 

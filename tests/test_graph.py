@@ -14,12 +14,14 @@ import small_run
 from graph import SCALES, STAGES, code, inputs, instances, outputs, resolved, tree_of
 from imports import OURS, ROOT
 
-from qthink_core import code as source
-from qthink_core import layout, report, schedule, settings
-from qthink_core.artifacts import canonical_json
-from qthink_core.completions import TRAINED
-from qthink_core.instances import Instance
-from qthink_core.stage import stage_sections
+from qthink_core.artifacts.completions import TRAINED
+from qthink_core.artifacts.store import canonical_json
+from qthink_core.pipeline import code as source
+from qthink_core.pipeline import layout, settings
+from qthink_core.pipeline.instances import Instance
+from qthink_core.pipeline.stage import stage_sections
+from qthink_core.planning import schedule
+from qthink_core.report import build
 
 SECTIONS = stage_sections()
 every_stage = pytest.mark.parametrize("stage", STAGES)
@@ -142,7 +144,7 @@ def layout_paths(stage: str) -> tuple[set[str], set[str]]:
             if ast.unparse(node.func.value) == "layout":
                 value = getattr(layout, node.func.attr)(*(names.get(ast.unparse(one), "*") for one in node.args))
                 found[id(node)] = value.as_posix()
-            if ast.unparse(node.func) in ("work.publish", "report.write", "code.write"):
+            if ast.unparse(node.func) in ("work.publish", "build.write", "code.write"):
                 written.add(id(node.args[0]))
         elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "layout" and node.attr.isupper():
             found[id(node)] = getattr(layout, node.attr).as_posix()
@@ -183,7 +185,7 @@ def test_every_input_is_made_by_a_stage_and_every_artifact_by_one_alone() -> Non
 
 def test_the_files_of_the_report_are_those_that_dvc_knows_with_the_columns_that_it_plots(tmp_path: Path) -> None:
     folders = {"gsm8k": small_run.run(tmp_path, "gsm8k", {("sft", 0, TRAINED): "rw"})}
-    written = report.write(tmp_path / "results", report.find(folders, small_run.plan(["sft"])), folders)
+    written = build.write(tmp_path / "results", build.find(folders, small_run.plan(["sft"])), folders)
     declared = outputs("report")
     for path in written:
         assert any(path.is_relative_to(tmp_path / out) for out in declared), f"dvc.yaml does not know {path.name}"
@@ -203,7 +205,7 @@ def test_the_trained_systems_are_the_finetuned_and_then_the_distilled_ones() -> 
 
 def test_every_system_of_the_params_has_a_name_in_the_table() -> None:
     systems = settings.read_yaml(ROOT / "params.yaml")["systems"]
-    assert set(report.SYSTEM_NAMES) == {*systems["baseline"], *systems["trained"]}
+    assert set(build.SYSTEM_NAMES) == {*systems["baseline"], *systems["trained"]}
 
 
 @pytest.fixture(scope="module")

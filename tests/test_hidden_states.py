@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.errors import NumericError
-from qthink_core.extraction import Row
-from qthink_core.hidden_states import batches_of_like_length, last_hidden, logits, pad, read_positions
-from qthink_core.rollouts import Rollout
-from qthink_core.think import evenly
+from qthink_core.method.extraction import Row
+from qthink_core.method.hidden_states import batches_of_like_length, last_hidden, logits, pad, read_positions
+from qthink_core.method.positions import evenly
 
 # Float32 sums in another order: a product over a padded batch differs by some 1e-7 of values near 1; the design's bound.
 HIDDEN_TOLERANCE = 3e-6

@@ -14,12 +14,12 @@ import pytest
 import torch
 from artifact_folders import work
 
-from qthink_core import completions, readout
-from qthink_core.answering import answer, complete
-from qthink_core.artifacts import Work, listed
-from qthink_core.completions import Answer, steps_condition
+from qthink_core.artifacts import completions, readout
+from qthink_core.artifacts.completions import Answer, steps_condition
+from qthink_core.artifacts.store import Work, listed
 from qthink_core.errors import NumericError
-from qthink_core.interventions import (
+from qthink_core.generation.answering import answer, complete
+from qthink_core.generation.interventions import (
     MEAN,
     NO_TEACHER,
     NOISE,
@@ -38,8 +38,8 @@ from qthink_core.interventions import (
     taught,
     teachers_of,
 )
-from qthink_core.latent_steps import latent_steps, project, read_prompts
-from qthink_core.models import System
+from qthink_core.method.latent_steps import latent_steps, project, read_prompts
+from qthink_core.models.loading import System
 
 K, D, SWEEP, N, MAX_NEW_TOKENS, SEED = 3, 32, 2, 20, 12, 4
 STEPS = [steps_condition(k) for k in range(1, SWEEP * K + 1)]

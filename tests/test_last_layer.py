@@ -6,8 +6,8 @@ import pytest
 import torch
 import transformers
 
-from qthink_core.hidden_states import last_hidden, pad
-from qthink_core.latent_steps import read_prompts
+from qthink_core.method.hidden_states import last_hidden, pad
+from qthink_core.method.latent_steps import read_prompts
 
 SIZES = {
     "vocab_size": 50,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from qthink_core.decoding import decode, greedy
-from qthink_core.hidden_states import last_hidden
-from qthink_core.latent_steps import latent_steps, read_prompts
+from qthink_core.generation.decoding import decode, greedy
+from qthink_core.method.hidden_states import last_hidden
+from qthink_core.method.latent_steps import latent_steps, read_prompts
 
 MAX_NEW_TOKENS = 24
 # Float64 rounding over seven passes of two layers; a norm's float32 that rounds the other way would show as 1e-7.

@@ -1,6 +1,7 @@
 """Who may import what: stages import the core and never back, and what is heavy or dangerous has its one place."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,47 +11,42 @@ from typing import get_args
 import pytest
 from imports import ROOT, closure, imported, outside
 
-from qthink_core.answers import BENCHMARKS
-from qthink_core.stage import stage_sections
+from qthink_core.benchmarks.answers import BENCHMARKS
+from qthink_core.pipeline.stage import stage_sections
 
 CORE = sorted((ROOT / "qthink_core").rglob("*.py"))
 PAGES = sorted(path for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
-WITHOUT_TORCH = [
-    *("answers", "artifacts", "base_source", "calibration", "claims", "cli", "code", "completions", "cost", "errors"),
-    *("extraction", "fairness", "findings", "grades", "grading", "instances", "layout", "plan", "plan_words", "plots"),
-    *(
-        "prepared",
-        "problems",
-        "process",
-        "published",
-        "ranks",
-        "readout",
-        "recipe",
-        "report",
-        "report_data",
-        "report_page",
-        "report_table",
-        "rollouts",
-        "scores",
-        "settings",
-    ),
-    *("committed", "demo", "dvc_fork", "progress", "warm", "warm_server"),
-    *("shapes", "stage", "stage_costs", "stated", "statistics", "synthetic", "targets", "teachers", "think", "verdicts"),
-]
+# What each package may import; `errors` and `hub` lie beside the packages. Nobody imports a package further down.
+ARROWS = {
+    "artifacts": "errors",
+    "pipeline": "artifacts errors",
+    "method": "artifacts errors",
+    "benchmarks": "artifacts pipeline errors hub",
+    "models": "artifacts pipeline method benchmarks errors hub",
+    "training": "artifacts pipeline method models errors",
+    "generation": "artifacts pipeline method models errors",
+    "evidence": "artifacts errors",
+    "report": "artifacts pipeline models evidence errors",
+    "planning": "artifacts pipeline benchmarks models evidence errors hub",
+    "demo": "artifacts pipeline evidence report planning errors",
+}
+MAX_MODULES, MAX_LINES = 13, 300
+# Packages whose modules load no torch, but for `preflight`, which looks at models, and the grader's program.
+WITHOUT_TORCH = ("artifacts", "pipeline", "benchmarks", "evidence", "report", "planning", "demo")
 # Which modules may import a package by name.
 SOLE_IMPORTERS = {
-    "accelerate": {"training"},
-    "dvc": {"dvc_fork"},
-    "jinja2": {"report_page"},
-    "matplotlib": {"plots"},
-    "peft": {"student", "merged_lora", "export"},
-    "ray": {"ray_workers"},
+    "accelerate": {"training.loop"},
+    "dvc": {"demo.dvc_fork"},
+    "jinja2": {"report.html_page"},
+    "matplotlib": {"report.plots"},
+    "peft": {"method.student", "method.merged_lora", "models.export"},
+    "ray": {"pipeline.ray_workers"},
     "typer": {"cli"},
-    "vllm": {"vllm_engine"},
+    "vllm": {"generation.vllm_engine"},
 }
 LAUNCHABLE = {"extract", "finetune", "train"}
 # What `make demo` runs around DVC and the stages: no result depends on it.
-AROUND_STAGES = {f"qthink_core.{one}" for one in ("committed", "demo", "dvc_fork", "progress", "warm", "warm_server")}
+AROUND_STAGES = ("qthink_core.cli", "qthink_core.demo", "qthink_core.planning")
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult)
 MAX_PAGE_LINES = 95
 # Threefold what was measured (0.3 s with warm files): the checks of a bad parameter must end within 2 s.
@@ -61,13 +57,16 @@ def name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+APART = {ROOT / "qthink_core/planning/preflight.py", ROOT / "qthink_core/benchmarks/answers/latex_worker.py"}
+LIGHT = sorted({path for one in WITHOUT_TORCH for path in (ROOT / "qthink_core").glob(f"{one}/**/*.py")} - APART)
+
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 every_module = pytest.mark.parametrize("path", [*CORE, *PAGES], ids=name)
 
 
 def test_the_core_does_not_import_stages_but_for_the_check_of_all_parameters() -> None:
     upward = {name(path) for path in CORE if any(one.split(".")[0] == "stages" for one in imported(path))}
-    assert upward == {"qthink_core.stage"}
+    assert upward == {"qthink_core.pipeline.stage"}
 
 
 @every_page
@@ -76,29 +75,60 @@ def test_a_page_imports_no_other_page(page: Path) -> None:
 
 
 def test_only_pages_know_where_artifacts_lie_but_for_what_the_code_of_a_stage_says() -> None:
-    assert {name(path) for path in CORE if "qthink_core.layout" in imported(path)} == {"qthink_core.stage"}
+    assert {name(path) for path in CORE if "qthink_core.pipeline.layout" in imported(path)} == {"qthink_core.pipeline.stage"}
 
 
-@pytest.mark.parametrize("module", WITHOUT_TORCH)
-def test_a_module_of_values_and_contracts_reaches_no_torch(module: str) -> None:
-    path = ROOT / "qthink_core" / module
-    reached = closure(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))
-    # `ranks` imports it in the functions that a launcher's processes need; the next test holds that they alone do
-    assert {name(file) for file in reached if any(one.split(".")[0] == "torch" for one in imported(file))} <= {
-        "qthink_core.ranks"
+@pytest.mark.parametrize("package", ARROWS)
+def test_imports_between_packages_go_one_way(package: str) -> None:
+    others = {*ARROWS, "errors", "hub", "cli"} - {package}
+    reached = {
+        one.split(".")[1]
+        for path in (ROOT / "qthink_core" / package).rglob("*.py")
+        for one in imported(path)
+        if one.startswith("qthink_core.")
     }
+    assert reached & others == set(ARROWS[package].split())
+
+
+def test_the_arrows_have_no_circle() -> None:
+    assert list(graphlib.TopologicalSorter({one: below.split() for one, below in ARROWS.items()}).static_order())
+
+
+def test_modules_have_no_circle() -> None:
+    own = {name(path): path for path in CORE}
+    graph = {one: {other for other in imported(path) if other in own} - {one} for one, path in own.items()}
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("package", ["", *ARROWS])
+def test_a_folder_is_seen_at_a_glance(package: str) -> None:
+    modules = list((ROOT / "qthink_core" / package).glob("*.py"))
+    assert len(modules) <= MAX_MODULES, f"{package} has {len(modules)} modules"
+
+
+@every_module
+def test_a_module_is_short(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+    assert lines <= MAX_LINES, f"{name(path)} has {lines} lines: split it"
+
+
+@pytest.mark.parametrize("path", LIGHT, ids=name)
+def test_a_module_of_values_and_contracts_reaches_no_torch(path: Path) -> None:
+    # `ranks` imports it in the functions that a launcher's processes need; the next test holds that they alone do
+    reached = {name(file) for file in closure(path) if any(one.split(".")[0] == "torch" for one in imported(file))}
+    assert reached <= {"qthink_core.pipeline.ranks"}
 
 
 def test_the_modules_without_torch_do_not_load_it() -> None:
-    program = "import sys; " + "; ".join(f"import qthink_core.{module}" for module in WITHOUT_TORCH)
+    program = "import sys; " + "; ".join(f"import {name(path)}" for path in LIGHT)
     heavy = {"torch", "transformers", "peft", "accelerate", "datasets", "math_verify", "sympy"}
     assert not loaded_by(program) & heavy
 
 
 @pytest.mark.parametrize("package", SOLE_IMPORTERS)
 def test_a_heavy_package_has_its_few_importers(package: str) -> None:
-    found = {path.stem for path in [*CORE, *PAGES] if any(one.split(".")[0] == package for one in imported(path))}
-    assert found == SOLE_IMPORTERS[package]
+    found = {name(path) for path in [*CORE, *PAGES] if any(one.split(".")[0] == package for one in imported(path))}
+    assert found == {f"qthink_core.{one}" for one in SOLE_IMPORTERS[package]}
 
 
 def test_only_trainings_reach_accelerate() -> None:
@@ -110,7 +140,7 @@ def test_only_stages_whose_units_may_be_dealt_out_reach_ray() -> None:
 
 
 def test_only_what_grades_reaches_the_scoring_pages() -> None:
-    rules = ROOT / "qthink_core" / "answers" / "gsm8k.py"
+    rules = ROOT / "qthink_core" / "benchmarks" / "answers" / "gsm8k.py"
     assert {page.stem for page in PAGES if rules in closure(page)} == {"prepare", "reward", "grade"}
 
 
@@ -171,12 +201,12 @@ def test_imports_are_absolute_and_by_name_so_that_the_closure_sees_them(path: Pa
         node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module")
     ]
     # the parameter classes of all pages, and the preflight, for checking; no result depends on another page or on it
-    assert not by_value or name(path) in {"qthink_core.stage", *AROUND_STAGES}
+    assert not by_value or name(path) == "qthink_core.pipeline.stage" or name(path).startswith(AROUND_STAGES)
 
 
 def test_no_stage_reaches_what_starts_stages() -> None:
     reached = {name(file) for page in PAGES for file in closure(page)}
-    assert not reached & AROUND_STAGES
+    assert not {one for one in reached if one.startswith(AROUND_STAGES)}
 
 
 @every_module
@@ -191,7 +221,7 @@ def test_nothing_that_a_model_or_a_file_says_is_executed(path: Path) -> None:
             assert options.get("shell", "False") == "False", ast.unparse(node)
             assert options.get("allow_pickle", "False") == "False", ast.unparse(node)
             if called == "torch.load":
-                assert name(path) == "qthink_core.projection_head", ast.unparse(node)
+                assert name(path) == "qthink_core.method.projection_head", ast.unparse(node)
                 assert options["weights_only"] == "True", ast.unparse(node)
         # a keyword may hide in a mapping that is unpacked later
         assert not (isinstance(node, ast.Constant) and node.value == "trust_remote_code")

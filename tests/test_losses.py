@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from qthink_core.losses import answer_cross_entropy, distillation, step_distances
+from qthink_core.method.losses import answer_cross_entropy, distillation, step_distances
 
 # B=2 problems, K=2 steps, D=2
 LATENTS = [torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[3.0, -1.0], [1.0, 1.0]])]

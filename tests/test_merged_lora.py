@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from qthink_core.merged_lora import merged_weights
-from qthink_core.targets import Example
-from qthink_core.training import Objective, accelerator, backward
+from qthink_core.method.merged_lora import merged_weights
+from qthink_core.method.targets import Example
+from qthink_core.training.loop import Objective, accelerator, backward
 
 K, D = 6, 32
 # The same function in another order. Float32 rounds each of seven passes; a gradient is relative to the largest one.

@@ -8,9 +8,9 @@ import pytest
 import tiny_folders
 import torch
 
-from qthink_core import base_model, model_folder
 from qthink_core.errors import DataError
-from qthink_core.model_folder import WEIGHTS, check, read_tensors, write_tensors
+from qthink_core.models import base_model, model_folder
+from qthink_core.models.model_folder import WEIGHTS, check, read_tensors, write_tensors
 
 
 @pytest.fixture

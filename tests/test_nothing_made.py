@@ -12,11 +12,13 @@ import small_project
 from artifact_folders import work
 from small_project import TASK, G, N
 
-from qthink_core import fit, layout, prepared, stage
-from qthink_core.artifacts import JoinedWork, Manifest, Work, read_manifest
+from qthink_core.artifacts import prepared
+from qthink_core.artifacts.store import JoinedWork, Manifest, Work, read_manifest
 from qthink_core.errors import DataError
-from qthink_core.instances import Instance
-from qthink_core.targets import Example
+from qthink_core.method.targets import Example
+from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.instances import Instance
+from qthink_core.training import fit
 
 
 @pytest.fixture

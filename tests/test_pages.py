@@ -15,17 +15,20 @@ import torch
 from imports import ROOT
 from worlds import WORLD
 
-from qthink_core import completions, grades, layout, models, prepared, projection_head, seconds, settings, teachers
-from qthink_core.artifacts import MANIFEST, Manifest, Work, Writer, read_manifest
+from qthink_core.artifacts import completions, grades, prepared
+from qthink_core.artifacts.store import MANIFEST, Manifest, Work, Writer, read_manifest
+from qthink_core.benchmarks.problems import generated, prompted
 from qthink_core.errors import DataError
-from qthink_core.instances import Instance
-from qthink_core.problems import generated, prompted
+from qthink_core.method import projection_head, teachers
+from qthink_core.models import loading
+from qthink_core.pipeline import layout, seconds, settings
+from qthink_core.pipeline.instances import Instance
 from stages import baseline, evaluate, finetune, grade, merge, probe, train
 
 TASK, K, D, N = "gsm8k", 2, 32, 4
 # One epoch over a few problems, taught by the published solutions: no rollouts are needed.
 SMALL = {"K": K, "train.target": "gold", "train.epochs": 1, "train.batch": N, "train.micro_batch": N, "train.lora.r": 2}
-ADAPTER = ("adapter_model.safetensors", models.HEAD, models.CARD)
+ADAPTER = ("adapter_model.safetensors", loading.HEAD, loading.CARD)
 
 numbers = itertools.count()
 
@@ -120,9 +123,9 @@ def test_the_first_seeds_checkpoint_is_the_folder_and_the_others_lie_inside_each
     assert contents(folder / inner) == alone[second]
     assert set(read_manifest(folder).files) == {*alone[first], *(f"{inner}/{name}" for name in alone[second])}
     for seed in seeds:
-        system = models.load_system(models.of_seed(folder, seed, seeds), torch.device("cpu"), "float32")
+        system = loading.load_system(loading.of_seed(folder, seed, seeds), torch.device("cpu"), "float32")
         assert (system.K, system.thinking) == (K, False)
-        assert projection_head.to_bytes(system.head) == adapters[seed][models.HEAD]
+        assert projection_head.to_bytes(system.head) == adapters[seed][loading.HEAD]
         stored = safetensors.torch.load(alone[seed]["model.safetensors"])
         assert all(torch.equal(system.model.state_dict()[name], value) for name, value in stored.items())
 

@@ -14,10 +14,12 @@ import pytest
 from graph import SCALES, STAGES, tree_of
 from imports import ROOT
 
-from qthink_core import artifacts, calibration, cost, instances, plan, plan_words, schedule, shapes, stage, stage_costs
-from qthink_core.base_source import Base
+from qthink_core.artifacts import store
 from qthink_core.errors import DataError, ParamError
-from qthink_core.power import smallest_difference
+from qthink_core.evidence.power import smallest_difference
+from qthink_core.models.base_source import Base
+from qthink_core.pipeline import instances, stage
+from qthink_core.planning import calibration, cost, plan, plan_words, schedule, shapes, stage_costs
 
 PROGRAM = [sys.executable, "-P", "-m", "qthink_core.cli", "plan"]
 # The estimates before anything was logged are to be right within this factor.
@@ -50,8 +52,8 @@ def program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def manifest(folder: Path, counts: dict[str, int], about: dict[str, Any] | None = None) -> None:
     folder.mkdir(parents=True)
-    made = artifacts.Manifest(folder.name, str(folder), "", counts=counts, about=about or {})
-    (folder / artifacts.MANIFEST).write_bytes(artifacts.sealed(vars(made)))
+    made = store.Manifest(folder.name, str(folder), "", counts=counts, about=about or {})
+    (folder / store.MANIFEST).write_bytes(store.sealed(vars(made)))
 
 
 def source(root: Path, scale: str) -> dict[str, Any]:
@@ -193,7 +195,7 @@ def test_the_prompts_of_a_task_have_the_length_of_its_published_ones(root: Path)
 
 
 def test_the_plan_knows_the_share_of_the_engine() -> None:
-    from qthink_core import vllm_engine
+    from qthink_core.generation import vllm_engine
 
     assert vllm_engine.GPU_SHARE == stage_costs.PAGED_SHARE
     assert vllm_engine.GPU_SHARE_BESIDE_LATENTS == stage_costs.PAGED_SHARE_BESIDE_LATENTS

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qthink_core.power import ASSUMED, Scatter, smallest_difference
-from qthink_core.scatter import measured
-from qthink_core.statistics import compare
+from qthink_core.evidence.power import ASSUMED, Scatter, smallest_difference
+from qthink_core.evidence.scatter import measured
+from qthink_core.evidence.statistics import compare
 
 # Of 500 draws the standard error is 1.8 points. The t of several trainings is an approximation: degrees of freedom are
 # estimated in every draw, and were 76-85 % in all simulations tried.

@@ -19,11 +19,14 @@ from graph import copy_repository, fingerprint, tree_of
 from imports import ROOT
 from test_hub import COMMIT, Hub
 
-from qthink_core import model_folder, plan, preflight, problems, vllm_engine
-from qthink_core.artifacts import Manifest, sealed
-from qthink_core.base_source import Base
+from qthink_core.artifacts.store import Manifest, sealed
+from qthink_core.benchmarks import problems
 from qthink_core.errors import ParamError, UnavailableError
-from qthink_core.preflight import Finding, Remote
+from qthink_core.generation import vllm_engine
+from qthink_core.models import model_folder
+from qthink_core.models.base_source import Base
+from qthink_core.planning import plan, preflight
+from qthink_core.planning.preflight import Finding, Remote
 
 # From the promise of docs/scale.md.
 MAX_S = 20.0

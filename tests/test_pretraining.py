@@ -8,11 +8,11 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from worlds import STYLE, WORLD
 
-from qthink_core.answers import page
-from qthink_core.pretraining import Sample, backward, chats, pretrain, schedule
-from qthink_core.synthetic import TASKS, worked
-from qthink_core.synthetic.chains import slipped, thought, values
-from qthink_core.tiny_tokenizer import build
+from qthink_core.benchmarks.answers import page
+from qthink_core.benchmarks.synthetic import TASKS, worked
+from qthink_core.benchmarks.synthetic.chains import slipped, thought, values
+from qthink_core.models.pretraining import Sample, backward, chats, pretrain, schedule
+from qthink_core.models.tiny_tokenizer import build
 
 SIZES = {
     "hidden_size": 32,

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from worlds import STYLE, WORLD
 
-from qthink_core import prepared, problems
-from qthink_core.answers import BENCHMARKS, Problem, grade, page
+from qthink_core.artifacts import prepared
+from qthink_core.benchmarks import problems
+from qthink_core.benchmarks.answers import BENCHMARKS, Problem, grade, page
+from qthink_core.benchmarks.problems import check_disjoint, generated, published, select, split_validation
 from qthink_core.errors import DataError, ParamError
-from qthink_core.problems import check_disjoint, generated, published, select, split_validation
 
 DATA = Path(__file__).parents[1] / "../shared/data"
 with_data = pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not in ../shared/data")
@@ -235,7 +236,7 @@ def test_more_problems_than_there_are_cannot_be_chosen() -> None:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    from qthink_core import tiny_tokenizer
+    from qthink_core.models import tiny_tokenizer
 
     return tiny_tokenizer.build(WORLD, STYLE.opening)
 
@@ -346,5 +347,5 @@ def test_a_benchmark_that_the_hub_does_not_hold_names_its_publisher() -> None:
 
 
 def test_problems_need_no_torch() -> None:
-    code = "import sys, qthink_core.problems; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, qthink_core.benchmarks.problems; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

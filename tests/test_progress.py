@@ -2,7 +2,7 @@
 
 import pytest
 
-from qthink_core.progress import Estimate, Rest, about, duration, line
+from qthink_core.planning.progress import Estimate, Rest, about, duration, line
 
 # a, then b and c beside each other, then d
 NEEDS = {"a": frozenset(), "b": frozenset("a"), "c": frozenset("a"), "d": frozenset("bc")}

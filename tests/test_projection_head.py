@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from qthink_core import projection_head
 from qthink_core.errors import DataError
-from qthink_core.projection_head import ProjectionHead
+from qthink_core.method import projection_head
+from qthink_core.method.projection_head import ProjectionHead
 
 CARD_SHAPES = {
     "mlp.0.weight": (32, 32),

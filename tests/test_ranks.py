@@ -20,10 +20,12 @@ from imports import ROOT
 from safetensors.torch import load_file, save_file
 from small_repository import PAGE, edit_page, make
 
-from qthink_core import artifacts, models, ranks
+from qthink_core.artifacts import store
 from qthink_core.errors import DataError, ParamError, UnavailableError
-from qthink_core.ranks import LostError
-from qthink_core.training import deal
+from qthink_core.models import loading
+from qthink_core.pipeline import ranks
+from qthink_core.pipeline.ranks import LostError
+from qthink_core.training.loop import deal
 
 ACCELERATE = Path(sys.executable).with_name("accelerate")
 # Four starts of Python with torch, one after the other where a machine has one core.
@@ -291,7 +293,7 @@ def test_a_stage_is_run_by_as_many_ranks_as_its_launcher_starts_and_published_on
     code, out, err = run(root, TWO)
     assert code == 0, err
     assert re.fullmatch(rf"{BOX}: 2 units \(\d+ s\)\n", out)
-    assert artifacts.read_manifest(root / OUT, "written").counts == {"units": 2}
+    assert store.read_manifest(root / OUT, "written").counts == {"units": 2}
     assert (root / OUT / "unit-1.txt").read_text() == "unit-1 of 2"
     assert len((root / "logs" / "runs.jsonl").read_text().splitlines()) == 1
 
@@ -339,7 +341,7 @@ def free_port() -> int:
 
 def test_a_rank_that_does_not_see_the_work_folder_of_rank_0_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"work/0{16}, which rank 0 opened, is not here: start all ranks in one folder"):
-        artifacts.JoinedWork(tmp_path / "work", "0" * 64)
+        store.JoinedWork(tmp_path / "work", "0" * 64)
 
 
 def test_a_rank_takes_the_gpu_of_its_number_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,15 +349,15 @@ def test_a_rank_takes_the_gpu_of_its_number_and_no_other(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    assert models.pick_device("cuda") == torch.device("cuda")
+    assert loading.pick_device("cuda") == torch.device("cuda")
     for name, value in (("RANK", "11"), ("WORLD_SIZE", "16"), ("LOCAL_RANK", "3")):
         monkeypatch.setenv(name, value)
-    assert models.pick_device("cuda") == torch.device("cuda", 3)
+    assert loading.pick_device("cuda") == torch.device("cuda", 3)
     assert taken == [3]
     monkeypatch.setenv("LOCAL_RANK", "4")
     said = "rank 11 is process 4 of its machine, where torch sees 4 GPUs: launch as many processes as there are GPUs"
     with pytest.raises(ParamError, match=said):
-        models.pick_device("cuda")
+        loading.pick_device("cuda")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent")

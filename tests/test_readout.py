@@ -5,8 +5,8 @@ from pathlib import Path
 
 from artifact_folders import published
 
-from qthink_core import readout
-from qthink_core.readout import Read
+from qthink_core.artifacts import readout
+from qthink_core.artifacts.readout import Read
 
 ROWS = [
     Read("p0", 3, 1, 1, " 12", 0.5),

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from imports import ROOT
 from sample_findings import ACCURACIES, HOSTILE, SYSTEMS, TOKENS, cell, sample
 
-from qthink_core import plots, published, report_page
-from qthink_core.findings import Answered, Comparison, Conditions, Findings, Power, Question
-from qthink_core.plots import spread_out, swept, thinned
-from qthink_core.power import Scatter
-from qthink_core.report_page import best, page, plain, relations, visible
-from qthink_core.report_words import power, summary
+from qthink_core.evidence import published
+from qthink_core.evidence.findings import Answered, Comparison, Conditions, Findings, Power, Question
+from qthink_core.evidence.power import Scatter
+from qthink_core.report import html_page, plots
+from qthink_core.report.html_page import best, page, plain, relations, visible
+from qthink_core.report.plots import spread_out, swept, thinned
+from qthink_core.report.words import power, summary
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "base", "embed", "source"}
 MAX_BYTES = 3_000_000
@@ -111,7 +112,7 @@ def region(tree: Element, label: str) -> list[list[str]]:
 
 def test_the_same_findings_are_the_same_bytes_in_another_process_with_other_habits(full: bytes, tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\nsvg.fonttype: path\nfont.size: 30\naxes.facecolor: red\n")
-    program = "import sys; from sample_findings import sample; from qthink_core.report_page import page; "
+    program = "import sys; from sample_findings import sample; from qthink_core.report.html_page import page; "
     program += "sys.stdout.buffer.write(page(sample()))"
     habits = {
         "PYTHONHASHSEED": "7",
@@ -595,7 +596,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_text_has_a_contrast_of_4_5_and_marks_of_3_in_both_themes(theme: str) -> None:
-    css = (report_page.PAGE / "report.css").read_text()
+    css = (html_page.PAGE / "report.css").read_text()
     colours = dict(re.findall(r"--([\w-]+): (#\w+);", re.findall(r":root \{(.*?)\}", css, re.DOTALL)[THEMES[theme]]))
     for text, ground in [
         *(

@@ -15,7 +15,7 @@ import pytest
 from graph import STAGES, copy_repository, instances
 from imports import OURS
 
-from qthink_core import settings
+from qthink_core.pipeline import settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
 
@@ -174,9 +174,13 @@ def test_a_finetuned_systems_target_reruns_that_system_and_no_other(copy: Path) 
     ("file", "old", "new"),
     [
         ("qthink_core/errors.py", r"\Z", "# a comment\n"),
-        ("qthink_core/losses.py", r'^PER_STEP, FINAL_STEP = "per_step", ', "PER_STEP, FINAL_STEP = 'per_step', \\\\\n    "),
-        ("qthink_core/losses.py", r"^    .*One number a problem: .*$", '    """Other words."""'),
-        ("qthink_core/stage.py", r"\A.*$", '"""Other words."""\n'),
+        (
+            "qthink_core/method/losses.py",
+            r'^PER_STEP, FINAL_STEP = "per_step", ',
+            "PER_STEP, FINAL_STEP = 'per_step', \\\\\n    ",
+        ),
+        ("qthink_core/method/losses.py", r"^    .*One number a problem: .*$", '    """Other words."""'),
+        ("qthink_core/pipeline/stage.py", r"\A.*$", '"""Other words."""\n'),
         ("stages/train.py", r"^    .*The rows that this stage trains.*$", "    # without words"),
     ],
     ids=["comment", "line breaks and quotes", "docstring", "docstring of a module", "no docstring"],
@@ -191,9 +195,9 @@ def test_what_says_nothing_to_the_machine_reruns_no_box_that_computes(copy: Path
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("qthink_core/losses.py", r'reduction="sum"', 'reduction="mean"'),
-        ("qthink_core/student.py", r"\Z", "FURTHER = 1\n"),
-        ("qthink_core/training.py", r"\Z", "import qthink_core.losses as further\n"),
+        ("qthink_core/method/losses.py", r'reduction="sum"', 'reduction="mean"'),
+        ("qthink_core/method/student.py", r"\Z", "FURTHER = 1\n"),
+        ("qthink_core/training/loop.py", r"\Z", "import qthink_core.method.losses as further\n"),
     ],
 )
 def test_an_edit_of_the_training_code_reruns_the_trainings_and_what_follows_and_nothing_before(
@@ -207,8 +211,8 @@ def test_an_edit_of_the_training_code_reruns_the_trainings_and_what_follows_and_
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("qthink_core/verdicts.py", r'"The latents are idle"', '"The latents do nothing"'),
-        ("qthink_core/page/report.css", r"\Z", "p { margin: 0; }\n"),
+        ("qthink_core/evidence/verdicts.py", r'"The latents are idle"', '"The latents do nothing"'),
+        ("qthink_core/report/page_files/report.css", r"\Z", "p { margin: 0; }\n"),
     ],
 )
 def test_the_wording_of_a_verdict_and_the_looks_of_the_page_rerun_the_report_alone(
@@ -221,7 +225,7 @@ def test_the_wording_of_a_verdict_and_the_looks_of_the_page_rerun_the_report_alo
 # Problems and rewards are mostly the same bytes under another rule, and then nothing after them runs; the report runs when a
 # grade is another one.
 def test_a_scoring_page_touches_what_grades_and_nothing_that_generates_or_trains(copy: Path) -> None:
-    touched, _ = rerun(copy, "qthink_core/answers/gsm8k.py", r"^MAX_NUMBER_CHARS = 100", "MAX_NUMBER_CHARS = 99")
+    touched, _ = rerun(copy, "qthink_core/benchmarks/answers/gsm8k.py", r"^MAX_NUMBER_CHARS = 100", "MAX_NUMBER_CHARS = 99")
     assert touched == {CODE, *(f"{stage}@{TASK}" for stage in ("prepare", "reward", "grade"))}
 
 

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from imports import ROOT
 
-from qthink_core import grades, layout, report, settings, verdicts
-from qthink_core.completions import TRAINED
-from qthink_core.statistics import compare
+from qthink_core.artifacts import grades
+from qthink_core.artifacts.completions import TRAINED
+from qthink_core.evidence import verdicts
+from qthink_core.evidence.statistics import compare
+from qthink_core.pipeline import layout, settings
+from qthink_core.report import build
 
 TREE, _ = settings.load(ROOT)
 RESULTS = ROOT / "results"
@@ -114,4 +117,4 @@ def test_the_verdict_on_latents_follows_from_the_verdicts_on_questions(
     found = right[task]
     conditions = {condition: value for (name, condition), value in found.items() if name == system}
     judged = verdicts.judge(conditions, TREE["K"], found[TREE["report"]["control"], TRAINED])
-    assert f"- {report.SYSTEM_NAMES[system]}: **{judged.word}**. {judged.sentence}" in table
+    assert f"- {build.SYSTEM_NAMES[system]}: **{judged.word}**. {judged.sentence}" in table

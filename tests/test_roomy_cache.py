@@ -3,9 +3,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from qthink_core import roomy_cache
-from qthink_core.hidden_states import last_hidden, pad
-from qthink_core.roomy_cache import RoomyLayer, with_room
+from qthink_core.generation import roomy_cache
+from qthink_core.generation.roomy_cache import RoomyLayer, with_room
+from qthink_core.method.hidden_states import last_hidden, pad
 
 
 def run(model: Any, questions: list[list[int]], n_new: int, room: bool) -> tuple[list[torch.Tensor], Any]:

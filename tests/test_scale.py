@@ -12,8 +12,9 @@ from graph import tree_of
 from imports import ROOT
 from ruamel.yaml import YAML
 
-from qthink_core import preflight, settings
-from qthink_core.calibration import with_params
+from qthink_core.pipeline import settings
+from qthink_core.planning import preflight
+from qthink_core.planning.calibration import with_params
 
 PAGE = (ROOT / "docs/scale.md").read_text()
 

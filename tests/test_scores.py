@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from small_run import graded, rows
 
-from qthink_core import scores
-from qthink_core.completions import TRAINED
+from qthink_core.artifacts.completions import TRAINED
+from qthink_core.artifacts.grades import Graded
 from qthink_core.errors import DataError
-from qthink_core.grades import Graded
+from qthink_core.evidence import scores
 
 LETTERS = {
     ("base", None, TRAINED): "rwut",

@@ -12,8 +12,8 @@ import pytest
 from graph import SCALES, copy_repository, instances, tree_of
 from imports import ROOT
 
-from qthink_core import settings, stage
 from qthink_core.errors import ParamError
+from qthink_core.pipeline import settings, stage
 
 SECTIONS = stage.stage_sections()
 # From the promise in docs/decisions.md: a bad parameter ends a stage within 2 s.

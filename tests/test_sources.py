@@ -10,7 +10,7 @@ from imports import ROOT
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from qthink_core import settings
+from qthink_core.pipeline import settings
 
 RULINGS = set(map(int, re.findall(r"^\| (\d+) \|", (ROOT / "docs/decisions.md").read_text(), re.MULTILINE)))
 SOURCE = re.compile(r"\b(?:sister )?card\b|\bruling (?P<ruling>\d+)\b|\bours: \S")

@@ -18,9 +18,10 @@ import torch
 from imports import ROOT
 from small_repository import PAGE, PARAMS, edit_page, make
 
-from qthink_core import artifacts, instances, process, stage
+from qthink_core.artifacts import store
 from qthink_core.errors import DataError, ParamError, StoppedError, StorageError, UnavailableError
-from qthink_core.instances import Instance
+from qthink_core.pipeline import instances, process, stage
+from qthink_core.pipeline.instances import Instance
 
 BOX = "write@gsm8k-short"
 OUT = Path("artifacts/written/gsm8k/short")
@@ -138,9 +139,9 @@ def test_a_stage_publishes_its_artifact_and_says_what_it_made(root: Path) -> Non
     code, out, err = run(root)
     assert (code, err) == (0, "")
     assert out.startswith(f"{BOX}: two units (")
-    manifest = artifacts.read_manifest(root / OUT, "written")
+    manifest = store.read_manifest(root / OUT, "written")
     assert manifest.counts == {"units": 2}
-    assert manifest.inputs == {"texts/gsm8k.txt": artifacts.sha256(root / "texts/gsm8k.txt")}
+    assert manifest.inputs == {"texts/gsm8k.txt": store.sha256(root / "texts/gsm8k.txt")}
     assert (root / OUT / "second.txt").read_text() == "text one second"
 
 
@@ -448,7 +449,7 @@ def test_inputs_of_different_lineage_are_not_mixed(tmp_path: Path) -> None:
     root = tmp_path
 
     def make(place: str, content: bytes, inputs: dict[str, str]) -> None:
-        work = artifacts.Work(root / ".work" / place, "0" * 64, "settings", inputs)
+        work = store.Work(root / ".work" / place, "0" * 64, "settings", inputs)
         work.commit("unit", {"content": content})
         work.publish(root / place, "content", ["unit"])
 
@@ -456,7 +457,7 @@ def test_inputs_of_different_lineage_are_not_mixed(tmp_path: Path) -> None:
         patch.chdir(root)
         root = Path()
         make("problems", b"one", {})
-        make("rollouts", b"of one", {"problems": artifacts.digest(Path("problems"))})
+        make("rollouts", b"of one", {"problems": store.digest(Path("problems"))})
         stage.check_lineage(root, ["problems", "rollouts"])
         make("problems", b"two", {})
         said = r"^rollouts was made from another problems than the one here: run `dvc repro`$"
@@ -476,14 +477,14 @@ def test_a_bad_number_of_steps_between_checkpoints_is_refused(monkeypatch: pytes
 def put(*places: str) -> None:
     """Artifacts at these places below the working folder."""
     for place in places:
-        work = artifacts.Work(Path(".work", place.replace("/", "-")), "0" * 64, "settings", {})
+        work = store.Work(Path(".work", place.replace("/", "-")), "0" * 64, "settings", {})
         work.commit("unit", {"content": place.encode()})
         work.publish(Path(place), "content", ["unit"])
 
 
 def left(folder: str) -> list[str]:
     """The places of the artifacts that are there."""
-    return sorted(str(file.parent) for file in Path(folder).rglob(artifacts.MANIFEST))
+    return sorted(str(file.parent) for file in Path(folder).rglob(store.MANIFEST))
 
 
 def removed(box: str) -> list[str]:
@@ -518,8 +519,8 @@ def test_what_a_system_left_behind_that_has_gone_from_params_is_removed_before_a
     assert out.splitlines()[0] == f"collect@gsm8k: {line}"
     assert out.splitlines()[1].startswith("collect@gsm8k: 1 names (")
     assert (root / "artifacts/collected/gsm8k/names.txt").read_text() == "short"
-    whole = artifacts.digest(root / "artifacts/written/gsm8k")
-    assert artifacts.read_manifest(root / "artifacts/collected/gsm8k").inputs == {"artifacts/written/gsm8k": whole}
+    whole = store.digest(root / "artifacts/written/gsm8k")
+    assert store.read_manifest(root / "artifacts/collected/gsm8k").inputs == {"artifacts/written/gsm8k": whole}
     code, out, _ = run(root, "collect@gsm8k")
     assert (code, len(out.splitlines())) == (0, 1)
 
@@ -547,7 +548,7 @@ def test_what_is_no_artifact_of_that_very_place_is_not_removed() -> None:
         "torn/manifest.json": b"",
         "list/manifest.json": b"[1]",
     }
-    kept["other/manifest.json"] = artifacts.sealed({"version": 3})
+    kept["other/manifest.json"] = store.sealed({"version": 3})
     for name, content in kept.items():
         (folder / name).parent.mkdir()
         (folder / name).write_bytes(content)
@@ -587,12 +588,12 @@ def test_nothing_behind_a_link_is_removed_but_a_linked_disk_is_a_folder_like_any
 @pytest.mark.usefixtures("here")
 def test_a_file_of_an_artifact_that_is_called_like_a_manifest_is_no_artifact() -> None:
     put("artifacts/written/gsm8k/short")
-    work = artifacts.Work(Path(".work/long"), "0" * 64, "settings", {})
-    inner = artifacts.sealed(vars(artifacts.Manifest("content", "artifacts/written/gsm8k/long/deep", "settings")))
+    work = store.Work(Path(".work/long"), "0" * 64, "settings", {})
+    inner = store.sealed(vars(store.Manifest("content", "artifacts/written/gsm8k/long/deep", "settings")))
     work.commit("unit", {"deep/manifest.json": inner})
     work.publish(Path("artifacts/written/gsm8k/long"), "content", ["unit"])
     assert removed("collect@gsm8k") == []
-    artifacts.read_manifest(Path("artifacts/written/gsm8k/long"))
+    store.read_manifest(Path("artifacts/written/gsm8k/long"))
 
 
 @pytest.mark.usefixtures("real")
@@ -640,7 +641,7 @@ def test_a_system_that_has_gone_from_params_leaves_nothing_to_be_graded_or_repor
 @pytest.mark.usefixtures("real")
 def test_another_systems_model_and_the_checkpoints_inside_a_model_stay() -> None:
     put("models/gsm8k/gone", "artifacts/problems/gsm8k")
-    work = artifacts.Work(Path(".work/model"), "0" * 64, "settings", {})
+    work = store.Work(Path(".work/model"), "0" * 64, "settings", {})
     work.commit("unit", {"model.safetensors": b"", "seed-5/model.safetensors": b""})
     work.publish(Path("models/gsm8k/uniform"), "model", ["unit"])
     assert removed("evaluate@gsm8k-uniform") == []

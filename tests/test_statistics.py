@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 from scipy.stats import binomtest, norm, t, ttest_1samp, ttest_rel
 
-from qthink_core.statistics import compare, compare_means, estimate, holm, wilson
+from qthink_core.evidence.statistics import compare, compare_means, estimate, holm, wilson
 
 # Sums of a few thousand products in float64; printed are three digits.
 CLOSE = 1e-10

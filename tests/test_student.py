@@ -7,9 +7,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from qthink_core.student import Student
-from qthink_core.targets import Example
-from qthink_core.training import Objective, backward
+from qthink_core.method.student import Student
+from qthink_core.method.targets import Example
+from qthink_core.training.loop import Objective, backward
 
 K, D = 6, 32
 # Norms and losses end in float32 whatever the model is in: 2**-24 of a logit, summed over some fifty tokens. Relative.

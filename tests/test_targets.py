@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
-from qthink_core.rollouts import Rollout, marks
-from qthink_core.targets import ANSWER, THINK_AND_ANSWER, Limit, choose_right, examples, from_gold, from_rollouts
+from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.method.targets import ANSWER, THINK_AND_ANSWER, Limit, choose_right, examples, from_gold, from_rollouts
+from qthink_core.method.think import marks
 
 WIDE = Limit(100, "only_if_whole")
 

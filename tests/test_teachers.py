@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from artifact_folders import published
 
-from qthink_core import teachers
-from qthink_core.fit import read_teachers
-from qthink_core.teachers import REWARD_WEIGHTED, UNIFORM, all_teachers, average, teacher, weights
+from qthink_core.method import teachers
+from qthink_core.method.teachers import REWARD_WEIGHTED, UNIFORM, all_teachers, average, teacher, weights
+from qthink_core.training.fit import read_teachers
 
 K, D, G = 6, 32, 16
 

@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from worlds import STYLE, WORLD
 
-from qthink_core import base_model, model_folder, tiny_tokenizer
 from qthink_core.errors import DataError
-from qthink_core.think_tokens import with_thinking
+from qthink_core.models import base_model, model_folder, tiny_tokenizer
+from qthink_core.models.think_tokens import with_thinking
 
 USER = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
 

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 from worlds import STYLE, WORLD
 
-from qthink_core.answers import page
-from qthink_core.synthetic import TASKS, worked
-from qthink_core.synthetic.chains import thought, values
-from qthink_core.tiny_tokenizer import CHAT_TEMPLATE, SUPERWORDS, build
+from qthink_core.benchmarks.answers import page
+from qthink_core.benchmarks.synthetic import TASKS, worked
+from qthink_core.benchmarks.synthetic.chains import thought, values
+from qthink_core.models.tiny_tokenizer import CHAT_TEMPLATE, SUPERWORDS, build
 
 MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 

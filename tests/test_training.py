@@ -9,13 +9,13 @@ import torch
 from accelerate import Accelerator
 from artifact_folders import work
 
-from qthink_core import projection_head
-from qthink_core.artifacts import Work
+from qthink_core.artifacts.store import Work
 from qthink_core.errors import NumericError
-from qthink_core.recipe import Lora, Recipe
-from qthink_core.student import Student
-from qthink_core.targets import Example
-from qthink_core.training import Objective, backward, checkpoints, lr_factor, micro_batches, plan, train
+from qthink_core.method import projection_head
+from qthink_core.method.student import Student
+from qthink_core.method.targets import Example
+from qthink_core.pipeline.recipe import Lora, Recipe
+from qthink_core.training.loop import Objective, backward, checkpoints, lr_factor, micro_batches, plan, train
 
 K, D = 2, 32
 OBJECTIVE = Objective(2.0, "per_step", "mean")

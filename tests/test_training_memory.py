@@ -4,9 +4,9 @@ import gpu_measures
 import pytest
 import torch
 
-from qthink_core import cost, shapes
-from qthink_core.cost import Shape
-from qthink_core.student import Student
+from qthink_core.method.student import Student
+from qthink_core.planning import cost, shapes
+from qthink_core.planning.cost import Shape
 
 EVERY = gpu_measures.TARGETS
 SHAPE = Shape(layers=3, hidden=160, heads=6, kv_heads=2, head_dim=32, intermediate=416, vocabulary=701)

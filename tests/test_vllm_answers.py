@@ -8,11 +8,12 @@ import pytest
 import torch
 from vllm_models import DEVICE, Folders, make, named
 
-from qthink_core import answerers, answering, models, samplers, vllm_engine
-from qthink_core.decoding import Sampling, decode, greedy
 from qthink_core.errors import DataError, NumericError, ParamError, UnavailableError
-from qthink_core.latent_steps import latent_steps, read_prompts
-from qthink_core.models import System
+from qthink_core.generation import answerers, answering, samplers, vllm_engine
+from qthink_core.generation.decoding import Sampling, decode, greedy
+from qthink_core.method.latent_steps import latent_steps, read_prompts
+from qthink_core.models import loading
+from qthink_core.models.loading import System
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -48,7 +49,7 @@ def test_answers_are_those_of_hugging_face_token_for_token(folders: Folders, que
     folder = getattr(folders, kind)
     latent = kind == "latent"
     system = (
-        models.load_system(folder, DEVICE, "float32") if latent else models.base_system(folder, DEVICE, "float32", False)
+        loading.load_system(folder, DEVICE, "float32") if latent else loading.base_system(folder, DEVICE, "float32", False)
     )
     problems = [{"id": name, "prompt_direct": prompt} for name, prompt in named(questions, 100).items()]
     prompts = answering.asked(system, problems)
@@ -71,7 +72,7 @@ def test_answers_are_those_of_hugging_face_token_for_token(folders: Folders, que
 def test_only_thoughts_are_sampled_and_by_seed_question_and_training_alone(
     folders: Folders, questions: list[list[int]]
 ) -> None:
-    system = models.base_system(folders.base, DEVICE, "float32", True)
+    system = loading.base_system(folders.base, DEVICE, "float32", True)
     prompts, drawn = named(questions, 12), Sampling(seed=0, temperature=0.6, top_p=0.95, top_k=20)
     with answerers.opened("vllm", folders.base, system, max(map(len, prompts.values())), LIMIT, drawn) as answer:
         found = {row.problem_id: row.tokens for row in answer(system, prompts, LIMIT)}
@@ -102,7 +103,7 @@ def test_a_logit_that_is_not_finite_is_an_error_that_names_rollout_and_token(
     folders: Folders, tokenizer: Any, questions: list[list[int]], tmp_path: Path
 ) -> None:
     shutil.copytree(folders.base, tmp_path / "model")
-    model = models.load_model(tmp_path / "model", DEVICE, "float32")
+    model = loading.load_model(tmp_path / "model", DEVICE, "float32")
     with torch.no_grad():
         model.model.norm.weight[0] = float("nan")
     model.save_pretrained(tmp_path / "model")

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from vllm_models import DEVICE, make, named
 
-from qthink_core import rollouts, samplers, vllm_engine
-from qthink_core.artifacts import Work
-from qthink_core.decoding import request_seed
-from qthink_core.rollouts import Rollout
+from qthink_core.artifacts import rollouts
+from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.artifacts.store import Work
+from qthink_core.generation import samplers, vllm_engine
+from qthink_core.generation.decoding import request_seed
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 

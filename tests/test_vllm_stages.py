@@ -16,9 +16,9 @@ from graph import copy_repository, fingerprint
 from ruamel.yaml import YAML
 from vllm_models import DEVICE, Folders, make
 
-from qthink_core import artifacts, completions, prepared
-from qthink_core.artifacts import Work
-from qthink_core.completions import Answer
+from qthink_core.artifacts import completions, prepared, store
+from qthink_core.artifacts.completions import Answer
+from qthink_core.artifacts.store import Work
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -61,11 +61,11 @@ def open_blocks(tokenizer: Any) -> None:
     place, think = Path("artifacts/problems/gsm8k"), tokenizer.convert_tokens_to_ids("<think>")
     rows = prepared.read(place, "train")
     opened = [prepared.Prompted(**row | {"prompt_thinking": [*row["prompt_thinking"], think]}) for row in rows]
-    files = {name: (place / name).read_bytes() for name in artifacts.listed(place)}
+    files = {name: (place / name).read_bytes() for name in store.listed(place)}
     publish(str(place), "problems", files | {"train.parquet": prepared.writer(opened)})
 
 
-def publish(place: str, artifact: str, files: Mapping[str, artifacts.Writer | bytes]) -> None:
+def publish(place: str, artifact: str, files: Mapping[str, store.Writer | bytes]) -> None:
     work = Work(Path("by-hand") / artifact, "f" * 64, "settings", {})
     work.commit("unit", files)
     work.publish(Path(place), artifact, ["unit"])
@@ -109,7 +109,7 @@ def test_a_stage_that_is_killed_while_it_samples_ends_with_the_bytes_of_one_that
     shutil.rmtree(place)
     ran(box)
     assert content(place) == resumed
-    assert artifacts.read_manifest(Path(place), "rollouts").counts["rollouts"] == PROBLEMS * G
+    assert store.read_manifest(Path(place), "rollouts").counts["rollouts"] == PROBLEMS * G
 
 
 def test_the_stages_that_answer_give_the_same_with_either_engine(repository: Path) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from small_repository import PAGE, edit_page, fingerprint, make_with_core
 
-from qthink_core import process, warm
+from qthink_core.demo import warm
+from qthink_core.pipeline import process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the warm server is for Linux")
 BOX = "write@gsm8k-short"
@@ -196,7 +197,7 @@ def test_an_edit_of_a_stage_or_of_the_core_counts_at_once(root: Path, place: Pat
     assert run(root, place)[0] == 0
     edit_page(root, PAGE.replace('return "two units"', 'return "2 units"'))
     assert run(root, place)[1].startswith(f"{BOX}: 2 units (")
-    core = root / "qthink_core/stage.py"
+    core = root / "qthink_core/pipeline/stage.py"
     core.write_text(core.read_text().replace("{printable(made)} (", "edited {printable(made)} ("))
     fingerprint(root)
     assert run(root, place)[1].startswith(f"{BOX}: edited 2 units (")

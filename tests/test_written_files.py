@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_artifacts import contents, in_two_pieces
 
-from qthink_core.artifacts import Work, canonical_json, sealed, unsealed, write_file
+from qthink_core.artifacts.store import Work, canonical_json, sealed, unsealed, write_file
 from qthink_core.errors import StorageError
 
 

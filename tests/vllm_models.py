@@ -10,7 +10,8 @@ import pytest
 import torch
 from conftest import lively_qwen3
 
-from qthink_core import models, projection_head
+from qthink_core.method import projection_head
+from qthink_core.models import loading
 
 if find_spec("vllm") is None:
     pytest.skip("vLLM is not installed: run `make test-vllm`", allow_module_level=True)
@@ -42,8 +43,8 @@ def make(folder: Path, tokenizer: Any) -> Folders:
         tokenizer.save_pretrained(one)
     torch.manual_seed(5)  # completions of many lengths, and no two tokens nearly as likely as each other
     head = projection_head.ProjectionHead(SHAPE["hidden_size"])
-    (made.latent / models.HEAD).write_bytes(projection_head.to_bytes(head))
-    (made.latent / models.CARD).write_text(json.dumps({"K": K, "thinking": False}))
+    (made.latent / loading.HEAD).write_bytes(projection_head.to_bytes(head))
+    (made.latent / loading.CARD).write_text(json.dumps({"K": K, "thinking": False}))
     return made
 
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from qthink_core import settings
-from qthink_core.pretraining import Style
-from qthink_core.world import World
+from qthink_core.benchmarks.world import World
+from qthink_core.models.pretraining import Style
+from qthink_core.pipeline import settings
 
 _TINY = settings.read_yaml(Path(__file__).parents[1] / "params" / "tiny.yaml")
 WORLD = World(**_TINY["world"])

@@ -208,7 +208,7 @@ def test_a_damaged_input_is_refused_by_name_and_checked_out_again(unbroken: Work
 def test_an_edit_of_the_training_code_reruns_the_trainings_if_it_says_something_and_nothing_after_them(
     unbroken: Workplace, line: bytes, reran: list[str]
 ) -> None:
-    module, before = unbroken.root / "qthink_core/training.py", unbroken.lock
+    module, before = unbroken.root / "qthink_core/training/loop.py", unbroken.lock
     unbroken.commit("the results")
     module.write_bytes(module.read_bytes() + line)
     assert sorted(unbroken.repro()) == sorted([CODE, *reran])
@@ -229,7 +229,7 @@ def test_an_edit_of_the_training_code_reruns_the_trainings_if_it_says_something_
 
 
 def test_a_box_that_is_run_alone_after_an_edit_refuses_to_put_the_old_code_into_the_lock(unbroken: Workplace) -> None:
-    module, before = unbroken.root / "qthink_core/losses.py", unbroken.lock
+    module, before = unbroken.root / "qthink_core/method/losses.py", unbroken.lock
     content = module.read_bytes()
     module.write_bytes(content + b"FURTHER = 1\n")
     refused = unbroken.run("dvc", "repro", "--force", "--single-item", DISTILLING)
@@ -237,7 +237,7 @@ def test_a_box_that_is_run_alone_after_an_edit_refuses_to_put_the_old_code_into_
     assert refused.returncode != 0
     again = "run `dvc repro`, or `dvc repro fingerprint` and the same command again"
     assert (
-        f"{DISTILLING}: artifacts/code/train.json is of another version of qthink_core/losses.py: {again}\n"
+        f"{DISTILLING}: artifacts/code/train.json is of another version of qthink_core/method/losses.py: {again}\n"
         in refused.stdout
     )
     assert unbroken.lock == before

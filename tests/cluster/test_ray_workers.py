@@ -20,9 +20,9 @@ import small_project
 from imports import ROOT
 from small_project import TASK, N, contents, units
 
-from qthink_core import layout
-from qthink_core.artifacts import read_manifest
+from qthink_core.artifacts.store import read_manifest
 from qthink_core.errors import DataError, ParamError
+from qthink_core.pipeline import layout
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(2400)]
 pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
@@ -180,7 +180,7 @@ def test_workers_compute_in_the_folder_and_with_the_numerics_of_the_process_that
 
 
 def test_a_cluster_that_does_not_answer_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from qthink_core import ray_workers
+    from qthink_core.pipeline import ray_workers
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -194,7 +194,7 @@ def test_a_cluster_that_does_not_answer_is_refused_at_once(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
 def test_a_number_of_workers_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    from qthink_core import ray_workers
+    from qthink_core.pipeline import ray_workers
 
     monkeypatch.setenv("QTHINK_RAY_ACTORS", text)
     with pytest.raises(ParamError, match=rf"^QTHINK_RAY_ACTORS is '{text}': give a whole number of workers, at least 1$"):
@@ -209,7 +209,7 @@ class Resources:
 
 
 def test_there_is_a_worker_for_each_gpu_or_for_as_many_cpus_as_it_has_threads_and_always_one() -> None:
-    from qthink_core.ray_workers import wanted
+    from qthink_core.pipeline.ray_workers import wanted
 
     machine = Resources(CPU=64.0, GPU=8.0)
     assert [wanted(machine, "cuda", 4, limit) for limit in (None, 2, 99)] == [8, 2, 8]
@@ -218,7 +218,7 @@ def test_there_is_a_worker_for_each_gpu_or_for_as_many_cpus_as_it_has_threads_an
 
 
 def test_all_that_pins_numerics_is_carried_to_the_workers() -> None:
-    from qthink_core.ray_workers import CARRIED
+    from qthink_core.pipeline.ray_workers import CARRIED
 
     done = subprocess.run([sys.executable, "-c", PINNED], cwd=ROOT, env={"PATH": ""}, capture_output=True, check=True)
     pinned = json.loads(done.stdout)
@@ -229,7 +229,7 @@ def test_all_that_pins_numerics_is_carried_to_the_workers() -> None:
 def test_a_node_that_does_not_see_the_project_is_named(
     tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qthink_core import ray_workers
+    from qthink_core.pipeline import ray_workers
 
     for name, value in environment(cluster, ROOT / "tests").items():
         monkeypatch.setenv(name, value)

@@ -16,7 +16,7 @@ import torch
 from gpu_measures import Size
 from test_gpu_measures import BFLOAT16_ERROR, GENERATED_TOKENS
 
-from qthink_core.shapes import KNOWN
+from qthink_core.planning.shapes import KNOWN
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 SHAPE = KNOWN["Qwen/Qwen3-1.7B"]

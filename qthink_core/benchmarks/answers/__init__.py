@@ -1,0 +1,45 @@
+"""One page per benchmark, and the dispatch between them.
+
+A page states its source, licence, prompt, extraction and equality in its docstring and offers `FILES`,
+`problem`, `gold`, `gold_answer`, `extract` and `grade`. Model text is hostile: nothing in it is evaluated,
+lengths are bounded before anything is parsed, and computer algebra runs in a process that can be killed.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from qthink_core.benchmarks.answers import gsm8k, math500, tooluse
+from qthink_core.benchmarks.answers.contract import Grade, Problem, PublishedFile, Verdict
+from qthink_core.benchmarks.answers.text import without_thought
+from qthink_core.errors import ParamError
+
+__all__ = ["BENCHMARKS", "Grade", "Problem", "PublishedFile", "Verdict", "grade", "page", "without_thought"]
+
+
+class Page(Protocol):
+    """What a benchmark's module offers."""
+
+    FILES: dict[str, PublishedFile]
+
+    def problem(self, row: Mapping[str, object], index: int, split: str) -> Problem: ...
+    def gold(self, given: object, where: str) -> str: ...
+    def gold_answer(self, problem: Problem) -> str: ...
+    def extract(self, answer: str) -> str | None: ...
+    def grade(self, gold: str, answer: str) -> Grade: ...
+
+
+_PAGES: dict[str, Page] = {"gsm8k": gsm8k, "math500": math500, "tooluse": tooluse}
+
+BENCHMARKS = tuple(_PAGES)
+
+
+def page(task: str) -> Page:
+    """The module of a benchmark. Raises ParamError where there is none of that name."""
+    if task not in _PAGES:
+        raise ParamError(f"no benchmark is called {task!r}: choose one of {', '.join(BENCHMARKS)}")
+    return _PAGES[task]
+
+
+def grade(task: str, gold: str, answer: str) -> Grade:
+    """The grade of a model's text, thought included, against a gold: a verdict whatever the text holds."""
+    return page(task).grade(gold, answer)

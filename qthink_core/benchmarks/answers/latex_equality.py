@@ -1,0 +1,122 @@
+"""Whether two LaTeX expressions are equal, decided by Math-Verify in another process.
+
+Math-Verify's own time-out is SIGALRM: it raises off the main thread, cancels the alarms of others, and
+does not stop a factorial inside GMP. Here the parent sets no signal and imports no computer algebra; see
+`latex_worker` for the limits.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from qthink_core.benchmarks.answers.contract import Verdict
+from qthink_core.errors import StoppedError
+
+_WORKER = Path(__file__).with_name("latex_worker.py")
+_VERDICTS: tuple[Verdict, ...] = ("right", "wrong", "timeout", "over_limit")
+
+
+class _Worker:
+    """The one worker process of this process, started at the first question."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, gold: str, answer: str) -> Verdict:
+        # JSON escapes every character beyond ASCII, lone surrogates too, and every line break.
+        question = json.dumps([gold, answer]) + "\n"
+        with self._lock:
+            for _ in range(2):  # once more where somebody killed the idle worker
+                reply = self._exchange(question)
+                for verdict in _VERDICTS:
+                    if reply == f"{verdict}\n":
+                        return verdict
+                self._stop()
+        raise StoppedError(
+            f"the process that compares LaTeX answered {reply!r:.60} twice, expected a verdict: "
+            "see that math-verify is installed and memory is free, then run the same command again"
+        )
+
+    def start(self) -> None:
+        if self._process is None:
+            # -P: the pages beside it must not shadow installed modules. A fixed hash seed: SymPy's orderings. A group of
+            # its own: Ctrl-C in a terminal is for this process, which may still want a verdict.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(_WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"PYTHONHASHSEED": "0"},
+                process_group=0,
+            )
+
+    def _exchange(self, question: str) -> str:
+        self.start()
+        assert self._process
+        assert self._process.stdin
+        assert self._process.stdout
+        whole = False
+        try:
+            self._process.stdin.write(question)
+            self._process.stdin.flush()
+            reply = self._process.stdout.readline()
+            whole = True
+        except BrokenPipeError:
+            reply = ""
+        finally:
+            if not whole:  # interrupted between question and reply: the next question must not read this reply
+                self._stop()
+        return reply
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.kill()
+            with contextlib.suppress(BrokenPipeError), process:  # closing its pipe sends what it never read
+                pass
+
+    def close(self) -> None:
+        with self._lock:
+            self._stop()
+
+    def process_id(self) -> int | None:
+        return self._process.pid if self._process else None
+
+
+_worker = _Worker()
+
+
+def compare(gold: str, answer: str) -> Verdict:
+    """The verdict "right" or "wrong", or the limit of the worker that ended the comparison."""
+    return _worker.ask(gold, answer)
+
+
+def start() -> None:
+    """Nothing; starts the worker process, so that the first comparison does not wait for it to import."""
+    _worker.start()
+
+
+def close() -> None:
+    """Nothing; ends the worker process, which the next comparison starts anew."""
+    _worker.close()
+
+
+def process_id() -> int | None:
+    """The id of the worker process, or None where none runs."""
+    return _worker.process_id()
+
+
+def _forget_worker() -> None:
+    """A forked child must neither share its parent's pipes nor inherit a lock that another thread held."""
+    global _worker
+    _worker = _Worker()
+
+
+os.register_at_fork(after_in_child=_forget_worker)
+atexit.register(close)

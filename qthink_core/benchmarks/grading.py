@@ -1,0 +1,74 @@
+"""Grading: verdicts on rollouts and on answers, by the page of their benchmark, one row for each text and none dropped."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from qthink_core.artifacts.completions import TRAINED, Answer
+from qthink_core.artifacts.grades import Graded, Reward
+from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.benchmarks.answers import Grade, grade
+from qthink_core.errors import DataError
+
+
+def grade_rollouts(task: str, golds: Mapping[str, str], rows: Iterable[Rollout]) -> list[Reward]:
+    """The verdict on each rollout; equal texts of one problem are graded once."""
+    seen: dict[tuple[str, str], Grade] = {}
+    graded = []
+    for row in rows:
+        key = (row.problem_id, row.text)
+        if key not in seen:
+            seen[key] = grade(task, golds[row.problem_id], row.text)
+        graded.append(Reward(row.problem_id, row.rollout, seen[key].verdict))
+    return graded
+
+
+def grade_answers(task: str, golds: Mapping[str, str], answers: Iterable[tuple[str, Sequence[Answer]]]) -> list[Graded]:
+    """The verdict on each answer of each (system, answers), in order; equal texts to one question are graded once.
+
+    Raises DataError unless a system has, for each seed and condition, one answer to each question (a score has the whole
+    set as its denominator), and for each seed those as trained.
+    """
+    seen: dict[tuple[str, str], Grade] = {}
+    graded = []
+    for system, rows in answers:
+        check_whole(task, golds, system, rows)
+        for row in rows:
+            key = (row.problem_id, row.text)
+            if key not in seen:
+                seen[key] = grade(task, golds[row.problem_id], row.text)
+            found = seen[key]
+            graded.append(
+                Graded(
+                    system,
+                    row.seed,
+                    row.condition,
+                    row.problem_id,
+                    found.verdict,
+                    found.extracted,
+                    json.dumps(found.details, sort_keys=True),
+                    len(row.tokens),
+                    row.finish,
+                )
+            )
+    return graded
+
+
+def check_whole(task: str, golds: Mapping[str, str], system: str, answers: Iterable[Answer]) -> None:
+    """Raises DataError unless each seed has answers as trained, and each seed and condition one to each question."""
+    groups: dict[tuple[int | None, str], list[str]] = {}
+    for row in answers:
+        groups.setdefault((row.seed, row.condition), []).append(row.problem_id)
+    if not groups:
+        raise DataError(f"{system} has no answers to the {len(golds)} questions of {task}: run `dvc repro`")
+    for (seed, condition), ids in groups.items():
+        if (seed, TRAINED) not in groups:
+            raise DataError(f"{system} (seed {seed}) has answers under {condition} but not as trained: run `dvc repro`")
+        if sorted(ids) != sorted(golds):
+            which = f"{system} (seed {seed}, {condition})"
+            raise DataError(f"{which} has {len(ids)} answers to the {len(golds)} questions of {task}: run `dvc repro`")
+
+
+def verdict_counts(rows: Iterable[Graded | Reward]) -> dict[str, int]:
+    """How often each verdict was given, by name."""
+    return dict(sorted(Counter(row.verdict for row in rows).items()))

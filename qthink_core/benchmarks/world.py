@@ -1,0 +1,13 @@
+"""The world of the generated problems, as parameters; `synthetic` makes the problems, docs/world.md says why these."""
+
+from pydantic import Field
+
+from qthink_core.pipeline.settings import Section
+
+
+class World(Section):
+    """The chains: `changes` steps each, running values 1..largest, operands 1..largest_operand (2 for * and /)."""
+
+    changes: int = Field(ge=1)
+    largest: int = Field(ge=4, le=99)
+    largest_operand: int = Field(ge=2, le=9)

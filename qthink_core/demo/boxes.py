@@ -1,0 +1,297 @@
+"""The demo: every box of the graph that has to be made, several at once, and what came out beside what is committed.
+
+`dvc repro` makes one box after another. Here a box starts as soon as all that it depends on is made and a processor is
+free, the one with the longest chain of boxes behind it first, each by `dvc repro --single-item` (dvc_fork.py).
+"""
+
+import contextlib
+import importlib
+import math
+import os
+import re
+import selectors
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qthink_core.demo import committed, dvc_fork, warm
+from qthink_core.demo.dvc_fork import Running
+from qthink_core.errors import ParamError, QThinkError, StoppedError
+from qthink_core.pipeline import instances, process, settings, stage
+from qthink_core.pipeline.instances import Instance
+from qthink_core.planning import calibration, plan, progress, schedule
+from qthink_core.planning.stage_costs import COSTS
+
+REPORT = "report"
+# Where the report of some of the tasks lies; Git ignores it.
+PART = Path("demo")
+# A stopped stage finishes or drops its unit within 20 s.
+STOPPING_S = 25.0
+KILLED = 128 + signal.SIGKILL
+# While DVC holds its lock for one box, at its start and its end, others wait: so many more keep the processors busy.
+SPARE = 1
+# The warm server costs what one start of a stage does.
+FEW = 3
+BAR = re.compile(r"\d+%\|")  # of a progress bar
+
+
+class BoxFailedError(QThinkError):
+    """A box that failed and has said why; the program ends with its exit code."""
+
+    def __init__(self, box: str, code: int) -> None:
+        killed = ": it was killed, perhaps because memory ran out; --jobs 1 runs one box at a time" if code == KILLED else ""
+        super().__init__(
+            f"{box} ended with exit code {code}{killed}; what is made is kept, and the same command goes on from there"
+        )
+        self.exit_code = code
+
+
+def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
+    """Makes all boxes, or those of some tasks, prints the table, and compares it with the committed one.
+
+    Raises ParamError at a task that params do not have, and BoxFailedError when a box fails: nothing new is started then,
+    and what runs is let end.
+    """
+    process.stop_on_signals()
+    # `python` in dvc.yaml is this one
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    tree = plan.checked(root, None)
+    known = [str(task) for task in tree["tasks"]]
+    for task in tasks:
+        if task not in known:
+            raise ParamError(f"there is no task {task!r}: params.yaml has {', '.join(known)}")
+    part = [task for task in known if task in tasks] if tasks and set(tasks) != set(known) else []
+    needs = of_tasks(schedule.edges(root, tree), part or known)
+    make(root, tree, needs, jobs)
+    if REPORT not in instances.graph(root):
+        return
+    if part:
+        written = report_of(root, tree, part)
+    else:
+        # Results come with a clone, and DVC leaves them where all that they are made of is the same again.
+        if all(one["stage"] != REPORT for one in calibration.entries(root / calibration.LOG)):
+            make(root, tree, {REPORT: frozenset()}, 1, force=True)
+        written = results(root, tree)
+    print()
+    print((written / "table.md").read_text())
+    print(f"The same with plots and single questions, to open in a browser: {written / 'report.html'}")
+    print()
+    print(committed.compared(root, written, results(root, tree), part or known, tree["report"]["control"], tree["K"]))
+
+
+def of_tasks(needs: Mapping[str, frozenset[str]], tasks: Collection[str]) -> dict[str, frozenset[str]]:
+    """The boxes that can be made from these tasks' boxes and from those of no task."""
+    kept: dict[str, frozenset[str]] = {}
+    for box, before in needs.items():
+        if Instance.parse(box).task in ("", *tasks) and before <= kept.keys():
+            kept[box] = before
+    return kept
+
+
+def make(
+    root: Path, tree: Mapping[str, Any], needs: Mapping[str, frozenset[str]], jobs: int | None, force: bool = False
+) -> None:
+    """Makes the boxes that have changed and those that depend on them, as many at once as the plan says without `jobs`."""
+    todo = set(needs) if force else after(needs, dvc_fork.changed() & needs.keys())
+    if not todo:
+        print(f"Nothing to do: all {len(needs)} boxes are made of what is here.", flush=True)
+        return
+    dvc_fork.load()
+    known = planned(root)
+    processors = unplanned(tree)
+    spare = 0
+    if jobs is None:
+        jobs = known.at_once if known else processors
+        spare = SPARE if jobs == processors > 1 else 0
+    queue = Queue(needs, todo, expected(known, needs), jobs, spare, force)
+    print(
+        f"{len(todo)} of {len(needs)} boxes to make, {jobs} at once: {progress.about(queue.left())} by the plan", flush=True
+    )
+    with warm_server(tree) if len(todo) > FEW else contextlib.nullcontext():
+        queue.empty()
+
+
+def after(needs: Mapping[str, frozenset[str]], changed: Collection[str]) -> set[str]:
+    """The changed boxes and all that depend on them."""
+    found: set[str] = set()
+    for box, before in needs.items():
+        if box in changed or before & found:
+            found.add(box)
+    return found
+
+
+@contextlib.contextmanager
+def warm_server(tree: Mapping[str, Any]) -> Iterator[None]:
+    """Has stages find a warm server, where they compute on the processor."""
+    if tree.get("device", "cpu") != "cpu" or sys.platform != "linux":
+        yield
+        return
+    with warm.server(tree["cpu_threads"], tree["cpu_kernels"]) as place:
+        os.environ[warm.PLACE] = str(place)
+        try:
+            yield
+        finally:
+            del os.environ[warm.PLACE]
+
+
+def planned(root: Path) -> plan.Plan | None:
+    """The plan, which knows earlier runs; None where a stage of the graph or the base model's shape is unknown to it."""
+    if not instances.graph(root).keys() <= COSTS.keys():
+        return None
+    with contextlib.suppress(ParamError):
+        return plan.make(root, None, None, 1)
+    return None
+
+
+def unplanned(tree: Mapping[str, Any]) -> int:
+    """How many boxes run at once without a plan, so that nobody knows their memory: one on a GPU."""
+    return schedule.side_by_side(tree["cpu_threads"], math.inf) if tree.get("device", plan.CPU) == plan.CPU else 1
+
+
+def expected(known: plan.Plan | None, boxes: Collection[str]) -> dict[str, float]:
+    """Seconds of each box by the plan; all alike without one."""
+    means = known.means if known else {}
+    return {box: max(means.get(Instance.parse(box).stage, 1.0), 0.1) for box in boxes}
+
+
+class Queue:
+    """The boxes that wait, those that run, and the line that says how far it is."""
+
+    def __init__(
+        self,
+        needs: Mapping[str, frozenset[str]],
+        todo: set[str],
+        expected: Mapping[str, float],
+        jobs: int,
+        spare: int,
+        force: bool,
+    ) -> None:
+        self.needs = {box: needs[box] & todo for box in todo}
+        self.boxes = len(needs)
+        self.waiting = set(todo)
+        self.running: dict[str, Running] = {}
+        self.said: dict[str, bytearray] = {}
+        self.failed: BoxFailedError | None = None
+        self.most, self.force = jobs + spare, force
+        self.began = time.monotonic()
+        self.estimate = progress.Estimate({box: expected[box] for box in todo}, self.needs, jobs)
+        self.selector = selectors.DefaultSelector()
+        self.live = sys.stdout.isatty()
+
+    def empty(self) -> None:
+        """Makes all boxes; raises BoxFailedError when one fails, and KeyboardInterrupt, everything stopped, on a signal."""
+        try:
+            while self.running or (self.waiting and not self.failed):
+                self._start()
+                self._show()
+                closed = [key.data for key, _ in self.selector.select(timeout=1.0) if not self._read(key.data)]
+                for box, one in list(self.running.items()):
+                    # a process that a stage left behind keeps the pipe open
+                    ended, status = os.waitpid(one.pid, 0 if box in closed else os.WNOHANG)
+                    if ended:
+                        self._ended(box, status)
+        except KeyboardInterrupt as error:
+            self._stop()
+            raise StoppedError(f"stopped by {error}; finished units are kept, the same command goes on from there") from None
+        if self.failed:
+            raise self.failed
+
+    def _start(self) -> None:
+        while not self.failed and len(self.running) < self.most:
+            ready = [box for box in self.waiting if not self.needs[box] & (self.waiting | self.running.keys())]
+            if not ready:
+                return
+            box = max(ready, key=lambda one: (self.estimate.paths[one], one))
+            self.waiting.remove(box)
+            self.said[box] = bytearray()
+            with dvc_fork.held():  # a stop in between would leave the box running
+                self.running[box] = dvc_fork.start(box, self.force)
+            self.selector.register(self.running[box].output, selectors.EVENT_READ, box)
+
+    def _read(self, box: str) -> bool:
+        """Takes what a box says; False where it has ended."""
+        part = os.read(self.running[box].output, 1 << 16)
+        self.said[box] += part
+        return bool(part)
+
+    def _ended(self, box: str, status: int) -> None:
+        one = self.running.pop(box)
+        self.selector.unregister(one.output)
+        os.set_blocking(one.output, False)
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(one.output, 1 << 16):
+                self.said[box] += part
+        os.close(one.output)
+        self.estimate.finished(box, time.monotonic() - one.began)
+        said = lines(bytes(self.said.pop(box)))
+        code = os.waitstatus_to_exitcode(status)
+        if code:
+            self._print(said)
+            self.failed = self.failed or BoxFailedError(box, code if code > 0 else 128 - code)
+            return
+        *others, made = said or [f"{box}: already made"]
+        self._print([*others, f"{self._line()} {made}"])
+
+    def left(self) -> float:
+        """Estimated seconds until the last box ends."""
+        now = time.monotonic()
+        return self.estimate.left(progress.Rest(self.waiting, {box: now - one.began for box, one in self.running.items()}))
+
+    def _line(self) -> str:
+        done = self.boxes - len(self.waiting) - len(self.running)
+        return progress.line(done, self.boxes, time.monotonic() - self.began, self.left())
+
+    def _print(self, said: Sequence[str]) -> None:
+        clear = "\r\x1b[K" if self.live else ""
+        print(clear + "\n".join(said), flush=True)
+
+    def _show(self) -> None:
+        if self.live and self.running:
+            text = f"{self._line()} {', '.join(sorted(self.running))}"
+            print("\r\x1b[K" + text[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+
+    def _stop(self) -> None:
+        """Stops what runs, gently first, and waits until all is gone."""
+        for one in self.running.values():
+            one.stop(signal.SIGINT)
+        end = time.monotonic() + STOPPING_S
+        while self.running:
+            for box, one in list(self.running.items()):
+                try:
+                    gone = os.waitpid(one.pid, os.WNOHANG)[0]
+                except ChildProcessError:  # the stop came just after its end was seen
+                    gone = one.pid
+                if gone:
+                    del self.running[box]
+                elif time.monotonic() > end:
+                    one.stop(signal.SIGKILL)
+            time.sleep(0.05)
+        self._print([""] if self.live else [])
+
+
+def lines(said: bytes) -> list[str]:
+    """What a box said, without progress bars and empty lines, fit for a terminal."""
+    shown = [line.rpartition("\r")[2] for line in said.decode(errors="replace").split("\n")]
+    return [stage.printable(line) for line in shown if line.strip() and not BAR.search(line)]
+
+
+def results(root: Path, tree: Mapping[str, Any]) -> Path:
+    """The folder of the report."""
+    return plan.out_of(instances.graph(root)[REPORT], Instance(REPORT), tree).parent
+
+
+def report_of(root: Path, tree: Mapping[str, Any], tasks: Sequence[str]) -> Path:
+    """Writes the report of some tasks into a folder of its own, and returns that."""
+    from qthink_core.report import build
+
+    page = importlib.import_module(f"stages.{REPORT}")  # it alone knows where artifacts lie
+    own = settings.prune({**tree, "tasks": list(tasks)}, settings.patterns(page.Params))
+    params = page.Params.model_validate(own)
+    folders = params.folders()
+    shutil.rmtree(root / PART, ignore_errors=True)
+    build.write(root / PART, build.find(folders, build.plan(params)), folders)
+    return PART

@@ -1,0 +1,166 @@
+"""DVC in a fork of this process: what has changed, and one box of the graph made.
+
+Beside the box's own work, `dvc repro --single-item <box>` takes 0.6 s of processor time, 0.4 s of it for Python's start and
+DVC's imports. A process that has imported DVC once and forks for each box saves those. A fork is a process group of its own
+and dies with the process that started it.
+"""
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, NoReturn
+
+from qthink_core.errors import DataError, StoppedError
+from qthink_core.pipeline import process
+
+# What DVC imports on the way of a box, named so that no fork has to.
+MODULES = ("dvc.repo.reproduce", "dvc.repo.status", "dvc.stage.run", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
+STOPS = {signal.SIGINT, signal.SIGTERM}
+STATUS = re.compile(r"exited with (-?\d+)$")
+
+
+class Running(NamedTuple):
+    """A box that DVC works on: the fork, the descriptor that all it says is read from, and when it began."""
+
+    pid: int
+    output: int
+    began: float
+
+    def stop(self, number: signal.Signals) -> None:
+        """Signals the fork and the stage under it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+
+def load() -> None:
+    """Imports what the forks need."""
+    for name in MODULES:
+        importlib.import_module(name)
+
+
+def changed() -> set[str]:
+    """The boxes that DVC would make again by what they depend on and have made; raises DataError with what DVC says."""
+    with tempfile.TemporaryFile() as file:
+
+        def write() -> int:
+            from dvc.repo import Repo
+
+            with Repo(_wait_for_lock=True) as repo:
+                file.write(json.dumps(list(repo.status())).encode())
+                file.flush()
+            return 0
+
+        with _fork(write) as running:
+            said = b"".join(iter(lambda: os.read(running.output, 1 << 16), b""))
+            _, status = os.waitpid(running.pid, 0)
+        if status:
+            raise DataError(said.decode(errors="replace").strip() or "dvc status failed: run it")
+        file.seek(0)
+        return set(json.loads(file.read()))
+
+
+def start(box: str, force: bool) -> Running:
+    """Has DVC make one box if it has changed; the fork ends with the exit code of its stage, 1 if DVC itself refuses."""
+
+    def reproduce() -> int:
+        from dvc.repo import Repo
+
+        with Repo(_wait_for_lock=True) as repo:
+            repo.reproduce([box], single_item=True, force=force)
+        return 0
+
+    return _start(reproduce)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Holds back the signals that stop this process until the context ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _fork(work: Callable[[], int]) -> Iterator[Running]:
+    running = _start(work)
+    try:
+        yield running
+    except BaseException:
+        running.stop(signal.SIGKILL)
+        raise
+    finally:
+        os.close(running.output)
+
+
+def _start(work: Callable[[], int]) -> Running:
+    """A fork that ends with what `work` returns."""
+    read, write = os.pipe()
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with held():  # else the fork could get a signal before it has handlers of its own
+        pid = os.fork()
+        if not pid:
+            _run(work, parent, read, write)
+        # on both sides: whoever comes first, the group is there before anybody signals it
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)
+    os.close(write)
+    return Running(pid, read, time.monotonic())
+
+
+def _run(work: Callable[[], int], parent: int, read: int, write: int) -> NoReturn:
+    """The fork: what it says goes into the pipe, and it ends with what `work` returns."""
+    from dvc.exceptions import DvcException
+
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        os.environ["QTHINK_PARENT"] = str(parent)
+        process.die_with_parent()
+        del os.environ["QTHINK_PARENT"]
+        empty = os.open(os.devnull, os.O_RDONLY)
+        for number, descriptor in enumerate((empty, write, write)):
+            os.dup2(descriptor, number)
+        os.close(read)
+        logging.getLogger("dvc").setLevel(logging.ERROR)
+        code = work()
+    except KeyboardInterrupt:
+        code = StoppedError.exit_code
+    except (DvcException, OSError) as error:
+        code = _said(error)
+    finally:
+        if sys.exc_info()[0]:
+            traceback.print_exc()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _said(error: Exception) -> int:
+    """Says why DVC refused, in one line, or nothing where the stage has said it; the exit code."""
+    words = []
+    cause: BaseException | None = error
+    while cause is not None:
+        words.append(" ".join(str(cause).split()))
+        cause = cause.__cause__ or cause.__context__
+    found = [int(code[1]) for code in map(STATUS.search, words) if code]
+    if found:
+        return found[0] if found[0] >= 0 else 128 - found[0]
+    print(": ".join(words), file=sys.stderr)
+    return 1

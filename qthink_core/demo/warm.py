@@ -1,0 +1,142 @@
+"""The warm server: one process with the packages of all stages imported, which forks for each stage that is started.
+
+A stage of the tiny scale computes for seconds, and imports take it five of them: torch, transformers, PEFT. `make demo`
+starts a server that imports them once (warm_server.py). `python -m stages.X` then finds the server by QTHINK_WARM, sends it
+its arguments, environment and descriptors, and waits; the server's fork becomes that stage, and this process ends as the
+fork does. The fork imports our own modules anew, so an edit counts at once. It is for processors only, and for one process a
+stage; everything else starts cold, and so does a stage whose parameters ask for other threads or kernels than the server was
+pinned to.
+
+Nothing outlives what started it: a fork is killed when its client has gone, and the kernel kills it with the server and the
+server with the demo. No result depends on this module, so it is not a dep of the stages: `stages` finds it by its name.
+"""
+
+import array
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from qthink_core.errors import StoppedError
+from qthink_core.pipeline import process
+
+PLACE = "QTHINK_WARM"  # the path of the server's socket
+# Starts of several processes are not for a fork of one.
+SEVERAL = {"QTHINK_LAUNCH", "QTHINK_EXECUTOR", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"}
+LENGTH = struct.Struct("!I")
+STARTED = b"s"
+
+
+class Request(NamedTuple):
+    """What a stage was started with; `prefix` is its Python's environment."""
+
+    module: str
+    argv: list[str]
+    orig_argv: list[str]
+    path: list[str]
+    prefix: str
+    cwd: str
+    umask: int
+    environ: dict[str, str]
+
+
+def hand_over() -> None:
+    """Has the warm server run this `python -m stages.X` and ends with its exit code; returns where it has to start cold."""
+    place = os.environ.get(PLACE)
+    if not place or sys.platform != "linux" or sys.argv[:1] != ["-m"] or SEVERAL & os.environ.keys():
+        return
+    with contextlib.suppress(StoppedError, OSError), socket.socket(socket.AF_UNIX) as connection:
+        process.die_with_parent()
+        connection.connect(place)
+        with _signals_to(connection) as held:
+            _send(connection, _request())
+            started = connection.recv(1) == STARTED
+            said = b"".join(iter(lambda: connection.recv(64), b"")) if started else b""
+        if not started:
+            for number in held:
+                os.kill(os.getpid(), number)
+            return
+        if not said:
+            box = os.environ.get("DVC_STAGE", "qthink")
+            print(f"{box}: the warm server, which ran this stage, has ended: run `dvc repro` again", file=sys.stderr)
+            sys.exit(StoppedError.exit_code)
+        _end(int(said))
+
+
+@contextlib.contextmanager
+def _signals_to(connection: socket.socket) -> Iterator[list[int]]:
+    """Passes on what would stop this process; yields the numbers of the signals that came."""
+    came: list[int] = []
+
+    def send(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        with contextlib.suppress(OSError):
+            connection.send(bytes([number]))
+
+    before = [(number, signal.signal(number, send)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield came
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _end(status: int) -> None:
+    """Ends as the fork did, by its code or by its signal; returns where it found that the stage has to start cold."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    if code != process.COLD:
+        sys.exit(code)
+
+
+def _request() -> Request:
+    module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return Request(module, sys.argv[1:], sys.orig_argv, sys.path, sys.prefix, os.getcwd(), umask, dict(os.environ))
+
+
+def _send(connection: socket.socket, request: Request) -> None:
+    text = json.dumps(request._asdict()).encode()  # ASCII: bytes of the environment that are not UTF-8 survive as surrogates
+    descriptors = array.array("i", [0, 1, 2])
+    connection.sendmsg([LENGTH.pack(len(text))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+    connection.sendall(text)
+
+
+@contextlib.contextmanager
+def server(threads: int, kernels: str) -> Iterator[Path]:
+    """The socket of a server whose forks compute on so many threads with these kernels; it ends with the context.
+
+    Clients may come at once and wait until the packages are imported. Call it from the main thread: the kernel ends
+    the server with the thread that started it.
+    """
+    with tempfile.TemporaryDirectory(prefix="qthink-") as folder:  # for this user only
+        place = Path(folder, "warm")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(place))
+            listener.listen(64)
+            command = [sys.executable, "-m", "qthink_core.demo.warm_server", str(listener.fileno()), str(threads), kernels]
+            running = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[listener.fileno()],
+                env=os.environ | {"QTHINK_PARENT": str(os.getpid())},
+                start_new_session=True,  # Ctrl-C reaches the clients alone, and they pass it on
+            )
+        try:
+            yield place
+        finally:
+            running.kill()
+            running.wait()

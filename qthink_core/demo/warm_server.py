@@ -1,0 +1,197 @@
+"""The server side of warm.py: imports the packages of all stages, and becomes one of them in each fork.
+
+`python -m qthink_core.demo.warm_server <descriptor of a listening socket> <threads> <kernels>`
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from qthink_core.demo.warm import LENGTH, PLACE, STARTED, Request
+from qthink_core.errors import StoppedError
+from qthink_core.pipeline import process
+
+OURS = {"stages", "qthink_core"}
+# What stages import and what is slow in it. Not pyarrow, which starts a thread: a fork would lack that.
+PACKAGES = (
+    "numpy",
+    "pydantic",
+    "ruamel.yaml",
+    "tqdm",
+    "jaxtyping",
+    "torch",
+    "safetensors.torch",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.qwen3.modeling_qwen3",
+    "transformers.cache_utils",
+    "accelerate",
+    "peft",
+    "scipy.stats",
+)
+# Seconds that a client has for sending what it was started with.
+PATIENCE_S = 10.0
+
+
+def main() -> None:
+    """The server: imports, then forks until it is killed. In a fork it returns when the stage has ended."""
+    descriptor, threads, kernels = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    process.die_with_parent()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        sys.exit(f"qthink: this kernel or container refuses pidfd_open ({error.strerror}): stages start cold")
+    process.pin_numerics(threads, kernels)
+    for name in PACKAGES:
+        importlib.import_module(name)
+    if len(os.listdir("/proc/self/task")) > 1:
+        sys.exit("qthink: an import started a thread, so no process can be forked here: stages start cold")
+    gc.collect()
+    gc.freeze()  # what is imported stays as it is: its pages are shared
+    request = _Server(socket.socket(fileno=descriptor)).next_fork()
+    os.environ[process.PINNED] = f"{threads} {kernels} cpu"
+    runpy.run_module(request.module, run_name="__main__", alter_sys=True)
+
+
+class _Server:
+    """The running forks, each by the connection of its client."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(listener, selectors.EVENT_READ)
+        self.forks: dict[socket.socket, tuple[int, int]] = {}  # process id and its descriptor
+
+    def next_fork(self) -> Request:
+        """Serves for ever; returns only in a fork, which has taken on what its request says."""
+        while True:
+            for key, _ in self.selector.select():
+                if key.fileobj is self.listener:
+                    request = self._accept()
+                    if request is not None:
+                        return request
+                elif key.data is None:
+                    self._heard(key.fileobj)
+                else:
+                    self._ended(key.data)
+
+    def _accept(self) -> Request | None:
+        """A fork for one client; returns in the fork alone."""
+        client, _ = self.listener.accept()
+        descriptors: list[int] = []
+        try:
+            client.settimeout(PATIENCE_S)
+            request, descriptors = _receive(client)
+            if request.prefix != sys.prefix or not request.module.startswith("stages."):
+                raise ValueError(request.module)
+            parent, pid = os.getpid(), os.fork()
+        except (OSError, ValueError, TypeError, KeyError):  # the client reads the end of the connection, and starts cold
+            for one in descriptors:
+                os.close(one)
+            client.close()
+            return None
+        if pid == 0:
+            self._close(client)
+            _become(request, descriptors, parent)
+            return request
+        for one in descriptors:
+            os.close(one)
+        client.settimeout(None)
+        self.forks[client] = pid, os.pidfd_open(pid)
+        self.selector.register(client, selectors.EVENT_READ)
+        self.selector.register(self.forks[client][1], selectors.EVENT_READ, client)
+        with contextlib.suppress(OSError):
+            client.send(STARTED)
+        return None
+
+    def _close(self, client: socket.socket) -> None:
+        """In a fork: nothing of the server's stays open. By the objects, which would close a later file otherwise."""
+        self.selector.close()
+        self.listener.close()
+        client.close()
+        for other, (_, descriptor) in self.forks.items():
+            other.close()
+            os.close(descriptor)
+
+    def _heard(self, client: Any) -> None:
+        """A signal for the fork, or the client's end, which is the fork's."""
+        if client not in self.forks:  # its fork ended in the same moment
+            return
+        try:
+            said = client.recv(1)
+        except OSError:
+            said = b""
+        os.kill(self.forks[client][0], said[0] if said else signal.SIGKILL)
+        if not said:
+            self.selector.unregister(client)
+
+    def _ended(self, client: socket.socket) -> None:
+        pid, descriptor = self.forks.pop(client)
+        _, status = os.waitpid(pid, 0)
+        self.selector.unregister(descriptor)
+        os.close(descriptor)
+        with contextlib.suppress(KeyError):
+            self.selector.unregister(client)
+        with contextlib.suppress(OSError):
+            client.send(str(status).encode())
+        client.close()
+
+
+def _receive(client: socket.socket) -> tuple[Request, list[int]]:
+    head, descriptors, _, _ = socket.recv_fds(client, LENGTH.size, 3)
+    try:
+        if len(head) != LENGTH.size or len(descriptors) != 3:
+            raise ValueError(head)
+        text = bytearray()
+        while len(text) < LENGTH.unpack(head)[0]:
+            part = client.recv(1 << 16)
+            if not part:
+                raise ValueError("the client has gone")
+            text += part
+        return Request(**json.loads(text)), descriptors
+    except BaseException:
+        for one in descriptors:
+            os.close(one)
+        raise
+
+
+def _become(request: Request, descriptors: list[int], parent: int) -> None:
+    """Takes on what a stage was started with, as if Python had begun there."""
+    environ = {name: value for name, value in request.environ.items() if name != PLACE} | {"QTHINK_PARENT": str(parent)}
+    os.environ.clear()
+    os.environ.update(environ)
+    try:
+        process.die_with_parent()
+    except StoppedError:
+        os._exit(StoppedError.exit_code)
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    _python_as_started(request)
+
+
+def _python_as_started(request: Request) -> None:
+    os.chdir(request.cwd)
+    os.umask(request.umask)
+    time.tzset()
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
+    sys.argv, sys.orig_argv, sys.path[:] = [request.module, *request.argv], request.orig_argv, request.path
+    for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    sys.modules["numpy"].random.seed()  # a fork would draw what the others draw; `random` has seeded itself anew
+    sys.modules["torch"].default_generator.seed()
+
+
+if __name__ == "__main__":
+    main()

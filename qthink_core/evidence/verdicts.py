@@ -1,0 +1,164 @@
+"""The verdict on the latents of a system: one sentence, by a rule that was written before its figures were seen.
+
+The conditions are the same trained weights with something else in place of their K latents: none at all (`K=0`), `zeros`,
+Gaussian `noise` of the same scale, the latents of another question (`other`), and their mean over questions (`mean`). The
+control is `answer_only`, trained on the same targets without latents. Six comparisons of the system as trained, on the same
+questions, against these, corrected together (Holm, 0.05), are each `better`, `worse` or `undecided`. Those of the same
+weights use the p-value of these weights; that against the control is about the method and counts the trainings too, where
+there are several (`statistics.Comparison`). Both sides of a comparison were decoded by one engine: `probe` answers with the
+K trained latents itself (`K=6`) beside its other conditions, and `evaluate` as trained beside the control.
+
+*Content*, from the same weights:
+
+    worse than K=0                                        harm: the latents do harm
+    undecided against K=0                                 nothing: they do nothing measurable
+    better than K=0, not than all of the four others      positions: the model needs them, not their content
+    better than K=0 and than all of the four others       information: they carry information about the question
+
+A model that was trained with latents may only break without them; so a headline needs the control too. *Verdict*:
+
+    content                   better than the control   undecided              worse
+    information               earns                     used but not better    used but worse
+    positions                 helps as pauses           used but not better    used but worse
+    nothing                   idle                      idle                   idle
+    harm                      harmful                   harmful                harmful
+
+Below three trainings nothing is known of other ones, and a word that praises or blames says so: `earns, these weights only`.
+So do `helps as pauses`, `used but worse` and `harmful`; `used but not better` and `idle` do neither.
+
+Undecided is not equal: few questions leave everything undecided. Other conditions (a sweep over K, teacher states) are shown
+beside the verdict and have no part in it.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from qthink_core.artifacts.completions import TRAINED, steps_condition
+from qthink_core.evidence.statistics import MIN_SEEDS, THESE_WEIGHTS, Comparison, compare, holm
+
+LEVEL = 0.05
+NONE, ANSWER_ONLY = "K=0", "answer_only"
+SUBSTITUTES = {"zeros": "zeros", "noise": "noise", "other": "another question's latents", "mean": "the mean latent"}
+BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
+INFORMATION, POSITIONS, NOTHING, HARM = "information", "positions", "nothing", "harm"
+EARNS, PAUSES, NOT_BETTER, USED_WORSE = "earns", "helps as pauses", "used but not better", "used but worse"
+IDLE, HARMFUL = "idle", "harmful"
+
+VERDICTS = {
+    **{(content, BETTER): verdict for content, verdict in [(INFORMATION, EARNS), (POSITIONS, PAUSES)]},
+    **{(content, UNDECIDED): NOT_BETTER for content in (INFORMATION, POSITIONS)},
+    **{(content, WORSE): USED_WORSE for content in (INFORMATION, POSITIONS)},
+    **{(content, worth): IDLE for content in (NOTHING,) for worth in (BETTER, UNDECIDED, WORSE)},
+    **{(content, worth): HARMFUL for content in (HARM,) for worth in (BETTER, UNDECIDED, WORSE)},
+}
+PRAISE_OR_BLAME = (EARNS, PAUSES, USED_WORSE, HARMFUL)
+HEADLINES = {
+    EARNS: "The latents earn their place",
+    PAUSES: "The latents help, as pauses do",
+    NOT_BETTER: "The latents are used, but the system is not shown to be better for them",
+    USED_WORSE: "The latents are used, but the system is worse for them",
+    IDLE: "The latents are idle",
+    HARMFUL: "The latents are harmful",
+}
+AGAINST_OTHERS = {BETTER: "better than with", UNDECIDED: "not distinguishable from", WORSE: "worse than with"}
+
+
+class Row(NamedTuple):
+    """One comparison of the system as trained: against what, its Holm-adjusted p-value, and its outcome."""
+
+    against: str
+    comparison: Comparison
+    adjusted: float
+    outcome: str
+
+
+class Verdict(NamedTuple):
+    """The word (with `these weights only` where it is about no more), the sentence, both findings, the six comparisons."""
+
+    word: str
+    sentence: str
+    content: str
+    worth: str
+    rows: list[Row]
+
+
+def judge(right: Mapping[str, Bool[np.ndarray, "S Q"]], K: int, answer_only_SQ: Bool[np.ndarray, "S Q"]) -> Verdict:
+    """The verdict on a system of K latent steps from its answers under each condition and the control's, by the rule above.
+
+    Raises ValueError when a condition of the rule is missing or questions do not match.
+    """
+    probed = steps_condition(K)
+    needed = (TRAINED, probed, NONE, *SUBSTITUTES)
+    missing = [name for name in needed if name not in right]
+    if missing:
+        raise ValueError(f"no answers under {', '.join(missing)}: the verdict needs {', '.join(needed)}")
+    compared = {name: compare(right[probed], right[name]) for name in (NONE, *SUBSTITUTES)}
+    compared[ANSWER_ONLY] = compare(right[TRAINED], answer_only_SQ)
+    adjusted = holm([one.p_method if name == ANSWER_ONLY else one.p for name, one in compared.items()])
+    rows = [Row(name, one, p, outcome(one, p)) for (name, one), p in zip(compared.items(), adjusted, strict=True)]
+    content, worth, word = rule({row.against: row.outcome for row in rows})
+    few = min(len(right[TRAINED]), len(answer_only_SQ)) < MIN_SEEDS
+    sentence = _sentence(word, content, float(right[probed].mean()), rows, few)
+    return Verdict(scoped(word, few and word in PRAISE_OR_BLAME), sentence, content, worth, rows)
+
+
+def scoped(said: str, few: bool) -> str:
+    """The word or headline of a verdict, with what it is about where `few` trainings let it say nothing of the method."""
+    return f"{said}, {THESE_WEIGHTS}" if few else said
+
+
+def outcome(comparison: Comparison, adjusted: float) -> str:
+    """`better` or `worse` where the adjusted p-value is below 0.05, else `undecided`."""
+    if adjusted >= LEVEL:
+        return UNDECIDED
+    return BETTER if comparison.difference > 0 else WORSE
+
+
+def rule(outcomes: Mapping[str, str]) -> tuple[str, str, str]:
+    """Content, worth and verdict from the six outcomes."""
+    content = {WORSE: HARM, UNDECIDED: NOTHING, BETTER: INFORMATION}[outcomes[NONE]]
+    if content == INFORMATION and any(outcomes[name] != BETTER for name in SUBSTITUTES):
+        content = POSITIONS
+    worth = outcomes[ANSWER_ONLY]
+    return content, worth, VERDICTS[content, worth]
+
+
+def _sentence(word: str, content: str, accuracy: float, rows: list[Row], few: bool) -> str:
+    by_name = {row.against: row for row in rows}
+    without, control = by_name[NONE], by_name[ANSWER_ONLY]
+    others = {
+        found: [row for row in rows if row.against in SUBSTITUTES and row.outcome == found] for found in AGAINST_OTHERS
+    }
+    findings = {
+        INFORMATION: "they carry information about the question",
+        POSITIONS: "the model needs them in place, and nothing shows that their content matters",
+        NOTHING: "they do nothing measurable",
+        HARM: "they cost right answers",
+    }
+    parts = [
+        f"{findings[content]}, {100 * accuracy:.1f} % right being {_points(without)} against the same weights without them",
+        *[f"{AGAINST_OTHERS[found]} {_listed(group)}" for found, group in others.items() if group],
+        f"and {_points(control)} against the same training without latents, {_p(control)}",
+    ]
+    n, seeds = control.comparison.n, control.comparison.seeds
+    trainings = "one training" if seeds == 1 else f"{seeds} trainings"
+    scope = f": {THESE_WEIGHTS}, a statement about the method takes {MIN_SEEDS}" if few else ""
+    headline = scoped(HEADLINES[word], few and word in PRAISE_OR_BLAME)
+    return f"{headline}: {'; '.join(parts)} ({n} questions, {trainings}{scope})."
+
+
+def _points(row: Row) -> str:
+    one = row.comparison
+    return f"{100 * one.difference:+.1f} points [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
+
+
+def _p(row: Row) -> str:
+    shown = "p < 0.001" if row.adjusted < 0.001 else f"p = {row.adjusted:.3f}"
+    return f"{shown} ({row.outcome})"
+
+
+def _listed(rows: list[Row]) -> str:
+    return ", ".join(f"{SUBSTITUTES[row.against]} ({100 * row.comparison.difference:+.1f})" for row in rows)

@@ -1,0 +1,228 @@
+"""Interventions: what a latent system answers when something else is where its latents were, on the same weights.
+
+A latent is what the model reads at a latent step: the projected hidden state z_k = head(h_{k-1}). Conditions put other
+vectors into all K places (in one pass, as if they had come from the head), leave them out, or take another number of steps.
+"""
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qthink_core.artifacts import readout
+from qthink_core.artifacts.completions import Answer, counts, steps_condition, writer
+from qthink_core.artifacts.readout import Read
+from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.artifacts.store import Work
+from qthink_core.errors import NumericError
+from qthink_core.generation.answering import asked, batches, complete, unit
+from qthink_core.method.extraction import select
+from qthink_core.method.hidden_states import last_hidden, logits, read_positions
+from qthink_core.method.latent_steps import Context, latent_steps, project, read_prompts
+from qthink_core.method.think import marks
+from qthink_core.models.loading import System
+
+NONE, ZEROS, NOISE, OTHER, MEAN, TEACHER = REPLACED = ("K=0", "zeros", "noise", "other", "mean", "teacher")
+NO_TEACHER = "no_teacher"
+
+
+class Latents(NamedTuple):
+    """The latents z_1..z_K of every question of one system, by question."""
+
+    ids: list[str]
+    states: Float[np.ndarray, "Q K D"]
+
+
+def replacements(condition: str, latents: Latents, names: Sequence[str], seed: int) -> Float[np.ndarray, "B K D"]:
+    """What is put into the latents' places for these questions.
+
+    K=0: nothing. zeros. noise: independent Gaussians of mean 0 with the root mean square of all questions' latents
+    at that step; a function of (seed, question). other: those of the next question by id, the first one's for the last.
+    mean: the average over all questions, step by step.
+    """
+    Q, K, D = latents.states.shape
+    if condition == NONE:
+        return np.zeros((len(names), 0, D), np.float32)
+    if condition == ZEROS:
+        return np.zeros((len(names), K, D), np.float32)
+    if condition == MEAN:
+        mean_KD = latents.states.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return np.broadcast_to(mean_KD, (len(names), K, D))
+    if condition == OTHER:
+        following = {name: latents.states[(index + 1) % Q] for index, name in enumerate(latents.ids)}
+        return np.stack([following[name] for name in names])
+    assert condition == NOISE, condition
+    rms_K = np.sqrt(np.square(latents.states, dtype=np.float64).mean(axis=(0, 2)))
+    drawn = [_stream(seed, name).standard_normal((K, D)) * rms_K[:, None] for name in names]
+    return np.stack(drawn).astype(np.float32)
+
+
+def _stream(seed: int, name: str) -> np.random.Generator:
+    key = [seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def feed(system: System, context: Context, latents: Float[Tensor, "B K D"]) -> Context:
+    """The context after one pass over given latents; K = 0 changes nothing. Extends the context's cache in place."""
+    new = latents.shape[1]
+    if new == 0:
+        return context
+    mask = torch.cat([context.mask, context.mask.new_ones(len(latents), new)], dim=1)
+    hidden = last_hidden(system.model, inputs_embeds=latents, mask=mask, cache=context.cache)
+    return Context(context.cache, mask, hidden[:, -1])
+
+
+def branch(context: Context, rows: Sequence[int] | None = None) -> Context:
+    """The same context, of all rows or of these, with a cache of its own: what follows leaves the first as it is."""
+    cache = copy.copy(context.cache)
+    cache.layers = [copy.copy(layer) for layer in cache.layers]  # a layer puts new tensors in the place of its old ones
+    if rows is None:
+        return Context(cache, context.mask, context.hidden)
+    index = torch.tensor(rows, device=context.mask.device)
+    cache.batch_select_indices(index)
+    return Context(cache, context.mask[index], context.hidden[index])
+
+
+def taught(system: System, context: Context, teachers: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
+    """The latents when each hidden state is replaced by the teacher's: head(h_0), head(t_1) .. head(t_{K-1}).
+
+    h_K is left to the model: the teacher's last state is that before `</think>`, not before an answer.
+    """
+    assert system.head is not None, "latents come from a head"
+    earlier = torch.cat([context.hidden[:, None], teachers[:, :-1].to(context.hidden)], dim=1)
+    return torch.cat([project(system.model, system.head, earlier[:, k]) for k in range(earlier.shape[1])], dim=1)
+
+
+def teachers_of(
+    thinker: System,
+    problems: Sequence[Mapping[str, Any]],
+    thoughts: Sequence[Answer],
+    *,
+    K: int,
+    cut_blocks: str,
+    spacing: str,
+    batch_tokens: int,
+) -> dict[str, Float[np.ndarray, "K D"]]:
+    """The thinker's states at the K positions of its own think blocks, by question; none where a block is not usable."""
+    prompts = asked(thinker, problems)
+    rows = [Rollout(row.problem_id, 0, row.tokens, row.text, row.finish) for row in thoughts]
+    chosen, _ = select(rows, prompts, marks(thinker.tokenizer), K, cut_blocks, spacing)
+    states = read_positions(thinker.model, chosen, K, batch_tokens, "float32")
+    return {row.rollout.problem_id: state for row, state in zip(chosen, states, strict=True)}
+
+
+def read_latents(
+    system: System, prompts: Mapping[str, Sequence[int]], batch: int, top: int, seed: int
+) -> tuple[Latents, list[Read]]:
+    """The latents of all questions, and each hidden state h_k read through the output head as its `top` likeliest tokens.
+
+    Raises NumericError naming the question and step of a state that is not finite.
+    """
+    assert system.head is not None, "latents come from a head"
+    ids, rows = sorted(prompts), list[Read]()
+    found: dict[str, Float[np.ndarray, "K D"]] = {}
+    with torch.inference_mode():
+        for names in batches(prompts, batch):
+            context = read_prompts(system.model, [prompts[name] for name in names], system.tokenizer.pad_token_id)
+            before = context.hidden
+            _, steps = latent_steps(system.model, system.head, context, system.K)
+            z_BKD = torch.cat([project(system.model, system.head, one) for one in [before, *steps[:-1]]], dim=1)
+            found |= dict(zip(names, z_BKD.float().cpu().numpy(), strict=True))
+            for k, hidden in enumerate(steps, 1):
+                for name, finite in zip(names, torch.isfinite(hidden).all(dim=1).tolist(), strict=True):
+                    if not finite:
+                        raise NumericError(f"{name} has a latent step {k} that is not finite: check the model")
+                likely = logits(system.model, hidden).softmax(dim=-1).topk(top, dim=-1)
+                for name, values, tokens in zip(names, likely.values.tolist(), likely.indices.tolist(), strict=True):
+                    texts = system.tokenizer.batch_decode([[token] for token in tokens])
+                    rows += [
+                        Read(name, seed, k, rank, text, value)
+                        for rank, (text, value) in enumerate(zip(texts, values, strict=True), 1)
+                    ]
+    return Latents(ids, np.stack([found[name] for name in ids])), rows
+
+
+def intervene(
+    system: System,
+    prompts: Mapping[str, Sequence[int]],
+    latents: Latents,
+    teachers: Mapping[str, Float[np.ndarray, "K D"]],
+    *,
+    conditions: Sequence[str],
+    sweep: int,
+    max_new_tokens: int,
+    seed: int,
+) -> list[Answer]:
+    """The answers of one batch under each condition, after K latent steps, and after each other number of 1..sweep*K.
+
+    K steps are the system as trained: its answers by the loop that all the others come from, whatever engine evaluates.
+    The prompts are read once; a condition goes on from a copy of that context, the sweep from one latent step to the next.
+    A question without a teacher gets an empty answer there (`finish` is `no_teacher`), so that no score loses a question.
+    """
+    answers: list[Answer] = []
+    with torch.inference_mode():
+        context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
+
+        def finish(rows: Mapping[str, Sequence[int]], at: Context, condition: str) -> None:
+            answers.extend(complete(system, rows, at, max_new_tokens, seed, condition))
+
+        for condition in conditions:
+            if condition != TEACHER:
+                found = replacements(condition, latents, list(prompts), seed)
+                given = torch.from_numpy(np.array(found)).to(context.hidden)
+                finish(prompts, feed(system, branch(context), given), condition)
+        if TEACHER in conditions:
+            known = {name: tokens for name, tokens in prompts.items() if name in teachers}
+            answers += [Answer(name, seed, TEACHER, [], "", NO_TEACHER) for name in prompts if name not in known]
+            if known:
+                own = branch(context, [row for row, name in enumerate(prompts) if name in known])
+                states = torch.from_numpy(np.stack([teachers[name] for name in known]))
+                finish(known, feed(system, own, taught(system, own, states)), TEACHER)
+        for steps in range(1, max(sweep, 1) * system.K + 1):
+            context, _ = latent_steps(system.model, system.head, context, 1)
+            if sweep or steps == system.K:
+                finish(prompts, branch(context), steps_condition(steps))
+    return answers
+
+
+def intervene_all(
+    system: System,
+    problems: Sequence[Mapping[str, Any]],
+    teachers: Mapping[str, Float[np.ndarray, "K D"]],
+    *,
+    conditions: Sequence[str],
+    sweep: int,
+    top: int,
+    batch: int,
+    max_new_tokens: int,
+    seed: int,
+    work: Work,
+    show: Callable[[list[str], int], Iterable[str]],
+) -> list[str]:
+    """Commits the readout of all latents and, batch by batch, the answers under every condition; returns the units."""
+    prompts = asked(system, problems)
+    latents, rows = read_latents(system, prompts, batch, top, seed)
+    said = readout.name(seed)
+    if not work.done(said):
+        work.commit(said, {f"{said}.parquet": readout.writer(rows)}, {"readouts": len(rows)})
+    plan = {unit(seed, number): ids for number, ids in enumerate(batches(prompts, batch))}
+    missing = [name for name in plan if not work.done(name)]
+    for name in show(missing, len(missing)):
+        answers = intervene(
+            system,
+            {one: prompts[one] for one in plan[name]},
+            latents,
+            teachers,
+            conditions=conditions,
+            sweep=sweep,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+        )
+        lacking = {"without_teacher": sum(row.finish == NO_TEACHER for row in answers)}
+        work.commit(name, {f"{name}.parquet": writer(answers)}, counts(answers) | lacking)
+    return [said, *plan]

@@ -1,0 +1,107 @@
+"""Extraction: which tokens of which rollouts are read, and the shards that hold their hidden states."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.artifacts.store import Writer, listed
+from qthink_core.method.positions import EVEN, positions
+from qthink_core.method.think import CUT, ENDED_INSIDE, WHOLE, Marks, block_of
+
+INDEX = pa.schema([("problem_id", pa.string()), ("rollout", pa.int32()), ("think_tokens", pa.int32())])
+
+
+class Row(NamedTuple):
+    """One rollout to read: its tokens up to the last needed position, and the K positions in the whole sequence."""
+
+    rollout: Rollout
+    think_tokens: int
+    tokens: list[int]
+    positions: list[int]
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+        return f"rollout {self.rollout.rollout} of {self.rollout.problem_id}"
+
+
+def select(
+    rollouts: Sequence[Rollout],
+    prompts: Mapping[str, Sequence[int]],
+    marks: Marks,
+    K: int,
+    cut_blocks: str,
+    spacing: str = EVEN,
+) -> tuple[list[Row], dict[str, int]]:
+    """The rollouts with a usable think block, and counts of blocks by state (rulings 3 and 4).
+
+    A block that was cut at the token limit, or in which the model ended its turn, is used up to there unless
+    `cut_blocks` is `drop`; an empty or never opened one has no positions.
+    """
+    usable = {WHOLE} if cut_blocks == "drop" else {WHOLE, CUT, ENDED_INSIDE}
+    rows, counts = [], {"usable": 0}
+    for rollout in rollouts:
+        block = block_of(rollout, prompts, marks)
+        counts[block.state] = counts.get(block.state, 0) + 1
+        if block.state not in usable:
+            continue
+        prompt = prompts[rollout.problem_id]
+        last = len(rollout.tokens) - 1
+        at = [len(prompt) + min(index, last) for index in positions(block, K, spacing)]
+        tokens = [*prompt, *rollout.tokens][: at[-1] + 1]
+        rows.append(Row(rollout, block.stop - block.start, tokens, at))
+        counts["usable"] += 1
+    return rows, counts
+
+
+def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+    """The rows that differ in what is read, each once, and for every row which of these it is.
+
+    Two rollouts of a problem that agree up to the last needed position have the same states there.
+    """
+    first: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+    once: list[Row] = []
+    which = []
+    for row in rows:
+        key = tuple(row.tokens), tuple(row.positions)
+        if key not in first:
+            first[key] = len(once)
+            once.append(row)
+        which.append(first[key])
+    return once, which
+
+
+def writers(name: str, rows: Sequence[Row], states: Float[np.ndarray, "N K D"]) -> dict[str, Writer]:
+    """One shard: the states as .npy and, row for row, whose they are as .parquet."""
+    index = [
+        {
+            "problem_id": row.rollout.problem_id,
+            "rollout": row.rollout.rollout,
+            "think_tokens": row.think_tokens,
+        }
+        for row in rows
+    ]
+    table = pa.Table.from_pylist(index, schema=INDEX)
+
+    def write_states(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, states, allow_pickle=False)
+
+    return {f"{name}.npy": write_states, f"{name}.parquet": lambda path: pq.write_table(table, path)}
+
+
+def read_shards(folder: Path) -> dict[str, dict[int, Float[np.ndarray, "K D"]]]:
+    """The states of every usable rollout by problem and rollout index, in canonical order; mapped, not loaded."""
+    found: dict[str, dict[int, Float[np.ndarray, "K D"]]] = {}
+    for name in listed(folder, ".npy"):
+        states = np.load(folder / name, allow_pickle=False, mmap_mode="r")
+        index = pq.read_table(folder / name.replace(".npy", ".parquet")).to_pylist()
+        for state, row in zip(states, index, strict=True):
+            found.setdefault(row["problem_id"], {})[row["rollout"]] = state
+    return found

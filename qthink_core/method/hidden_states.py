@@ -1,0 +1,109 @@
+"""Last hidden states: the one place where they are read, for teacher and student alike.
+
+"Last" is `hidden_states[-1]` of Hugging Face, after the final norm, so that `lm_head(h)` are the logits (ruling 2).
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from qthink_core.errors import NumericError
+from qthink_core.method.extraction import Row
+from qthink_core.method.last_layer import last_positions
+
+
+def last_hidden(
+    model: PreTrainedModel,
+    *,
+    mask: Int[Tensor, "B S"],
+    input_ids: Int[Tensor, "B T"] | None = None,
+    inputs_embeds: Float[Tensor, "B T D"] | None = None,
+    cache: Any = None,
+    read: int | None = None,
+) -> Float[Tensor, "B T D"]:
+    """The last hidden states of T new tokens behind the cached ones, without the output head; of the last `read` if given.
+
+    `mask` covers the cached and the new tokens (S = cached + T); positions count its ones, so padding on either side
+    shifts nothing. `cache` is extended in place.
+    """
+    new = (input_ids if input_ids is not None else inputs_embeds).shape[1]  # type: ignore[union-attr]
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
+    body = model.get_decoder()
+    with nullcontext() if read is None or read >= new else last_positions(model, read):
+        hidden = body(
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+    return hidden if read is None else hidden[:, -read:]
+
+
+def logits(model: PreTrainedModel, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+    """The output head on last hidden states, in float32."""
+    return model.get_output_embeddings()(hidden).float()
+
+
+def pad(
+    rows: Sequence[Sequence[int]], fill: int, side: str, device: torch.device | str = "cpu"
+) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    """Token rows as one tensor and its mask, padded on the `left` or `right`."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), fill, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for index, row in enumerate(rows):
+        where = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        ids[index, where] = torch.tensor(row, dtype=torch.long)
+        mask[index, where] = 1
+    return ids.to(device), mask.to(device)
+
+
+def read_positions(
+    model: PreTrainedModel, wanted: Sequence[Row], K: int, batch_tokens: int, dtype: str
+) -> Float[np.ndarray, "N K D"]:
+    """Last hidden states at each sequence's positions, in the order given.
+
+    Only the body runs, its last layer from the first position that a batch needs; nothing after the last needed position
+    is computed, and only K vectors a sequence leave the device. Batches hold sequences of like length, at most
+    `batch_tokens` tokens with padding. Raises NumericError naming the sequence and step of a value that is not finite or
+    does not fit `dtype`.
+    """
+    order = sorted(range(len(wanted)), key=lambda i: (len(wanted[i].tokens), i))
+    D = model.config.hidden_size
+    out = np.empty((len(wanted), K, D), dtype=dtype)
+    for batch in batches_of_like_length(order, [len(row.tokens) for row in wanted], batch_tokens):
+        rows = [wanted[index] for index in batch]
+        ids, mask = pad([row.tokens for row in rows], 0, "right", model.device)
+        start = min(row.positions[0] for row in rows)
+        with torch.inference_mode():
+            hidden_BTD = last_hidden(model, input_ids=ids, mask=mask, read=ids.shape[1] - start)
+            at = torch.tensor([list(row.positions) for row in rows], device=model.device) - start
+            hidden_BKD = hidden_BTD.gather(1, at[:, :, None].expand(-1, -1, D))
+        out[batch] = hidden_BKD.float().cpu().numpy().astype(dtype)
+    bad = np.argwhere(~np.isfinite(out).all(axis=2))
+    if len(bad):
+        row, step = bad[0]
+        raise NumericError(
+            f"{wanted[row].name} has a hidden state that is not finite in {dtype} at step {step + 1} of {K} "
+            f"(and {len(bad) - 1} more): check the base model, or store a wider dtype"
+        )
+    return out
+
+
+def batches_of_like_length(order: Sequence[int], lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Groups of indices, taken in `order` (by rising length), whose padded size stays within `batch_tokens`."""
+    groups: list[list[int]] = []
+    for index in order:
+        if groups and lengths[index] * (len(groups[-1]) + 1) <= batch_tokens:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups

@@ -1,0 +1,55 @@
+"""The latent steps: the last hidden state goes through the projection head and back in as the next input, K times."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from qthink_core.method.hidden_states import last_hidden, pad
+from qthink_core.method.projection_head import ProjectionHead
+
+
+class Context(NamedTuple):
+    """What the model has read so far: its cache, the mask of it (B, S), and the last hidden state (B, D)."""
+
+    cache: DynamicCache
+    mask: Int[Tensor, "B S"]
+    hidden: Float[Tensor, "B D"]
+
+
+def read_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int) -> Context:
+    """The context after one pass over left-padded prompts."""
+    ids, mask = pad(prompts, pad_id, "left", model.device)
+    cache = DynamicCache(config=model.config)
+    hidden = last_hidden(model, input_ids=ids, mask=mask, cache=cache, read=1)
+    return Context(cache, mask, hidden[:, -1])
+
+
+def project(model: PreTrainedModel, head: ProjectionHead, hidden: Float[Tensor, "B D"]) -> Float[Tensor, "B 1 D"]:
+    """The next latent input; the head computes in its own precision, the model in its own."""
+    embeddings = model.get_input_embeddings().weight
+    assert isinstance(embeddings, Tensor), "input embeddings have a weight"
+    return head(hidden.to(head.dtype)).to(embeddings.dtype)[:, None]
+
+
+def latent_steps(
+    model: PreTrainedModel, head: ProjectionHead | None, context: Context, K: int, one_step: bool = False
+) -> tuple[Context, list[Float[Tensor, "B D"]]]:
+    """The context after K latent steps, and the last hidden state h_k of each (model card, section Usage).
+
+    h_k = body(head(h_{k-1})), with h_0 the last hidden state of the prompt. Masks and positions are explicit in every
+    pass: a batch of any size gives what a batch of one gives. `one_step` lets no gradient pass from a latent input into the
+    hidden state that it was made of.
+    """
+    cache, mask, hidden = context
+    steps = []
+    for _ in range(K):
+        assert head is not None, "latent steps need a projection head"
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        latent = project(model, head, hidden.detach() if one_step else hidden)
+        hidden = last_hidden(model, inputs_embeds=latent, mask=mask, cache=cache)[:, -1]
+        steps.append(hidden)
+    return Context(cache, mask, hidden), steps

@@ -1,0 +1,130 @@
+"""Targets: what each training problem is to be answered with, as token ids, and what is left out and why."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.method.think import Marks, block_of
+
+ANSWER, THINK_AND_ANSWER = "answer", "think_and_answer"
+ROLLOUT, GOLD = "rollout", "gold"
+
+
+class Example(NamedTuple):
+    """One training problem: prompt and target token ids (an empty target trains on distillation alone)."""
+
+    problem_id: str
+    prompt: list[int]
+    target: list[int]
+
+
+def choose_right(rollouts: Sequence[Rollout], rewards: Sequence[int], seed: int) -> Rollout | None:
+    """One right rollout, by the smallest sha256 of (seed, problem, index), so that no order matters; None without any."""
+
+    def rank(row: Rollout) -> bytes:
+        return hashlib.sha256(f"{seed} {row.problem_id} {row.rollout}".encode()).digest()
+
+    right = [row for row, reward in zip(rollouts, rewards, strict=True) if reward]
+    return min(right, key=rank, default=None)
+
+
+class Limit(NamedTuple):
+    """How long an answer may be, the end token included, and whether a cut one gets an end token (ruling 10)."""
+
+    tokens: int
+    end_token: str
+
+    def cut(self, answer: Sequence[int], eos: int) -> tuple[list[int], bool]:
+        """The answer within the limit, and whether it was cut; a cut answer does not end there, so it has no end token."""
+        if len(answer) <= self.tokens:
+            return list(answer), False
+        return [*answer[: self.tokens - 1], eos] if self.end_token == "always" else list(answer[: self.tokens]), True
+
+
+def from_rollouts(
+    problems: Mapping[str, Mapping[str, Any]],
+    rollouts: Mapping[str, Sequence[Rollout]],
+    rewards: Mapping[str, Sequence[int]],
+    marks: Marks,
+    *,
+    kind: str,
+    seed: int,
+    limit: Limit,
+) -> tuple[dict[str, list[int]], dict[str, int]]:
+    """Target tokens by problem from one right rollout each, and counts of what was cut and left out.
+
+    `answer` is what follows `</think>` and its newlines, so only a right rollout that got there can be chosen;
+    `think_and_answer` keeps the think block before it. The stored token ids are used as they are, never tokenised again.
+    """
+    prompts = {name: row["prompt_thinking"] for name, row in problems.items()}
+    targets: dict[str, list[int]] = {}
+    counts = {"target_cut": 0, "target_missing": 0}
+    for name in problems:
+        sampled = rollouts.get(name, [])
+        starts = {row.rollout: at for row in sampled if (at := block_of(row, prompts, marks).answer) is not None}
+        usable = [row.rollout in starts and reward for row, reward in zip(sampled, rewards.get(name, []), strict=True)]
+        row = choose_right(sampled, usable, seed)
+        if row is None:
+            counts["target_missing"] += 1
+            continue
+        start = starts[row.rollout]
+        answer, cut = limit.cut(row.tokens[start:], marks.eos)
+        targets[name] = answer if kind == ANSWER else [*row.tokens[:start], *answer]
+        counts["target_cut"] += cut
+    return targets, counts
+
+
+def from_gold(
+    problems: Mapping[str, Mapping[str, Any]],
+    tokenizer: Any,
+    *,
+    kind: str,
+    opened: bool,
+    limit: Limit,
+) -> tuple[dict[str, list[int]], dict[str, int]]:
+    """Target tokens by problem from the published solution, and the count of those cut.
+
+    `think_and_answer` puts the published worked solution, where there is one, into the think block. `opened` says that
+    the prompt already ends in `<think>` and a newline.
+    """
+    eos = tokenizer.eos_token_id
+    opening = "" if opened else "<think>\n"
+    targets: dict[str, list[int]] = {}
+    counts = {"target_cut": 0, "target_missing": 0}
+    for name, row in problems.items():
+        answer_ids = [*tokenizer.encode(row["target_gold"], add_special_tokens=False), eos]
+        answer, cut = limit.cut(answer_ids, eos)
+        before = f"{opening}{row['rationale'] or ''}\n</think>\n\n"
+        thought = tokenizer.encode(before, add_special_tokens=False) if kind == THINK_AND_ANSWER else []
+        targets[name] = [*thought, *answer]
+        counts["target_cut"] += cut
+    return targets, counts
+
+
+def examples(
+    problems: Mapping[str, Mapping[str, Any]],
+    targets: Mapping[str, list[int]],
+    *,
+    thinking: bool,
+    prompt_max_tokens: int,
+    with_teacher: frozenset[str],
+) -> tuple[list[Example], dict[str, int]]:
+    """The training examples by problem id, and counts: too long a prompt, or neither target nor teacher, is left out.
+
+    Too long a prompt is never cut: that would drop the question (ruling 13).
+    """
+    kept: list[Example] = []
+    counts = {"prompt_too_long": 0, "nothing_to_learn": 0, "distillation_only": 0, "examples": 0}
+    for name in sorted(problems):
+        prompt = list(problems[name]["prompt_thinking" if thinking else "prompt_direct"])
+        target = targets.get(name, [])
+        if len(prompt) > prompt_max_tokens:
+            counts["prompt_too_long"] += 1
+        elif not target and name not in with_teacher:
+            counts["nothing_to_learn"] += 1
+        else:
+            counts["distillation_only"] += not target
+            counts["examples"] += 1
+            kept.append(Example(name, prompt, target))
+    return kept, counts

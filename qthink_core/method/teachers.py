@@ -1,0 +1,112 @@
+"""Teachers: for each problem and latent step, the hidden state averaged over its rollouts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+from qthink_core.artifacts.store import Writer
+
+UNIFORM, REWARD_WEIGHTED = "uniform", "reward_weighted"
+STATES, INDEX = "teachers.npy", "teachers.parquet"
+SCHEMA = pa.schema([("problem_id", pa.string()), ("n_rollouts", pa.int32()), ("fell_back", pa.bool_())])
+
+
+class Teacher(NamedTuple):
+    """The K averaged states of one problem, how many rollouts they average, and whether the fallback was used."""
+
+    states: Float[np.ndarray, "K D"]
+    n_rollouts: int
+    fell_back: bool
+
+
+def weights(rewards: Sequence[int], kind: str, no_right_rollout: str) -> tuple[list[int], bool] | None:
+    """The weight of each usable rollout and whether the fallback was used; None when the problem gets no teacher.
+
+    uniform: 1 each, wrong rollouts too. reward_weighted: r in {0, 1}; when no rollout is right, `no_right_rollout` says
+    `uniform` or `skip` (model card; ruling 5).
+    """
+    everyone = [1] * len(rewards)
+    if not everyone:
+        return None
+    if kind == UNIFORM:
+        return everyone, False
+    if any(rewards):
+        return list(rewards), False
+    return (everyone, True) if no_right_rollout == UNIFORM else None
+
+
+def average(states: Iterable[Float[np.ndarray, "K D"]], weights: Sequence[int]) -> Float[np.ndarray, "K D"]:
+    """sum_g w_g * h_g / sum_g w_g, accumulated in float64 in the order given and returned as float32.
+
+    A float32 sum depends on the order of the rollouts in most elements (ruling 6); so does, rarely, a float64 sum of states
+    that were divided first, where the mean lies halfway between two float32 numbers. A rollout of weight 0 is not touched,
+    so that nothing in it can matter.
+    """
+    total: Float[np.ndarray, "K D"] | None = None
+    for state, weight in zip(states, weights, strict=True):
+        if weight:
+            part = state.astype(np.float64) * weight
+            total = part if total is None else total + part
+    assert total is not None, "an average needs at least one rollout of positive weight"
+    return (total / sum(weights)).astype(np.float32)
+
+
+def teacher(states: Float[np.ndarray, "G K D"], rewards: Sequence[int], kind: str, no_right_rollout: str) -> Teacher | None:
+    """The teacher of one problem from the states of its usable rollouts in canonical order, or None without any."""
+    chosen = weights(rewards, kind, no_right_rollout)
+    if chosen is None:
+        return None
+    used = sum(weight > 0 for weight in chosen[0])
+    return Teacher(average(states, chosen[0]), used, chosen[1])
+
+
+def all_teachers(
+    states: Mapping[str, Mapping[int, Float[np.ndarray, "K D"]]],
+    rewards: Mapping[str, Mapping[int, int]],
+    problem_ids: Sequence[str],
+    kind: str,
+    no_right_rollout: str,
+) -> tuple[dict[str, Teacher], dict[str, int]]:
+    """The teachers by problem id from states and rewards by rollout index, and counts of problems, teachers, fallbacks,
+    and of those left out because no rollout is usable, or none is right."""
+    made: dict[str, Teacher] = {}
+    counts = {
+        "problems": 0,
+        "teachers": 0,
+        "fell_back_to_uniform": 0,
+        "no_usable_rollout": 0,
+        "no_right_rollout": 0,
+    }
+    for name in problem_ids:
+        counts["problems"] += 1
+        if name not in states:
+            counts["no_usable_rollout"] += 1
+            continue
+        usable = sorted(states[name])
+        states_GKD = np.stack([states[name][rollout] for rollout in usable])
+        one = teacher(states_GKD, [rewards[name][rollout] for rollout in usable], kind, no_right_rollout)
+        if one is None:
+            counts["no_right_rollout"] += 1
+            continue
+        counts["teachers"] += 1
+        counts["fell_back_to_uniform"] += one.fell_back
+        made[name] = one
+    return made, counts
+
+
+def writers(made: Mapping[str, Teacher]) -> dict[str, Writer]:
+    """The teachers of a task: the states as .npy and, row for row, whose they are as .parquet."""
+    rows = [{"problem_id": name, "n_rollouts": one.n_rollouts, "fell_back": one.fell_back} for name, one in made.items()]
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    states_PKD = np.stack([one.states for one in made.values()]) if made else np.empty((0, 0, 0), np.float32)
+
+    def write_states(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, states_PKD, allow_pickle=False)
+
+    return {STATES: write_states, INDEX: lambda path: pq.write_table(table, path)}

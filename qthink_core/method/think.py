@@ -1,0 +1,103 @@
+"""Think blocks: where one lies in a completion, and the tokens that delimit it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from qthink_core.artifacts.rollouts import Rollout
+
+WHOLE = "whole"  # opened and closed
+CUT = "cut"  # the token limit fell inside the block
+ENDED_INSIDE = "ended_inside"  # the model ended its turn inside the block
+EMPTY = "empty"  # nothing but newlines between the marks
+NEVER_OPENED = "never_opened"
+
+
+class Marks(NamedTuple):
+    """Token ids that delimit a block: `<think>`, `</think>`, every token of newlines alone, the end of a turn."""
+
+    think: int
+    end_think: int
+    newlines: frozenset[int]
+    eos: int
+
+
+class Block(NamedTuple):
+    """Where a think block lies: `tokens[start:stop]` is the thought; `answer` is where the answer begins, if it does."""
+
+    state: str
+    start: int
+    stop: int
+    answer: int | None
+
+
+def find_block(tokens: Sequence[int], marks: Marks, opened: bool) -> Block:
+    """The think block of a completion, without the marks and the newlines around them.
+
+    `opened` says that the prompt already ends in an open `<think>`. A block that is never closed reaches to the end of
+    the completion; the answer begins after `</think>` and its newlines (ruling 3 and 4 of docs/decisions.md).
+    """
+    start = 0 if opened else 1
+    if not opened and (not tokens or tokens[0] != marks.think):
+        return Block(NEVER_OPENED, 0, 0, None)
+    ended = bool(tokens) and tokens[-1] == marks.eos
+    last = len(tokens) - ended
+    closing = next((i for i in range(start, last) if tokens[i] == marks.end_think), None)
+    stop = last if closing is None else closing
+    answer = None
+    if closing is not None:
+        answer = closing + 1
+        while answer < last and tokens[answer] in marks.newlines:
+            answer += 1
+    start, stop = _trim(tokens, start, stop, marks.newlines)
+    if start == stop:
+        return Block(EMPTY, start, stop, answer)
+    if closing is None:
+        return Block(ENDED_INSIDE if ended else CUT, start, stop, None)
+    return Block(WHOLE, start, stop, answer)
+
+
+def _trim(tokens: Sequence[int], start: int, stop: int, newlines: Collection[int]) -> tuple[int, int]:
+    while start < stop and tokens[start] in newlines:
+        start += 1
+    while start < stop and tokens[stop - 1] in newlines:
+        stop -= 1
+    return start, stop
+
+
+def marks(tokenizer: Any) -> Marks:
+    """The ids that delimit think blocks in this tokenizer; `qthink_core.models.base_model` has checked that they exist."""
+    think, end = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    newlines = frozenset(
+        number
+        for number, text in enumerate(tokenizer.batch_decode([[i] for i in range(len(tokenizer))]))
+        if text and not text.strip("\n")
+    )
+    return Marks(think, end, newlines, tokenizer.eos_token_id)
+
+
+def opened(prompt: Sequence[int], marks: Marks) -> bool:
+    """Whether the prompt itself ends in an open think block (templates that write `<think>` for the model)."""
+    end = len(prompt)
+    while end and prompt[end - 1] in marks.newlines:
+        end -= 1
+    return end > 0 and prompt[end - 1] == marks.think
+
+
+def spoken(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+    """What the assistant's turn says: the completion as text, behind the `<think>` that some prompts open for it.
+
+    Without it a thought that was cut would look like an answer.
+    """
+    tail = tokenizer.decode(prompt[-2:])
+    opening = "<think>\n" if tail.rstrip("\n").endswith("<think>") else ""
+    return opening + tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def block_of(rollout: Rollout, prompts: Mapping[str, Sequence[int]], marks: Marks) -> Block:
+    """The rollout's think block."""
+    return find_block(rollout.tokens, marks, opened(prompts[rollout.problem_id], marks))
+
+
+def thoughts(rollouts: Sequence[Rollout], prompts: Mapping[str, Sequence[int]], marks: Marks) -> int:
+    """How many rollouts have a think block with something in it."""
+    return sum(block_of(row, prompts, marks).state not in (EMPTY, NEVER_OPENED) for row in rollouts)

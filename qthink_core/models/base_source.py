@@ -1,0 +1,87 @@
+"""Where the base model comes from, as parameters: pre-trained on the spot, from the hub, a folder or a wheel."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from qthink_core.pipeline.settings import Section
+
+
+class Pretrain(Section):
+    """A small Qwen3 trained from nothing on generated problems (qthink_core/models/pretraining.py)."""
+
+    hidden_size: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    head_dim: int = Field(ge=2)
+    intermediate_size: int = Field(ge=1)
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    warmup: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    without_thinking: float = Field(ge=0, le=1)
+    opening: str | None = Field(pattern="^[A-Z][a-z]*$")
+    newlines: int = Field(ge=1)
+    slips: float = Field(ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def fitting_heads(self) -> "Pretrain":
+        """Refused here, before the architecture refuses them in words of its own."""
+        if self.heads % self.kv_heads or self.head_dim % 2:
+            raise ValueError(
+                f"{self.heads} heads of width {self.head_dim} on {self.kv_heads} kv_heads: heads must be a multiple "
+                "of kv_heads, and head_dim even"
+            )
+        return self
+
+
+class Hub(Section):
+    """A repository of the hub at a commit."""
+
+    repo: str
+    revision: str = Field(pattern="^[0-9a-f]{40}$")
+
+
+class Wheel(Section):
+    """A GGUF file inside an installed Python package."""
+
+    package: str
+    version: str
+
+
+class Base(Section):
+    """Where the model comes from: exactly one of four; `thinking: added` gives think tokens to a model without them."""
+
+    thinking: Literal["native", "added"]
+    pretrain: Pretrain | None = None
+    hub: Hub | None = None
+    folder: str | None = None
+    wheel: Wheel | None = None
+
+    @model_validator(mode="after")
+    def one_source(self) -> "Base":
+        """Refused here, before anything heavy is imported."""
+        given = self.model_dump(exclude={"thinking"}, exclude_none=True)
+        if len(given) != 1:
+            raise ValueError(f"{' and '.join(given) or 'nothing'} is given, expected one of pretrain, hub, folder, wheel")
+        return self
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """The source as the manifest of the made model records it: what params say, of a folder its name alone."""
+        said = self.model_dump(mode="json", exclude_none=True)
+        return said | ({"folder": Path(self.folder).name} if self.folder else {})
+
+    @property
+    def words(self) -> str:
+        """What the report calls the model."""
+        if self.pretrain:
+            return f"a Qwen3 of {self.pretrain.layers} layers, {self.pretrain.hidden_size} wide, pre-trained on the spot,"
+        if self.hub:
+            return self.hub.repo
+        if self.wheel:
+            return f"the model of {self.wheel.package} {self.wheel.version}"
+        return f"the model in {Path(str(self.folder)).name}"

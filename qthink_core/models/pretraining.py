@@ -1,0 +1,207 @@
+"""The base model of the tiny scale: a Qwen3 architecture trained from nothing to think before it answers."""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from qthink_core.benchmarks.prompts import message
+from qthink_core.benchmarks.synthetic import TASKS, Show, worked
+from qthink_core.benchmarks.synthetic.chains import slipped, thought, values
+from qthink_core.benchmarks.world import World
+from qthink_core.errors import NumericError
+from qthink_core.models.tiny_tokenizer import THINK, THINK_END, TURN_END, build
+from qthink_core.pipeline import process
+
+MAX_POSITIONS = 4096
+MAX_GRAD_NORM = 1.0
+LAST_LR = 0.1  # of the peak
+
+# 0.02, made for wide models, leaves the tied logits of 96 dimensions flat: with 0.06, these betas and lr 5e-3 the loss
+# after 400 steps was 0.038 instead of 0.071 (0.02, 0.99, 3e-3) in the first world (docs/search.md).
+INITIAL_STD = 0.06
+BETAS = (0.9, 0.98)
+
+# A step of the working is found by counting along the question, and with a large theta few of a head's 16 frequencies
+# tell neighbours apart: in the first world (docs/search.md) the loss after 400 steps was 0.135 with 10^4, 0.033 with 10^3,
+# 0.086 with 10^2 (one seed each).
+ROPE_THETA = 1000.0
+
+# Samples of a batch run in chunks of like length, so that little padding is computed (1 chunk took 1.6
+# times the time in the first world, docs/search.md), and so that every core has one.
+SAMPLES_PER_CHUNK = 16
+
+
+class Sample(NamedTuple):
+    """A chat as token ids; from `start` on the assistant writes and the loss counts."""
+
+    ids: Int[np.ndarray, " T"]
+    start: int
+
+
+class Style(NamedTuple):
+    """How the chats of pre-training think.
+
+    The share `without_thinking` answers at once behind an empty block. The others write `newlines` newlines behind
+    `<think>`, then a thought that opens with the word `opening`, if there is one. A share `slips` of the borrows in thoughts
+    goes wrong by one, and the answer follows from that.
+    """
+
+    without_thinking: float
+    opening: str | None
+    newlines: int
+    slips: float
+
+
+def pretrain(
+    *,
+    hidden_size: int,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    intermediate_size: int,
+    steps: int,
+    batch: int,
+    lr: float,
+    warmup: float,
+    weight_decay: float,
+    without_thinking: float,
+    opening: str | None,
+    newlines: int,
+    slips: float,
+    world: World,
+    seed: int,
+    report: Callable[[int, float], None],
+    show: Show | None = None,
+) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+    """A trained model and its tokenizer; `report(step, loss)` is called after every step.
+
+    No sample is seen twice: steps * batch problems of the split "pretrain", a third of each task. AdamW, linear
+    warm-up over the share `warmup` of the steps, then cosine to a tenth of lr. Float32; the same arguments and number of
+    threads of an operation give the same weights on any number of cores. Raises NumericError at a loss that is not finite.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(seed)
+    tokenizer = build(world, opening)
+    style = Style(without_thinking, opening, newlines, slips)
+    samples = chats(tokenizer, steps * batch, style, world, seed, show)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate_size=intermediate_size,
+        max_position_embeddings=MAX_POSITIONS,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+        tie_word_embeddings=True,
+        initializer_range=INITIAL_STD,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+    model = Qwen3ForCausalLM(config)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=BETAS, weight_decay=weight_decay, fused=True)
+    n_warmup = max(1, round(warmup * steps))
+    with ThreadPoolExecutor(max(1, process.cores() // torch.get_num_threads())) as cores:
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * schedule(step, steps, n_warmup)
+            loss = backward(model, samples[step * batch : (step + 1) * batch], cores)
+            if not math.isfinite(loss):
+                raise NumericError(f"pre-training has loss {loss} at step {step + 1}: lower base.pretrain.lr")
+            torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+            optimizer.step()
+            optimizer.zero_grad()
+            report(step + 1, loss)
+    model.eval()
+    return model, tokenizer
+
+
+def schedule(step: int, steps: int, n_warmup: int) -> float:
+    """The learning rate at a step, as a share of its peak: linear warm-up, then cosine down to LAST_LR."""
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    done = (step - n_warmup) / max(1, steps - n_warmup)
+    return LAST_LR + (1 - LAST_LR) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def chats(
+    tokenizer: PreTrainedTokenizerFast, n: int, style: Style, world: World, seed: int, show: Show | None = None
+) -> list[Sample]:
+    """n chats on problems of the split "pretrain", a third of each task, in a random order."""
+    rng = np.random.default_rng([seed, len(TASKS)])
+    frames = {thinking: _frame(tokenizer, thinking) for thinking in (True, False)}
+    prompts: list[str] = []
+    replies: list[str] = []
+    for task in TASKS:
+        for problem in worked(task, "pretrain", -(-n // len(TASKS)), seed, world, show):
+            thinking = bool(rng.random() >= style.without_thinking)
+            running = slipped(problem.steps, rng, style.slips, world) if thinking else values(problem.steps)
+            before, after = frames[thinking]
+            prompts.append(before + message(task, problem.row) + after)
+            block = (
+                f"{THINK}{chr(10) * style.newlines}{thought(running, style.opening)}\n{THINK_END}\n\n" if thinking else ""
+            )
+            replies.append(f"{block}{problem.answer(running[-1])}{TURN_END}")
+    tokens = zip(tokenizer(prompts)["input_ids"], tokenizer(replies)["input_ids"], strict=True)
+    samples = [Sample(np.array(prompt + reply, dtype=np.int32), len(prompt)) for prompt, reply in tokens]
+    return [samples[int(i)] for i in rng.permutation(len(samples))[:n]]
+
+
+def backward(model: Qwen3ForCausalLM, samples: Sequence[Sample], cores: Executor) -> float:
+    """The mean cross-entropy over all tokens that the assistant writes; its gradient is added to the model's.
+
+    Chunks are computed side by side and added up in their order, so that the number of cores changes no bit.
+    """
+    n_targets = sum(len(sample.ids) - sample.start for sample in samples)
+    ordered = sorted(samples, key=lambda sample: len(sample.ids))
+    chunks = [ordered[first : first + SAMPLES_PER_CHUNK] for first in range(0, len(ordered), SAMPLES_PER_CHUNK)]
+    parameters = list(model.parameters())
+
+    def gradient(chunk: Sequence[Sample]) -> tuple[float, tuple[Tensor, ...]]:
+        ids_BT, written_BT = _padded(chunk)
+        # Padding is on the right, so the causal mask alone keeps it out.
+        hidden_BTD = model.model(input_ids=ids_BT[:, :-1], use_cache=False).last_hidden_state
+        logits = model.lm_head(hidden_BTD[written_BT[:, 1:]])
+        targets = ids_BT[:, 1:][written_BT[:, 1:]]
+        loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / n_targets
+        return loss.item(), torch.autograd.grad(loss, parameters)
+
+    total = 0.0
+    for loss, gradients in cores.map(gradient, chunks):
+        total += loss
+        for parameter, one in zip(parameters, gradients, strict=True):
+            parameter.grad = one if parameter.grad is None else parameter.grad + one
+    return total
+
+
+def _padded(samples: Sequence[Sample]) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    """(ids filled up with 0 on the right, where the assistant writes)."""
+    shape = len(samples), max(len(sample.ids) for sample in samples)
+    ids, written = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
+    for row, sample in enumerate(samples):
+        ids[row, : len(sample.ids)] = sample.ids
+        written[row, sample.start : len(sample.ids)] = True
+    return torch.from_numpy(ids), torch.from_numpy(written)
+
+
+def _frame(tokenizer: PreTrainedTokenizerFast, thinking: bool) -> list[str]:
+    """What the chat template puts before and after a question: rendering it for every chat would take seconds."""
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "?"}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=thinking,
+    )
+    return str(chat).split("?")

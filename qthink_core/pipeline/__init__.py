@@ -1,0 +1,1 @@
+"""What runs a stage: its parameters, its place in the graph, its process, its executor."""

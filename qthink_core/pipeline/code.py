@@ -1,0 +1,146 @@
+"""The code of a stage: the modules that its page reaches by import, and what each of them says. No torch.
+
+A module is what its syntax tree says, without docstrings: comments, blank lines and line breaks do not count. So an edit
+reruns the stages that reach a changed statement and no others.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qthink_core.artifacts.store import canonical_json, sha256, write_file
+from qthink_core.errors import DataError
+
+PACKAGES = ("qthink_core", "stages")
+# The stage that writes down what the code of the others says, so that DVC compares that.
+STAGE = "fingerprint"
+# Files that are not modules and shape what a stage makes: their folder, by the module that reads them.
+READ_BY = {"qthink_core/report/html_page.py": "qthink_core/report/page_files"}
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Module(NamedTuple):
+    """What a source says (sha256), the dotted names that it may import, and the names of files that it may run."""
+
+    digest: str
+    imports: frozenset[str]
+    programs: frozenset[str]
+
+
+def of_stage(root: Path, stage: str) -> dict[str, str]:
+    """{path: sha256} of all code that shapes what a stage makes, by path relative to `root`.
+
+    Every module that its page reaches, and the bytes of the other files that those read.
+    """
+    reached = modules(root, f"stages/{stage}.py")
+    found = {path: module.digest for path, module in reached.items()}
+    for folder in (READ_BY[path] for path in reached if path in READ_BY):
+        found |= {str(file.relative_to(root)): sha256(file) for file in (root / folder).iterdir()}
+    return dict(sorted(found.items()))
+
+
+def modules(root: Path, path: str) -> dict[str, Module]:
+    """A module of the repository and every other that it reaches by import, inside functions too, or runs as a program.
+
+    Packages' `__init__` are among them. What is imported by a name that is a value is not seen.
+    """
+    todo, found = [path], dict[str, Module]()
+    while todo:
+        here = todo.pop()
+        if here not in found:
+            found[here] = read(root / here)
+            todo += reached(root, here, found[here])
+    return found
+
+
+def read(path: Path) -> Module:
+    """The module in a file; one that did not change is not parsed again. Raises DataError where it is not Python."""
+    try:
+        return _module(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: restore it with `git checkout {path}`") from None
+    except SyntaxError as error:
+        raise DataError(f"{path} cannot be read as Python (line {error.lineno}: {error.msg}): correct it") from None
+
+
+def reached(root: Path, path: str, module: Module) -> Iterator[str]:
+    """The files of the repository that a module imports or runs, as paths relative to `root`."""
+    for name in module.programs:
+        program = Path(path).with_name(name)
+        if (root / program).is_file():
+            yield str(program)
+    names = [name.split(".") for name in module.imports if name.startswith(PACKAGES)]
+    for base in {"/".join(parts[:length]) for parts in names for length in range(1, len(parts) + 1)}:
+        yield from (file for file in (f"{base}.py", f"{base}/__init__.py") if (root / file).is_file())
+
+
+@cache
+def _module(source: bytes) -> Module:
+    tree = ast.parse(source)
+    imports, programs = set[str](), set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from a import b`: b may be a module or a name in one
+            imports |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".py"):
+            programs |= {node.value} if "/" not in node.value else set()
+    said = json.dumps(_said(tree), separators=(",", ":"))
+    return Module(hashlib.sha256(said.encode()).hexdigest(), frozenset(imports), frozenset(programs))
+
+
+def _said(node: Any) -> Any:
+    """A syntax tree as nested lists, without positions and docstrings.
+
+    Unlike in `ast.dump` there are no empty fields and no empty parts of f-strings: versions of Python differ in those. Nor
+    is there `ctx`, which follows from where a name is.
+    """
+    if isinstance(node, list):
+        return [_said(one) for one in node]
+    if isinstance(node, ast.Constant):
+        return [type(node.value).__name__, repr(node.value)]
+    if not isinstance(node, ast.AST):
+        return node
+    said: list[Any] = [type(node).__name__]
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if name == "body" and isinstance(node, DOCUMENTED):
+            value = _without_docstring(node.body)
+        elif isinstance(node, ast.JoinedStr):
+            value = [one for one in node.values if not (isinstance(one, ast.Constant) and one.value == "")]
+        if value is not None and value != [] and name != "ctx":
+            said += [name, _said(value)]
+    return said
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    first = body[0] if body else None
+    named = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    return body[1:] if named else body
+
+
+def write(folder: Path, said: Mapping[str, Mapping[str, str]]) -> list[Path]:
+    """Writes what the code of each stage says as `<stage>.json`, and returns the files."""
+    files = {folder / f"{stage}.json": canonical_json(one) for stage, one in said.items()}
+    for path, content in files.items():
+        write_file(path, content)
+    return list(files)
+
+
+def check(path: Path, said: Mapping[str, str]) -> None:
+    """Raises DataError unless a file that `write` wrote says the same as the code does now."""
+    again = f"run `dvc repro`, or `dvc repro {STAGE}` and the same command again"
+    try:
+        recorded = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: {again}") from None
+    except ValueError:
+        raise DataError(f"{path} is damaged: run `dvc checkout --force {path.parent}`") from None
+    other = sorted(name for name in {*recorded, *said} if recorded.get(name) != said.get(name))
+    if other:
+        raise DataError(f"{path} is of another version of {', '.join(other)}: {again}")

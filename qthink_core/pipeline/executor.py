@@ -1,0 +1,69 @@
+"""Executors: who makes the units of a stage. The environment chooses, and nothing that is made shows whom it chose.
+
+`here`: this process, one unit after the other. `ranks`: the processes of a launcher, each its share of the units. `ray`: the
+workers of a Ray cluster, to which units are dealt as they come free (ray_workers.py).
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from qthink_core.artifacts.store import Work, Writer
+from qthink_core.errors import ParamError
+from qthink_core.pipeline import ranks
+
+HERE, RANKS, RAY = "here", "ranks", "ray"
+# What a unit is made into: its files by name, and its counts.
+Made = tuple[Mapping[str, Writer | bytes], Mapping[str, int]]
+# make(unit, payload); a maker loads what its units need, the model above all, and lets go of it at its end.
+Make = Callable[[str, Any], Made]
+Maker = Callable[[], AbstractContextManager[Make]]
+Show = Callable[[Iterable[tuple[str, Made]], int], Iterable[tuple[str, Made]]]
+
+
+def chosen() -> str:
+    """The executor: `ranks` under a launcher, else what QTHINK_EXECUTOR says; raises ParamError for an unknown one."""
+    text = os.environ.get("QTHINK_EXECUTOR", HERE)
+    if text not in (HERE, RAY):
+        raise ParamError(f"QTHINK_EXECUTOR is {text!r}: choose {HERE} (this process) or {RAY} (workers of a Ray cluster)")
+    return RANKS if ranks.world() > 1 else text
+
+
+def run(maker: Maker, plan: Mapping[str, Any], work: Work, show: Show, device: str) -> list[str]:
+    """Commits the units of the plan that are missing, and returns all of its units in order.
+
+    `plan` maps a unit's name to its payload: something small that can be sent to another process, like `maker`, which is
+    opened once in each process that makes units, and in none where no unit is missing. Units may be committed in any order;
+    what is published has the plan's. A unit may not depend on what was made before it. Under a launcher every rank commits
+    its own share, and returns when all have; rank 0 alone is to publish.
+    """
+    how = chosen()
+    missing = {name: payload for name, payload in plan.items() if not work.done(name)}
+    if how == RANKS:
+        # The shares are cut from the same list by all, so none may commit before all have looked.
+        ranks.barrier()
+        missing = share(missing, ranks.rank(), ranks.world())
+    for name, (files, counts) in show(_made(how, maker, missing, work, device), len(missing)):
+        work.commit(name, files, counts)
+    if how == RANKS:
+        ranks.barrier()
+    return list(plan)
+
+
+def share(units: Mapping[str, Any], rank: int, world: int) -> dict[str, Any]:
+    """Every world-th unit, beginning with the rank-th."""
+    return {name: payload for number, (name, payload) in enumerate(units.items()) if number % world == rank}
+
+
+def _made(how: str, maker: Maker, units: Mapping[str, Any], work: Work, device: str) -> Iterator[tuple[str, Made]]:
+    if not units:
+        return
+    if how == RAY:
+        from qthink_core.pipeline import ray_workers
+
+        yield from ray_workers.made(maker, units, work.folder, device)
+    else:
+        with maker() as make:
+            for name, payload in units.items():
+                yield name, make(name, payload)

@@ -1,0 +1,118 @@
+"""Instances: the boxes of the graph, as dvc.yaml and the parameters say, their names and what they declare.
+
+DVC tells a stage its name through the environment (DVC_STAGE), so the commands in dvc.yaml are constants and no parameter
+ever reaches a shell.
+"""
+
+import itertools
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qthink_core.artifacts import store
+from qthink_core.errors import ParamError
+from qthink_core.pipeline import settings
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One box of the graph: `train@gsm8k-uniform-0` is stage `train`, task `gsm8k`, system `uniform`, training seed 0."""
+
+    stage: str
+    task: str = ""
+    system: str = ""
+    seed: int = -1
+
+    def __str__(self) -> str:
+        seed = str(self.seed) if self.seed >= 0 else ""
+        return self.stage + "@" * bool(self.task) + "-".join(filter(None, (self.task, self.system, seed)))
+
+    @classmethod
+    def parse(cls, text: str) -> "Instance":
+        """Raises ParamError when the text names no instance."""
+        stage, _, cell = text.partition("@")
+        task, system, seed = [*cell.split("-", 2), "", ""][:3]
+        for part in filter(None, (stage, task, system)):
+            if not NAME.fullmatch(part):
+                raise ParamError(f"stage {text!r} has a part {part!r}: use small letters, digits and underscores")
+        if seed and not seed.isdecimal():
+            raise ParamError(f"stage {text!r} ends in {seed!r}: a training seed is a whole number, 0 or more")
+        found = cls(stage, task, system, int(seed) if seed else -1)
+        if str(found) != text:
+            raise ParamError(f"stage {text!r} is not the name of a box: {str(found)!r} would be one")
+        return found
+
+
+def resolve(text: str, at: Instance, tree: Mapping[str, Any]) -> str:
+    """A path or key of dvc.yaml with its `${...}` filled in for one instance: parts of its name, else parameters."""
+    known = {"item.task": at.task, "item.system": at.system, "item.seed": str(at.seed)}
+    return re.sub(
+        r"\$\{([^}]*)\}", lambda found: known[found[1]] if found[1] in known else settings.value(tree, found[1]), text
+    )
+
+
+def graph(root: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The stages of dvc.yaml as they are written."""
+    return settings.read_yaml(root / "dvc.yaml")["stages"]
+
+
+def instances(stage: str, entry: Mapping[str, Any], tree: Mapping[str, Any]) -> list[Instance]:
+    """Every box of a stage: the product of its matrix over the parameters that it names."""
+    axes = [list(settings.value(tree, axis[2:-1])) for axis in entry.get("matrix", {}).values()]
+    return [Instance(stage, **dict(zip(entry.get("matrix", {}), cell, strict=True))) for cell in itertools.product(*axes)]
+
+
+def declared(root: Path, at: Instance, tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The instance's deps and params as dvc.yaml declares them: {"deps": [path], "params": {file: [key]}}."""
+    stages = graph(root)
+    if at.stage not in stages:
+        raise ParamError(f"dvc.yaml has no stage {at.stage!r}: it has {', '.join(stages)}")
+    entry = stages[at.stage]
+    params: dict[str, list[str]] = {}
+    for key in entry.get("params", []):
+        for file, names in key.items() if isinstance(key, dict) else [("params.yaml", [key])]:
+            params.setdefault(resolve(file, at, tree), []).extend(resolve(name, at, tree) for name in names)
+    return {"deps": [resolve(dep, at, tree) for dep in entry.get("deps", [])], "params": params}
+
+
+def remove_orphans(root: Path, at: Instance) -> list[str]:
+    """Removes from the instance's input folders the artifacts that no box of the graph makes any more, and returns them.
+
+    A stage that depends on a whole folder (all seeds of a system, all systems of a task) would otherwise hash and check what
+    a seed or system left behind that has gone from params. DVC's cache keeps them. Only an artifact whose manifest says that
+    it is of this very place is removed, and only from a folder in which boxes of the graph make others; what they make
+    inside of it stays.
+    """
+    tree, _ = settings.load(root)
+    made = {
+        Path(resolve(out if isinstance(out, str) else next(iter(out)), one, tree))
+        for stage, entry in graph(root).items()
+        for one in instances(stage, entry, tree)
+        for out in entry.get("outs", [])
+    }
+    shared = [dep for dep in map(Path, declared(root, at, tree)["deps"]) if any(dep in out.parents for out in made)]
+    gone = []
+    for file in sorted(file for dep in shared for file in (root / dep).rglob(store.MANIFEST)):
+        folder = file.parent.relative_to(root)
+        if not made & {folder, *folder.parents} and store.placed(root / folder) == str(folder):
+            _remove(root, folder, made)
+            gone.append(str(folder))
+    return gone
+
+
+def _remove(root: Path, folder: Path, but: set[Path]) -> None:
+    """Removes a folder but for the paths inside it that are to stay."""
+    if not any(folder in one.parents for one in but):
+        shutil.rmtree(root / folder)
+        return
+    for path in (root / folder).iterdir():
+        inner = path.relative_to(root)
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        elif inner not in but:
+            _remove(root, inner, but)

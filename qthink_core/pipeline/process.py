@@ -1,0 +1,121 @@
+"""The process that a stage runs in: its threads and kernels, its parent, its lock, its launcher, its signals."""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from qthink_core.errors import ParamError, StoppedError, StorageError
+from qthink_core.pipeline import ranks
+
+PR_SET_PDEATHSIG = 1
+# A fork of the warm server (warm.py): what its numerics are pinned to, and how it ends where a stage asks for other ones.
+PINNED, COLD = "QTHINK_PINNED", 99
+
+
+def pin_numerics(threads: int, kernels: str) -> None:
+    """Sets, before torch is imported, what decides the bits of a CPU result: threads, and kernels.
+
+    `avx2` keeps ATen, oneDNN and MKL to AVX2, `native` takes the instructions of the machine. In both MKL's products do not
+    depend on where their operands lie in memory (docs/decisions.md, Reproducibility).
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["MKL_DYNAMIC"] = "FALSE"
+    os.environ["OMP_DYNAMIC"] = "FALSE"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Unset, MKL picks a product's kernel by the addresses of its operands too. AMD processors read both values as AUTO.
+    os.environ["MKL_CBWR"] = "AVX2" if kernels == "avx2" else "AUTO"
+    if kernels == "avx2":
+        os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
+        os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def only_as_pinned(threads: int, kernels: str, device: str) -> None:
+    """Ends a fork of the warm server, with nothing said or done, where its stage needs other numerics: it then starts cold.
+
+    Torch is imported there already, so it is too late for other threads or kernels, and the fork is for processors.
+    """
+    pinned = os.environ.pop(PINNED, None)
+    if pinned is not None and pinned != f"{threads} {kernels} {device}":
+        os._exit(COLD)
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when DVC dies: an orphan would go on writing beside the next run.
+
+    The commands in dvc.yaml pass DVC's process id, since DVC may have died before this process could ask: then StoppedError.
+    """
+    parent = int(os.environ.get("QTHINK_PARENT") or os.getppid())
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            raise StoppedError(f"process {parent}, which started this stage, has ended: run `dvc repro` again")
+
+
+@contextlib.contextmanager
+def lock(path: Path, what: str) -> Iterator[None]:
+    """Holds the stage's lock for the duration; raises StoppedError naming the process that holds it already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise StoppedError(f"{what} is already running as process {file.read().strip()}: let it end") from None
+        except OSError as error:  # Lustre without -o flock, some NFS
+            raise StorageError(
+                f"{path} cannot be locked ({error.strerror}): mount its file system with flock, or move the repository"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def stop_on_signals() -> None:
+    """Has SIGINT and SIGTERM raise KeyboardInterrupt with their name."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, _frame: object) -> NoReturn:
+    # Not a StoppedError: libraries catch Exception around their optional imports, and the stop would be lost.
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def launch(stage: str) -> None:
+    """Becomes the launcher that QTHINK_LAUNCH names, which starts this stage again, once for each rank; else does nothing.
+
+    The process id stays, and so does the kernel's order to end it with DVC; the ranks go with the launcher. Raises
+    ParamError when QTHINK_LAUNCH names no program or accelerate has started one process where several were asked for.
+    """
+    text = os.environ.pop("QTHINK_LAUNCH", None)
+    if ranks.forsaken():
+        raise ParamError("accelerate started one process instead of several: add --multi_gpu, without --cpu; CPUs are fine")
+    if text is None or ranks.launched():
+        return
+    try:
+        command = shlex.split(text)
+    except ValueError:
+        command = []
+    if not command or not shutil.which(command[0]):
+        raise ParamError(f"QTHINK_LAUNCH is {text!r}, no program found here: give `accelerate launch ...`, or unset it")
+    if re.search(r"--num[_-]processes[= ](?!1( |$))", text) and "--mpirun_hostfile" not in text:
+        # accelerate's --cpu leaves the starting to MPI. Its other launcher starts ranks on CPUs too; params name the device.
+        command = ["--multi_gpu" if word == "--cpu" else word for word in command]
+    os.environ.pop("QTHINK_PARENT", None)  # the ranks' parent is the launcher, on several machines another one each
+    os.execvp(command[0], [*command, "-m", f"stages.{stage}"])

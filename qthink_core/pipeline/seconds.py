@@ -1,0 +1,61 @@
+"""Seconds that answers took: measured batch by batch where they are made, and kept in logs/, never in an output.
+
+A record is a file of its own, so that workers on several machines may write side by side. One that is made again replaces
+the old one, and a box that begins anew begins with none.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from qthink_core.artifacts.store import write_file
+from qthink_core.errors import ParamError
+from qthink_core.pipeline.instances import Instance
+
+LOG = Path("logs/seconds")
+REPORT = Path("logs/seconds.md")
+
+
+class Measured(NamedTuple):
+    """A system's answers on a benchmark: how many, the seconds they took one batch after another, and on what."""
+
+    answers: int
+    seconds: float
+    device: str
+
+    @property
+    def each(self) -> float:
+        """Seconds an answer, where a batch shares its time."""
+        return self.seconds / self.answers
+
+
+def folder(box: str, resumed: bool) -> Path:
+    """Where the records of a box go; what an earlier run left there stays only where that run is resumed."""
+    place = LOG / box
+    if not resumed:
+        shutil.rmtree(place, ignore_errors=True)
+    return place
+
+
+def record(place: Path, unit: str, answers: int, seconds: float, device: str) -> None:
+    """Writes the record of one batch."""
+    place.mkdir(parents=True, exist_ok=True)
+    write_file(place / f"{unit}.json", json.dumps({"answers": answers, "seconds": seconds, "device": device}).encode())
+
+
+def read(log: Path) -> dict[tuple[str, str], Measured]:
+    """What was measured, by task and system; a folder that is not a box of the graph is left out."""
+    found: dict[tuple[str, str], Measured] = {}
+    for place in sorted(log.glob("*/")):
+        rows: list[Mapping[str, object]] = [json.loads(file.read_bytes()) for file in sorted(place.glob("*.json"))]
+        try:
+            at = Instance.parse(place.name)
+        except ParamError:
+            continue
+        if rows:
+            devices = ", ".join(dict.fromkeys(str(row["device"]) for row in rows))
+            answers, seconds = (sum(float(str(row[key])) for row in rows) for key in ("answers", "seconds"))
+            found[at.task, at.system] = Measured(int(answers), seconds, devices)
+    return found

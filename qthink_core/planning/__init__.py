@@ -1,0 +1,1 @@
+"""What a run takes: costs, time, memory, and whether this machine has it."""

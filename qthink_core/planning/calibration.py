@@ -1,0 +1,132 @@
+"""Calibration: what earlier runs in this folder say about the next: seconds, parameters, counts. No torch."""
+
+import collections
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qthink_core.artifacts import store
+from qthink_core.errors import DataError
+
+LOG = Path("logs") / "runs.jsonl"
+CPU, HERE = "cpu", "here"
+
+
+class Logged(NamedTuple):
+    """A run of a box: its seconds, and the tree of the parameters that it had."""
+
+    seconds: float
+    params: dict[str, Any]
+
+
+class Log(NamedTuple):
+    """The last run of each box that can stand for the next one, and how many runs cannot, by reason."""
+
+    runs: dict[str, Logged]
+    left_out: dict[str, int]
+
+
+def logged(root: Path, scale: str, device: str) -> Log:
+    """The last run of each box at a scale and on a device, from nothing and in one process, as far as this folder knows it.
+
+    Raises DataError where the log cannot be read.
+    """
+    runs: dict[str, Logged] = {}
+    left_out: collections.Counter[str] = collections.Counter()
+    for run in entries(root / LOG):
+        reason = unfit(run, scale, device)
+        if reason:
+            left_out[reason] += 1
+        else:
+            runs[run["stage"]] = Logged(took(run), run["params"])
+    return Log(runs, dict(left_out))
+
+
+def took(run: Mapping[str, Any]) -> float:
+    """Seconds that a box takes alone: those of the processor where it computed on one thread, so that boxes which ran beside
+    it do not count; else those of the clock, as for a base model that is fetched and not made here.
+    """
+    base = run["params"].get("base", {})
+    alone = run["device"] == CPU and run["params"].get("cpu_threads") == 1 and (not base or "pretrain" in base)
+    return run["cpu_seconds"] if alone else run["seconds"]
+
+
+def unfit(run: Mapping[str, Any], scale: str, device: str) -> str:
+    """Why a run says nothing of the next one at a scale and on a device; empty where it does."""
+    if "cpu_seconds" not in run:
+        return "of an older log, without seconds of the processor"
+    if run["scale"] != scale:
+        return f"at scale {run['scale']}"
+    if "device" in run["params"] and not same_device(run["device"], device):
+        return f"on {run['device']}"
+    if run["processes"] != 1 or run["executor"] != HERE:
+        return "by several processes"
+    return "resumed" if run["resumed"] else ""
+
+
+def same_device(name: str, device: str) -> bool:
+    """Whether the device of a run (`NVIDIA H100 80GB HBM3`, `cpu`) is the one that a plan calls by a short name (`h100`)."""
+    return name == CPU if device == CPU else device in re.findall(r"[a-z0-9]+", name.casefold())
+
+
+def entries(log: Path) -> Iterator[dict[str, Any]]:
+    """Every run in a log, the oldest first; none where there is no log."""
+    for number, line in enumerate(log.read_bytes().splitlines() if log.is_file() else [], 1):
+        try:
+            run = json.loads(line)
+            run["stage"] = str(run["stage"])
+            for name in {"seconds", "cpu_seconds"} & run.keys() | {"seconds"}:
+                run[name] = float(run[name])
+                if not 0 <= run[name] < math.inf:
+                    raise ValueError(f"{run[name]} seconds")
+            if "cpu_seconds" in run:
+                run |= {"params": dict(run["params"]), "resumed": bool(run["resumed"]), "processes": int(run["processes"])}
+                run |= {name: str(run[name]) for name in ("scale", "device", "executor")}
+            yield run
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{log} line {number} is not the record of a run: delete that line") from None
+
+
+def with_params(tree: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree with other values at dotted keys; a mapping there is merged key by key."""
+    made = dict(tree)
+    for key, value in params.items():
+        first, _, rest = key.partition(".")
+        here, inner = made.get(first), {rest: value} if rest else value
+        below = here if isinstance(here, Mapping) else {}
+        made[first] = with_params(below, inner) if isinstance(inner, Mapping) else inner
+    return made
+
+
+def factor(ratios: Mapping[str, float], box: str) -> float:
+    """What a box's estimate is multiplied by: its own measured/estimated seconds, else the median of its stage's boxes.
+
+    A run that was resumed logs its last part alone, so a ratio below half of the median counts as the median. 1 where no box
+    of the stage was logged.
+    """
+    stage = box.partition("@")[0]
+    known = [ratio for other, ratio in ratios.items() if other.partition("@")[0] == stage]
+    middle = statistics.median(known) if known else 1.0
+    own = ratios.get(box, middle)
+    return own if own >= middle / 2 else middle
+
+
+def counts(folder: Path) -> dict[str, int]:
+    """What the manifest of an artifact counts; {} where there is none that is whole."""
+    return _manifest(folder).get("counts", {})
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """The facts in the manifest of an artifact; {} where there is none that is whole."""
+    return _manifest(folder).get("about", {})
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        return store.unsealed((folder / store.MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the stage that reads it says what is wrong with it
+        return {}

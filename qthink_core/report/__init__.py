@@ -1,0 +1,1 @@
+"""The report: table, page, files and plots of what a run found."""

@@ -1,0 +1,1 @@
+"""From rollouts and teachers to an adapter and a projection head."""
