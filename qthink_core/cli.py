@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO, Literal, NoReturn
 
 import typer
 
-from qthink_core.benchmarks.answers import latex_equality, page
+from qthink_core.benchmarks.graders import grader, latex_equality
 from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError
 
 # Of an answer, 100,000 characters are read; the thought before it and other fields may take the rest.
@@ -127,12 +127,12 @@ def demo(
     the results compare with the committed ones. Ctrl-C stops it; the same command goes on from there.
     """
     with _one_line():
-        from qthink_core.demo import boxes
-        from qthink_core.pipeline import settings
+        from qthink_core.demo import runner
+        from qthink_core.pipeline import parameters
 
         if seeds:
-            settings.write_value(Path("params.yaml"), "seeds", _seeds(seeds))
-        boxes.run(Path(), tasks or [], jobs)
+            parameters.write_value(Path("params.yaml"), "seeds", _seeds(seeds))
+        runner.run(Path(), tasks or [], jobs)
 
 
 def _seeds(text: str) -> list[int]:
@@ -183,7 +183,7 @@ def graded(benchmark: str, line: bytes, where: str) -> str:
 
     Raises DataError where the line is not a JSON object of UTF-8 with text in `answer` and this benchmark's gold in `gold`.
     """
-    rules = page(benchmark)
+    rules = grader(benchmark)
     try:
         row = _object(line, where)
         if "gold" not in row:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.parameters import Section
 
 
 class Average(Section):
@@ -23,7 +23,7 @@ class Params(Section):
     average: Average
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """Both kinds of teachers, each an artifact of its own."""
     from qthink_core.artifacts import grades, prepared
     from qthink_core.method import extraction, teachers

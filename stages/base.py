@@ -8,7 +8,7 @@ from qthink_core.artifacts.store import Work
 from qthink_core.benchmarks.world import World
 from qthink_core.models.base_source import Base
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.parameters import Section
 
 
 class Params(Section):
@@ -21,7 +21,7 @@ class Params(Section):
     world: World | None
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """Puts the model into its folder, as one unit."""
     stage.preflight(at)
     from qthink_core.models.obtaining import obtain

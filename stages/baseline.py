@@ -7,8 +7,8 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import Drawn
-from qthink_core.pipeline.settings import Section
 from qthink_core.pipeline.systems import Baseline
 
 
@@ -40,7 +40,7 @@ class Params(Section):
     systems: Systems
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """A unit for each batch; a killed run goes on with those that are missing."""
     from qthink_core.artifacts import prepared
     from qthink_core.generation import answer_batches
@@ -50,7 +50,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
 
     how, thinking = params.evaluate, params.systems.baseline[at.system].thinking
     problems = prepared.read(layout.problems(at.task), params.split)
-    plan = answer_batches.plan(layout.BASE, loading.Card(0, thinking), None, problems, how.batch)
+    plan = answer_batches.plan(layout.BASE, loading.QThinkConfig(0, thinking), None, problems, how.batch)
     load, longest = partial(loading.base_system, thinking=thinking), answer_batches.longest(plan)
     sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None
     log = seconds.folder(str(at), work.resumed)

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import Drawn, Seeds
-from qthink_core.pipeline.settings import Section
 
 
 class Evaluate(Drawn):
@@ -33,7 +33,7 @@ class Params(Section):
     evaluate: Evaluate
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """A unit for each batch of each seed; a killed run goes on with those that are missing."""
     from qthink_core.artifacts import prepared
     from qthink_core.generation import answer_batches
@@ -45,8 +45,8 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
     plan: dict[str, answer_batches.Batch] = {}
     for seed in params.seeds:
         folder = loading.of_seed(layout.model(at.task, at.system), seed, params.seeds)
-        card = loading.read_card(folder)
-        plan |= answer_batches.plan(folder, card, seed, problems, how.batch)
+        config = loading.read_config(folder)
+        plan |= answer_batches.plan(folder, config, seed, problems, how.batch)
     load, longest = loading.load_system, answer_batches.longest(plan)
     sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None
     log = seconds.folder(str(at), work.resumed)
@@ -59,7 +59,7 @@ def run(params: Params, at: stage.Instance, work: Work) -> str:
         show=lambda items, total: stage.progress(items, total, str(at), "batch"),
         device=params.device,
     )
-    made = work.publish(layout.answers(at.task, at.system), "answers", units, {"K": card.K})
+    made = work.publish(layout.answers(at.task, at.system), "answers", units, {"K": config.K})
     return f"{made.counts['answers']} answers, {made.counts['tokens']} tokens"
 
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work, listed
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.parameters import Section
 
 
 class Extract(Section):
@@ -30,7 +30,7 @@ class Params(Section):
     extract: Extract
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """One shard of hidden states for each block of rollouts; a killed run goes on with those that are missing."""
     from qthink_core.models import loading
     from qthink_core.pipeline import executor

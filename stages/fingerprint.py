@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field
 
 from qthink_core.artifacts.store import Work
-from qthink_core.pipeline import code, instances, layout, stage
-from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline import code, graph, layout, stage
+from qthink_core.pipeline.parameters import Section
 
 
 class Params(Section):
@@ -17,9 +17,9 @@ class Params(Section):
     cpu_kernels: Literal["avx2", "native"]
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """Reads the sources and writes a file for each stage."""
-    said = {name: code.of_stage(Path(), name) for name in instances.graph(Path()) if name != at.stage}
+    said = {name: code.of_stage(Path(), name) for name in graph.stages(Path()) if name != at.stage}
     code.write(layout.CODE, said)
     return f"{len({path for one in said.values() for path in one})} files of code in {len(said)} stages"
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.systems import Baseline
 
 
@@ -26,7 +26,7 @@ class Params(Section):
     systems: Systems
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """Grades the task's answers, row by row of the table."""
     from qthink_core.artifacts import completions, grades, prepared
     from qthink_core.benchmarks import grading

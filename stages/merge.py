@@ -7,8 +7,8 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import Seeds
-from qthink_core.pipeline.settings import Section
 
 
 class Params(Section):
@@ -20,7 +20,7 @@ class Params(Section):
     dtype: Literal["float32", "bfloat16"]
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """Merges in float32, casts, and writes one system's folder: the first seed's checkpoint, the others' inside it."""
     from qthink_core.models.export import inside, merge
     from qthink_core.models.loading import of_seed

@@ -7,7 +7,7 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.benchmarks.world import World
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.parameters import Section
 
 
 class Prepare(Section):
@@ -29,7 +29,7 @@ class Params(Section):
     world: World | None
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """Writes one Parquet file per split, and counts the questions that the test set shares with the others."""
     stage.preflight(at)
     from qthink_core.artifacts import prepared

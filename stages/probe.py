@@ -6,8 +6,8 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import Seeds
-from qthink_core.pipeline.settings import Section
 from qthink_core.pipeline.systems import Conditions
 
 
@@ -50,7 +50,7 @@ class Params(Section):
     evaluate: Evaluate
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """The thinker's states at K positions of its own think blocks, then every condition, batch after batch."""
     from qthink_core.artifacts import completions, prepared
     from qthink_core.generation.interventions import intervene_all, teachers_of

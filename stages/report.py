@@ -6,13 +6,13 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.report.stated import Stated
+from qthink_core.report.params import ReportParams
 
 if TYPE_CHECKING:
     from qthink_core.report.build import Folders
 
 
-class Params(Stated):
+class Params(ReportParams):
     """What the table's rows and columns are, and the settings that it states and compares."""
 
     cpu_threads: int = Field(ge=1)
@@ -35,7 +35,7 @@ class Params(Stated):
         }
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """Reads grades, answers and loss curves and writes the results."""
     from qthink_core.artifacts.store import write_file
     from qthink_core.pipeline import seconds

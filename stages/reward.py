@@ -6,7 +6,7 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.parameters import Section
 
 
 class Params(Section):
@@ -16,7 +16,7 @@ class Params(Section):
     cpu_kernels: Literal["avx2", "native"]
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """Grades every rollout of the task."""
     from qthink_core.artifacts import grades, prepared, rollouts
     from qthink_core.benchmarks import grading

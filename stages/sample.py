@@ -7,7 +7,7 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.parameters import Section
 
 
 class RolloutParams(Section):
@@ -39,7 +39,7 @@ class Params(Section):
     sample: Sample
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """A unit for each block; a killed run goes on with those that are missing."""
     from qthink_core.artifacts import prepared
     from qthink_core.generation import rollout_blocks

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import Distillation, Recipe
-from qthink_core.pipeline.settings import Section
 from qthink_core.pipeline.systems import Distilled
 
 
@@ -31,7 +31,7 @@ class Params(Section):
     systems: Systems
 
 
-def run(params: Params, at: stage.Instance, work: Work) -> str:
+def run(params: Params, at: stage.Box, work: Work) -> str:
     """Trains one system on one task with one seed."""
     from qthink_core.artifacts import prepared
     from qthink_core.method.targets import ANSWER

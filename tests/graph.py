@@ -13,25 +13,25 @@ from typing import Any
 from imports import OURS, ROOT
 
 from qthink_core.pipeline import code as source
-from qthink_core.pipeline import layout, settings
-from qthink_core.pipeline.instances import Instance, resolve
-from qthink_core.pipeline.instances import instances as of_stage
+from qthink_core.pipeline import layout, parameters
+from qthink_core.pipeline.graph import Box, resolve
+from qthink_core.pipeline.graph import boxes as of_stage
 
-STAGES: dict[str, dict[str, Any]] = settings.read_yaml(ROOT / "dvc.yaml")["stages"]
+STAGES: dict[str, dict[str, Any]] = parameters.read_yaml(ROOT / "dvc.yaml")["stages"]
 SCALES = sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))
 
 
 @cache
 def tree_of(scale: str) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """What `settings.load` returns once params.yaml names another scale."""
+    """What `parameters.load` returns once params.yaml names another scale."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "params", Path(folder) / "params")
         text = re.sub(r"^scale: \w+", f"scale: {scale}", (ROOT / "params.yaml").read_text(), flags=re.MULTILINE)
         (Path(folder) / "params.yaml").write_text(text)
-        return settings.load(Path(folder))
+        return parameters.load(Path(folder))
 
 
-def instances(stage: str, tree: Mapping[str, Any]) -> list[Instance]:
+def boxes(stage: str, tree: Mapping[str, Any]) -> list[Box]:
     """Every box of a stage: the product of its matrix."""
     return of_stage(stage, STAGES[stage], tree)
 
@@ -52,7 +52,7 @@ def inputs(stage: str) -> list[str]:
     return [dep for dep in STAGES[stage]["deps"] if dep not in code(stage)]
 
 
-def resolved(paths: list[str], at: Instance, tree: Mapping[str, Any]) -> list[str]:
+def resolved(paths: list[str], at: Box, tree: Mapping[str, Any]) -> list[str]:
     """Paths of dvc.yaml for one box."""
     return [resolve(path, at, tree) for path in paths]
 

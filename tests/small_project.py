@@ -17,7 +17,7 @@ from worlds import WORLD
 from qthink_core.artifacts import prepared
 from qthink_core.artifacts.store import Work, Writer
 from qthink_core.benchmarks.problems import generated, prompted
-from qthink_core.pipeline import layout, settings
+from qthink_core.pipeline import layout, parameters
 
 TASK, N, BLOCK, G = "gsm8k", 32, 2, 4
 
@@ -38,7 +38,7 @@ def make(root: Path, model: Any, tokenizer: Any) -> Path:
     scale, tree = root / "params" / "tiny.yaml", root / "params.yaml"
     scale.write_text(re.sub(r"block_problems: \d+", f"block_problems: {BLOCK}", scale.read_text()))
     tree.write_text(re.sub(r"\bG: \d+", f"G: {G}", tree.read_text()))
-    assert settings.load(root)[0]["sample"]["block_problems"] == BLOCK
+    assert parameters.load(root)[0]["sample"]["block_problems"] == BLOCK
     with contextlib.chdir(root):
         model.save_pretrained("base")
         tokenizer.save_pretrained("base")

@@ -384,7 +384,7 @@ def publish(out: str, inputs: dict[str, str], content: bytes) -> None:
     shutil.rmtree(work.folder)
 
 
-AT = stage.Instance("train", "gsm8k", "uniform")
+AT = stage.Box("train", "gsm8k", "uniform")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pytest
 
 from qthink_core import cli
-from qthink_core.benchmarks.answers import BENCHMARKS
+from qthink_core.benchmarks.graders import BENCHMARKS
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "../shared/data"

@@ -99,8 +99,8 @@ def test_the_modules_of_a_stage_are_those_that_the_standard_librarys_finder_find
     finder.run_script(str(ROOT / "stages" / f"{stage}.py"))
     found = {str(Path(one.__file__).relative_to(ROOT)) for one in finder.modules.values() if one.__file__}
     reached = set(code.modules(ROOT, f"stages/{stage}.py"))
-    worker = {"qthink_core/benchmarks/answers/latex_worker.py"}  # which is run as a program
-    assert reached - found == (worker if "qthink_core/benchmarks/answers/math500.py" in reached else set())
+    worker = {"qthink_core/benchmarks/graders/latex_worker.py"}  # which is run as a program
+    assert reached - found == (worker if "qthink_core/benchmarks/graders/math500.py" in reached else set())
     assert found <= reached
 
 

@@ -14,7 +14,7 @@ from graph import STAGES, tree_of
 from imports import ROOT
 from small_repository import DVC_YAML, PAGE, PARAMS, edit_page, make_with_core
 
-from qthink_core.demo import boxes
+from qthink_core.demo import runner
 from qthink_core.pipeline import process
 from qthink_core.planning import schedule
 
@@ -211,23 +211,23 @@ def test_a_box_needs_those_that_make_what_it_reads_a_folder_of_others_too(monkey
     assert not {one for one in needs["grade@gsm8k"] if "@math500" in one}
     order = list(needs)
     assert all(order.index(before) < order.index(box) for box, all_before in needs.items() for before in all_before)
-    part = boxes.of_tasks(needs, ["gsm8k"])
+    part = runner.of_tasks(needs, ["gsm8k"])
     assert {"base", "grade@gsm8k"} < part.keys()
     assert not {box for box in part if "math500" in box or box == "report"}
-    assert set(boxes.of_tasks(needs, tree["tasks"])) == set(needs)
+    assert set(runner.of_tasks(needs, tree["tasks"])) == set(needs)
     assert {box.partition("@")[0] for box in needs} == set(STAGES)
 
 
 def test_what_changed_and_all_that_depends_on_it_is_to_be_made() -> None:
     needs = {"a": frozenset(), "b": frozenset("a"), "c": frozenset("b"), "d": frozenset()}
-    assert boxes.after(needs, {"b"}) == {"b", "c"}
-    assert boxes.after(needs, {"a", "d"}) == {"a", "b", "c", "d"}
-    assert boxes.after(needs, set()) == set()
+    assert runner.after(needs, {"b"}) == {"b", "c"}
+    assert runner.after(needs, {"a", "d"}) == {"a", "b", "c", "d"}
+    assert runner.after(needs, set()) == set()
 
 
 def test_progress_bars_and_what_would_steer_a_terminal_are_not_passed_on() -> None:
     said = b"\rbase:   0%|     | 0/9\rbase: 100%|#####| 9/9\nbase: a note \x1b[31m\n\nbase: made (3 s)\n"
-    assert boxes.lines(said) == ["base: a note \\x1b[31m", "base: made (3 s)"]
+    assert runner.lines(said) == ["base: a note \\x1b[31m", "base: made (3 s)"]
 
 
 def test_imports_of_dvc_start_no_thread_that_a_fork_would_lack() -> None:
@@ -265,10 +265,10 @@ def test_a_base_model_of_unknown_shape_does_not_stop_the_demo(tmp_path: Path) ->
     (tmp_path / "params/smol.yaml").write_text(small.replace(wheel[0], hub))
     common = (tmp_path / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(re.sub(r"^scale: \w+", "scale: smol", common, flags=re.MULTILINE))
-    assert boxes.planned(tmp_path) is None
-    assert boxes.expected(None, ["base", "train@gsm8k-uniform-0"]) == {"base": 1.0, "train@gsm8k-uniform-0": 1.0}
+    assert runner.planned(tmp_path) is None
+    assert runner.expected(None, ["base", "train@gsm8k-uniform-0"]) == {"base": 1.0, "train@gsm8k-uniform-0": 1.0}
     (tmp_path / "params/smol.yaml").write_text(small)
-    assert boxes.planned(tmp_path) is not None
+    assert runner.planned(tmp_path) is not None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

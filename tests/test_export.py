@@ -38,7 +38,7 @@ def exported(student: Any, qwen3: Any, tokenizer: Any, tmp_path: Path) -> Any:
         made = student(K, base=loading.load_model(place / "base", torch.device("cpu"), "float32"))
         (place / "scratch").mkdir()
         files = export_adapter(made.adapted, place / "scratch")
-        files[loading.CARD] = canonical_json({"K": K, "thinking": False})
+        files[loading.CONFIG] = canonical_json({"K": K, "thinking": False})
         if K:
             files[loading.HEAD] = projection_head.to_bytes(made.head)
         adapter = published(place / "adapters", "adapter", {"trained": files})
@@ -175,8 +175,8 @@ def test_a_bfloat16_export_is_the_float32_merge_cast_once(exported: Any) -> None
 @pytest.mark.parametrize("card", [b"", b"{}", b'{"K": "six", "thinking": false}', b"[6]"])
 def test_a_folder_without_a_whole_card_is_refused(exported: Any, card: bytes) -> None:
     folder, _ = exported(K)
-    (folder / loading.CARD).write_bytes(card)
-    with pytest.raises(DataError, match="is not the card of an exported model"):
+    (folder / loading.CONFIG).write_bytes(card)
+    with pytest.raises(DataError, match="does not describe an exported model"):
         load_system(folder, torch.device("cpu"), "float32")
 
 

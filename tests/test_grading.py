@@ -10,7 +10,7 @@ from qthink_core.artifacts.completions import TRAINED, Answer
 from qthink_core.artifacts.grades import Graded, Reward
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.benchmarks import grading
-from qthink_core.benchmarks.answers import Grade
+from qthink_core.benchmarks.graders import Grade
 from qthink_core.errors import DataError
 
 GOLDS = {"p0": "4", "p1": "5"}

@@ -11,14 +11,14 @@ from typing import Any
 import networkx as nx
 import pytest
 import small_run
-from graph import SCALES, STAGES, code, inputs, instances, outputs, resolved, tree_of
+from graph import SCALES, STAGES, boxes, code, inputs, outputs, resolved, tree_of
 from imports import OURS, ROOT
 
 from qthink_core.artifacts.completions import TRAINED
 from qthink_core.artifacts.store import canonical_json
 from qthink_core.pipeline import code as source
-from qthink_core.pipeline import layout, settings
-from qthink_core.pipeline.instances import Instance
+from qthink_core.pipeline import layout, parameters
+from qthink_core.pipeline.graph import Box
 from qthink_core.pipeline.stage import stage_sections
 from qthink_core.planning import schedule
 from qthink_core.report import build
@@ -63,7 +63,7 @@ def test_the_picture_in_the_readme_is_the_graph_without_what_follows_from_other_
     tree, _ = tree_of("tiny")
     graph = nx.DiGraph()
     for box, needs in schedule.edges(ROOT, tree).items():
-        graph.add_edges_from((Instance.parse(one).stage, Instance.parse(box).stage) for one in needs)
+        graph.add_edges_from((Box.parse(one).stage, Box.parse(box).stage) for one in needs)
     graph.remove_node(source.STAGE)
     drawn = re.search(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert drawn, "README.md has no mermaid picture"
@@ -104,14 +104,14 @@ def test_the_declared_params_of_a_stage_are_those_that_its_params_class_reads(st
         (re.sub(r"\$\{scale\}", scale, file), tuple(re.sub(r"\$\{.*?\}", "*", key).split(".")))
         for file, key in declared_params(stage)
     ]
-    given = {leaf: file for leaf, file in origin.items() if settings.value(tree, ".".join(leaf)) is not None}
+    given = {leaf: file for leaf, file in origin.items() if parameters.value(tree, ".".join(leaf)) is not None}
     declared = {
-        (file, leaf) for leaf, file in given.items() if any(file == at and settings.matches(leaf, key) for at, key in keys)
+        (file, leaf) for leaf, file in given.items() if any(file == at and parameters.matches(leaf, key) for at, key in keys)
     }
     read = {
         (file, leaf)
         for leaf, file in origin.items()
-        if any(settings.matches(leaf, one) for one in settings.patterns(SECTIONS[stage]))
+        if any(parameters.matches(leaf, one) for one in parameters.patterns(SECTIONS[stage]))
     }
     assert not read - declared, f"dvc.yaml: {stage} reads undeclared {sorted(read - declared)}: a change would not rerun it"
     assert not declared - read, (
@@ -120,7 +120,7 @@ def test_the_declared_params_of_a_stage_are_those_that_its_params_class_reads(st
     idle = [
         (file, ".".join(key))
         for file, key in keys
-        if not any(file == at and settings.matches(leaf, key) for leaf, at in origin.items())
+        if not any(file == at and parameters.matches(leaf, key) for leaf, at in origin.items())
     ]
     assert not idle, f"dvc.yaml: {stage} declares params that do not exist: {idle}"
 
@@ -175,7 +175,7 @@ def test_artifacts_lie_where_the_page_reads_and_writes_them(stage: str) -> None:
 
 def test_every_input_is_made_by_a_stage_and_every_artifact_by_one_alone() -> None:
     tree, _ = tree_of("tiny")
-    boxes = [at for stage in STAGES for at in instances(stage, tree)]
+    boxes = [at for stage in STAGES for at in boxes(stage, tree)]
     made = [path for at in boxes for path in resolved(outputs(at.stage), at, tree)]
     assert len(made) == len(set(made))
     for at in boxes:
@@ -199,24 +199,24 @@ def test_the_files_of_the_report_are_those_that_dvc_knows_with_the_columns_that_
 
 
 def test_the_trained_systems_are_the_finetuned_and_then_the_distilled_ones() -> None:
-    systems = settings.read_yaml(ROOT / "params.yaml")["systems"]
+    systems = parameters.read_yaml(ROOT / "params.yaml")["systems"]
     assert systems["trained"] == [*systems["finetuned"], *systems["distilled"]]
 
 
 def test_every_system_of_the_params_has_a_name_in_the_table() -> None:
-    systems = settings.read_yaml(ROOT / "params.yaml")["systems"]
+    systems = parameters.read_yaml(ROOT / "params.yaml")["systems"]
     assert set(build.SYSTEM_NAMES) == {*systems["baseline"], *systems["trained"]}
 
 
 @pytest.fixture(scope="module")
 def locked() -> dict[str, Any]:
     assert (ROOT / "dvc.lock").is_file(), "dvc.lock is missing: run `dvc repro` and commit it"
-    return settings.read_yaml(ROOT / "dvc.lock")["stages"]
+    return parameters.read_yaml(ROOT / "dvc.lock")["stages"]
 
 
 def test_the_lock_has_every_box_of_the_graph_and_no_other(locked: dict[str, Any]) -> None:
-    tree, _ = settings.load(ROOT)
-    assert set(locked) == {str(at) for stage in STAGES for at in instances(stage, tree)}
+    tree, _ = parameters.load(ROOT)
+    assert set(locked) == {str(at) for stage in STAGES for at in boxes(stage, tree)}
 
 
 def folder_md5(folder: Path) -> str:
@@ -234,10 +234,10 @@ def test_the_lock_is_from_this_code(locked: dict[str, Any]) -> None:
     now = {package: folder_md5(ROOT / package) for package in OURS} | {
         str(layout.code(stage)): md5(canonical_json(source.of_stage(ROOT, stage))) for stage in STAGES
     }
-    tree, _ = settings.load(ROOT)
+    tree, _ = parameters.load(ROOT)
     stale = set()
     for stage in STAGES:
-        for at in instances(stage, tree):
+        for at in boxes(stage, tree):
             deps = locked[str(at)]["deps"]
             assert [dep["path"] for dep in deps] == sorted(resolved(STAGES[stage]["deps"], at, tree))
             stale |= {f"{at}: {dep['path']}" for dep in deps if dep["md5"] != now.get(dep["path"], dep["md5"])}
@@ -245,10 +245,10 @@ def test_the_lock_is_from_this_code(locked: dict[str, Any]) -> None:
 
 
 def test_the_lock_is_from_these_parameters(locked: dict[str, Any]) -> None:
-    _, origin = settings.load(ROOT)
+    _, origin = parameters.load(ROOT)
     for box, entry in locked.items():
         for file, values in entry.get("params", {}).items():
-            here = settings.read_yaml(ROOT / file)
+            here = parameters.read_yaml(ROOT / file)
             for key, value in values.items():
-                assert settings.value(here, key) == value, f"{box} was run with {key} = {value}"
+                assert parameters.value(here, key) == value, f"{box} was run with {key} = {value}"
     assert {file for entry in locked.values() for file in entry["params"]} == set(origin.values())

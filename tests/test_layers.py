@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 from imports import ROOT, closure, imported, outside
 
-from qthink_core.benchmarks.answers import BENCHMARKS
+from qthink_core.benchmarks.graders import BENCHMARKS
 from qthink_core.pipeline.stage import stage_sections
 
 CORE = sorted((ROOT / "qthink_core").rglob("*.py"))
@@ -57,7 +57,7 @@ def name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-APART = {ROOT / "qthink_core/planning/preflight.py", ROOT / "qthink_core/benchmarks/answers/latex_worker.py"}
+APART = {ROOT / "qthink_core/planning/preflight.py", ROOT / "qthink_core/benchmarks/graders/latex_worker.py"}
 LIGHT = sorted({path for one in WITHOUT_TORCH for path in (ROOT / "qthink_core").glob(f"{one}/**/*.py")} - APART)
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
@@ -140,7 +140,7 @@ def test_only_stages_whose_units_may_be_dealt_out_reach_ray() -> None:
 
 
 def test_only_what_grades_reaches_the_scoring_pages() -> None:
-    rules = ROOT / "qthink_core" / "benchmarks" / "answers" / "gsm8k.py"
+    rules = ROOT / "qthink_core" / "benchmarks" / "graders" / "gsm8k.py"
     assert {page.stem for page in PAGES if rules in closure(page)} == {"prepare", "reward", "grade"}
 
 

@@ -17,7 +17,7 @@ from qthink_core.artifacts.store import JoinedWork, Manifest, Work, read_manifes
 from qthink_core.errors import DataError
 from qthink_core.method.targets import Example
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.instances import Instance
+from qthink_core.pipeline.graph import Box
 from qthink_core.training import fit
 
 
@@ -39,7 +39,7 @@ def edit(file: str, old: str, new: str) -> None:
 
 def run(name: str) -> str:
     """One box, as its stage runs it, without a process of its own."""
-    module, box = importlib.import_module(f"stages.{name}"), Instance(name, TASK)
+    module, box = importlib.import_module(f"stages.{name}"), Box(name, TASK)
     return module.run(stage.read_params(Path(), name), box, Work(Path(".work", str(box)), "0" * 64, "", {}))
 
 

@@ -21,14 +21,14 @@ from qthink_core.benchmarks.problems import generated, prompted
 from qthink_core.errors import DataError
 from qthink_core.method import projection_head, teachers
 from qthink_core.models import loading
-from qthink_core.pipeline import layout, seconds, settings
-from qthink_core.pipeline.instances import Instance
+from qthink_core.pipeline import layout, parameters, seconds
+from qthink_core.pipeline.graph import Box
 from stages import baseline, evaluate, finetune, grade, merge, probe, train
 
 TASK, K, D, N = "gsm8k", 2, 32, 4
 # One epoch over a few problems, taught by the published solutions: no rollouts are needed.
 SMALL = {"K": K, "train.target": "gold", "train.epochs": 1, "train.batch": N, "train.micro_batch": N, "train.lora.r": 2}
-ADAPTER = ("adapter_model.safetensors", loading.HEAD, loading.CARD)
+ADAPTER = ("adapter_model.safetensors", loading.HEAD, loading.CONFIG)
 
 numbers = itertools.count()
 
@@ -60,15 +60,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen3: Any, tokenizer
 
 def params(page: ModuleType, edits: Mapping[str, Any]) -> Any:
     """The page's parameters at the tiny scale with these edits, by dotted key."""
-    tree = copy.deepcopy(settings.load(ROOT)[0])
+    tree = copy.deepcopy(parameters.load(ROOT)[0])
     for key, value in edits.items():
         above, _, last = key.rpartition(".")
-        (settings.value(tree, above) if above else tree)[last] = value
-    return page.Params.model_validate(settings.prune(tree, settings.patterns(page.Params)))
+        (parameters.value(tree, above) if above else tree)[last] = value
+    return page.Params.model_validate(parameters.prune(tree, parameters.patterns(page.Params)))
 
 
 def run(page: ModuleType, system: str = "", seed: int = -1, **edits: Any) -> None:
-    page.run(params(page, SMALL | edits), Instance(page.__name__.rpartition(".")[2], TASK, system, seed), new_work())
+    page.run(params(page, SMALL | edits), Box(page.__name__.rpartition(".")[2], TASK, system, seed), new_work())
 
 
 def trained(page: ModuleType, system: str, seed: int, **edits: Any) -> tuple[dict[str, bytes], Manifest]:
@@ -145,7 +145,7 @@ def test_sampled_thinking_changes_the_rows_that_think_with_the_seed_of_the_run_a
 
     def tokens(system: str, thinking: str, seed: int = 0) -> list[list[int]]:
         asked = params(baseline, SMALL | edits | {"evaluate.thinking": thinking, "seed": seed})
-        baseline.run(asked, Instance("baseline", TASK, system), new_work())
+        baseline.run(asked, Box("baseline", TASK, system), new_work())
         found = [row.tokens for row in completions.read(layout.answers(TASK, system))]
         shutil.rmtree(layout.answers(TASK, system))
         return found

@@ -18,7 +18,7 @@ from qthink_core.artifacts import store
 from qthink_core.errors import DataError, ParamError
 from qthink_core.evidence.power import smallest_difference
 from qthink_core.models.base_source import Base
-from qthink_core.pipeline import instances, stage
+from qthink_core.pipeline import graph, stage
 from qthink_core.planning import calibration, cost, plan, plan_words, schedule, shapes, stage_costs
 
 PROGRAM = [sys.executable, "-P", "-m", "qthink_core.cli", "plan"]
@@ -73,7 +73,7 @@ def test_every_stage_and_every_box_of_the_graph_is_in_the_plan(root: Path, scale
     tree, _ = tree_of(scale)
     assert [row.stage for row in found.rows] == list(STAGES)
     assert {row.stage: row.boxes for row in found.rows} == {
-        name: len(instances.instances(name, entry, tree)) for name, entry in STAGES.items()
+        name: len(graph.boxes(name, entry, tree)) for name, entry in STAGES.items()
     }
     assert all(row.seconds > 0 for row in found.rows)
 
@@ -101,7 +101,7 @@ def test_the_recipe_on_gsm8k_has_the_figures_of_the_cost_model(root: Path) -> No
     work = 1319 * 1025 * (2 * 1_720_451_072 / 989e12 + (126 + 512.5) * 114_688 / 3.35e12)
     read, launched = 21 * (6 + 1742.5) * 1_720_451_072 * 2 / 3.35e12, 21 * 6 * 28 * 3e-4
     assert found["evaluate"].boxes == 6
-    latent = plan.COSTS["evaluate"](plan.make(root, "paper", None, 1).run, stage.Instance("evaluate", "gsm8k", "uniform"))
+    latent = plan.COSTS["evaluate"](plan.make(root, "paper", None, 1).run, stage.Box("evaluate", "gsm8k", "uniform"))
     assert cost.seconds(latent.work, cost.GPUS["h100"], "bfloat16", 0.35) == pytest.approx(work / 0.35 + read + launched)
     edit(root / "params/paper.yaml", "  block_problems: 64 .*\n  engine: vllm .*", "  block_problems: 8\n  engine: hf")
     # 935 blocks of 128 rows, launched until the longest has 2,040 tokens, of 28 layers
@@ -228,7 +228,7 @@ def test_the_lengths_of_rollouts_made_here_are_taken_and_those_of_another_model_
 
 
 def test_no_rollout_is_longer_than_the_limit(root: Path) -> None:
-    edit(root / "params/paper.yaml", "  max_new_tokens: 2048 # ruling 16", "  max_new_tokens: 1100")
+    edit(root / "params/paper.yaml", "  max_new_tokens: 2048 # decision 16", "  max_new_tokens: 1100")
     lengths = plan.make(root, "paper", None, 1).run.lengths["gsm8k"]
     assert (lengths.thought, lengths.answer) == (1000, 100)
 
@@ -367,7 +367,7 @@ def test_contended_boxes_of_two_tasks_are_not_added_up(root: Path, monkeypatch: 
     edit(root / "params.yaml", "tasks: .*", "tasks: [gsm8k, math500]")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     alone = {"cpu_threads": 1}
-    for box in map(str, plan.boxes_of(instances.graph(root), plan.checked(root, None))):
+    for box in map(str, plan.boxes_of(graph.stages(root), plan.checked(root, None))):
         run_of(root, box, 100.0, "tiny", "cpu", alone, cpu_seconds=40.0)
     made = plan.make(root, None, None, 1)
     boxes = sum(row.boxes for row in made.rows)

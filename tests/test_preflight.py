@@ -130,7 +130,7 @@ def test_the_tiny_scale_is_not_kept_waiting() -> None:
     program = (
         "import sys, time; from pathlib import Path; from qthink_core import stage; stage.read_params(Path(), 'base')\n"
     )
-    program += "begun = time.process_time()\nassert stage.preflight(stage.Instance('base')) == []\n"
+    program += "begun = time.process_time()\nassert stage.preflight(stage.Box('base')) == []\n"
     program += f"spent = time.process_time() - begun\nassert spent < {MAX_TINY_S}, spent\n"
     program += "assert not {'torch', 'transformers', 'numpy', 'pyarrow', 'huggingface_hub'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

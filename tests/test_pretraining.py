@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from worlds import STYLE, WORLD
 
-from qthink_core.benchmarks.answers import page
+from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.synthetic import TASKS, worked
 from qthink_core.benchmarks.synthetic.chains import slipped, thought, values
 from qthink_core.models.pretraining import Sample, backward, chats, pretrain, schedule
@@ -80,7 +80,7 @@ def test_a_sample_is_the_chat_template_and_what_the_assistant_should_write(
     expected = set()
     for task in TASKS:
         for index, problem in enumerate(worked(task, "pretrain", 30, seed=3, world=WORLD)):
-            turn = [{"role": "user", "content": page(task).problem(problem.row, index, "pretrain").question}]
+            turn = [{"role": "user", "content": grader(task).problem(problem.row, index, "pretrain").question}]
             right = values(problem.steps)
             slips = [slipped(problem.steps, np.random.default_rng(k), 0.5, WORLD) for k in range(8)]
             replies = {(False, problem.answer(right[-1]))}

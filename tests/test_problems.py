@@ -14,7 +14,7 @@ from worlds import STYLE, WORLD
 
 from qthink_core.artifacts import prepared
 from qthink_core.benchmarks import problems
-from qthink_core.benchmarks.answers import BENCHMARKS, Problem, grade, page
+from qthink_core.benchmarks.graders import BENCHMARKS, Problem, grade, grader
 from qthink_core.benchmarks.problems import check_disjoint, generated, published, select, split_validation
 from qthink_core.errors import DataError, ParamError
 
@@ -48,7 +48,7 @@ def numbered(n: int) -> list[Problem]:
 def test_the_published_files_are_whole_and_every_gold_matches_itself(task: str, split: str, n: int) -> None:
     found = published(task, split, DATA)
     assert len(found) == len({problem.id for problem in found}) == n
-    wrong = [p.id for p in found if grade(task, p.gold, page(task).gold_answer(p)).verdict != "right"]
+    wrong = [p.id for p in found if grade(task, p.gold, grader(task).gold_answer(p)).verdict != "right"]
     assert wrong == []
 
 
@@ -61,7 +61,7 @@ def test_gsm8k_asks_no_test_question_in_training() -> None:
 def test_generated_problems_pass_the_checks_of_published_ones(task: str) -> None:
     train, test = generated(task, "train", 60, seed=3, world=WORLD), generated(task, "test", 40, seed=3, world=WORLD)
     check_disjoint(train, test)
-    assert all(grade(task, p.gold, page(task).gold_answer(p)).verdict == "right" for p in train + test)
+    assert all(grade(task, p.gold, grader(task).gold_answer(p)).verdict == "right" for p in train + test)
     assert generated(task, "train", 60, seed=3, world=WORLD) == train
 
 
@@ -173,11 +173,11 @@ MATH_ROWS = [
 def test_a_users_own_training_set_goes_with_the_published_test_set(
     tmp_path: Path, task: str, name: str, rows: list[object], first_id: str
 ) -> None:
-    test = Path(page(task).FILES["test"].path)
+    test = Path(grader(task).FILES["test"].path)
     write_lines(tmp_path, rows, name)
     (tmp_path / test).write_bytes((DATA / test).read_bytes())
     splits = problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path, world=None)
-    assert [len(found) for found in splits.values()] == [4, 2, page(task).FILES["test"].records]
+    assert [len(found) for found in splits.values()] == [4, 2, grader(task).FILES["test"].records]
     assert min(problem.id for problem in splits["train"] + splits["validation"]) == first_id
     assert problems.overlap(splits) == {"overlap": 0, "near_overlap": 0}
     assert splits == problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path, world=None)
@@ -195,7 +195,7 @@ def test_a_users_own_training_set_goes_with_the_published_test_set(
 
 def test_the_data_page_names_every_file_with_its_records_and_digest() -> None:
     text = (Path(__file__).parents[1] / "docs/data.md").read_text()
-    recorded = [file for task in BENCHMARKS for file in page(task).FILES.values()]
+    recorded = [file for task in BENCHMARKS for file in grader(task).FILES.values()]
     for file in recorded:
         (row,) = [line for line in text.splitlines() if line.startswith(f"| `{file.path}`")]
         assert f"| {file.records:,} |" in row
@@ -256,7 +256,7 @@ def test_a_prepared_split_is_read_back_as_it_was_written(tokenizer, task: str, t
     prepared.writer(rows)(tmp_path / "train.parquet")
     assert prepared.read(tmp_path, "train") == rows
     assert [Problem(r["id"], r["question"], r["gold"], r["rationale"]) for r in rows] == items
-    assert [r["target_gold"] for r in rows] == [page(task).gold_answer(item) for item in items]
+    assert [r["target_gold"] for r in rows] == [grader(task).gold_answer(item) for item in items]
     assert rows[0]["prompt_direct"] == problems.render(tokenizer, items[0].question, thinking=False)
 
 

@@ -21,7 +21,7 @@ from qthink_core.errors import DataError
 from qthink_core.evidence.claims import CLAIMS, HOLDS, UNDECIDED
 from qthink_core.evidence.findings import Cell, Comparison, Findings, Power, System
 from qthink_core.evidence.power import Scatter, smallest_difference
-from qthink_core.pipeline import seconds, settings
+from qthink_core.pipeline import parameters, seconds
 from qthink_core.pipeline.stage import stage_sections
 from qthink_core.report import build, files, table, words
 
@@ -617,7 +617,7 @@ def test_a_stranger_recomputes_accuracies_comparisons_and_the_verdict_from_the_v
 
 def params_of(scale: str, **changes: Any) -> Any:
     section = stage_sections()["report"]
-    tree = settings.prune(tree_of(scale)[0], settings.patterns(section))
+    tree = parameters.prune(tree_of(scale)[0], parameters.patterns(section))
     return section.model_validate(tree).model_copy(update=changes)
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import networkx
 import pytest
-from graph import STAGES, copy_repository, instances
+from graph import STAGES, copy_repository
+from graph import boxes as boxes_of
 from imports import OURS
 
-from qthink_core.pipeline import settings
+from qthink_core.pipeline import parameters
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
 
@@ -225,7 +226,7 @@ def test_the_wording_of_a_verdict_and_the_looks_of_the_page_rerun_the_report_alo
 # Problems and rewards are mostly the same bytes under another rule, and then nothing after them runs; the report runs when a
 # grade is another one.
 def test_a_scoring_page_touches_what_grades_and_nothing_that_generates_or_trains(copy: Path) -> None:
-    touched, _ = rerun(copy, "qthink_core/benchmarks/answers/gsm8k.py", r"^MAX_NUMBER_CHARS = 100", "MAX_NUMBER_CHARS = 99")
+    touched, _ = rerun(copy, "qthink_core/benchmarks/graders/gsm8k.py", r"^MAX_NUMBER_CHARS = 100", "MAX_NUMBER_CHARS = 99")
     assert touched == {CODE, *(f"{stage}@{TASK}" for stage in ("prepare", "reward", "grade"))}
 
 
@@ -295,10 +296,10 @@ def test_a_dry_run_at_the_papers_scale_shows_the_whole_graph_where_nothing_is_ma
     edit(root / "params.yaml", r"^scale: \w+", "scale: paper")
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     monkeypatch.chdir(root)
-    tree, _ = settings.load(root)
+    tree, _ = parameters.load(root)
     before = sorted(root.rglob("artifacts"))
     repo = Repo(str(root))
     shown = [one.addressing for one in repo.reproduce(dry=True, force=True)]
     repo.close()
-    assert sorted(shown) == sorted(str(at) for stage in STAGES for at in instances(stage, tree))
+    assert sorted(shown) == sorted(str(at) for stage in STAGES for at in boxes_of(stage, tree))
     assert sorted(root.rglob("artifacts")) == before

@@ -12,10 +12,10 @@ from qthink_core.artifacts import grades
 from qthink_core.artifacts.completions import TRAINED
 from qthink_core.evidence import verdicts
 from qthink_core.evidence.statistics import compare
-from qthink_core.pipeline import layout, settings
+from qthink_core.pipeline import layout, parameters
 from qthink_core.report import build
 
-TREE, _ = settings.load(ROOT)
+TREE, _ = parameters.load(ROOT)
 RESULTS = ROOT / "results"
 SYSTEMS = TREE["systems"]
 every_task = pytest.mark.parametrize("task", TREE["tasks"])

@@ -25,7 +25,7 @@ def named(questions: list[list[int]], n: int) -> dict[str, list[int]]:
 def test_a_rollout_does_not_depend_on_block_size_neighbours_or_their_number(
     qwen3: Any, tokenizer: Any, questions: list[list[int]]
 ) -> None:
-    """Float64, so that the batch's rounding cannot move a token: what is left is the seed of the rollout (ruling 16)."""
+    """Float64, so that the batch's rounding cannot move a token: what is left is the seed of the rollout (decision 16)."""
     model, prompts = qwen3("float64"), named(questions, 13)
     alone = sampled(model, tokenizer, prompts, block=1)
     assert len(alone) == 13 * 4

@@ -12,7 +12,7 @@ from graph import tree_of
 from imports import ROOT
 from ruamel.yaml import YAML
 
-from qthink_core.pipeline import settings
+from qthink_core.pipeline import parameters
 from qthink_core.planning import preflight
 from qthink_core.planning.calibration import with_params
 
@@ -91,7 +91,7 @@ def test_a_run_of_the_page_names_known_parameters_and_data_that_can_be_had(text:
     tree, _ = tree_of("paper")
     for setting in words[4::2]:
         key, _, value = setting.rpartition(":")[2].partition("=")
-        settings.value(tree, key)  # of a key that nobody knows it raises
+        parameters.value(tree, key)  # of a key that nobody knows it raises
         tree = with_params(tree, {key: YAML(typ="safe").load(value)})
     assert tree["scale"] == "paper"
     folder = re.search(r"^export QTHINK_DATA=(\S+)", text, re.MULTILINE)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph import SCALES, copy_repository, instances, tree_of
+from graph import SCALES, boxes, copy_repository, tree_of
 from imports import ROOT
 
 from qthink_core.errors import ParamError
-from qthink_core.pipeline import settings, stage
+from qthink_core.pipeline import parameters, stage
 
 SECTIONS = stage.stage_sections()
 # From the promise in docs/decisions.md: a bad parameter ends a stage within 2 s.
@@ -35,19 +35,19 @@ def edit(file: Path, old: str, new: str) -> None:
 
 
 def faults(root: Path) -> list[str]:
-    return settings.faults(*settings.load(root), SECTIONS)
+    return parameters.faults(*parameters.load(root), SECTIONS)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_committed_scale_has_no_fault(scale: str) -> None:
-    assert settings.faults(*tree_of(scale), SECTIONS) == []
+    assert parameters.faults(*tree_of(scale), SECTIONS) == []
 
 
 def test_every_scale_sets_the_same_parameters_but_for_the_source_of_its_model_and_of_its_problems() -> None:
     keys = {
         scale: {
             leaf
-            for leaf in settings.leaves(settings.read_yaml(ROOT / "params" / f"{scale}.yaml"))
+            for leaf in parameters.leaves(parameters.read_yaml(ROOT / "params" / f"{scale}.yaml"))
             if leaf[0] not in ("base", "world")
         }
         for scale in SCALES
@@ -211,7 +211,7 @@ def test_an_unknown_key_is_refused_at_every_place(scale: str) -> None:
     named_freely = {("systems", "finetuned"), ("systems", "distilled"), ("systems", "baseline")}
     for place in mappings(tree):
         altered = YamlTree(tree).with_value(place, "novel", 1)
-        said = settings.faults(altered, origin, SECTIONS)
+        said = parameters.faults(altered, origin, SECTIONS)
         assert any(".".join((*place, "novel")) in one for one in said), f"a key under {place or 'the top'} went unnoticed"
         assert len(said) == 1 or place in named_freely
 
@@ -219,8 +219,8 @@ def test_an_unknown_key_is_refused_at_every_place(scale: str) -> None:
 def test_a_null_is_accepted_for_a_section_that_may_be_left_out_and_refused_under_an_unknown_name() -> None:
     tree, origin = tree_of("paper")
     assert tree["world"] is None
-    assert settings.faults(tree, origin, SECTIONS) == []
-    (fault,) = settings.faults(tree | {"wrld": None}, origin, SECTIONS)
+    assert parameters.faults(tree, origin, SECTIONS) == []
+    (fault,) = parameters.faults(tree | {"wrld": None}, origin, SECTIONS)
     assert "no stage reads wrld" in fault
 
 
@@ -228,8 +228,8 @@ def test_a_null_is_accepted_for_a_section_that_may_be_left_out_and_refused_under
 def test_a_missing_value_is_refused_at_every_place(scale: str) -> None:
     """But for a gamma of a row's own, without which the row takes that of all."""
     tree, origin = tree_of(scale)
-    for leaf in settings.leaves(tree):
-        said = settings.faults(YamlTree(tree).without(leaf), origin, SECTIONS)
+    for leaf in parameters.leaves(tree):
+        said = parameters.faults(YamlTree(tree).without(leaf), origin, SECTIONS)
         if leaf == ("systems", "distilled", "undistilled", "gamma"):
             assert said == []
             continue
@@ -315,31 +315,31 @@ def test_a_base_model_has_exactly_one_source(params: Path) -> None:
 def test_a_doubled_key_is_refused(params: Path) -> None:
     edit(params / "params.yaml", "seed: 0", "seed: 0\nseed: 1")
     with pytest.raises(ParamError, match=r'params\.yaml is not valid YAML at line 4, column 1: .*"seed"[^/]*$'):
-        settings.load(params)
+        parameters.load(params)
 
 
 def test_a_parameter_in_both_files_is_refused(params: Path) -> None:
     edit(params / "params/tiny.yaml", "  epochs:", "  lr: 1.0e-3\n  epochs:")
     with pytest.raises(ParamError, match=r"^train\.lr is in params\.yaml and in params/tiny\.yaml: keep one of them$"):
-        settings.load(params)
+        parameters.load(params)
 
 
 def test_a_section_that_is_a_value_in_the_other_file_is_refused(params: Path) -> None:
     edit(params / "params/tiny.yaml", "prepare:", "rollout: 3\nprepare:")
     with pytest.raises(ParamError, match=r"^rollout is in params\.yaml and in params/tiny\.yaml: keep one of them$"):
-        settings.load(params)
+        parameters.load(params)
 
 
 def test_a_scale_without_a_file_is_refused_with_those_that_have_one(params: Path) -> None:
     edit(params / "params.yaml", "scale: tiny", "scale: huge")
     with pytest.raises(ParamError, match=r"scale: 'huge', but there is only paper, smol, tiny in params/$"):
-        settings.load(params)
+        parameters.load(params)
 
 
 def test_a_missing_params_file_is_named_with_the_command_that_restores_it(params: Path) -> None:
     (params / "params.yaml").unlink()
     with pytest.raises(ParamError, match=r"params\.yaml is missing: restore it with `git checkout .*params\.yaml`$"):
-        settings.load(params)
+        parameters.load(params)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_a_missing_params_file_is_named_with_the_command_that_restores_it(params
 def test_a_file_that_is_no_mapping_of_plain_values_is_refused_in_one_line(params: Path, text: str) -> None:
     (params / "params.yaml").write_text(text)
     with pytest.raises(ParamError) as refused:
-        settings.load(params)
+        parameters.load(params)
     assert "params.yaml" in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -356,14 +356,14 @@ def test_a_file_that_is_no_mapping_of_plain_values_is_refused_in_one_line(params
 def test_what_dvc_writes_for_a_small_learning_rate_is_a_number(params: Path) -> None:
     edit(params / "params.yaml", "  lr: 2.0e-4", "  lr: 1e-05")
     assert faults(params) == []
-    assert settings.load(params)[0]["train"]["lr"] == 1e-05
+    assert parameters.load(params)[0]["train"]["lr"] == 1e-05
 
 
 def test_a_stage_sees_its_own_parameters_and_no_others(params: Path) -> None:
-    tree, _ = settings.load(params)
-    kept = settings.prune(tree, settings.patterns(SECTIONS["merge"]))
+    tree, _ = parameters.load(params)
+    kept = parameters.prune(tree, parameters.patterns(SECTIONS["merge"]))
     assert kept == {key: tree[key] for key in ("seeds", "cpu_threads", "cpu_kernels", "dtype")}
-    systems = settings.prune(tree, settings.patterns(SECTIONS["finetune"]))["systems"]
+    systems = parameters.prune(tree, parameters.patterns(SECTIONS["finetune"]))["systems"]
     assert systems == {"finetuned": {"sft": {"target": "think_and_answer"}, "answer_only": {"target": "answer"}}}
 
 
@@ -400,16 +400,16 @@ def test_a_stage_with_bad_parameters_ends_at_once_with_a_line_for_each_and_witho
 def test_heads_that_do_not_fit_each_other_are_refused_before_anything_is_made(key: str, value: int) -> None:
     tree, origin = tree_of("tiny")
     altered = YamlTree(tree).with_value(("base", "pretrain"), key, value)
-    said = settings.faults(altered, origin, SECTIONS)
+    said = parameters.faults(altered, origin, SECTIONS)
     assert any("heads must be a multiple of kv_heads, and head_dim even" in one for one in said), said
 
 
 def test_a_merged_weight_is_not_rounded_to_bfloat16() -> None:
     tree, origin = tree_of("tiny")
     assert tree["train"]["lora"]["merged"] is True
-    assert settings.faults(tree, origin, SECTIONS) == []
+    assert parameters.faults(tree, origin, SECTIONS) == []
     altered = YamlTree(tree).with_value((), "dtype", "bfloat16")
-    assert settings.faults(altered, origin, SECTIONS) == [
+    assert parameters.faults(altered, origin, SECTIONS) == [
         "params/tiny.yaml: train.lora.merged is true, but with dtype: bfloat16 merged weights are rounded: set it to false"
     ]
 
@@ -417,11 +417,11 @@ def test_a_merged_weight_is_not_rounded_to_bfloat16() -> None:
 def test_make_claims_asks_for_seeds_without_a_fault(params: Path) -> None:
     asked = re.findall(r"^\tqthink demo --seeds (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert asked == ["0,1,2"]
-    settings.write_value(params / "params.yaml", "seeds", [int(one) for one in asked[0].split(",")])
+    parameters.write_value(params / "params.yaml", "seeds", [int(one) for one in asked[0].split(",")])
     assert faults(params) == []
-    tree, _ = settings.load(params)
+    tree, _ = parameters.load(params)
     assert tree["seeds"] == [0, 1, 2]
-    assert len(instances("train", tree)) == 3 * len(tree["tasks"]) * len(tree["systems"]["distilled"])
+    assert len(boxes("train", tree)) == 3 * len(tree["tasks"]) * len(tree["systems"]["distilled"])
 
 
 @pytest.mark.parametrize(
@@ -442,8 +442,8 @@ def test_one_value_of_a_params_file_is_changed_and_nothing_else(tmp_path: Path, 
     path.write_text(before)
     if after is None:
         with pytest.raises(ParamError, match="has 0 values of seeds, expected one"):
-            settings.write_value(path, "seeds", [0, 1, 2])
+            parameters.write_value(path, "seeds", [0, 1, 2])
         after = before
     else:
-        settings.write_value(path, "seeds", [0, 1, 2])
+        parameters.write_value(path, "seeds", [0, 1, 2])
     assert path.read_text() == after

@@ -10,10 +10,10 @@ from imports import ROOT
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from qthink_core.pipeline import settings
+from qthink_core.pipeline import parameters
 
-RULINGS = set(map(int, re.findall(r"^\| (\d+) \|", (ROOT / "docs/decisions.md").read_text(), re.MULTILINE)))
-SOURCE = re.compile(r"\b(?:sister )?card\b|\bruling (?P<ruling>\d+)\b|\bours: \S")
+DECISIONS = set(map(int, re.findall(r"^\| (\d+) \|", (ROOT / "docs/decisions.md").read_text(), re.MULTILINE)))
+SOURCE = re.compile(r"\b(?:sister )?card\b|\bruling (?P<decision>\d+)\b|\bours: \S")
 FILES = ["params.yaml", "params/paper.yaml"]
 # Which of the scales: no value of the recipe.
 SWITCH = "scale"
@@ -37,20 +37,23 @@ def comments(file: Path) -> dict[str, str]:
 @pytest.mark.parametrize("file", FILES)
 def test_every_value_names_its_source(file: str) -> None:
     bare = [key for key, said in comments(ROOT / file).items() if key != SWITCH and not SOURCE.search(said)]
-    assert not bare, f"{file}: no card, sister card, ruling or `ours: reason` behind {bare}"
+    assert not bare, f"{file}: no card, sister card, decision or `ours: reason` behind {bare}"
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_ruling_that_is_named_exists(file: str) -> None:
+def test_a_decision_that_is_named_exists(file: str) -> None:
     named = {
-        int(found["ruling"]) for said in comments(ROOT / file).values() for found in SOURCE.finditer(said) if found["ruling"]
+        int(found["decision"])
+        for said in comments(ROOT / file).values()
+        for found in SOURCE.finditer(said)
+        if found["decision"]
     }
-    assert named <= RULINGS
-    assert set(range(1, 21)) == RULINGS
+    assert named <= DECISIONS
+    assert set(range(1, 21)) == DECISIONS
 
 
 def test_a_value_without_a_source_would_be_found(tmp_path: Path) -> None:
-    text = "a: 1  # card\nb:\n  c: 2  # ours:\n  d: {e: 3}  # ruling 7\n  f: [4]\n"
+    text = "a: 1  # card\nb:\n  c: 2  # ours:\n  d: {e: 3}  # decision 7\n  f: [4]\n"
     (tmp_path / "x.yaml").write_text(text)
     found = comments(tmp_path / "x.yaml")
     assert {key: SOURCE.search(said) is not None for key, said in found.items()} == {
@@ -87,4 +90,4 @@ CARD = {
 
 @pytest.mark.parametrize("key", CARD)
 def test_the_values_of_the_paper_are_those_of_the_card(key: str) -> None:
-    assert settings.value(tree_of("paper")[0], key) == CARD[key]
+    assert parameters.value(tree_of("paper")[0], key) == CARD[key]

@@ -20,8 +20,8 @@ from small_repository import PAGE, PARAMS, edit_page, make
 
 from qthink_core.artifacts import store
 from qthink_core.errors import DataError, ParamError, StoppedError, StorageError, UnavailableError
-from qthink_core.pipeline import instances, process, stage
-from qthink_core.pipeline.instances import Instance
+from qthink_core.pipeline import graph, process, stage
+from qthink_core.pipeline.graph import Box
 
 BOX = "write@gsm8k-short"
 OUT = Path("artifacts/written/gsm8k/short")
@@ -39,7 +39,7 @@ def environment(box: str) -> dict[str, str]:
 
 
 def start(root: Path, box: str = BOX) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", f"stages.{Instance.parse(box).stage if box else 'write'}"]
+    command = [sys.executable, "-m", f"stages.{Box.parse(box).stage if box else 'write'}"]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=root, env=environment(box), text=True, stdout=pipe, stderr=pipe)
 
@@ -83,28 +83,28 @@ def published(root: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("text", "box"),
     [
-        ("base", Instance("base")),
-        ("prepare@math500", Instance("prepare", "math500")),
-        ("merge@gsm8k-final_step", Instance("merge", "gsm8k", "final_step")),
-        ("train@gsm8k-final_step-0", Instance("train", "gsm8k", "final_step", 0)),
-        ("train@gsm8k-final_step-12", Instance("train", "gsm8k", "final_step", 12)),
+        ("base", Box("base")),
+        ("prepare@math500", Box("prepare", "math500")),
+        ("merge@gsm8k-final_step", Box("merge", "gsm8k", "final_step")),
+        ("train@gsm8k-final_step-0", Box("train", "gsm8k", "final_step", 0)),
+        ("train@gsm8k-final_step-12", Box("train", "gsm8k", "final_step", 12)),
     ],
 )
-def test_the_name_of_a_box_is_read_and_written_back(text: str, box: Instance) -> None:
-    assert Instance.parse(text) == box
+def test_the_name_of_a_box_is_read_and_written_back(text: str, box: Box) -> None:
+    assert Box.parse(text) == box
     assert str(box) == text
 
 
 @pytest.mark.parametrize("text", ["train@../../etc-x", "train@gsm8k-a b", "train@gsm8k-$(id)", "Train@gsm8k", "a/b"])
 def test_a_name_that_could_leave_its_folder_is_refused(text: str) -> None:
     with pytest.raises(ParamError, match="use small letters, digits and underscores"):
-        Instance.parse(text)
+        Box.parse(text)
 
 
 @pytest.mark.parametrize("text", ["train@gsm8k-a-b", "train@gsm8k-a--1", "train@gsm8k-a-1-2", "train@gsm8k-a-1.5"])
 def test_a_training_seed_that_is_no_whole_number_is_refused(text: str) -> None:
     with pytest.raises(ParamError, match="a training seed is a whole number, 0 or more"):
-        Instance.parse(text)
+        Box.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -112,15 +112,15 @@ def test_a_training_seed_that_is_no_whole_number_is_refused(text: str) -> None:
 )
 def test_a_name_that_is_not_spelt_as_the_graph_spells_it_is_refused(text: str) -> None:
     with pytest.raises(ParamError, match="is not the name of a box"):
-        Instance.parse(text)
+        Box.parse(text)
 
 
 def test_paths_and_keys_of_the_graph_are_filled_in_for_a_box() -> None:
-    box, tree = Instance("train", "gsm8k", "uniform", 3), {"scale": "tiny", "probe": {"thinker": "base"}}
-    assert instances.resolve("models/${item.task}/${item.system}/${item.seed}", box, tree) == "models/gsm8k/uniform/3"
-    assert instances.resolve("params/${scale}.yaml", box, tree) == "params/tiny.yaml"
-    assert instances.resolve("answers/${probe.thinker}", box, tree) == "answers/base"
-    found = instances.declared(ROOT, box, tree)
+    box, tree = Box("train", "gsm8k", "uniform", 3), {"scale": "tiny", "probe": {"thinker": "base"}}
+    assert graph.resolve("models/${item.task}/${item.system}/${item.seed}", box, tree) == "models/gsm8k/uniform/3"
+    assert graph.resolve("params/${scale}.yaml", box, tree) == "params/tiny.yaml"
+    assert graph.resolve("answers/${probe.thinker}", box, tree) == "answers/base"
+    found = graph.declared(ROOT, box, tree)
     assert found["params"]["params.yaml"] == ["K", "gamma", "train", "distil", "systems.distilled.uniform"]
     assert "artifacts/rollouts/gsm8k" in found["deps"]
 
@@ -128,11 +128,11 @@ def test_paths_and_keys_of_the_graph_are_filled_in_for_a_box() -> None:
 def test_every_box_of_a_stage_is_the_product_of_its_matrix() -> None:
     tree = {"tasks": ["a", "b"], "systems": {"x": 1}, "seeds": [0, 7]}
     entry = {"matrix": {"task": "${tasks}", "system": "${systems}", "seed": "${seeds}"}}
-    names = [str(one) for one in instances.instances("train", entry, tree)]
+    names = [str(one) for one in graph.boxes("train", entry, tree)]
     assert names == ["train@a-x-0", "train@a-x-7", "train@b-x-0", "train@b-x-7"]
-    assert list(map(str, instances.instances("base", {}, tree))) == ["base"]
+    assert list(map(str, graph.boxes("base", {}, tree))) == ["base"]
     other_order = {"matrix": {"seed": "${seeds}", "task": "${tasks}", "system": "${systems}"}}
-    assert sorted(str(one) for one in instances.instances("train", other_order, tree)) == names
+    assert sorted(str(one) for one in graph.boxes("train", other_order, tree)) == names
 
 
 def test_a_stage_publishes_its_artifact_and_says_what_it_made(root: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_stage_refuses_to_run_while_dvc_compares_other_code_than_the_one_that_
 
 
 def identity(root: Path) -> tuple[str, str, dict[str, str]]:
-    return stage.identity(root, Instance.parse(BOX))
+    return stage.identity(root, Box.parse(BOX))
 
 
 def test_the_settings_digest_is_of_parameters_and_inputs_but_not_of_code(root: Path) -> None:
@@ -488,7 +488,7 @@ def left(folder: str) -> list[str]:
 
 
 def removed(box: str) -> list[str]:
-    return instances.remove_orphans(Path(), Instance.parse(box))
+    return graph.remove_orphans(Path(), Box.parse(box))
 
 
 @pytest.fixture

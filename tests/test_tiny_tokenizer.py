@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 from worlds import STYLE, WORLD
 
-from qthink_core.benchmarks.answers import page
+from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.synthetic import TASKS, worked
 from qthink_core.benchmarks.synthetic.chains import thought, values
 from qthink_core.models.tiny_tokenizer import CHAT_TEMPLATE, SUPERWORDS, build
@@ -76,7 +76,7 @@ def test_the_thought_of_the_last_reply_stays_and_that_of_an_earlier_one_goes(
 def test_a_generated_chat_is_whole_words_of_the_vocabulary(tokenizer: PreTrainedTokenizerFast, task: str) -> None:
     n_bytes = 256
     for index, problem in enumerate(worked(task, "test", 100, seed=5, world=WORLD)):
-        question = page(task).problem(problem.row, index, "test").question
+        question = grader(task).problem(problem.row, index, "test").question
         text = rendered(tokenizer, ("user", question), ("assistant", problem.answer(7)))
         pieces = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
         in_bytes = [piece for piece in pieces if tokenizer.convert_tokens_to_ids(piece) < n_bytes and piece.isalpha()]
@@ -124,7 +124,7 @@ def test_one_change_is_one_token_of_the_question_and_one_of_the_thought(
     shorter = WORLD.model_copy(update={"changes": WORLD.changes - 1})
     for world, n_changes in ((WORLD, 4), (shorter, 3)):
         for index, problem in enumerate(worked(task, "test", 50, seed=5, world=world)):
-            question = page(task).problem(problem.row, index, "test").question
+            question = grader(task).problem(problem.row, index, "test").question
             pieces = [tokenizer.decode([token]) for token in tokenizer(question)["input_ids"]]
             changes = [piece for piece in pieces if piece.startswith((", ", "+", "-", "\\cdot", "\\div"))]
             assert len(changes) == n_changes

@@ -44,7 +44,7 @@ def make(folder: Path, tokenizer: Any) -> Folders:
     torch.manual_seed(5)  # completions of many lengths, and no two tokens nearly as likely as each other
     head = projection_head.ProjectionHead(SHAPE["hidden_size"])
     (made.latent / loading.HEAD).write_bytes(projection_head.to_bytes(head))
-    (made.latent / loading.CARD).write_text(json.dumps({"K": K, "thinking": False}))
+    (made.latent / loading.CONFIG).write_text(json.dumps({"K": K, "thinking": False}))
     return made
 
 

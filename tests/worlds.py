@@ -4,9 +4,9 @@ from pathlib import Path
 
 from qthink_core.benchmarks.world import World
 from qthink_core.models.pretraining import Style
-from qthink_core.pipeline import settings
+from qthink_core.pipeline import parameters
 
-_TINY = settings.read_yaml(Path(__file__).parents[1] / "params" / "tiny.yaml")
+_TINY = parameters.read_yaml(Path(__file__).parents[1] / "params" / "tiny.yaml")
 WORLD = World(**_TINY["world"])
 PRETRAIN = _TINY["base"]["pretrain"]
 STYLE = Style(*(PRETRAIN[name] for name in Style._fields))

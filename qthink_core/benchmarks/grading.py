@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from qthink_core.artifacts.completions import TRAINED, Answer
 from qthink_core.artifacts.grades import Graded, Reward
 from qthink_core.artifacts.rollouts import Rollout
-from qthink_core.benchmarks.answers import Grade, grade
+from qthink_core.benchmarks.graders import Grade, grade
 from qthink_core.errors import DataError
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from qthink_core import hub
 from qthink_core.artifacts.prepared import TEST, TRAIN, VALIDATION, Prompted
 from qthink_core.artifacts.store import sha256
-from qthink_core.benchmarks.answers import Problem, page
+from qthink_core.benchmarks.graders import Problem, grader
 from qthink_core.benchmarks.synthetic import Show, worked
 from qthink_core.benchmarks.world import World
 from qthink_core.errors import DataError, ParamError
@@ -126,7 +126,7 @@ def published(task: str, split: str, folder: Path | None) -> list[Problem]:
         expected: str | None = record.sha256
     else:
         path, expected = in_folder(task, split, folder)
-    known = page(task).FILES.get(split)
+    known = grader(task).FILES.get(split)
     unit = "row" if path.suffix == ".parquet" else "line"
     problems = _problems(task, split, _rows(path), str(path), unit)
     if known is not None and len(problems) != known.records:
@@ -137,7 +137,7 @@ def published(task: str, split: str, folder: Path | None) -> list[Problem]:
 
 def in_folder(task: str, split: str, folder: Path) -> tuple[Path, str | None]:
     """A split's file in a data folder, and its sha256 where that is on record; raises DataError where there is no file."""
-    path, known = folder / _published_name(task, split), page(task).FILES.get(split)
+    path, known = folder / _published_name(task, split), grader(task).FILES.get(split)
     if not path.is_file():
         raise DataError(f"{path} is missing: put the file there, it is in {PUBLISHED_IN[task]}")
     return path, known.sha256 if known else None
@@ -203,7 +203,7 @@ def split_validation(train: Sequence[Problem], n_validation: int, seed: int) -> 
 
 
 def render(tokenizer: "PreTrainedTokenizerBase", question: str, thinking: bool) -> list[int]:
-    """The prompt of a question as token ids, by the model's own chat template (ruling 13 of docs/decisions.md)."""
+    """The prompt of a question as token ids, by the model's own chat template (decision 13 of docs/decisions.md)."""
     encoding = tokenizer.apply_chat_template(
         [{"role": "user", "content": question}],
         tokenize=True,
@@ -223,7 +223,7 @@ def prompted(task: str, problems: Iterable[Problem], tokenizer: "PreTrainedToken
             question=problem.question,
             gold=problem.gold,
             rationale=problem.rationale,
-            target_gold=page(task).gold_answer(problem),
+            target_gold=grader(task).gold_answer(problem),
             prompt_thinking=render(tokenizer, problem.question, thinking=True),
             prompt_direct=render(tokenizer, problem.question, thinking=False),
         )
@@ -249,7 +249,7 @@ def _problems(task: str, split: str, rows: Iterable[Mapping[str, object]], sourc
     for index, row in enumerate(rows):
         place = f"{source}, {unit} {index + 1}"
         try:
-            problem = page(task).problem(row, index, split)
+            problem = grader(task).problem(row, index, split)
         except DataError as error:
             raise DataError(f"{place}: {error}") from None
         if problem.id in seen:
@@ -261,7 +261,7 @@ def _problems(task: str, split: str, rows: Iterable[Mapping[str, object]], sourc
 
 def _published_name(task: str, split: str) -> Path:
     """A split's file in the data folder: as the page records it, else beside the test file."""
-    files = page(task).FILES
+    files = grader(task).FILES
     if split in files:
         return Path(files[split].path)
     test = Path(files["test"].path)

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.parameters import Section
 
 
 class World(Section):

@@ -1,4 +1,4 @@
-"""Fair comparison: what the systems of one table do not share, in words for the table itself (ruling 18)."""
+"""Fair comparison: what the systems of one table do not share, in words for the table itself (decision 18)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -12,7 +12,7 @@ from qthink_core.artifacts.completions import Answer, counts, writer
 from qthink_core.generation.answerers import opened
 from qthink_core.generation.answering import asked, batches, unit
 from qthink_core.generation.decoding import Sampling
-from qthink_core.models.loading import Card, System, pick_device
+from qthink_core.models.loading import QThinkConfig, System, pick_device
 from qthink_core.pipeline import seconds
 from qthink_core.pipeline.executor import Made, Make
 
@@ -25,9 +25,11 @@ class Batch(NamedTuple):
     prompts: dict[str, Sequence[int]]
 
 
-def plan(model: Path, card: Card, seed: int | None, problems: Sequence[Mapping[str, Any]], size: int) -> dict[str, Batch]:
+def plan(
+    model: Path, config: QThinkConfig, seed: int | None, problems: Sequence[Mapping[str, Any]], size: int
+) -> dict[str, Batch]:
     """The batches of at most `size` problems, by the name of their unit."""
-    prompts = asked(card, problems)
+    prompts = asked(config, problems)
     cut = enumerate(batches(prompts, size))
     return {unit(seed, number): Batch(model, seed, {one: prompts[one] for one in ids}) for number, ids in cut}
 

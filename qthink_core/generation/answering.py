@@ -9,7 +9,7 @@ from qthink_core.artifacts.completions import BATCH, TRAINED, Answer
 from qthink_core.generation.decoding import Choose, Sampling, answer_key, decode, greedy, sampler
 from qthink_core.method.latent_steps import Context, latent_steps, read_prompts
 from qthink_core.method.think import spoken
-from qthink_core.models.loading import Card, System
+from qthink_core.models.loading import QThinkConfig, System
 
 
 def batches(prompts: Mapping[str, Sequence[int]], size: int) -> list[list[str]]:
@@ -27,7 +27,7 @@ def answer(
 ) -> list[Answer]:
     """Completions of one batch: the prompt, the system's K latent steps, then tokens up to the limit.
 
-    Greedy, but for a system that writes its thoughts where `sampling` is given (ruling 19).
+    Greedy, but for a system that writes its thoughts where `sampling` is given (decision 19).
     """
     choose: Choose = greedy
     if sampling is not None and thinks(system):
@@ -39,7 +39,7 @@ def answer(
         return complete(system, prompts, context, max_new_tokens, seed, TRAINED, choose)
 
 
-def thinks(system: System | Card) -> bool:
+def thinks(system: System | QThinkConfig) -> bool:
     """Whether a system writes its thoughts before it answers: asked to, and without latent steps."""
     return system.thinking and not system.K
 
@@ -63,7 +63,7 @@ def complete(
     ]
 
 
-def asked(system: System | Card, problems: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[int]]:
+def asked(system: System | QThinkConfig, problems: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[int]]:
     """The prompts that a system is asked with, by problem id."""
     column = "prompt_thinking" if system.thinking else "prompt_direct"
     return {row["id"]: row[column] for row in problems}

@@ -108,7 +108,7 @@ def _distinct(
 
 
 def rollout_key(seed: int, problem_id: str, rollout: int) -> list[int]:
-    """The entropy of one rollout: a function of (seed, problem, index) and of nothing else (ruling 16)."""
+    """The entropy of one rollout: a function of (seed, problem, index) and of nothing else (decision 16)."""
     named = int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:8], "big")
     return [seed, named, rollout]
 
@@ -121,7 +121,7 @@ def answer_key(seed: int, problem_id: str, training: int | None) -> list[int]:
 def request_seed(seed: int, problem_id: str) -> int:
     """The seed of a problem's request to vLLM, 62 bits; it samples child i of a request with the request's seed + i.
 
-    So the seed of a rollout is a function of (seed, problem, index), as in `rollout_key` (ruling 16).
+    So the seed of a rollout is a function of (seed, problem, index), as in `rollout_key` (decision 16).
     """
     seed, named, _ = rollout_key(seed, problem_id, 0)
     return int(np.random.SeedSequence([seed, named]).generate_state(1, np.uint64)[0] >> np.uint64(2))

@@ -39,7 +39,7 @@ def select(
     cut_blocks: str,
     spacing: str = EVEN,
 ) -> tuple[list[Row], dict[str, int]]:
-    """The rollouts with a usable think block, and counts of blocks by state (rulings 3 and 4).
+    """The rollouts with a usable think block, and counts of blocks by state (decisions 3 and 4).
 
     A block that was cut at the token limit, or in which the model ended its turn, is used up to there unless
     `cut_blocks` is `drop`; an empty or never opened one has no positions.

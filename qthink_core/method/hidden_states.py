@@ -1,6 +1,6 @@
 """Last hidden states: the one place where they are read, for teacher and student alike.
 
-"Last" is `hidden_states[-1]` of Hugging Face, after the final norm, so that `lm_head(h)` are the logits (ruling 2).
+"Last" is `hidden_states[-1]` of Hugging Face, after the final norm, so that `lm_head(h)` are the logits (decision 2).
 """
 
 from collections.abc import Sequence

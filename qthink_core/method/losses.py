@@ -3,8 +3,8 @@
     loss = CE(answer) + gamma * reduce_k mean_d |h_k - t_k|
 
 (model card, section Training). `per_step` takes every latent step; `final_step`, the card's "CODI", only the last. The
-mean over k keeps gamma's meaning the same in both; the sum is the other reading (ruling 7). CE is the mean over all answer
-tokens of the effective batch, or over its problems of the mean over each one's tokens (ruling 20).
+mean over k keeps gamma's meaning the same in both; the sum is the other reading (decision 7). CE is the mean over all answer
+tokens of the effective batch, or over its problems of the mean over each one's tokens (decision 20).
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Positions: the K tokens of a thought whose hidden states the latent steps learn to match (ruling 3)."""
+"""Positions: the K tokens of a thought whose hidden states the latent steps learn to match (decision 3)."""
 
 from qthink_core.method.think import Block
 

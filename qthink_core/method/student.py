@@ -29,7 +29,7 @@ class Student(nn.Module):
 
     `merged` adds the adapters to the weights once a micro-batch (merged_lora.py): the same function, rounded otherwise.
     Gradient checkpointing stays off: transformers would then switch the cache off and every latent step would be blind to
-    the prompt (ruling 15).
+    the prompt (decision 15).
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Student(nn.Module):
         pad_id: int,
         per_problem: bool = False,
     ) -> Parts:
-        """The parts of the loss; an empty target adds no cross-entropy. `per_problem`: each target's mean (ruling 20)."""
+        """The parts of the loss; an empty target adds no cross-entropy. `per_problem`: each target's mean (decision 20)."""
         with merged_weights(self.adapted) if self.merged else nullcontext():
             return self._parts(prompts, targets, teachers, pad_id, per_problem)
 

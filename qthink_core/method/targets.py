@@ -30,7 +30,7 @@ def choose_right(rollouts: Sequence[Rollout], rewards: Sequence[int], seed: int)
 
 
 class Limit(NamedTuple):
-    """How long an answer may be, the end token included, and whether a cut one gets an end token (ruling 10)."""
+    """How long an answer may be, the end token included, and whether a cut one gets an end token (decision 10)."""
 
     tokens: int
     end_token: str
@@ -112,7 +112,7 @@ def examples(
 ) -> tuple[list[Example], dict[str, int]]:
     """The training examples by problem id, and counts: too long a prompt, or neither target nor teacher, is left out.
 
-    Too long a prompt is never cut: that would drop the question (ruling 13).
+    Too long a prompt is never cut: that would drop the question (decision 13).
     """
     kept: list[Example] = []
     counts = {"prompt_too_long": 0, "nothing_to_learn": 0, "distillation_only": 0, "examples": 0}

@@ -28,7 +28,7 @@ def weights(rewards: Sequence[int], kind: str, no_right_rollout: str) -> tuple[l
     """The weight of each usable rollout and whether the fallback was used; None when the problem gets no teacher.
 
     uniform: 1 each, wrong rollouts too. reward_weighted: r in {0, 1}; when no rollout is right, `no_right_rollout` says
-    `uniform` or `skip` (model card; ruling 5).
+    `uniform` or `skip` (model card; decision 5).
     """
     everyone = [1] * len(rewards)
     if not everyone:
@@ -43,9 +43,9 @@ def weights(rewards: Sequence[int], kind: str, no_right_rollout: str) -> tuple[l
 def average(states: Iterable[Float[np.ndarray, "K D"]], weights: Sequence[int]) -> Float[np.ndarray, "K D"]:
     """sum_g w_g * h_g / sum_g w_g, accumulated in float64 in the order given and returned as float32.
 
-    A float32 sum depends on the order of the rollouts in most elements (ruling 6); so does, rarely, a float64 sum of states
-    that were divided first, where the mean lies halfway between two float32 numbers. A rollout of weight 0 is not touched,
-    so that nothing in it can matter.
+    A float32 sum depends on the order of the rollouts in most elements (decision 6); so does, rarely, a float64 sum of
+    states that were divided first, where the mean lies halfway between two float32 numbers. A rollout of weight 0 is not
+    touched, so that nothing in it can matter.
     """
     total: Float[np.ndarray, "K D"] | None = None
     for state, weight in zip(states, weights, strict=True):

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from qthink_core.artifacts.store import Writer, canonical_json
 from qthink_core.errors import DataError
-from qthink_core.models.loading import CARD, HEAD, TOKENIZER_FILES
+from qthink_core.models.loading import CONFIG, HEAD, TOKENIZER_FILES
 
-CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def merge(base: Path, adapter: Path, dtype: str, scratch: Path) -> dict[str, Writer | bytes]:
@@ -22,7 +22,7 @@ def merge(base: Path, adapter: Path, dtype: str, scratch: Path) -> dict[str, Wri
     Adapters are merged in float32 and then cast: a merge in bfloat16 moves logits by 3 %. Raises DataError where `adapter`
     holds none.
     """
-    if not (adapter / CONFIG).is_file():  # PEFT would ask the hub for it
+    if not (adapter / ADAPTER_CONFIG).is_file():  # PEFT would ask the hub for it
         raise DataError(f"{adapter} holds no adapter: run `dvc repro` to train it")
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
@@ -30,7 +30,7 @@ def merge(base: Path, adapter: Path, dtype: str, scratch: Path) -> dict[str, Wri
     files: dict[str, Writer | bytes] = {path.name: moved(path) for path in sorted(scratch.iterdir())}
     for name in TOKENIZER_FILES:
         files[name] = (base / name).read_bytes()
-    for name in (HEAD, CARD):
+    for name in (HEAD, CONFIG):
         if (adapter / name).is_file():
             files[name] = (adapter / name).read_bytes()
     return files
@@ -44,12 +44,12 @@ def inside(folder: Path, files: Mapping[str, Writer | bytes]) -> dict[str, Write
 def export_adapter(adapted: PeftModel, scratch: Path) -> dict[str, Writer | bytes]:
     """The adapter's two files. PEFT writes sets in hash order and the base's path: both would change the bytes."""
     adapted.save_pretrained(str(scratch), save_embedding_layers=False)
-    config = json.loads((scratch / CONFIG).read_bytes())
+    config = json.loads((scratch / ADAPTER_CONFIG).read_bytes())
     config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = None
     return {
         "adapter_model.safetensors": moved(scratch / "adapter_model.safetensors"),
-        CONFIG: canonical_json(config),
+        ADAPTER_CONFIG: canonical_json(config),
     }
 
 

@@ -18,12 +18,12 @@ from qthink_core.method import projection_head
 from qthink_core.method.projection_head import ProjectionHead
 from qthink_core.pipeline import ranks
 
-CARD = "qthink.json"
+CONFIG = "qthink.json"
 HEAD = "projection_head.pt"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
-class Card(NamedTuple):
+class QThinkConfig(NamedTuple):
     """What an exported model says of itself in `qthink.json`."""
 
     K: int
@@ -78,22 +78,22 @@ def hidden_size(folder: Path) -> int:
     return int(AutoConfig.from_pretrained(folder, local_files_only=True).hidden_size)
 
 
-def read_card(folder: Path) -> Card:
-    """The card of an exported model; raises DataError when it is missing or not understood."""
-    path = folder / CARD
+def read_config(folder: Path) -> QThinkConfig:
+    """The `qthink.json` of an exported model; raises DataError when it is missing or not understood."""
+    path = folder / CONFIG
     try:
-        card = json.loads(path.read_bytes())
-        return Card(int(card["K"]), bool(card["thinking"]))
+        config = json.loads(path.read_bytes())
+        return QThinkConfig(int(config["K"]), bool(config["thinking"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not the card of an exported model ({error}): run `dvc repro merge`") from None
+        raise DataError(f"{path} does not describe an exported model ({error}): run `dvc repro merge`") from None
 
 
 def load_system(folder: Path, device: torch.device, dtype: str) -> System:
     """An exported model and its head in one dtype, as the card's usage has them.
 
-    Raises DataError as `read_card` does, or when the head is not one of this model.
+    Raises DataError as `read_config` does, or when the head is not one of this model.
     """
-    K, thinking = read_card(folder)
+    K, thinking = read_config(folder)
     model = load_model(folder, device, dtype)
     head = None
     if K:

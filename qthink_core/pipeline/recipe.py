@@ -1,10 +1,10 @@
-"""The training recipe as parameters: what `finetune` and `train` read alike (model card; ruling 17)."""
+"""The training recipe as parameters: what `finetune` and `train` read alike (model card; decision 17)."""
 
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from qthink_core.pipeline.settings import Section
+from qthink_core.pipeline.parameters import Section
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Value = TypeVar("Value", int, str)
@@ -65,7 +65,7 @@ class Recipe(Section):
 
 
 class Drawn(Section):
-    """How the tokens of rows that think are drawn where they are (rulings 16 and 19)."""
+    """How the tokens of rows that think are drawn where they are (decisions 16 and 19)."""
 
     temperature: float = Field(gt=0)
     top_p: float = Field(gt=0, le=1)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from qthink_core.artifacts.store import write_file
 from qthink_core.errors import ParamError
-from qthink_core.pipeline.instances import Instance
+from qthink_core.pipeline.graph import Box
 
 LOG = Path("logs/seconds")
 REPORT = Path("logs/seconds.md")
@@ -51,7 +51,7 @@ def read(log: Path) -> dict[tuple[str, str], Measured]:
     for place in sorted(log.glob("*/")):
         rows: list[Mapping[str, object]] = [json.loads(file.read_bytes()) for file in sorted(place.glob("*.json"))]
         try:
-            at = Instance.parse(place.name)
+            at = Box.parse(place.name)
         except ParamError:
             continue
         if rows:

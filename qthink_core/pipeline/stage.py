@@ -14,13 +14,13 @@ from typing import Any, NoReturn, TypeVar
 
 from qthink_core.artifacts import store
 from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, UnavailableError
-from qthink_core.pipeline import code, layout, process, ranks, settings
-from qthink_core.pipeline.instances import Instance, declared, graph, remove_orphans
+from qthink_core.pipeline import code, layout, parameters, process, ranks
+from qthink_core.pipeline.graph import Box, declared, remove_orphans, stages
 
 Item = TypeVar("Item")
 
 
-def stage_sections() -> dict[str, type[settings.Section]]:
+def stage_sections() -> dict[str, type[parameters.Section]]:
     """The parameters class of every stage, found in the `stages` package; their modules import nothing heavy."""
     import stages  # the one look upward: to check all parameters at once, before anything expensive starts
 
@@ -34,15 +34,15 @@ def read_params(root: Path, stage: str) -> Any:
 
     Raises ParamError with every fault of the params files, one a line.
     """
-    tree, origin = settings.load(root)
+    tree, origin = parameters.load(root)
     sections = stage_sections()
-    found = settings.faults(tree, origin, sections)
+    found = parameters.faults(tree, origin, sections)
     if found:
         raise ParamError("\n".join(found))
-    return sections[stage].model_validate(settings.prune(tree, settings.patterns(sections[stage])))
+    return sections[stage].model_validate(parameters.prune(tree, parameters.patterns(sections[stage])))
 
 
-def preflight(at: Instance | None, scale: str | None = None) -> list[str]:
+def preflight(at: Box | None, scale: str | None = None) -> list[str]:
     """What this machine has of what a scale asks for, a line each, before a box starts or whenever somebody asks.
 
     Raises UnavailableError with everything that is missing, a line each. It only refuses, so its module is found by name,
@@ -61,7 +61,7 @@ def device_memory(root: Path, stage: str) -> Iterator[None]:
         cause = getattr(error, "cause", None) or error  # Ray's worker wraps what its unit raised
         if torch is None or not isinstance(cause, torch.OutOfMemoryError):
             raise
-        tree, _ = settings.load(root)
+        tree, _ = parameters.load(root)
         key = importlib.import_module("qthink_core.planning.preflight").to_lower(stage, tree)
         raise UnavailableError(
             f"the device's memory is full ({str(cause).partition('. ')[0]}): end what else uses it and run the same command "
@@ -74,25 +74,25 @@ def told(counts: Mapping[str, int], *but: str) -> str:
     return "".join(f", {name} {count}" for name, count in counts.items() if count and name not in but)
 
 
-def identity(root: Path, at: Instance) -> tuple[str, str, dict[str, str]]:
+def identity(root: Path, at: Box) -> tuple[str, str, dict[str, str]]:
     """(fingerprint of parameters, inputs and code; digest of parameters and inputs; digest of each input).
 
     Parameters are those that dvc.yaml declares for this instance, so that another system's settings change nothing here. The
     code is read anew from the sources; of the stage that writes it down for the others, it is that of all stages.
     """
-    tree, _ = settings.load(root)
+    tree, _ = parameters.load(root)
     entry = declared(root, at, tree)
     of_code = (str(layout.code(at.stage)), *code.PACKAGES)
     inputs = {dep: store.digest(root / dep) for dep in entry["deps"] if dep not in of_code}
     keys = sorted({name for names in entry["params"].values() for name in names})
-    values = {"instance": str(at), "params": {key: settings.value(tree, key) for key in keys}, "inputs": inputs}
+    values = {"instance": str(at), "params": {key: parameters.value(tree, key) for key in keys}, "inputs": inputs}
     made_from = hashlib.sha256(store.canonical_json(values)).hexdigest()
-    said = {one: code.of_stage(root, one) for one in (graph(root) if at.stage == code.STAGE else [at.stage])}
+    said = {one: code.of_stage(root, one) for one in (stages(root) if at.stage == code.STAGE else [at.stage])}
     fingerprint = hashlib.sha256(store.canonical_json(values | {"code": said})).hexdigest()
     return fingerprint, made_from, inputs
 
 
-def check_code(root: Path, at: Instance) -> None:
+def check_code(root: Path, at: Box) -> None:
     """Raises DataError when DVC compares other code than that which is there: a stage was run without the one before it."""
     if at.stage != code.STAGE:
         code.check(root / layout.code(at.stage), code.of_stage(root, at.stage))
@@ -154,7 +154,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
     root, started = Path(), time.monotonic()
     name = os.environ.get("DVC_STAGE", "")
     try:
-        at = Instance.parse(name)
+        at = Box.parse(name)
         if at.stage != stage:
             raise ParamError(f"stages/{stage}.py is a part of the graph: run it with `dvc repro {stage}`")
         params = read_params(root, stage)
@@ -217,7 +217,7 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
-def log_run(root: Path, at: Instance, seconds: float, params: settings.Section, resumed: bool) -> None:
+def log_run(root: Path, at: Box, seconds: float, params: parameters.Section, resumed: bool) -> None:
     """Adds the run to logs/runs.jsonl: clocks and durations live there and never in an output.
 
     With what `calibration` must know of it: scale, device, processes, executor, the stage's parameters, and whether units of
@@ -230,7 +230,7 @@ def log_run(root: Path, at: Instance, seconds: float, params: settings.Section, 
         "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seconds": round(seconds, 2),
         "cpu_seconds": round(sum(os.times()[:4]), 2),
-        "scale": settings.read_yaml(root / "params.yaml")["scale"],
+        "scale": parameters.read_yaml(root / "params.yaml")["scale"],
         "device": device_of(params),
         "processes": ranks.world(),
         "executor": os.environ.get("QTHINK_EXECUTOR", "here"),
@@ -241,7 +241,7 @@ def log_run(root: Path, at: Instance, seconds: float, params: settings.Section, 
         file.write(json.dumps(entry) + "\n")
 
 
-def device_of(params: settings.Section) -> str:
+def device_of(params: parameters.Section) -> str:
     """Where a stage computed: `cpu`, the name of its GPU, or `cuda` where this process never asked for that name."""
     if getattr(params, "device", "cpu") == "cpu":
         return "cpu"

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import unique
-from qthink_core.pipeline.settings import Section
 
 # What the verdict on the latents compares them with (verdicts.py).
 JUDGED = ("K=0", "zeros", "noise", "other", "mean")

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core.benchmarks.answers import page
+from qthink_core.benchmarks.graders import grader
 from qthink_core.errors import ParamError
 from qthink_core.models.base_source import Base
-from qthink_core.pipeline import instances, settings, stage
-from qthink_core.pipeline.instances import Instance
+from qthink_core.pipeline import graph, parameters, stage
+from qthink_core.pipeline.graph import Box
 from qthink_core.planning import calibration, cost, progress, schedule, shapes
 from qthink_core.planning.cost import Device, Work
-from qthink_core.planning.stage_costs import COSTS, GENERATED, PAPER, PUBLISHED_PROMPTS, Box, Lengths, Run
+from qthink_core.planning.stage_costs import COSTS, GENERATED, PAPER, PUBLISHED_PROMPTS, BoxCost, Lengths, Run
 
 CPU = "cpu"
 DEVICES = (*cost.GPUS, CPU)
@@ -82,7 +82,7 @@ class Plan(NamedTuple):
     @property
     def wall_s(self) -> float:
         """Seconds until the run ends, boxes side by side and DVC's own seconds included."""
-        expected = {box: self.means[Instance.parse(box).stage] + DVC_S for box in self.needs}
+        expected = {box: self.means[Box.parse(box).stage] + DVC_S for box in self.needs}
         return progress.Estimate(expected, self.needs, self.at_once).left(progress.Rest(expected.keys(), {}))
 
     @property
@@ -102,12 +102,12 @@ def make(root: Path, scale: str | None, device: str | None, gpus: int) -> Plan:
         raise ParamError(f"--device is {name!r}: expected one of {', '.join(DEVICES)}")
     if gpus < 1 or (name == CPU and gpus > 1):
         raise ParamError(f"--gpus is {gpus}: expected 1 or more GPUs, and none beside --device {CPU}")
-    graph = instances.graph(root)
-    boxes = boxes_of(graph, tree)
+    stages = graph.stages(root)
+    boxes = boxes_of(stages, tree)
     run = planned(root, tree, boxes)
     log = calibration.logged(root, tree["scale"], name)
     ratios = measured(log.runs, run, boxes, name)
-    rows = [row_of(one, [at for at in boxes if at.stage == one], run, name, gpus, ratios) for one in graph]
+    rows = [row_of(one, [at for at in boxes if at.stage == one], run, name, gpus, ratios) for one in stages]
     largest = max(row.memory for row in rows)
     at_once = schedule.side_by_side(tree["cpu_threads"], machine(tree).memory / largest) if name == CPU else 1
     return Plan(tree["scale"], name, gpus, at_once, run, rows, log.left_out, schedule.edges(root, tree))
@@ -122,7 +122,7 @@ class Needs(NamedTuple):
 
 def needs(root: Path, tree: Mapping[str, Any]) -> Needs:
     """What checked parameters ask of disk and device; raises ParamError where the base model's shape is not known."""
-    boxes = boxes_of(instances.graph(root), tree)
+    boxes = boxes_of(graph.stages(root), tree)
     run = planned(root, tree, boxes)
     costs = [(at.stage, COSTS[at.stage](run, at)) for at in boxes]
     memory: dict[str, float] = {}
@@ -132,40 +132,40 @@ def needs(root: Path, tree: Mapping[str, Any]) -> Needs:
     return Needs(sum(one.disk for _, one in costs), memory)
 
 
-def boxes_of(graph: Mapping[str, Mapping[str, Any]], tree: Mapping[str, Any]) -> dict[Instance, Path]:
+def boxes_of(stages: Mapping[str, Mapping[str, Any]], tree: Mapping[str, Any]) -> dict[Box, Path]:
     """Every box of the graph with the first folder or file that it makes; raises ParamError at a stage of unknown cost."""
-    unknown = sorted(set(graph) - set(COSTS))
+    unknown = sorted(set(stages) - set(COSTS))
     if unknown:
         raise ParamError(f"dvc.yaml has stage {unknown[0]}, whose cost is not known: give it a function in stage_costs")
-    return {at: out_of(entry, at, tree) for one, entry in graph.items() for at in instances.instances(one, entry, tree)}
+    return {at: out_of(entry, at, tree) for one, entry in stages.items() for at in graph.boxes(one, entry, tree)}
 
 
 def checked(root: Path, scale: str | None) -> dict[str, Any]:
     """The parameters of a scale, without a fault; raises ParamError with every one, a line each."""
-    common = settings.read_yaml(root / "params.yaml")
+    common = parameters.read_yaml(root / "params.yaml")
     if scale is None or scale == common.get("scale"):
-        tree, origin = settings.load(root)
+        tree, origin = parameters.load(root)
     else:
         scales = sorted(path.stem for path in (root / "params").glob("*.yaml"))
         if scale not in scales:
             raise ParamError(f"--scale is {scale!r}: expected one of {', '.join(scales)}")
         file = f"params/{scale}.yaml"
-        sized = settings.read_yaml(root / file)
-        origin = dict.fromkeys(settings.leaves(common), "params.yaml") | dict.fromkeys(settings.leaves(sized), file)
+        sized = parameters.read_yaml(root / file)
+        origin = dict.fromkeys(parameters.leaves(common), "params.yaml") | dict.fromkeys(parameters.leaves(sized), file)
         tree = calibration.with_params(common | {"scale": scale}, sized)
-    found = settings.faults(tree, origin, stage.stage_sections())
+    found = parameters.faults(tree, origin, stage.stage_sections())
     if found:
         raise ParamError("\n".join(found))
     return tree
 
 
-def out_of(entry: Mapping[str, Any], at: Instance, tree: Mapping[str, Any]) -> Path:
+def out_of(entry: Mapping[str, Any], at: Box, tree: Mapping[str, Any]) -> Path:
     """The first folder or file that a box makes."""
     out = entry["outs"][0]
-    return Path(instances.resolve(out if isinstance(out, str) else next(iter(out)), at, tree))
+    return Path(graph.resolve(out if isinstance(out, str) else next(iter(out)), at, tree))
 
 
-def planned(root: Path, tree: Mapping[str, Any], boxes: Mapping[Instance, Path]) -> Run:
+def planned(root: Path, tree: Mapping[str, Any], boxes: Mapping[Box, Path]) -> Run:
     """The run with the lengths that a run of the same base model left behind, else with those that are assumed."""
     source = Base.model_validate(tree["base"])
     same = made_base(root, boxes, source)
@@ -180,7 +180,7 @@ def planned(root: Path, tree: Mapping[str, Any], boxes: Mapping[Instance, Path])
     lengths: dict[str, Lengths] = {}
     counted: set[str] = set()
     for task in tree["tasks"]:
-        known = counts.get(Instance("prepare", task), {})
+        known = counts.get(Box("prepare", task), {})
         problems |= {(task, split): size_of(tree["prepare"], task, split, known) for split in ("train", "test")}
         problems[task, "validation"] = tree["prepare"]["n_validation"]
         assumed = GENERATED if source.pretrain else PAPER
@@ -192,7 +192,7 @@ def planned(root: Path, tree: Mapping[str, Any], boxes: Mapping[Instance, Path])
     return Run(tree, shape, lengths, problems, generated, frozenset(counted))
 
 
-def made_base(root: Path, boxes: Mapping[Instance, Path], source: Base) -> Path | None:
+def made_base(root: Path, boxes: Mapping[Box, Path], source: Base) -> Path | None:
     """The folder of the base model that was made from this source; None where there is none, or another model's."""
     made = root / next(path for at, path in boxes.items() if at.stage == "base")
     return made if calibration.about(made).get("source") == source.source else None
@@ -203,7 +203,7 @@ def size_of(prepare: Mapping[str, Any], task: str, split: str, known: Mapping[st
     wanted = prepare[f"n_{split}"]
     if wanted != "all":
         return int(wanted)
-    file = page(task).FILES.get(split)
+    file = grader(task).FILES.get(split)
     published = file.records if file else TRAINING_SETS.get(task)
     if published is None:
         return known.get(split)
@@ -214,11 +214,11 @@ def with_counts(
     assumed: Lengths,
     task: str,
     tree: Mapping[str, Any],
-    counts: Mapping[Instance, Mapping[str, int]],
+    counts: Mapping[Box, Mapping[str, int]],
     generated: Mapping[tuple[str, str], float],
 ) -> Lengths:
     """The lengths with the mean completion of the rollouts made here, and an answer of the base model without thinking."""
-    rollouts = counts.get(Instance("sample", task), {})
+    rollouts = counts.get(Box("sample", task), {})
     if not rollouts.get("rollouts"):
         return assumed
     both = rollouts["tokens"] / rollouts["rollouts"]
@@ -235,9 +235,7 @@ def within(lengths: Lengths, limit: int) -> Lengths:
     return lengths._replace(thought=thought, answer=min(lengths.answer, limit - thought))
 
 
-def measured(
-    runs: Mapping[str, calibration.Logged], run: Run, boxes: Mapping[Instance, Path], device: str
-) -> dict[str, float]:
+def measured(runs: Mapping[str, calibration.Logged], run: Run, boxes: Mapping[Box, Path], device: str) -> dict[str, float]:
     """Measured by estimated seconds of the boxes that were logged here, each estimated with the parameters it ran with."""
     before: Mapping[str, Any] = run.tree
     for one in runs.values():
@@ -261,7 +259,7 @@ def machine(tree: Mapping[str, Any]) -> Device:
     return cost.cpu(min(tree["cpu_threads"], os.cpu_count() or 1), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def box_seconds(box: Box, run: Run, device: str) -> float:
+def box_seconds(box: BoxCost, run: Run, device: str) -> float:
     """Estimated seconds of a box, where nothing was measured."""
     if box.gpu and device != CPU:
         work = cost.seconds(box.work, cost.GPUS[device], run.tree["dtype"], box.efficiency)
@@ -270,7 +268,7 @@ def box_seconds(box: Box, run: Run, device: str) -> float:
     return (LIGHT_S if box.light else LOADING_S) + work + box.other_s
 
 
-def row_of(name: str, boxes: Sequence[Instance], run: Run, device: str, gpus: int, ratios: Mapping[str, float]) -> Row:
+def row_of(name: str, boxes: Sequence[Box], run: Run, device: str, gpus: int, ratios: Mapping[str, float]) -> Row:
     """A stage's row: its boxes run one after another, as DVC runs them, each on as many GPUs as it has units for, where the
     stage can.
     """

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from qthink_core import hub
 from qthink_core.errors import DataError, ParamError, UnavailableError
 from qthink_core.models.base_source import Base
-from qthink_core.pipeline import instances, settings, stage
+from qthink_core.pipeline import graph, parameters, stage
 from qthink_core.planning import plan
 from qthink_core.planning.plan_words import COPIES, short
 
@@ -60,7 +60,7 @@ class Remote(NamedTuple):
     fix: str
 
 
-def check(root: Path, at: stage.Instance | None, scale: str | None) -> list[str]:
+def check(root: Path, at: stage.Box | None, scale: str | None) -> list[str]:
     """What this machine has of what a scale asks for (that of params.yaml where none is named), a line each.
 
     `at` is the box that is to start: parameters were checked by then, only `base` needs the model's source, and a scale that
@@ -68,12 +68,12 @@ def check(root: Path, at: stage.Instance | None, scale: str | None) -> list[str]
     from this source needs it no more. Raises ParamError with every
     fault of the params files, else UnavailableError with everything that is missing, a line each.
     """
-    tree = settings.load(root)[0] if at else plan.checked(root, scale)
+    tree = parameters.load(root)[0] if at else plan.checked(root, scale)
     if at and tree["device"] == plan.CPU and "pretrain" in tree["base"] and tree["prepare"]["source"] == "generated":
         return []
     source = Base.model_validate(tree["base"])
     found: list[Finding | Remote] = [*_device_and_disk(root, tree), *engines(tree)]
-    made = plan.made_base(root, plan.boxes_of(instances.graph(root), tree), source) if at is None else None
+    made = plan.made_base(root, plan.boxes_of(graph.stages(root), tree), source) if at is None else None
     if made and not source.pretrain:
         found.append(Finding(True, f"base model: {source.words}, made already in {made.relative_to(root)}"))
     elif at is None or at.stage == "base":

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qthink_core.pipeline import instances, process
+from qthink_core.pipeline import graph, process
 
 
 def edges(root: Path, tree: Mapping[str, Any]) -> dict[str, frozenset[str]]:
@@ -13,14 +13,14 @@ def edges(root: Path, tree: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     makers: dict[Path, str] = {}
     below: dict[Path, set[str]] = {}  # what is made at a path or inside of it
     reads: dict[str, list[Path]] = {}
-    for name, entry in instances.graph(root).items():
-        for at in instances.instances(name, entry, tree):
+    for name, entry in graph.stages(root).items():
+        for at in graph.boxes(name, entry, tree):
             for out in outputs(entry):
-                path = Path(instances.resolve(out, at, tree))
+                path = Path(graph.resolve(out, at, tree))
                 makers[path] = str(at)
                 for folder in (path, *path.parents):
                     below.setdefault(folder, set()).add(str(at))
-            reads[str(at)] = [Path(instances.resolve(dep, at, tree)) for dep in entry.get("deps", [])]
+            reads[str(at)] = [Path(graph.resolve(dep, at, tree)) for dep in entry.get("deps", [])]
     found = {
         box: frozenset(
             maker for dep in deps for maker in (*below.get(dep, ()), *(makers[one] for one in dep.parents if one in makers))

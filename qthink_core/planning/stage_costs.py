@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from qthink_core.pipeline.instances import Instance
+from qthink_core.pipeline.graph import Box
 from qthink_core.planning import cost
 from qthink_core.planning.cost import EXTRACTION, SAMPLING, TRAINING, Shape, Work
 
@@ -64,12 +64,12 @@ class Run(NamedTuple):
         """Bytes of a weight and of a number in the cache."""
         return WIDTH[self.tree["dtype"]]
 
-    def n(self, at: Instance, split: str) -> int:
+    def n(self, at: Box, split: str) -> int:
         """Problems of a split; 0 where nobody knows."""
         return self.problems[at.task, split] or 0
 
 
-class Box(NamedTuple):
+class BoxCost(NamedTuple):
     """What one box of the graph costs: work at an efficiency, other seconds, bytes on disk and in the device's memory.
 
     `gpu`: whether it runs on the device that params name; `light`: whether it loads no torch; `units`: among how many
@@ -86,30 +86,30 @@ class Box(NamedTuple):
     units: int = 1
 
 
-def fingerprint(run: Run, at: Instance) -> Box:
+def fingerprint(run: Run, at: Box) -> BoxCost:
     """The sources read, a file of digests for each stage."""
-    return Box(disk=3e4, light=True)
+    return BoxCost(disk=3e4, light=True)
 
 
-def base(run: Run, at: Instance) -> Box:
+def base(run: Run, at: Box) -> BoxCost:
     """A pre-training here, or a download; a folder or wheel is copied."""
     size = cost.parameters(run.shape) * run.width
     one = run.tree["base"].get("pretrain")
     if one is None:
-        return Box(other_s=size / (DOWNLOAD_BPS if "hub" in run.tree["base"] else DISK_BPS), disk=size)
+        return BoxCost(other_s=size / (DOWNLOAD_BPS if "hub" in run.tree["base"] else DISK_BPS), disk=size)
     length = sum(GENERATED[:3])
     passes = one["steps"] * -(-one["batch"] // PRETRAIN_CHUNK)
     work = cost.training(run.shape, one["steps"] * one["batch"], length, passes)
-    return Box(work, TRAINING, disk=cost.parameters(run.shape) * WIDTH["float32"])
+    return BoxCost(work, TRAINING, disk=cost.parameters(run.shape) * WIDTH["float32"])
 
 
-def prepare(run: Run, at: Instance) -> Box:
+def prepare(run: Run, at: Box) -> BoxCost:
     """Every prompt twice, as token ids."""
     n = sum(run.n(at, split) for split in ("train", "validation", "test"))
-    return Box(disk=n * 2 * run.lengths[at.task].prompt * TOKEN_BYTES)
+    return BoxCost(disk=n * 2 * run.lengths[at.task].prompt * TOKEN_BYTES)
 
 
-def sample(run: Run, at: Instance) -> Box:
+def sample(run: Run, at: Box) -> BoxCost:
     """G rollouts a problem, in blocks; `hf` launches each block until its longest row ends."""
     how, lengths, G = run.tree["sample"], run.lengths[at.task], run.tree["rollout"]["G"]
     N, S = run.n(at, "train"), lengths.thought + lengths.answer
@@ -121,13 +121,13 @@ def sample(run: Run, at: Instance) -> Box:
         memory = decoding_memory(run, 1, lengths.prompt + limit) / PAGED_SHARE
     else:
         memory = decoding_memory(run, how["block_problems"] * G, lengths.prompt + limit)
-    return Box(work, SAMPLING, disk=work.tokens * TOKEN_BYTES, memory=memory, gpu=True, units=blocks)
+    return BoxCost(work, SAMPLING, disk=work.tokens * TOKEN_BYTES, memory=memory, gpu=True, units=blocks)
 
 
-def reward(run: Run, at: Instance) -> Box:
+def reward(run: Run, at: Box) -> BoxCost:
     """Every rollout graded once."""
     rows = run.n(at, "train") * run.tree["rollout"]["G"]
-    return Box(other_s=rows * grading_s(run, at.task), disk=rows, light=True)
+    return BoxCost(other_s=rows * grading_s(run, at.task), disk=rows, light=True)
 
 
 def grading_s(run: Run, task: str) -> float:
@@ -135,7 +135,7 @@ def grading_s(run: Run, task: str) -> float:
     return LATEX_S if task == "math500" and run.tree["prepare"]["source"] != "generated" else GRADING_S
 
 
-def extract(run: Run, at: Instance) -> Box:
+def extract(run: Run, at: Box) -> BoxCost:
     """Prompt and thought of every rollout read once; K states of each are kept."""
     how, lengths, G, K = run.tree["extract"], run.lengths[at.task], run.tree["rollout"]["G"], run.tree["K"]
     N, length = run.n(at, "train"), lengths.prompt + lengths.thought
@@ -144,17 +144,17 @@ def extract(run: Run, at: Instance) -> Box:
     work = cost.reading(run.shape, N * G, length, passes)
     disk = cost.hidden_bytes(N, G, K, run.shape.hidden, WIDTH[how["store"]])
     memory = cost.parameters(run.shape) * run.width + reading_memory(run, how["batch_tokens"])
-    return Box(work, EXTRACTION, disk=disk, memory=memory, gpu=True, units=blocks)
+    return BoxCost(work, EXTRACTION, disk=disk, memory=memory, gpu=True, units=blocks)
 
 
-def average(run: Run, at: Instance) -> Box:
+def average(run: Run, at: Box) -> BoxCost:
     """Every state read twice, once for each kind of teacher."""
     N, G, K, D = run.n(at, "train"), run.tree["rollout"]["G"], run.tree["K"], run.shape.hidden
     read = cost.hidden_bytes(N, G, K, D, WIDTH[run.tree["extract"]["store"]])
-    return Box(other_s=2 * read / DISK_BPS, disk=2 * cost.hidden_bytes(N, 1, K, D, WIDTH["float32"]), light=True)
+    return BoxCost(other_s=2 * read / DISK_BPS, disk=2 * cost.hidden_bytes(N, 1, K, D, WIDTH["float32"]), light=True)
 
 
-def finetune(run: Run, at: Instance) -> Box:
+def finetune(run: Run, at: Box) -> BoxCost:
     """[prompt; target] in one pass a micro-batch."""
     lengths, target = run.lengths[at.task], run.tree["systems"]["finetuned"][at.system]
     thought = lengths.thought if target["target"] == "think_and_answer" else 0.0
@@ -162,13 +162,13 @@ def finetune(run: Run, at: Instance) -> Box:
     return trained(run, at, target, thought, longest, K=0, chain=1)
 
 
-def train(run: Run, at: Instance) -> Box:
+def train(run: Run, at: Box) -> BoxCost:
     """Prompt, K - 1 latent steps, then the last one and the answer in one pass."""
     K = run.tree["K"]
     return trained(run, at, run.tree["systems"]["distilled"][at.system], 0.0, 0, K=K, chain=K + 1)
 
 
-def trained(run: Run, at: Instance, system: Mapping[str, Any], thought: float, longest: int, K: int, chain: int) -> Box:
+def trained(run: Run, at: Box, system: Mapping[str, Any], thought: float, longest: int, K: int, chain: int) -> BoxCost:
     """A training whose micro-batches take `chain` passes each, one after the other."""
     recipe, lengths = run.tree["train"], run.lengths[at.task]
     limit = system.get("answer_max_tokens") or recipe["answer_max_tokens"]
@@ -194,7 +194,7 @@ def trained(run: Run, at: Instance, system: Mapping[str, Any], thought: float, l
         width=run.width,
     )
     units = -(-min(N, recipe["batch"]) // recipe["micro_batch"])
-    return Box(work, TRAINING, disk=adapter_bytes(run, K), memory=memory, gpu=True, units=units)
+    return BoxCost(work, TRAINING, disk=adapter_bytes(run, K), memory=memory, gpu=True, units=units)
 
 
 def adapter_bytes(run: Run, K: int) -> float:
@@ -204,36 +204,36 @@ def adapter_bytes(run: Run, K: int) -> float:
     return (cost.lora_parameters(run.shape, lora["r"], lora["targets"]) + head) * WIDTH["float32"]
 
 
-def merge(run: Run, at: Instance) -> Box:
+def merge(run: Run, at: Box) -> BoxCost:
     """A checkpoint for each seed: the base read in float32, the merged weights written."""
     size, seeds = cost.parameters(run.shape), len(run.tree["seeds"])
     written = size * run.width + (cost.projection_parameters(run.shape.hidden) * 4 if latent(run, at) else 0)
-    return Box(other_s=seeds * (size * WIDTH["float32"] + written) / DISK_BPS, disk=seeds * written)
+    return BoxCost(other_s=seeds * (size * WIDTH["float32"] + written) / DISK_BPS, disk=seeds * written)
 
 
-def latent(run: Run, at: Instance) -> bool:
+def latent(run: Run, at: Box) -> bool:
     """Whether a system has latent steps."""
     return at.system in run.tree["systems"]["distilled"]
 
 
-def baseline(run: Run, at: Instance) -> Box:
+def baseline(run: Run, at: Box) -> BoxCost:
     """One greedy answer of the base model to each question."""
     return answers(run, at, times=1, paged=run.tree["evaluate"]["engine"] == PAGED)
 
 
-def evaluate(run: Run, at: Instance) -> Box:
+def evaluate(run: Run, at: Box) -> BoxCost:
     """One greedy answer to each question, for each training seed."""
     return answers(run, at, times=len(run.tree["seeds"]), paged=run.tree["evaluate"]["engine"] == PAGED)
 
 
-def probe(run: Run, at: Instance) -> Box:
+def probe(run: Run, at: Box) -> BoxCost:
     """An answer under each condition, after K steps and after each other number of the sweep, for each training seed."""
     how, K = run.tree["probe"], run.tree["K"]
     conditions = len(how["conditions"]) + max(how["sweep"] * K, 1)
     return answers(run, at, times=conditions * len(run.tree["seeds"]))
 
 
-def answers(run: Run, at: Instance, times: int, paged: bool = False) -> Box:
+def answers(run: Run, at: Box, times: int, paged: bool = False) -> BoxCost:
     """Greedy answers in batches that are launched until their longest row ends; latent steps are as many launches more.
 
     A `paged` engine decodes without launches, one batch after the other as well; the latent steps before it are
@@ -256,10 +256,10 @@ def answers(run: Run, at: Instance, times: int, paged: bool = False) -> Box:
     else:
         memory = decoding_memory(run, rows, lengths.prompt + K + limit)
     disk, units = work.tokens * TOKEN_BYTES, batches * len(run.tree["seeds"] if at.stage == "evaluate" else [0])
-    return Box(work, SAMPLING, disk=disk, memory=memory, gpu=True, units=units)
+    return BoxCost(work, SAMPLING, disk=disk, memory=memory, gpu=True, units=units)
 
 
-def thinks(run: Run, at: Instance) -> bool:
+def thinks(run: Run, at: Box) -> bool:
     """Whether a system writes its thoughts down."""
     systems = run.tree["systems"]
     if at.system in systems["baseline"]:
@@ -267,21 +267,21 @@ def thinks(run: Run, at: Instance) -> bool:
     return systems["finetuned"].get(at.system, {}).get("target") == "think_and_answer"
 
 
-def grade(run: Run, at: Instance) -> Box:
+def grade(run: Run, at: Box) -> BoxCost:
     """Every answer of every row and condition graded once."""
     systems, how = run.tree["systems"], run.tree["probe"]
     conditions = len(how["conditions"]) + max(how["sweep"] * run.tree["K"], 1)
     per_seed = len(systems["trained"]) + len(systems["distilled"]) * conditions
     rows = run.n(at, run.tree["split"]) * (len(systems["baseline"]) + per_seed * len(run.tree["seeds"]))
-    return Box(other_s=rows * grading_s(run, at.task), disk=rows, light=True)
+    return BoxCost(other_s=rows * grading_s(run, at.task), disk=rows, light=True)
 
 
-def report(run: Run, at: Instance) -> Box:
+def report(run: Run, at: Box) -> BoxCost:
     """Tables, plots and a page, from files that are small."""
-    return Box(disk=5e6, light=True)
+    return BoxCost(disk=5e6, light=True)
 
 
-COSTS: dict[str, Callable[[Run, Instance], Box]] = {
+COSTS: dict[str, Callable[[Run, Box], BoxCost]] = {
     one.__name__: one
     for one in (
         *(fingerprint, base, prepare, sample, reward, extract, average, finetune, train, merge, baseline, evaluate, probe),

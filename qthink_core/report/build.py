@@ -21,7 +21,7 @@ from qthink_core.evidence.statistics import compare, holm
 from qthink_core.pipeline.systems import Distilled, Finetuned
 from qthink_core.report.files import losses_csv, metrics_json, place, tokens_csv, verdicts_csv
 from qthink_core.report.html_page import page
-from qthink_core.report.stated import Stated
+from qthink_core.report.params import ReportParams
 from qthink_core.report.table import markdown
 
 SYSTEM_NAMES = {
@@ -60,7 +60,7 @@ class Plan(NamedTuple):
     questions: int
 
 
-def plan(params: Stated) -> Plan:
+def plan(params: ReportParams) -> Plan:
     """What the parameters of the report stage ask for."""
     shared: dict[str, Any] = {"max_new_tokens": params.evaluate.max_new_tokens}
     trained = shared | {

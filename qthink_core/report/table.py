@@ -22,7 +22,7 @@ def markdown(findings: Findings) -> str:
 
 
 def table(findings: Findings) -> str:
-    """A row per system and a column per benchmark, with the marks of what is not the same in all rows (ruling 18)."""
+    """A row per system and a column per benchmark, with the marks of what is not the same in all rows (decision 18)."""
     tasks = list(findings.cells)
     signs, notes = footnotes({name: system.marks for name, system in findings.systems.items()})
     head = ["system", *(f"{task} (n={next(iter(row.values())).n})" for task, row in findings.cells.items())]

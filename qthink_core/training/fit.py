@@ -98,7 +98,7 @@ def fit(
         files = export.export_adapter(student.adapted, work.scratch())
         if student.head is not None:
             files[loading.HEAD] = projection_head.to_bytes(student.head)
-        files[loading.CARD] = canonical_json({"K": shape.K, "thinking": shape.thinking})
+        files[loading.CONFIG] = canonical_json({"K": shape.K, "thinking": shape.thinking})
         files["losses.json"] = canonical_json(losses)
         work.commit("trained", files, counts | kept)
     return counts | kept

@@ -116,7 +116,7 @@ class Workplace:
         return self.run(sys.executable, "-m", f"stages.{instance.partition('@')[0]}", DVC_STAGE=instance)
 
     def repro(self, *arguments: str) -> list[str]:
-        """The stage instances that `dvc repro` (or `dvc exp run ...`) ran, in order; fails when it fails."""
+        """The stage boxes that `dvc repro` (or `dvc exp run ...`) ran, in order; fails when it fails."""
         done = self.run("dvc", *(arguments or ("repro",)))
         assert done.returncode == 0, done.stdout
         return re.findall(r"^Running stage '(.+)':$", done.stdout, re.MULTILINE)
@@ -138,7 +138,7 @@ class Workplace:
         return {str(file.relative_to(self.root)): file.read_bytes() for file in files}
 
     def running(self) -> dict[str, int]:
-        """The stage instances that run now, and their process ids, by the locks that they hold."""
+        """The stage boxes that run now, and their process ids, by the locks that they hold."""
         found = {}
         for lock in (self.root / ".work").glob("*.lock"):
             text = lock.read_text()

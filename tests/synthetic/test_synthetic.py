@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import WORLD
 
-from qthink_core.benchmarks.answers import grade, page
+from qthink_core.benchmarks.graders import grade, grader
 from qthink_core.benchmarks.synthetic import BUCKETS, TASKS, Worked, bucket, worked
 from qthink_core.benchmarks.synthetic.chains import Step, slipped, thought, values, working
 from qthink_core.errors import ParamError
@@ -26,7 +26,7 @@ def task(request: pytest.FixtureRequest) -> str:
 
 
 def question(task: str, problem: Worked, index: int = 0) -> str:
-    return page(task).problem(problem.row, index, "test").question
+    return grader(task).problem(problem.row, index, "test").question
 
 
 def result(problem: Worked) -> int:
@@ -35,14 +35,14 @@ def result(problem: Worked) -> int:
 
 def test_the_benchmark_grades_every_written_answer_right(task: str) -> None:
     for index, problem in enumerate(worked(task, "test", 500, seed=3, world=WORLD)):
-        gold = page(task).problem(problem.row, index, "test").gold
+        gold = grader(task).problem(problem.row, index, "test").gold
         text = f"<think>\n{thought(values(problem.steps), 'Start')}\n</think>\n\n{problem.answer(result(problem))}"
         assert grade(task, gold, text).verdict == "right"
 
 
 def test_the_answer_of_a_slip_is_graded_wrong(task: str) -> None:
     for index, problem in enumerate(worked(task, "test", 30, seed=3, world=WORLD)):
-        gold = page(task).problem(problem.row, index, "test").gold
+        gold = grader(task).problem(problem.row, index, "test").gold
         assert grade(task, gold, problem.answer(result(problem) + 1)).verdict == "wrong"
 
 

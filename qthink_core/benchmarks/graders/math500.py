@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 
-from qthink_core.benchmarks.answers.contract import (
+from qthink_core.benchmarks.graders.contract import (
     MAX_ANSWER_CHARS,
     Grade,
     Problem,
@@ -28,8 +28,8 @@ from qthink_core.benchmarks.answers.contract import (
     text_field,
     text_of,
 )
-from qthink_core.benchmarks.answers.latex_equality import compare
-from qthink_core.benchmarks.answers.text import last_boxed, plain_characters, without_thought, writable
+from qthink_core.benchmarks.graders.latex_equality import compare
+from qthink_core.benchmarks.graders.text import last_boxed, plain_characters, without_thought, writable
 from qthink_core.benchmarks.prompts import message
 from qthink_core.errors import DataError
 

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from qthink_core.benchmarks.answers.contract import (
+from qthink_core.benchmarks.graders.contract import (
     MAX_ANSWER_CHARS,
     Grade,
     Problem,
@@ -35,8 +35,8 @@ from qthink_core.benchmarks.answers.contract import (
     text_field,
     text_of,
 )
-from qthink_core.benchmarks.answers.json_text import OverLimitError, UnreadableError, read_object, same
-from qthink_core.benchmarks.answers.text import without_thought
+from qthink_core.benchmarks.graders.json_text import OverLimitError, UnreadableError, read_object, same
+from qthink_core.benchmarks.graders.text import without_thought
 from qthink_core.benchmarks.prompts import message
 from qthink_core.errors import DataError
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qthink_core.benchmarks.answers import grade, tooluse
+from qthink_core.benchmarks.graders import grade, tooluse
 from qthink_core.errors import DataError
 
 DATA = Path(__file__).parents[2] / "../shared/data/tooluse/test.json"

@@ -1,4 +1,4 @@
-"""Instances: the boxes of the graph, as dvc.yaml and the parameters say, their names and what they declare.
+"""The boxes of the graph, as dvc.yaml and the parameters say, their names and what they declare.
 
 DVC tells a stage its name through the environment (DVC_STAGE), so the commands in dvc.yaml are constants and no parameter
 ever reaches a shell.
@@ -14,13 +14,13 @@ from typing import Any
 
 from qthink_core.artifacts import store
 from qthink_core.errors import ParamError
-from qthink_core.pipeline import settings
+from qthink_core.pipeline import parameters
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
-class Instance:
+class Box:
     """One box of the graph: `train@gsm8k-uniform-0` is stage `train`, task `gsm8k`, system `uniform`, training seed 0."""
 
     stage: str
@@ -33,7 +33,7 @@ class Instance:
         return self.stage + "@" * bool(self.task) + "-".join(filter(None, (self.task, self.system, seed)))
 
     @classmethod
-    def parse(cls, text: str) -> "Instance":
+    def parse(cls, text: str) -> "Box":
         """Raises ParamError when the text names no instance."""
         stage, _, cell = text.partition("@")
         task, system, seed = [*cell.split("-", 2), "", ""][:3]
@@ -48,31 +48,31 @@ class Instance:
         return found
 
 
-def resolve(text: str, at: Instance, tree: Mapping[str, Any]) -> str:
+def resolve(text: str, at: Box, tree: Mapping[str, Any]) -> str:
     """A path or key of dvc.yaml with its `${...}` filled in for one instance: parts of its name, else parameters."""
     known = {"item.task": at.task, "item.system": at.system, "item.seed": str(at.seed)}
     return re.sub(
-        r"\$\{([^}]*)\}", lambda found: known[found[1]] if found[1] in known else settings.value(tree, found[1]), text
+        r"\$\{([^}]*)\}", lambda found: known[found[1]] if found[1] in known else parameters.value(tree, found[1]), text
     )
 
 
-def graph(root: Path) -> Mapping[str, Mapping[str, Any]]:
+def stages(root: Path) -> Mapping[str, Mapping[str, Any]]:
     """The stages of dvc.yaml as they are written."""
-    return settings.read_yaml(root / "dvc.yaml")["stages"]
+    return parameters.read_yaml(root / "dvc.yaml")["stages"]
 
 
-def instances(stage: str, entry: Mapping[str, Any], tree: Mapping[str, Any]) -> list[Instance]:
+def boxes(stage: str, entry: Mapping[str, Any], tree: Mapping[str, Any]) -> list[Box]:
     """Every box of a stage: the product of its matrix over the parameters that it names."""
-    axes = [list(settings.value(tree, axis[2:-1])) for axis in entry.get("matrix", {}).values()]
-    return [Instance(stage, **dict(zip(entry.get("matrix", {}), cell, strict=True))) for cell in itertools.product(*axes)]
+    axes = [list(parameters.value(tree, axis[2:-1])) for axis in entry.get("matrix", {}).values()]
+    return [Box(stage, **dict(zip(entry.get("matrix", {}), cell, strict=True))) for cell in itertools.product(*axes)]
 
 
-def declared(root: Path, at: Instance, tree: Mapping[str, Any]) -> Mapping[str, Any]:
+def declared(root: Path, at: Box, tree: Mapping[str, Any]) -> Mapping[str, Any]:
     """The instance's deps and params as dvc.yaml declares them: {"deps": [path], "params": {file: [key]}}."""
-    stages = graph(root)
-    if at.stage not in stages:
-        raise ParamError(f"dvc.yaml has no stage {at.stage!r}: it has {', '.join(stages)}")
-    entry = stages[at.stage]
+    known = stages(root)
+    if at.stage not in known:
+        raise ParamError(f"dvc.yaml has no stage {at.stage!r}: it has {', '.join(known)}")
+    entry = known[at.stage]
     params: dict[str, list[str]] = {}
     for key in entry.get("params", []):
         for file, names in key.items() if isinstance(key, dict) else [("params.yaml", [key])]:
@@ -80,7 +80,7 @@ def declared(root: Path, at: Instance, tree: Mapping[str, Any]) -> Mapping[str, 
     return {"deps": [resolve(dep, at, tree) for dep in entry.get("deps", [])], "params": params}
 
 
-def remove_orphans(root: Path, at: Instance) -> list[str]:
+def remove_orphans(root: Path, at: Box) -> list[str]:
     """Removes from the instance's input folders the artifacts that no box of the graph makes any more, and returns them.
 
     A stage that depends on a whole folder (all seeds of a system, all systems of a task) would otherwise hash and check what
@@ -88,11 +88,11 @@ def remove_orphans(root: Path, at: Instance) -> list[str]:
     it is of this very place is removed, and only from a folder in which boxes of the graph make others; what they make
     inside of it stays.
     """
-    tree, _ = settings.load(root)
+    tree, _ = parameters.load(root)
     made = {
         Path(resolve(out if isinstance(out, str) else next(iter(out)), one, tree))
-        for stage, entry in graph(root).items()
-        for one in instances(stage, entry, tree)
+        for stage, entry in stages(root).items()
+        for one in boxes(stage, entry, tree)
         for out in entry.get("outs", [])
     }
     shared = [dep for dep in map(Path, declared(root, at, tree)["deps"]) if any(dep in out.parents for out in made)]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qthink_core.benchmarks.answers import BENCHMARKS, grade, latex_equality, page
+from qthink_core.benchmarks.graders import BENCHMARKS, grade, grader, latex_equality
 from qthink_core.errors import ParamError
 
 GOLDS = {
@@ -120,7 +120,7 @@ def test_a_worker_that_was_killed_from_outside_is_replaced():
 
 def test_the_worker_dies_with_a_parent_that_was_killed():
     program = (
-        "from qthink_core.benchmarks.answers import grade, latex_equality; import time;"
+        "from qthink_core.benchmarks.graders import grade, latex_equality; import time;"
         r"grade('math500', '2', r'\boxed{\sqrt{4}}'); print(latex_equality.process_id(), flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
@@ -142,7 +142,7 @@ def _is_running(process: int) -> bool:
 
 def test_importing_the_pages_imports_no_torch_and_no_computer_algebra():
     program = (
-        "import sys, qthink_core.benchmarks.answers; "
+        "import sys, qthink_core.benchmarks.graders; "
         "print([name for name in ('torch', 'sympy', 'math_verify', 'numpy', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -151,4 +151,4 @@ def test_importing_the_pages_imports_no_torch_and_no_computer_algebra():
 
 def test_an_unknown_benchmark_is_refused_with_the_names_of_the_known():
     with pytest.raises(ParamError, match=r"'gsm9k'.*gsm8k, math500, tooluse"):
-        page("gsm9k")
+        grader("gsm9k")

@@ -21,8 +21,8 @@ from typing import Any
 from qthink_core.demo import committed, dvc_fork, warm
 from qthink_core.demo.dvc_fork import Running
 from qthink_core.errors import ParamError, QThinkError, StoppedError
-from qthink_core.pipeline import instances, process, settings, stage
-from qthink_core.pipeline.instances import Instance
+from qthink_core.pipeline import graph, parameters, process, stage
+from qthink_core.pipeline.graph import Box
 from qthink_core.planning import calibration, plan, progress, schedule
 from qthink_core.planning.stage_costs import COSTS
 
@@ -67,7 +67,7 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     part = [task for task in known if task in tasks] if tasks and set(tasks) != set(known) else []
     needs = of_tasks(schedule.edges(root, tree), part or known)
     make(root, tree, needs, jobs)
-    if REPORT not in instances.graph(root):
+    if REPORT not in graph.stages(root):
         return
     if part:
         written = report_of(root, tree, part)
@@ -87,7 +87,7 @@ def of_tasks(needs: Mapping[str, frozenset[str]], tasks: Collection[str]) -> dic
     """The boxes that can be made from these tasks' boxes and from those of no task."""
     kept: dict[str, frozenset[str]] = {}
     for box, before in needs.items():
-        if Instance.parse(box).task in ("", *tasks) and before <= kept.keys():
+        if Box.parse(box).task in ("", *tasks) and before <= kept.keys():
             kept[box] = before
     return kept
 
@@ -140,7 +140,7 @@ def warm_server(tree: Mapping[str, Any]) -> Iterator[None]:
 
 def planned(root: Path) -> plan.Plan | None:
     """The plan, which knows earlier runs; None where a stage of the graph or the base model's shape is unknown to it."""
-    if not instances.graph(root).keys() <= COSTS.keys():
+    if not graph.stages(root).keys() <= COSTS.keys():
         return None
     with contextlib.suppress(ParamError):
         return plan.make(root, None, None, 1)
@@ -155,7 +155,7 @@ def unplanned(tree: Mapping[str, Any]) -> int:
 def expected(known: plan.Plan | None, boxes: Collection[str]) -> dict[str, float]:
     """Seconds of each box by the plan; all alike without one."""
     means = known.means if known else {}
-    return {box: max(means.get(Instance.parse(box).stage, 1.0), 0.1) for box in boxes}
+    return {box: max(means.get(Box.parse(box).stage, 1.0), 0.1) for box in boxes}
 
 
 class Queue:
@@ -281,7 +281,7 @@ def lines(said: bytes) -> list[str]:
 
 def results(root: Path, tree: Mapping[str, Any]) -> Path:
     """The folder of the report."""
-    return plan.out_of(instances.graph(root)[REPORT], Instance(REPORT), tree).parent
+    return plan.out_of(graph.stages(root)[REPORT], Box(REPORT), tree).parent
 
 
 def report_of(root: Path, tree: Mapping[str, Any], tasks: Sequence[str]) -> Path:
@@ -289,7 +289,7 @@ def report_of(root: Path, tree: Mapping[str, Any], tasks: Sequence[str]) -> Path
     from qthink_core.report import build
 
     page = importlib.import_module(f"stages.{REPORT}")  # it alone knows where artifacts lie
-    own = settings.prune({**tree, "tasks": list(tasks)}, settings.patterns(page.Params))
+    own = parameters.prune({**tree, "tasks": list(tasks)}, parameters.patterns(page.Params))
     params = page.Params.model_validate(own)
     folders = params.folders()
     shutil.rmtree(root / PART, ignore_errors=True)

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from qthink_core.models.base_source import Base
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import Distillation, Seeds, unique
-from qthink_core.pipeline.settings import Section
 from qthink_core.pipeline.systems import Baseline, Distilled, Finetuned
 
 
@@ -60,7 +60,7 @@ class Report(Section):
     questions: int = Field(ge=0)
 
 
-class Stated(Section):
+class ReportParams(Section):
     """The rows and columns of a table, and the settings behind it."""
 
     scale: str

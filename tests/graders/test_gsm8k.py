@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qthink_core.benchmarks.answers import grade, gsm8k
+from qthink_core.benchmarks.graders import grade, gsm8k
 from qthink_core.errors import DataError
 
 DATA = Path(__file__).parents[2] / "../shared/data/gsm8k"

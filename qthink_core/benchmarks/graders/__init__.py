@@ -1,6 +1,6 @@
-"""One page per benchmark, and the dispatch between them.
+"""One module per benchmark, and the dispatch between them.
 
-A page states its source, licence, prompt, extraction and equality in its docstring and offers `FILES`,
+A module states its source, licence, prompt, extraction and equality in its docstring and offers `FILES`,
 `problem`, `gold`, `gold_answer`, `extract` and `grade`. Model text is hostile: nothing in it is evaluated,
 lengths are bounded before anything is parsed, and computer algebra runs in a process that can be killed.
 """
@@ -8,15 +8,15 @@ lengths are bounded before anything is parsed, and computer algebra runs in a pr
 from collections.abc import Mapping
 from typing import Protocol
 
-from qthink_core.benchmarks.answers import gsm8k, math500, tooluse
-from qthink_core.benchmarks.answers.contract import Grade, Problem, PublishedFile, Verdict
-from qthink_core.benchmarks.answers.text import without_thought
+from qthink_core.benchmarks.graders import gsm8k, math500, tooluse
+from qthink_core.benchmarks.graders.contract import Grade, Problem, PublishedFile, Verdict
+from qthink_core.benchmarks.graders.text import without_thought
 from qthink_core.errors import ParamError
 
-__all__ = ["BENCHMARKS", "Grade", "Problem", "PublishedFile", "Verdict", "grade", "page", "without_thought"]
+__all__ = ["BENCHMARKS", "Grade", "Problem", "PublishedFile", "Verdict", "grade", "grader", "without_thought"]
 
 
-class Page(Protocol):
+class Grader(Protocol):
     """What a benchmark's module offers."""
 
     FILES: dict[str, PublishedFile]
@@ -28,18 +28,18 @@ class Page(Protocol):
     def grade(self, gold: str, answer: str) -> Grade: ...
 
 
-_PAGES: dict[str, Page] = {"gsm8k": gsm8k, "math500": math500, "tooluse": tooluse}
+_GRADERS: dict[str, Grader] = {"gsm8k": gsm8k, "math500": math500, "tooluse": tooluse}
 
-BENCHMARKS = tuple(_PAGES)
+BENCHMARKS = tuple(_GRADERS)
 
 
-def page(task: str) -> Page:
+def grader(task: str) -> Grader:
     """The module of a benchmark. Raises ParamError where there is none of that name."""
-    if task not in _PAGES:
+    if task not in _GRADERS:
         raise ParamError(f"no benchmark is called {task!r}: choose one of {', '.join(BENCHMARKS)}")
-    return _PAGES[task]
+    return _GRADERS[task]
 
 
 def grade(task: str, gold: str, answer: str) -> Grade:
     """The grade of a model's text, thought included, against a gold: a verdict whatever the text holds."""
-    return page(task).grade(gold, answer)
+    return grader(task).grade(gold, answer)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qthink_core.benchmarks.answers import grade, math500
+from qthink_core.benchmarks.graders import grade, math500
 from qthink_core.errors import DataError
 
 DATA = Path(__file__).parents[2] / "../shared/data/math500/test.jsonl"

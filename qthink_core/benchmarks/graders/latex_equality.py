@@ -14,7 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
-from qthink_core.benchmarks.answers.contract import Verdict
+from qthink_core.benchmarks.graders.contract import Verdict
 from qthink_core.errors import StoppedError
 
 _WORKER = Path(__file__).with_name("latex_worker.py")
