@@ -52,8 +52,8 @@ PAGE = '''\
 import time
 from pathlib import Path
 
-from qthink_core import stage
-from qthink_core.settings import Section
+from qthink_core.pipeline import stage
+from qthink_core.pipeline.parameters import Section
 
 
 class System(Section):
@@ -91,8 +91,8 @@ COLLECT = '''\
 
 from pathlib import Path
 
-from qthink_core import stage
-from qthink_core.settings import Section
+from qthink_core.pipeline import stage
+from qthink_core.pipeline.parameters import Section
 from stages.write import System
 
 

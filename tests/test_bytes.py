@@ -23,7 +23,7 @@ SURROUNDINGS = [
 # Products of which MKL, left to itself, gave 9 of 300 other bits at other addresses, on an AMD EPYC with AVX-512.
 PRODUCTS = """
 import itertools, sys
-from qthink_core import process
+from qthink_core.pipeline import process
 process.pin_numerics(1, sys.argv[1])
 import torch
 

@@ -231,7 +231,7 @@ def test_progress_bars_and_what_would_steer_a_terminal_are_not_passed_on() -> No
 
 
 def test_imports_of_dvc_start_no_thread_that_a_fork_would_lack() -> None:
-    program = "import os; from qthink_core import dvc_fork; dvc_fork.load(); print(len(os.listdir('/proc/self/task')))"
+    program = "import os; from qthink_core.demo import dvc_fork; dvc_fork.load(); print(len(os.listdir('/proc/self/task')))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
 
@@ -275,7 +275,7 @@ def test_a_base_model_of_unknown_shape_does_not_stop_the_demo(tmp_path: Path) ->
 def test_a_signal_while_a_box_is_forked_waits_until_the_fork_is_known(number: signal.Signals) -> None:
     program = f"""
 import os, signal
-from qthink_core import dvc_fork
+from qthink_core.demo import dvc_fork
 signal.signal({int(number)}, signal.default_int_handler)
 try:
     with dvc_fork.held():

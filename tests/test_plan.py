@@ -554,7 +554,7 @@ def test_the_shape_of_the_tiny_model_is_the_one_that_is_trained(tokenizer: Any) 
 
 
 def test_no_library_of_models_is_loaded_for_a_plan(root: Path) -> None:
-    text = "import sys; from pathlib import Path; from qthink_core import plan, plan_words\n"
+    text = "import sys; from pathlib import Path; from qthink_core.planning import plan, plan_words\n"
     text += "found = plan.make(Path(), 'paper', None, 1); plan_words.table(found), plan_words.as_json(found)\n"
     text += "assert not {'torch', 'transformers', 'scipy.stats', 'pyarrow', 'peft', 'datasets'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", text], check=True, cwd=root, env=os.environ | {"PYTHONPATH": str(ROOT)})

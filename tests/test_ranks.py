@@ -231,7 +231,7 @@ def test_a_port_that_is_taken_is_no_rank_that_has_gone(monkeypatch: pytest.Monke
 DEALT = (
     PAGE.partition("def run")[0]
     + """
-from qthink_core import ranks
+from qthink_core.pipeline import ranks
 from qthink_core.errors import DataError
 
 

@@ -27,8 +27,8 @@ SEEN = """
 import json, os, random, signal, sys, threading
 from pathlib import Path
 
-from qthink_core import process, stage
-from qthink_core.settings import Section
+from qthink_core.pipeline import process, stage
+from qthink_core.pipeline.parameters import Section
 import qthink_core.errors
 
 
@@ -293,7 +293,7 @@ def test_a_client_whose_fork_is_killed_ends_in_the_same_way(root: Path, paused: 
 def own_server(root: Path) -> tuple[subprocess.Popen[str], Path]:
     """A process with a server of its own, of few packages, and the place of that server."""
     holds = (
-        "import time; from qthink_core import warm\n"
+        "import time; from qthink_core.demo import warm\n"
         "with warm.server(1, 'avx2') as place: print(place, flush=True); time.sleep(1000)"
     )
     starter = program([sys.executable, "-c", holds], root)
@@ -359,7 +359,7 @@ def test_the_end_without_a_word_is_no_code_of_a_refusal() -> None:
 def test_where_pidfd_open_is_refused_no_server_starts() -> None:
     program = """
 import os, sys
-from qthink_core import warm_server
+from qthink_core.demo import warm_server
 def refused(pid):
     raise PermissionError(1, "Operation not permitted")
 os.pidfd_open = refused

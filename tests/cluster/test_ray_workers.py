@@ -33,7 +33,7 @@ HALTING = ROOT / "tests" / "cluster" / "halting"
 PATIENCE_S = 900
 AT_ONCE_S = 10
 PINNED = (
-    "import json, os; from qthink_core import process; before = dict(os.environ); process.pin_numerics(3, 'avx2'); "
+    "import json, os; from qthink_core.pipeline import process; before = dict(os.environ); process.pin_numerics(3, 'avx2'); "
     "print(json.dumps({name: value for name, value in os.environ.items() if before.get(name) != value}))"
 )
 
