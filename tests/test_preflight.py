@@ -127,9 +127,8 @@ def test_the_source_of_a_base_model_that_is_made_already_is_not_asked_for(tmp_pa
 
 
 def test_the_tiny_scale_is_not_kept_waiting() -> None:
-    program = (
-        "import sys, time; from pathlib import Path; from qthink_core.pipeline import stage\nstage.read_params(Path(), 'base')\n"
-    )
+    program = "import sys, time; from pathlib import Path; from qthink_core.pipeline import stage\n"
+    program += "stage.read_params(Path(), 'base')\n"
     program += "begun = time.process_time()\nassert stage.preflight(stage.Box('base')) == []\n"
     program += f"spent = time.process_time() - begun\nassert spent < {MAX_TINY_S}, spent\n"
     program += "assert not {'torch', 'transformers', 'numpy', 'pyarrow', 'huggingface_hub'} & set(sys.modules)"
