@@ -135,6 +135,22 @@ def demo(
         runner.run(Path(), tasks or [], jobs)
 
 
+@app.command()
+def figures() -> None:
+    """Draws the figures of README.md anew, for a commit of new results or of another graph.
+
+    * `docs/figures/accuracy.svg` from the files in `results/`;
+    * the Mermaid graph of the stages in `README.md` from `dvc.yaml`.
+
+    Equal inputs give equal bytes, and the tests compare both with the committed ones.
+    """
+    with _one_line():
+        from qthink_core.planning import picture
+        from qthink_core.report import figures
+
+        print(f"drew {figures.write(Path())} from results/ and the graph in {picture.write(Path())} from dvc.yaml")
+
+
 def _seeds(text: str) -> list[int]:
     from pydantic import TypeAdapter
 

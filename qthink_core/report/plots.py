@@ -77,6 +77,31 @@ def accuracy_by_tokens(name: str, about: str, cells: Sequence[Cell], numbers: Se
         return _svg(figure, name, about)
 
 
+def accuracy_panels(name: str, about: str, cells: Mapping[str, Mapping[str, Cell]], names: Mapping[str, str]) -> str:
+    """Accuracy against mean tokens and latent passes, a panel for each benchmark side by side, with one legend below."""
+    with style.context(["default", LOOK]):
+        figure = Figure(figsize=(11.6, 4.4), dpi=72)
+        for place, (benchmark, row) in enumerate(cells.items()):
+            axes = figure.add_axes((0.055 + 0.95 * place / len(cells), 0.33, 0.95 / len(cells) - 0.045, 0.58))
+            axes.set_title(benchmark, fontsize=11)
+            axes.set_xlabel("mean generated tokens + latent passes")
+            if place == 0:
+                axes.set_ylabel("accuracy (%)")
+            xs = spread_out([cell.mean_tokens + cell.latents for cell in row.values()])
+            for x, (system, cell) in zip(xs, row.items(), strict=True):
+                _interval(axes, x, cell, [*names].index(system), 6.5)
+            axes.set_xlim(0, 1.06 * max(*xs, 1.0))
+            _in_per_cent(axes, 103)
+        legend = figure.add_axes((0, 0, 1, 0.17))
+        legend.set_axis_off()
+        legend.set(xlim=(0, 4), ylim=(-(-len(names) // 4), 0))
+        for number, system in enumerate(names.values()):
+            column, row_ = number % 4, number // 4 + 0.5
+            legend.plot([column + 0.08], [row_], color=SERIES[number % 8], marker=MARKERS[number % 8], markersize=6.5)
+            legend.text(column + 0.13, row_, system, va="center_baseline", fontsize=9)
+        return _svg(figure, name, about)
+
+
 def spread_out(values: Sequence[float]) -> list[float]:
     """The values moved apart, in their order, where they are nearer than 2.2 % of the largest: points must not hide points.
 

@@ -1,0 +1,71 @@
+"""The figure of README.md: accuracy against what an answer costs, drawn from the committed files of results/."""
+
+import csv
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from qthink_core.artifacts.store import write_file
+from qthink_core.errors import DataError
+from qthink_core.evidence.findings import Cell
+from qthink_core.evidence.statistics import estimate
+from qthink_core.report import plots
+from qthink_core.report.build import SYSTEM_NAMES
+
+ACCURACY = Path("docs/figures/accuracy.svg")
+_ABOUT = "Accuracy in per cent with 95 % intervals against mean generated tokens and latent passes, one panel a benchmark"
+
+
+def write(root: Path) -> Path:
+    """Draws docs/figures/accuracy.svg from results/ and returns its path; equal results give equal bytes."""
+    write_file(root / ACCURACY, accuracy(root / "results"))
+    return ACCURACY
+
+
+def accuracy(results: Path) -> bytes:
+    """The figure as an SVG file that follows the reader's light or dark theme.
+
+    Tokens and latent passes are those of tokens.csv; accuracies and 95 % intervals follow from verdicts/. Raises DataError
+    when a file is missing, or when it does not hold what `report` writes.
+    """
+    cells: dict[str, dict[str, Cell]] = {}
+    try:
+        with (results / "tokens.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        right = {task: _right(results / "verdicts" / f"{task}.csv") for task in {row["benchmark"] for row in rows}}
+        for row in rows:
+            found = estimate(np.array(right[row["benchmark"]][row["system"]]))
+            cell = Cell(*found, float(row["mean_tokens"]), float(row["hit_limit"]), int(row["latent_passes"]))
+            cells.setdefault(row["benchmark"], {})[row["system"]] = cell
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{results} holds no whole report ({error}): run `dvc repro report`") from None
+    names = {system: SYSTEM_NAMES.get(system, system) for row in cells.values() for system in row}
+    return _file(plots.accuracy_panels("accuracy", _ABOUT, cells, names))
+
+
+def _right(file: Path) -> Mapping[str, list[list[bool]]]:
+    """Right or not by system as trained: a row for each training seed, a column for each question."""
+    right: dict[str, list[list[bool]]] = {}
+    with file.open(newline="") as opened:
+        head, *rows = csv.reader(opened)
+    for column, name in enumerate(head[1:], 1):
+        system, _, seed = name.partition(":")
+        if not seed or seed.isdecimal():
+            right.setdefault(system, []).append([row[column] == "r" for row in rows])
+    return right
+
+
+def _file(svg: str) -> bytes:
+    """The element as a file of its own, in the colours of the report page."""
+    css = (resources.files("qthink_core.report") / "page_files" / "report.css").read_text()
+    light: dict[str, str] = {}
+    dark: dict[str, str] = {}
+    for name, colour in re.findall(r"--(ink|line|s\d): (#\w+)", css):
+        (dark if name in light else light)[name] = colour
+    themes = ["".join(f"--{name}:{colour};" for name, colour in theme.items()) for theme in (light, dark)]
+    look = f":root{{{themes[0]}}}@media(prefers-color-scheme:dark){{:root{{{themes[1]}}}}}text{{font-family:sans-serif}}"
+    start = '<svg xmlns="http://www.w3.org/2000/svg"'
+    return (svg.replace("<svg", start, 1).replace("</title>", f"</title><style>{look}</style>", 1) + "\n").encode()
