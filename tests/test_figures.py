@@ -1,4 +1,4 @@
-"""The figures of README.md: drawn from results/ and dvc.yaml, the same bytes each time, refused where those are not whole."""
+"""The figures of README.md: drawn from results/ and dvc.yaml, the same bytes, refused where those are not whole."""
 
 import csv
 import json
