@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shlex
 import signal
@@ -281,14 +282,14 @@ def test_the_example_of_the_help_prints_what_it_says(tmp_path: Path) -> None:
     assert said_by(command, tmp_path) == said + "\n"
 
 
-def test_the_commands_of_the_readme_print_what_it_says(tmp_path: Path) -> None:
-    section = (ROOT / "README.md").read_text().partition("## Grade any system's answers")[2].partition("\n## ")[0]
-    command, said = section.split("```")[1].strip().splitlines()
+def test_the_commands_of_the_page_on_use_print_what_it_says(tmp_path: Path) -> None:
+    page = (ROOT / "docs/use.md").read_text()
+    command, said, shell = re.findall(r"^```(?:sh|text)\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)
     assert said_by(command, tmp_path) == said + "\n"
     rows = lines({"gold": "18", "answer": "18"}, {"gold": "18", "answer": "17"})
     (tmp_path / "outputs.jsonl").write_bytes(rows)
-    shell = section.split("```")[3].strip()
     assert said_by(f"cd {shlex.quote(str(tmp_path))} && {shell}", tmp_path) == "1\n"
+    assert f"```sh\n{command}\n```\n\n```text\n{said}\n```\n" in (ROOT / "README.md").read_text()
 
 
 HOSTILE = [

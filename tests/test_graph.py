@@ -1,4 +1,4 @@
-"""The map holds: dvc.yaml, stages/, layout.py, the params files, the README and dvc.lock say the same."""
+"""The map holds: dvc.yaml, stages/, layout.py, the params files, README.md, docs/pipeline.md and dvc.lock say the same."""
 
 import ast
 import hashlib
@@ -27,28 +27,28 @@ SECTIONS = stage_sections()
 every_stage = pytest.mark.parametrize("stage", STAGES)
 
 
-def readme_tables() -> list[list[list[str]]]:
-    blocks = re.findall(r"(?:^\|.*\n)+", (ROOT / "README.md").read_text(), re.MULTILINE)
+def page_tables() -> list[list[list[str]]]:
+    blocks = re.findall(r"(?:^\|.*\n)+", (ROOT / "docs/pipeline.md").read_text(), re.MULTILINE)
     return [
         [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()] for block in blocks
     ]
 
 
 def stage_map() -> dict[str, list[str]]:
-    """The README's row of each stage, by the name in the first column."""
-    tables = [table for table in readme_tables() if table[0][0] == "stage"]
-    assert len(tables) == 1, f"README.md has {len(tables)} tables whose first column is headed `stage`, expected one"
+    """The row of each stage in docs/pipeline.md, by the name in the first column."""
+    tables = [table for table in page_tables() if table[0][0] == "stage"]
+    assert len(tables) == 1, f"docs/pipeline.md has {len(tables)} tables whose first column is headed `stage`, expected one"
     return {row[0]: row[1:] for row in tables[0][2:]}
 
 
-def test_a_stage_has_one_name_in_the_graph_in_its_file_and_in_the_readme() -> None:
+def test_a_stage_has_one_name_in_the_graph_in_its_file_and_on_its_page() -> None:
     files = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
     assert files == set(STAGES)
-    assert list(stage_map()) == [f"`{stage}`" for stage in STAGES], "the README's rows are the stages, from left to right"
+    assert list(stage_map()) == [f"`{stage}`" for stage in STAGES], "the rows are the stages, from left to right"
 
 
 @every_stage
-def test_the_readme_names_where_a_stage_writes_and_parameters_that_it_reads(stage: str) -> None:
+def test_the_page_names_where_a_stage_writes_and_parameters_that_it_reads(stage: str) -> None:
     _, where, reads = stage_map()[f"`{stage}`"]
     folder = re.sub(r"<(\w+)>", r"${item.\1}", where.strip("`"))
     assert all(PurePosixPath(out).is_relative_to(folder) for out in outputs(stage)), (

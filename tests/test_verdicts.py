@@ -132,8 +132,8 @@ def test_one_training_of_the_control_says_nothing_of_the_method_either() -> None
     assert judge(conditions, K, right(LESS)).word == "earns, these weights only"
 
 
-def test_the_readme_has_every_word_of_the_rule() -> None:
-    section = (ROOT / "README.md").read_text().partition("## Do the latents do anything?")[2].partition("\n## ")[0]
+def test_the_page_on_results_has_every_word_of_the_rule() -> None:
+    section = (ROOT / "docs/results.md").read_text().partition("## Do the latents do anything?")[2].partition("\n## ")[0]
     words = re.findall(r"^\| ([a-z ]+) \| ", section.partition("| verdict |")[2], re.MULTILINE)
     assert words == list(verdicts.HEADLINES)
     assert "these weights only" in section
