@@ -325,5 +325,5 @@ def test_the_readme_lists_every_page(page: Path) -> None:
 @every_page
 def test_a_line_of_prose_is_one_sentence(page: Path) -> None:
     rows = [line for line in prose(page).splitlines() if not line.startswith(("|", "#"))]
-    bare = [re.sub(r"`[^`]*`|\]\([^)]*\)", "x", line) for line in rows]
+    bare = [re.sub(r"`[^`]*`|\]\([^)]*\)", "x", re.sub(r"^ *\d+\. ", "", line)) for line in rows]
     assert not [line for line in bare if re.search(r"\w[)x]?[.?!] [A-Z]", line)]
