@@ -1,4 +1,4 @@
-"""What docs/decisions.md says of bytes: fresh processes take the same steps, and memory's addresses are in no result."""
+"""What docs/decisions/engineering.md says of bytes: fresh processes take the same steps, and memory's addresses are in no result."""
 
 import os
 import re
