@@ -1,4 +1,4 @@
-"""What docs/decisions/engineering.md says of bytes: fresh processes take the same steps, and memory's addresses are in no result."""
+"""Bytes, as docs/decisions/engineering.md has them: fresh processes take the same steps, and no result depends on addresses."""
 
 import os
 import re
