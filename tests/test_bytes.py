@@ -1,4 +1,4 @@
-"""Bytes, as docs/decisions/engineering.md has them: fresh processes take the same steps, and no result depends on addresses."""
+"""Bytes, as docs/decisions/engineering.md has them: fresh processes take the same steps, and addresses change no result."""
 
 import os
 import re
