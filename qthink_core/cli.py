@@ -145,10 +145,10 @@ def figures() -> None:
     Equal inputs give equal bytes, and the tests compare both with the committed ones.
     """
     with _one_line():
-        from qthink_core.planning import picture
-        from qthink_core.report import figures
+        from qthink_core.demo import figures
 
-        print(f"drew {figures.write(Path())} from results/ and the graph in {picture.write(Path())} from dvc.yaml")
+        drawn = figures.write(Path())
+        print(f"drew {' and '.join(map(str, drawn))}")
 
 
 def _seeds(text: str) -> list[int]:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from imports import ROOT
 
+from qthink_core.demo import figures
 from qthink_core.errors import DataError
-from qthink_core.planning import picture
-from qthink_core.report import figures
 from qthink_core.report.build import SYSTEM_NAMES
 
 RESULTS = ROOT / "results"
@@ -104,14 +103,20 @@ def test_a_figure_has_a_description_two_themes_and_nothing_from_outside(file: Pa
     assert all(defined.count(name) == 2 for name in used), "each colour has a value in light and one in dark"
 
 
-def test_the_picture_of_the_readme_is_put_in_its_place_and_nothing_else_changes(tmp_path: Path) -> None:
+def test_the_figures_are_put_in_their_places_and_nothing_else_changes(results: Path) -> None:
+    root = results.parent
     for name in ("dvc.yaml", "params.yaml"):
-        shutil.copyfile(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "params", tmp_path / "params")
+        shutil.copyfile(ROOT / name, root / name)
+    shutil.copytree(ROOT / "params", root / "params")
     start, middle, end = "# Title\n\n```mermaid\n", "flowchart LR\n    base --> moon\n", "```\n\n```\nbase --> moon\n```\n"
-    (tmp_path / "README.md").write_text(start + middle + end)
-    picture.write(tmp_path)
-    assert (tmp_path / "README.md").read_text() == start + picture.mermaid(ROOT) + end
-    (tmp_path / "README.md").write_text("# Title\n")
+    (root / "README.md").write_text(start + middle + end)
+    assert figures.write(root) == [figures.ACCURACY, figures.README]
+    assert (root / figures.README).read_text() == start + figures.mermaid(ROOT) + end
+    assert (root / figures.ACCURACY).read_bytes() == figures.accuracy(RESULTS)
+
+
+def test_a_readme_without_a_place_for_the_graph_is_refused(results: Path) -> None:
+    (results.parent / "README.md").write_text("# Title\n")
     with pytest.raises(DataError, match=r"README\.md has no Mermaid block"):
-        picture.write(tmp_path)
+        figures.write(results.parent)
+    assert not (results.parent / figures.ACCURACY).exists()

@@ -16,11 +16,12 @@ from imports import OURS, ROOT
 
 from qthink_core.artifacts.completions import TRAINED
 from qthink_core.artifacts.store import canonical_json
+from qthink_core.demo import figures
 from qthink_core.pipeline import code as source
 from qthink_core.pipeline import layout, parameters
 from qthink_core.pipeline.graph import Box
 from qthink_core.pipeline.stage import stage_sections
-from qthink_core.planning import picture, schedule
+from qthink_core.planning import schedule
 from qthink_core.report import build
 
 SECTIONS = stage_sections()
@@ -68,7 +69,7 @@ def test_the_picture_in_the_readme_is_the_graph_without_what_follows_from_other_
     drawn = re.search(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert drawn, "README.md has no mermaid picture"
     assert set(re.findall(r"(\w+) --> (\w+)", drawn[1])) == set(nx.transitive_reduction(graph).edges)
-    assert drawn[1] == picture.mermaid(ROOT), "run `qthink figures`"
+    assert drawn[1] == figures.mermaid(ROOT), "run `qthink figures`"
 
 
 @every_stage

@@ -1,4 +1,4 @@
-"""The figure of README.md: accuracy against what an answer costs, drawn from the committed files of results/."""
+"""The figures of README.md: accuracy against the cost of an answer, from results/, and the stages, from dvc.yaml. No torch."""
 
 import csv
 import re
@@ -12,17 +12,28 @@ from qthink_core.artifacts.store import write_file
 from qthink_core.errors import DataError
 from qthink_core.evidence.findings import Cell
 from qthink_core.evidence.statistics import estimate
+from qthink_core.pipeline import code, graph, parameters
+from qthink_core.planning import schedule
 from qthink_core.report import plots
 from qthink_core.report.build import SYSTEM_NAMES
 
-ACCURACY = Path("docs/figures/accuracy.svg")
+ACCURACY, README = Path("docs/figures/accuracy.svg"), Path("README.md")
+_BLOCK = re.compile(r"(?<=^```mermaid\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 _ABOUT = "Accuracy in per cent with 95 % intervals against mean generated tokens and latent passes, one panel a benchmark"
 
 
-def write(root: Path) -> Path:
-    """Draws docs/figures/accuracy.svg from results/ and returns its path; equal results give equal bytes."""
+def write(root: Path) -> list[Path]:
+    """Draws both figures into their places and returns the files; equal inputs give equal bytes.
+
+    Raises DataError when results/ is not whole, or README.md has no Mermaid block to replace.
+    """
+    text = (root / README).read_text()
+    if not _BLOCK.search(text):
+        raise DataError(f"{README} has no Mermaid block to replace: add a line ```mermaid and a line ``` below it")
+    picture = mermaid(root)
     write_file(root / ACCURACY, accuracy(root / "results"))
-    return ACCURACY
+    write_file(root / README, _BLOCK.sub(lambda _: picture, text, count=1).encode())
+    return [ACCURACY, README]
 
 
 def accuracy(results: Path) -> bytes:
@@ -69,3 +80,26 @@ def _file(svg: str) -> bytes:
     look = f":root{{{themes[0]}}}@media(prefers-color-scheme:dark){{:root{{{themes[1]}}}}}text{{font-family:sans-serif}}"
     start = '<svg xmlns="http://www.w3.org/2000/svg"'
     return (svg.replace("<svg", start, 1).replace("</title>", f"</title><style>{look}</style>", 1) + "\n").encode()
+
+
+def mermaid(root: Path) -> str:
+    """The graph of the stages in the order of dvc.yaml, an arrow a line.
+
+    Left out are `fingerprint`, which every stage depends on, and arrows that a longer way through the graph implies.
+    """
+    tree, _ = parameters.load(root)
+    needs: dict[str, set[str]] = {stage: set() for stage in graph.stages(root) if stage != code.STAGE}
+    for box, makers in schedule.edges(root, tree).items():
+        stage = graph.Box.parse(box).stage
+        if stage in needs:
+            needs[stage] |= {graph.Box.parse(one).stage for one in makers} - {code.STAGE}
+
+    def above(stage: str) -> set[str]:
+        return needs[stage].union(*map(above, needs[stage]))
+
+    arrows = {
+        (one, stage) for stage, direct in needs.items() for one in direct - set().union(*(above(other) for other in direct))
+    }
+    order = list(needs)
+    listed = sorted(arrows, key=lambda arrow: (order.index(arrow[0]), order.index(arrow[1])))
+    return "".join(["flowchart LR\n", *(f"    {one} --> {other}\n" for one, other in listed)])
