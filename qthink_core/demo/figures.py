@@ -1,4 +1,4 @@
-"""The figures of README.md: accuracy against the cost of an answer, from results/, and the stages, from dvc.yaml. No torch."""
+"""The figures of README.md: accuracy against the cost of an answer, from results/, and the stages, from dvc.yaml."""
 
 import csv
 import re
