@@ -1,4 +1,4 @@
-"""report: the paper's table at this scale, one page that shows it all, and the files that DVC compares and plots."""
+"""report: the paper's table at this scale, one page that shows everything, and the files that DVC compares and plots."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Params(ReportParams):
-    """What the table's rows and columns are, and the settings that it states and compares."""
+    """The rows and columns of the table, and the settings that it states and compares."""
 
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["avx2", "native"]
 
     def folders(self) -> dict[str, "Folders"]:
-        """Where the artifacts of each task lie."""
+        """Where the artifacts of each task are."""
         from qthink_core.report.build import Folders
 
         systems = self.systems

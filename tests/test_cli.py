@@ -282,6 +282,12 @@ def test_the_example_of_the_help_prints_what_it_says(tmp_path: Path) -> None:
     assert said_by(command, tmp_path) == said + "\n"
 
 
+@pytest.mark.parametrize("command", [one.callback for one in cli.app.registered_commands], ids=lambda one: one.__name__)
+def test_the_help_of_every_command_has_an_example_of_it(command: Any) -> None:
+    example = (command.__doc__ or "").split("```")[1]
+    assert f"qthink {command.__name__}" in example
+
+
 def test_the_commands_of_the_readme_print_what_it_says(tmp_path: Path) -> None:
     section = (ROOT / "README.md").read_text().partition("## Grade any system's answers")[2].partition("\n## ")[0]
     command, said = section.split("```")[1].strip().splitlines()

@@ -120,7 +120,7 @@ def test_a_run_and_the_next_differ_in_what_the_files_say(repository: Path) -> No
         "| benchmark | system | before | after |\n| --- | --- | --- | --- |\n"
         "| gsm8k | latent | earns, these weights only | idle |\n\n"
         "1 of 2 mean numbers of tokens differs.\n\n"
-        "| benchmark | system | before | after |\n| --- | --- | --- | --- |\n| gsm8k | latent | 6.0 | 9.2 |\n\n"
+        "| benchmark | system | before | after |\n| --- | --- | --- | --- |\n| gsm8k | latent | 6.00 | 9.25 |\n\n"
         "1 parameter differs.\n\n"
         "| parameter | before | after |\n| --- | --- | --- |\n| gamma | 2.0 | 1.0 |\n"
     )

@@ -28,7 +28,7 @@ ARROWS = {
     "evidence": "artifacts errors",
     "report": "artifacts pipeline models evidence errors",
     "planning": "artifacts pipeline benchmarks models evidence errors hub",
-    "demo": "artifacts pipeline evidence report planning errors",
+    "demo": "pipeline report planning errors",
 }
 MAX_MODULES, MAX_LINES = 13, 300
 # Packages whose modules load no torch, but for `preflight`, which looks at models, and the grader's program.

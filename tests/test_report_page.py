@@ -746,6 +746,7 @@ def test_text_has_a_contrast_of_4_5_and_marks_of_3_in_both_themes(theme: str) ->
             ("accent", "paper"),
         ),
         *(("good", "good-tint"), ("bad", "bad-tint"), ("hidden", "tint"), ("hidden", "paper"), ("quiet", "plain-tint")),
+        *(("good", "paper"), ("bad", "paper")),
     ]:
         assert contrast(colours[text], colours[ground]) >= 4.5, f"{text} on {ground}"
     for number in range(8):

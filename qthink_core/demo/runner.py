@@ -80,8 +80,7 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
         written = results(root, tree)
     print()
     print(markdown.short((written / "table.md").read_text()))
-    print(f"All of it in detail: {written / 'table.md'}")
-    print(f"The same with plots and single questions, for a browser: {written / 'report.html'}")
+    print(f"In detail: {written / 'table.md'}; with plots and single questions, in a browser: {written / 'report.html'}")
     print()
     print(committed.compared(root, written, results(root, tree), part or known, tree["report"]["control"], tree["K"]))
 

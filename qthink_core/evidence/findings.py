@@ -115,7 +115,7 @@ class Question(NamedTuple):
 class Findings(NamedTuple):
     """A whole run; mappings are in the order of display.
 
-    `setting` completes "This run is of ..." in words; `repeats_published` says that model and problems are those of the
+    `setting` completes "This run used ..." in words; `repeats_published` says that model and problems are those of the
     published results. `K` is the number of trained latent steps, `control` the system without latents that the latent ones
     must beat, `direct` the base that does not think. `cells` and `curves` are by task, then system. `curves` has a mapping
     for each optimiser step with `step`, `cross_entropy` (nats per token) and, for latent systems, `distillation` and

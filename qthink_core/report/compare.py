@@ -183,7 +183,7 @@ def _flat(tokens: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, ...], fl
 
 
 def _settings(tree: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
-    """Parameters as JSON, so that a null is told from a parameter that is not there."""
+    """Parameters as JSON, which keeps a null apart from a parameter that is missing."""
     return {(".".join(leaf),): _as_json(parameters.value(tree, ".".join(leaf))) for leaf in parameters.leaves(tree)}
 
 
@@ -232,7 +232,7 @@ def _listed(count: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> s
 
 
 def _value(value: Any) -> str:
-    return "–" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+    return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _share(share: float | None) -> str:
