@@ -12,7 +12,7 @@ from imports import ROOT
 
 from qthink_core.demo import figures
 from qthink_core.errors import DataError
-from qthink_core.report.build import SYSTEM_NAMES
+from qthink_core.report.params import SYSTEM_NAMES
 
 RESULTS = ROOT / "results"
 SVG = "{http://www.w3.org/2000/svg}"

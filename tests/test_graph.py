@@ -23,6 +23,7 @@ from qthink_core.pipeline.graph import Box
 from qthink_core.pipeline.stage import stage_sections
 from qthink_core.planning import schedule
 from qthink_core.report import build
+from qthink_core.report.params import SYSTEM_NAMES
 
 SECTIONS = stage_sections()
 every_stage = pytest.mark.parametrize("stage", STAGES)
@@ -187,7 +188,7 @@ def test_every_input_is_made_by_a_stage_and_every_artifact_by_one_alone() -> Non
 
 def test_the_files_of_the_report_are_those_that_dvc_knows_with_the_columns_that_it_plots(tmp_path: Path) -> None:
     folders = {"gsm8k": small_run.run(tmp_path, "gsm8k", {("sft", 0, TRAINED): "rw"})}
-    written = build.write(tmp_path / "results", build.find(folders, small_run.plan(["sft"])), folders)
+    written = build.write(tmp_path / "results", build.find(folders, small_run.outline(["sft"])), folders)
     declared = outputs("report")
     for path in written:
         assert any(path.is_relative_to(tmp_path / out) for out in declared), f"dvc.yaml does not know {path.name}"
@@ -207,7 +208,7 @@ def test_the_trained_systems_are_the_finetuned_and_then_the_distilled_ones() -> 
 
 def test_every_system_of_the_params_has_a_name_in_the_table() -> None:
     systems = parameters.read_yaml(ROOT / "params.yaml")["systems"]
-    assert set(build.SYSTEM_NAMES) == {*systems["baseline"], *systems["trained"]}
+    assert set(SYSTEM_NAMES) == {*systems["baseline"], *systems["trained"]}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import csv
 import re
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from qthink_core.evidence.statistics import estimate
 from qthink_core.pipeline import code, graph, parameters
 from qthink_core.planning import schedule
 from qthink_core.report import plots
-from qthink_core.report.build import SYSTEM_NAMES
+from qthink_core.report.params import SYSTEM_NAMES
+from qthink_core.report.revisions import verdicts_of
 
 ACCURACY, README = Path("docs/figures/accuracy.svg"), Path("README.md")
 _BLOCK = re.compile(r"(?<=^```mermaid\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
@@ -46,9 +46,10 @@ def accuracy(results: Path) -> bytes:
     try:
         with (results / "tokens.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        right = {task: _right(results / "verdicts" / f"{task}.csv") for task in {row["benchmark"] for row in rows}}
+        tasks = {row["benchmark"] for row in rows}
+        right = {task: verdicts_of((results / "verdicts" / f"{task}.csv").read_bytes()).right for task in tasks}
         for row in rows:
-            found = estimate(np.array(right[row["benchmark"]][row["system"]]))
+            found = estimate(np.array(right[row["benchmark"]][row["system"], ""]))
             cell = Cell(*found, float(row["mean_tokens"]), float(row["hit_limit"]), int(row["latent_passes"]))
             cells.setdefault(row["benchmark"], {})[row["system"]] = cell
     except (OSError, KeyError, ValueError) as error:
@@ -57,21 +58,9 @@ def accuracy(results: Path) -> bytes:
     return _file(plots.accuracy_panels("accuracy", _ABOUT, cells, names))
 
 
-def _right(file: Path) -> Mapping[str, list[list[bool]]]:
-    """Right or not by system as trained: a row for each training seed, a column for each question."""
-    right: dict[str, list[list[bool]]] = {}
-    with file.open(newline="") as opened:
-        head, *rows = csv.reader(opened)
-    for column, name in enumerate(head[1:], 1):
-        system, _, seed = name.partition(":")
-        if not seed or seed.isdecimal():
-            right.setdefault(system, []).append([row[column] == "r" for row in rows])
-    return right
-
-
 def _file(svg: str) -> bytes:
     """The element as a file of its own, in the colours of the report page."""
-    css = (resources.files("qthink_core.report") / "page_files" / "report.css").read_text()
+    css = (resources.files("qthink_core.report") / "templates" / "page.css").read_text()
     light: dict[str, str] = {}
     dark: dict[str, str] = {}
     for name, colour in re.findall(r"--(ink|line|s\d): (#\w+)", css):

@@ -1,7 +1,7 @@
-"""The report's plots as SVG inside the page: no colours of their own, text that stays text, the same bytes each time.
+"""The report's plots as SVG inside the page: the page's colours, text as text, the same bytes every time.
 
-Colours are the page's CSS variables, so that a plot follows its theme: a figure is drawn in stand-in colours, which are then
-replaced. Nothing is placed by the measured width of a text, which would depend on the fonts of a machine.
+Colours are the page's CSS variables, so that a plot follows the theme: a figure is drawn in placeholder colours, which are
+then replaced. Nothing is placed by the measured width of a text, which would depend on the fonts of the machine.
 """
 
 import re
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
 from qthink_core.evidence.findings import Cell, Conditions
 
-# Stand-ins, and what they become. The series differ in marker and dashes too, for eyes and printers without colour.
+# Placeholders, and what replaces them. The series differ in marker and dashes too, for eyes and printers without colour.
 INK, FAINT = "#010101", "#020202"
 SERIES = [f"#0300{number:02x}" for number in range(8)]
 STEPS = [f"#0400{number:02x}" for number in range(12)]
@@ -103,9 +103,9 @@ def accuracy_panels(name: str, about: str, cells: Mapping[str, Mapping[str, Cell
 
 
 def spread_out(values: Sequence[float]) -> list[float]:
-    """The values moved apart, in their order, where they are nearer than 2.2 % of the largest: points must not hide points.
+    """The values in their order; those nearer than 2.2 % of the largest are moved apart, so that no point hides another.
 
-    Moved ones lie around the mean of their group.
+    Moved values are spread around the mean of their group.
     """
     gap = 0.022 * max(*values, 1.0)
     order = sorted(range(len(values)), key=lambda index: values[index])
@@ -154,7 +154,7 @@ def distances(name: str, about: str, steps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def shade(k: int, K: int) -> int:
-    """Which of the shades stands for latent step k + 1 of K: the last step always has the strongest."""
+    """The shade of latent step k + 1 of K, as an index into STEPS; the last step always has the strongest."""
     return len(STEPS) - 1 if K == 1 else round(k * (len(STEPS) - 1) / (K - 1))
 
 
@@ -188,7 +188,7 @@ def swept(conditions: Conditions) -> dict[int, Cell]:
 
 
 def thinned(values: Sequence[float]) -> list[float]:
-    """The means of equally many neighbouring values, of as few as leave at most MAX_POINTS."""
+    """The means of equally many neighbouring values, with the smallest blocks that leave at most MAX_POINTS."""
     size = -(-len(values) // MAX_POINTS)
     blocks = [values[start : start + size] for start in range(0, len(values), max(size, 1))]
     return [sum(block) / len(block) for block in blocks]
@@ -245,8 +245,8 @@ def _svg(figure: Figure, name: str, about: str) -> str:
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
-    for stand_in, variable in VARIABLES.items():
-        text = text.replace(stand_in, variable)
+    for placeholder, variable in VARIABLES.items():
+        text = text.replace(placeholder, variable)
     text = re.sub(r" font-family: [^;\"]*;", "", text)
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None
