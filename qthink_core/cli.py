@@ -137,7 +137,11 @@ def demo(
 
 @app.command()
 def figures() -> None:
-    """Draws the figures of README.md anew, for a commit of new results or of another graph.
+    """Draws the figures of README.md again, for a commit of new results or of another graph.
+
+    ```
+    qthink figures
+    ```
 
     * `docs/figures/accuracy.svg` from the files in `results/`;
     * the Mermaid graph of the stages in `README.md` from `dvc.yaml`.
