@@ -327,3 +327,12 @@ def test_a_line_of_prose_is_one_sentence(page: Path) -> None:
     rows = [line for line in prose(page).splitlines() if not line.startswith(("|", "#"))]
     bare = [re.sub(r"`[^`]*`|\]\([^)]*\)", "x", re.sub(r"^ *\d+\. ", "", line)) for line in rows]
     assert not [line for line in bare if re.search(r"\w[)x]?[.?!] [A-Z]", line)]
+
+
+def test_what_the_readme_shows_of_the_demo_is_what_the_committed_run_printed() -> None:
+    (shown,) = [block for language, block in fences(ROOT / "README.md") if language == "text" and "boxes to make" in block]
+    assert shown.startswith(f"{len(BOXES)} of {len(BOXES)} boxes to make")
+    table = (ROOT / "results/table.md").read_text().splitlines()
+    rows = [line.removesuffix("...") for line in shown.splitlines() if line.startswith("|")]
+    assert len(rows) == 3
+    assert all(any(line.startswith(row) for line in table) for row in rows)
