@@ -28,7 +28,7 @@ from qthink_core.planning import schedule
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # What it says was true of a commit that it names.
 HISTORY = ROOT / "docs/search.md"
-LANGUAGES = {"sh", "text", "python", "yaml", "mermaid", "diff"}
+LANGUAGES = {"sh", "text", "python", "yaml", "mermaid", "diff", "json"}
 MAX_README_LINES = 150
 NOT_RUN = {
     "make": "it installs packages and takes minutes; tests/test_demo.py runs what it calls",
