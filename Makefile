@@ -1,30 +1,31 @@
-# `make demo` makes the paper's table at the embedded scale, `make test` runs every check; both set up .venv themselves.
+# `make demo` makes the table of results at scale tiny, `make test` runs every check; both set up .venv themselves.
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
-# Packages are installed without bytecode: their first import has to leave it.
+# Packages are installed without bytecode, so their first import must be free to write it.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo claims test test-vllm test-ray check format smol clean
 
-# TASKS="gsm8k math500": these tasks alone, and their table in demo/; JOBS: boxes at once, else as many as there are processors.
+# TASKS="gsm8k math500" runs these tasks alone, with their table in demo/. JOBS is the number of boxes at once; without it,
+# as many as cores and memory allow.
 demo: .venv/ready
 	qthink demo $(TASKS) $(if $(JOBS),--jobs $(JOBS))
 
-# Two more trainings of every system, so that the paper's claims are decided: it leaves `seeds: [0, 1, 2]` in params.yaml.
+# Trains every system twice more, so that the claims of the model card are decided; leaves `seeds: [0, 1, 2]` in params.yaml.
 claims: .venv/ready
 	qthink demo --seeds 0,1,2 $(if $(JOBS),--jobs $(JOBS))
 
-# A file's tests stay together, since they share what they set up. Four at most: each holds torch, and files are unlike in length.
+# The tests of a file stay together, since they share what they set up. Four processes at most: each holds torch in memory.
 test: .venv/ready check
 	pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
-# Two nodes of a Ray cluster on this machine, one of which is killed.
+# Starts two nodes of a Ray cluster on this machine and kills one of them.
 test-ray: .venv-ray/ready
 	.venv-ray/bin/python -m pytest -m ray tests/cluster
 
-# The engine vllm on this machine's processor, in an environment of its own: minutes, and 3 GB of packages.
+# Tests the engine vllm on the CPU, in an environment of its own. This takes minutes and 3 GB of packages.
 test-vllm: .venv-vllm/ready
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/test_vllm_*.py
 
@@ -44,8 +45,8 @@ smol: .venv/ready
 	QTHINK_DATA="$(DATA)" dvc exp run -S scale=smol -S 'tasks=[gsm8k]' -S rollout.G=4 -S train.target=gold
 	@cat results/table.md
 
-# Exact pins for every package; a stamp, so that the second call starts at once. Bytecode of all of them would take pip 40 s
-# of the processor; Python makes it for what is imported.
+# Every package has an exact pin, and the file `ready` lets the second call start at once. Compiling all packages would cost
+# pip 40 s of processor time; Python compiles only what is imported.
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "QThink needs Python 3.11 or newer; found `$(PYTHON) --version`: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
@@ -59,8 +60,8 @@ smol: .venv/ready
 	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray]'
 	@touch .venv-ray/ready
 
-# mistral-common, which vLLM brings, wants numpy below 2.4 on Python up to 3.12: constraints-vllm.txt has that one. And
-# torchvision, torchaudio and torchcodec come in a build that cannot be imported beside this torch.
+# mistral-common, a dependency of vLLM, needs numpy below 2.4 on Python up to 3.12: constraints-vllm.txt pins that one.
+# torchvision, torchaudio and torchcodec are installed in a build that cannot be imported beside this torch.
 .venv-vllm/ready: pyproject.toml constraints.txt constraints-vllm.txt
 	$(PYTHON) -m venv .venv-vllm
 	grep -v '^numpy==' constraints.txt | cat - constraints-vllm.txt > .venv-vllm/constraints.txt

@@ -1,25 +1,21 @@
-"""The `qthink` program: grades the outputs of any system by the benchmarks' pages, and says what a run takes and misses."""
+"""The `qthink` program: grades answers, runs and plans the pipeline, compares runs, and writes answers as CSV."""
 
 import contextlib
-import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from qthink_core.benchmarks.graders import grader, latex_equality
+from qthink_core.benchmarks import graded_lines
+from qthink_core.benchmarks.graders import latex_equality
 from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError
 
-# Of an answer, 100,000 characters are read; the thought before it and other fields may take the rest.
-MAX_LINE_BYTES = 8 << 20
-_EXPECTED = '{"gold": ..., "answer": "..."}'
-
 app = typer.Typer(
-    help="QThink: scores that anyone can repeat. The pipeline itself runs by `dvc repro`.",
+    help="QThink: scores that anyone can repeat. The pipeline itself runs with `dvc repro`.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -40,22 +36,22 @@ def grade(
     {"id": 1, "verdict": "right", "extracted": "18", "details": {}}
     ```
 
-    **answer** is the whole text of a system. A think block may still be there: what follows the last `</think>` is graded,
-    and nothing of a block that was opened and never closed. Where the prompt ended in `<think>`, put that in front.
+    **answer** is the whole text of a system. It may have a think block: what follows the last `</think>` is graded, and
+    nothing of a block that was opened and never closed. If the prompt ended in `<think>`, put that in front.
 
     **gold** is what the benchmark publishes. gsm8k: the solution with its `#### 18`, or the number alone. math500: the LaTeX
     of the field `answer`. tooluse: the calls in the field `answer`, as JSON text or as a list.
 
-    Other fields, such as an id, are passed on, but for `verdict`, `extracted` and `details`, which are written anew:
+    Other fields, such as an id, are passed on. `verdict`, `extracted` and `details` are replaced:
 
     * **verdict**: `right`, `wrong`, `unparsable` (nothing to compare), `over_limit` (too long or too deep to read),
-      `timeout` (computer algebra ran out of its time); all but the first count as wrong in a score.
-    * **extracted**: the text that the verdict was passed on, or null.
+      `timeout` (computer algebra ran out of time); all but `right` count as wrong in a score.
+    * **extracted**: the text that was graded, or null.
     * **details**: further scores. tooluse: `strict_exact` (the verdict), `strict_action`, `published_exact`,
       `published_action`.
 
-    A line that is something else, or has more than 8 MiB, ends the program with exit code 65 and one line that says which
-    and why; the verdicts on the lines before it are written. Nothing in an answer is evaluated.
+    A line of another form, or with more than 8 MiB, ends the program with exit code 65 and one line that says which line and
+    why; the verdicts on the lines before it are written. Nothing in an answer is evaluated.
     """
     with _one_line():
         _grade(benchmark)
@@ -63,18 +59,22 @@ def grade(
 
 @app.command()
 def plan(
-    scale: Annotated[str | None, typer.Option(help="A scale of params/; that of params.yaml where none is given.")] = None,
+    scale: Annotated[str | None, typer.Option(help="A scale of params/; by default that of params.yaml.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="h100, a100, 4090 or cpu (this machine's); without it what the scale asks for.")
+        str | None, typer.Option(help="h100, a100, 4090 or cpu (this machine's); by default what the scale asks for.")
     ] = None,
     gpus: Annotated[int, typer.Option(help="How many of them.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Figures for programs instead of a table.")] = False,
 ) -> None:
-    """Says before a run what it takes: boxes, tokens, FLOP, bytes and hours of every stage, and whether it fits.
+    """Says what a run takes before it starts: boxes, tokens, FLOP, bytes and hours of every stage, and whether it fits.
 
-    Reads the params files, edits included, and, where a run left them, manifests, `logs/runs.jsonl` and `dvc.lock`. Starts
-    nothing. An estimate is meant to be right within a factor of two; stages that were logged here, at
-    this scale and on this device, are scaled to what they took.
+    ```
+    qthink plan --scale paper --device h100 --gpus 8
+    ```
+
+    Reads the params files with your edits and, if a run left them, manifests, `logs/runs.jsonl` and `dvc.lock`. Starts
+    nothing. An estimate is meant to be right within a factor of two. Stages that were logged here, at this scale and on this
+    device, are scaled to the time that they took.
 
     * **memory**: of the largest box, its rows as long as the limits allow.
     * **floor**: the least that the device's matrix products and memory allow; **time**: the estimate.
@@ -83,8 +83,139 @@ def plan(
         _plan(scale, device, gpus, as_json)
 
 
+@app.command()
+def preflight(
+    scale: Annotated[str | None, typer.Option(help="A scale of params/; by default that of params.yaml.")] = None,
+) -> None:
+    """Says whether this machine has what a scale asks for: device and memory, disk, packages, base model, data sets.
+
+    ```
+    qthink preflight --scale paper
+    ```
+
+    The stages `base` and `prepare` check the same before they start. Everything that is missing is listed at once, a line
+    each with its fix, and the exit code is 69. Nothing is downloaded, and a hub that does not answer costs five seconds.
+    """
+    with _one_line():
+        from qthink_core.pipeline import stage
+
+        print(*stage.preflight(None, scale), sep="\n")
+
+
+@app.command()
+def demo(
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of params.yaml; by default all.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Boxes at once; by default as many as processors and memory allow.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Training seeds, as in 0,1,2: written to params.yaml first.")] = "",
+) -> None:
+    """Makes every box of the graph that has changed, several at once, and prints the table. `make demo` calls it.
+
+    ```
+    qthink demo gsm8k --jobs 2
+    ```
+
+    With some tasks only their boxes are made, and their table goes to `demo/`: `results/` is for all tasks. At the end it
+    says how the results compare with the committed ones. Ctrl-C stops it; the same command continues from there.
+    """
+    with _one_line():
+        from qthink_core.demo import runner
+        from qthink_core.pipeline import parameters
+
+        if seeds:
+            parameters.write_value(Path("params.yaml"), "seeds", _seeds(seeds))
+        runner.run(Path(), tasks or [], jobs)
+
+
+@app.command()
+def figures() -> None:
+    """Draws the figures of README.md again, for a commit of new results or of another graph.
+
+    ```
+    qthink figures
+    ```
+
+    * `docs/figures/accuracy.svg` from the files in `results/`;
+    * the Mermaid graph of the stages in `README.md` from `dvc.yaml`.
+
+    Equal inputs give equal bytes, and the tests compare both with the committed ones.
+    """
+    with _one_line():
+        from qthink_core.demo import figures
+
+        drawn = figures.write(Path())
+        print(f"drew {' and '.join(map(str, drawn))}")
+
+
+@app.command()
+def compare(
+    before: Annotated[str, typer.Argument(help="A branch, tag, commit or DVC experiment.")] = "HEAD",
+    after: Annotated[str | None, typer.Argument(help="Another one; by default the files in this folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+) -> None:
+    """Compares two runs: which accuracies, verdicts on the latents, mean tokens and parameters differ.
+
+    ```
+    qthink compare                  # the last commit with the files in this folder
+    qthink compare main my-branch
+    qthink compare HEAD puffy-gram  # an experiment of `dvc exp run`
+    ```
+
+    **beyond chance**: whether an accuracy differs by more than chance, by the exact paired test on the verdicts in
+    `results/verdicts/`, with Holm's correction over all cells. It is tested if both runs have the same questions and as many
+    training seeds.
+    """
+    with _one_line():
+        from qthink_core.report import compare
+
+        found = compare.compare(Path(), before, after)
+        print(compare.as_json(found) if as_json else compare.text(found))
+
+
+@app.command()
+def answers(
+    task: Annotated[str, typer.Argument(help="A task of params.yaml.")],
+    system: Annotated[str, typer.Argument(help="A system of params.yaml.")],
+    seed: Annotated[int | None, typer.Option(help="A training seed; by default the lowest.")] = None,
+    condition: Annotated[
+        str, typer.Option(help="What was done to the latents: trained, K=0, zeros, noise, other, mean, teacher, K=1 ...")
+    ] = "trained",
+) -> None:
+    """Writes the questions of a task with one system's answers as CSV: question, gold, answer, verdict, tokens.
+
+    ```
+    qthink answers gsm8k uniform --condition zeros > zeros.csv
+    ```
+
+    Reads `artifacts/`. The CSV is UTF-8 with a header, and every cell is quoted. It is safe to open: characters that would
+    hide or steer a terminal are written as ⟨U+001B⟩, and a cell that a spreadsheet could take for a formula (its text begins
+    with = + - or @) begins with an apostrophe.
+    """
+    with _one_line():
+        from qthink_core.report import answers
+
+        written = answers.to_csv(Path(), task, system, seed, condition)
+        if sys.stdout is None:
+            raise DataError("standard output is closed: redirect it to a file")
+        sys.stdout.buffer.write(written.encode())
+        sys.stdout.buffer.flush()
+
+
+def _grade(benchmark: str) -> None:
+    if sys.stdin is None or sys.stdout is None:
+        raise DataError("standard input or output is closed: give JSON lines to the first, read verdicts from the second")
+    if sys.stdin.isatty():
+        _complain("reading JSON lines from the terminal, Ctrl-D ends them; `qthink grade --help` shows one")
+    if benchmark == "math500":
+        latex_equality.start()
+    for number, line in graded_lines.lines(sys.stdin.buffer):
+        sys.stdout.write(graded_lines.graded(benchmark, line, f"line {number}") + "\n")
+        sys.stdout.flush()
+
+
 def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> None:
-    # pydantic and the pages' parameters would slow `grade` down
+    # pydantic and the stages' parameters would slow `grade` down
     from qthink_core.planning import plan, plan_words
 
     root = Path()
@@ -98,43 +229,6 @@ def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> No
     print(plan_words.table(found), plan_words.assumptions(found), plan_words.power_line(found), words, sep="\n\n")
 
 
-@app.command()
-def preflight(
-    scale: Annotated[str | None, typer.Option(help="A scale of params/; that of params.yaml where none is given.")] = None,
-) -> None:
-    """Says whether this machine has what a scale asks for: device and memory, disk, packages, base model, data sets.
-
-    The stages `base` and `prepare` ask the same before they start. Everything that is missing is listed at once, a line
-    each with its fix, and the exit code is 69. Nothing is downloaded, and a hub that does not answer costs five seconds.
-    """
-    with _one_line():
-        from qthink_core.pipeline import stage
-
-        print(*stage.preflight(None, scale), sep="\n")
-
-
-@app.command()
-def demo(
-    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of params.yaml; all where none is given.")] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Boxes at once; else as many as processors and memory allow.")
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Training seeds, as in 0,1,2: written to params.yaml first.")] = "",
-) -> None:
-    """Makes every box of the graph that has changed, several at once, and prints the table. `make demo` calls it.
-
-    With some tasks only their boxes are made, and their table goes to `demo/`: `results/` is of all. At the end it says how
-    the results compare with the committed ones. Ctrl-C stops it; the same command goes on from there.
-    """
-    with _one_line():
-        from qthink_core.demo import runner
-        from qthink_core.pipeline import parameters
-
-        if seeds:
-            parameters.write_value(Path("params.yaml"), "seeds", _seeds(seeds))
-        runner.run(Path(), tasks or [], jobs)
-
-
 def _seeds(text: str) -> list[int]:
     from pydantic import TypeAdapter
 
@@ -143,13 +237,13 @@ def _seeds(text: str) -> list[int]:
     try:
         return TypeAdapter(Seeds).validate_python([int(one) for one in text.split(",")])
     except ValueError:
-        expected = f"give different whole numbers from 0 to {MAX_SEED}, with commas between them, as in 0,1,2"
+        expected = f"give different whole numbers from 0 to {MAX_SEED} with commas between them, as in 0,1,2"
         raise ParamError(f"--seeds is {text!r:.80}: {expected}") from None
 
 
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
-    """Ends the program with one line and an exit code where something is wrong."""
+    """Ends the program with one line and an exit code when something is wrong."""
     try:
         yield
     except KeyboardInterrupt:
@@ -164,83 +258,6 @@ def _one_line() -> Iterator[None]:
         for line in str(error).split("\n"):
             _complain(line)
         _end(error.exit_code)
-
-
-def _grade(benchmark: str) -> None:
-    if sys.stdin is None or sys.stdout is None:
-        raise DataError("standard input or output is closed: give JSON lines on the one, read verdicts from the other")
-    if sys.stdin.isatty():
-        _complain("reading JSON lines from the terminal, Ctrl-D ends them; `qthink grade --help` shows one")
-    if benchmark == "math500":
-        latex_equality.start()
-    for number, line in _lines(sys.stdin.buffer):
-        sys.stdout.write(graded(benchmark, line, f"line {number}") + "\n")
-        sys.stdout.flush()
-
-
-def graded(benchmark: str, line: bytes, where: str) -> str:
-    """One line of input with its verdict, as one line of ASCII JSON.
-
-    Raises DataError where the line is not a JSON object of UTF-8 with text in `answer` and this benchmark's gold in `gold`.
-    """
-    rules = grader(benchmark)
-    try:
-        row = _object(line, where)
-        if "gold" not in row:
-            raise DataError(f"{where} has no field 'gold': expected {_EXPECTED}")
-        gold = rules.gold(row.pop("gold"), where)
-        answer = row.pop("answer", None)
-        if not isinstance(answer, str):
-            raise DataError(f"{where} has {type(answer).__name__} {answer!r:.60} in field 'answer', expected text: fix it")
-        found = rules.grade(gold, answer)
-        for name in found._fields:
-            row.pop(name, None)
-        # ASCII: control characters and direction marks reach no terminal, lone surrogates break no encoder.
-        return json.dumps(row | found._asdict(), allow_nan=False)
-    except RecursionError:
-        raise DataError(f"{where} is nested too deep to read: expected {_EXPECTED}") from None
-
-
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The lines with their numbers from 1, each as soon as it is there. Raises DataError before a long one is read whole."""
-    number = 0
-    while line := file.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MAX_LINE_BYTES:
-            raise DataError(f"line {number} has more than {MAX_LINE_BYTES:,} bytes: shorten or drop it")
-        yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-
-
-def _object(line: bytes, where: str) -> dict[str, object]:
-    if not line.strip():
-        raise DataError(f"{where} is empty: expected {_EXPECTED}, drop it")
-    try:
-        row = json.loads(line.decode(), object_pairs_hook=_without_doubles, parse_constant=_refused, parse_float=_finite)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not UTF-8 (byte {error.start + 1}, {error.reason}): convert the file") from None
-    except ValueError as error:  # also integers of 5,000 digits
-        raise DataError(f"{where} is not JSON ({error}): expected {_EXPECTED}") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where} holds a JSON {type(row).__name__}: expected {_EXPECTED}")
-    return row
-
-
-def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made: dict[str, object] = {}
-    for name, value in pairs:
-        if name in made:
-            raise ValueError(f"field {name!r:.60} appears twice")
-        made[name] = value
-    return made
-
-
-def _refused(text: str) -> NoReturn:
-    raise ValueError(f"{text:.40} is not a finite number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if abs(value) < float("inf") else _refused(text)
 
 
 def _complain(message: str) -> None:

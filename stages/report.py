@@ -1,4 +1,4 @@
-"""report: the paper's table at this scale, one page that shows it all, and the files that DVC compares and plots."""
+"""report: the paper's table at this scale, one page that shows everything, and the files that DVC compares and plots."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -6,20 +6,20 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.report.params import ReportParams
+from qthink_core.report.params import ReportParams, outline
 
 if TYPE_CHECKING:
     from qthink_core.report.build import Folders
 
 
 class Params(ReportParams):
-    """What the table's rows and columns are, and the settings that it states and compares."""
+    """The rows and columns of the table, and the settings that it states and compares."""
 
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["avx2", "native"]
 
     def folders(self) -> dict[str, "Folders"]:
-        """Where the artifacts of each task lie."""
+        """Where the artifacts of each task are."""
         from qthink_core.report.build import Folders
 
         systems = self.systems
@@ -39,12 +39,12 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     """Reads grades, answers and loss curves and writes the results."""
     from qthink_core.artifacts.store import write_file
     from qthink_core.pipeline import seconds
-    from qthink_core.report import build, words
+    from qthink_core.report import build, markdown
 
     folders = params.folders()
-    findings = build.find(folders, build.plan(params))
+    findings = build.find(folders, outline(params))
     written = build.write(layout.RESULTS, findings, folders)
-    took = words.seconds_table(findings, seconds.read(seconds.LOG))
+    took = markdown.seconds_table(findings, seconds.read(seconds.LOG))
     seconds.REPORT.parent.mkdir(exist_ok=True)
     write_file(seconds.REPORT, took.encode())
     print(took, flush=True)

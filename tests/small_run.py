@@ -10,7 +10,8 @@ from qthink_core.artifacts import completions, grades, prepared, readout
 from qthink_core.artifacts.completions import TRAINED, Answer
 from qthink_core.artifacts.grades import Graded
 from qthink_core.artifacts.readout import Read
-from qthink_core.report.build import Folders, Plan
+from qthink_core.report.build import Folders
+from qthink_core.report.params import Outline
 
 K = 2
 VERDICTS = {"r": "right", "w": "wrong", "u": "unparsable", "o": "over_limit", "t": "timeout"}
@@ -129,11 +130,11 @@ def run(folder: Path, task: str, verdicts: Verdicts, made: Sequence[Graded] | No
     )
 
 
-def plan(systems: Sequence[str], *, control: str = "answer_only", questions: int = 2, **gamma: float) -> Plan:
-    """The plan of a run of these systems, each keyword the gamma of one."""
+def outline(systems: Sequence[str], *, control: str = "answer_only", questions: int = 2, **gamma: float) -> Outline:
+    """The outline of a report on a run of these systems, each keyword the gamma of one."""
     direct = "base_direct" if "base_direct" in systems else None
     settings = {name: {"epochs": 3} | ({"gamma": gamma[name]} if name in gamma else {}) for name in systems}
-    return Plan(settings, {"scale": "small", "seed": 0}, "a small model", False, K, control, direct, "test", questions)
+    return Outline(settings, {"scale": "small", "seed": 0}, "a small model", False, K, control, direct, "test", questions)
 
 
 def substituted(system: str, seed: int | None, letters: str) -> dict[tuple[str, int | None, str], str]:

@@ -1,4 +1,4 @@
-"""What docs/decisions.md says of bytes: fresh processes take the same steps, and memory's addresses are in no result."""
+"""Bytes, as docs/decisions/engineering.md has them: fresh processes take the same steps, and addresses change no result."""
 
 import os
 import re

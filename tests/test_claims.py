@@ -80,7 +80,7 @@ def test_three_seeds_that_disagree_decide_nothing() -> None:
 def test_fewer_than_three_seeds_decide_nothing_and_say_so(seeds: int) -> None:
     row = one("latents", {"uniform": right(*[180] * seeds), "answer_only": right(*[20] * seeds)})
     assert (row.verdict, row.p, row.seeds) == ("undecided", None, seeds)
-    assert row.note == f"{seeds} of at least 3 seeds"
+    assert row.note == f"{seeds} of the 3 seeds needed"
     assert row.difference == pytest.approx(80)
 
 
@@ -102,7 +102,7 @@ def test_a_base_model_needs_no_seeds_of_its_own() -> None:
 def test_a_claim_whose_systems_are_not_there_says_what_to_run() -> None:
     row = one("longer_answers", {"uniform": right(100, 100, 100)})
     assert (row.verdict, row.difference, row.published) == ("undecided", None, 3.0)
-    assert row.note == "needs short_answers: add to systems in params.yaml, then dvc repro"
+    assert row.note == "needs short_answers: add to systems in params.yaml, then run dvc repro"
 
 
 def test_rows_are_corrected_for_those_that_can_be_decided() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shlex
 import signal
@@ -15,6 +16,7 @@ from typing import Any, get_args
 import pytest
 
 from qthink_core import cli
+from qthink_core.benchmarks import graded_lines
 from qthink_core.benchmarks.graders import BENCHMARKS
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +126,7 @@ def test_the_published_fields_of_all_three_test_sets_are_golds_as_they_stand() -
         (b'{"gold": "1 2", "answer": "18"}', "expected one number"),
         (b'{"gold": "1/0", "answer": "18"}', "expected one number"),
         (b'{"gold": "\\u001b[31m\\u202e", "answer": "18"}', r"line 3 has the gold '\x1b[31m\u202e'"),
-        (b'{"gold": "18", "answer": "' + b"1" * cli.MAX_LINE_BYTES + b'"}', "line 3 has more than 8,388,608 bytes"),
+        (b'{"gold": "18", "answer": "' + b"1" * graded_lines.MAX_LINE_BYTES + b'"}', "line 3 has more than 8,388,608 bytes"),
     ],
 )
 def test_a_faulty_line_is_named_after_the_verdicts_on_those_before_it(line: bytes, said: str | None) -> None:
@@ -281,14 +283,20 @@ def test_the_example_of_the_help_prints_what_it_says(tmp_path: Path) -> None:
     assert said_by(command, tmp_path) == said + "\n"
 
 
-def test_the_commands_of_the_readme_print_what_it_says(tmp_path: Path) -> None:
-    section = (ROOT / "README.md").read_text().partition("## Grade any system's answers")[2].partition("\n## ")[0]
-    command, said = section.split("```")[1].strip().splitlines()
+@pytest.mark.parametrize("command", [one.callback for one in cli.app.registered_commands], ids=lambda one: one.__name__)
+def test_the_help_of_every_command_has_an_example_of_it(command: Any) -> None:
+    example = (command.__doc__ or "").split("```")[1]
+    assert f"qthink {command.__name__}" in example
+
+
+def test_the_commands_of_the_page_on_use_print_what_it_says(tmp_path: Path) -> None:
+    page = (ROOT / "docs/use.md").read_text()
+    command, said, shell = re.findall(r"^```(?:sh|text)\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)
     assert said_by(command, tmp_path) == said + "\n"
     rows = lines({"gold": "18", "answer": "18"}, {"gold": "18", "answer": "17"})
     (tmp_path / "outputs.jsonl").write_bytes(rows)
-    shell = section.split("```")[3].strip()
     assert said_by(f"cd {shlex.quote(str(tmp_path))} && {shell}", tmp_path) == "1\n"
+    assert f"```sh\n{command}\n```\n\n```text\n{said}\n```\n" in (ROOT / "README.md").read_text()
 
 
 HOSTILE = [

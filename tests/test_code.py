@@ -117,7 +117,7 @@ def test_what_only_refuses_is_no_code_of_a_stage() -> None:
 
 
 def test_files_that_are_no_modules_are_code_of_the_stages_that_reach_their_reader() -> None:
-    page = {f"qthink_core/report/page_files/{path.name}" for path in (ROOT / "qthink_core/report/page_files").iterdir()}
+    page = {f"qthink_core/report/templates/{path.name}" for path in (ROOT / "qthink_core/report/templates").iterdir()}
     assert page
     for stage in PAGES:
         assert {path for path in code.of_stage(ROOT, stage) if not path.endswith(".py")} == (

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from qthink_core.demo import committed
+from qthink_core.report.revisions import verdicts_of
 
 RESULTS = Path("results")
 K = 6
@@ -91,7 +92,7 @@ def test_many_answers_less_are_one_and_so_is_another_verdict(root: Path) -> None
     assert (
         "distinguishably (paired tests, Holm's correction over all 3, 0.05): gsm8k latent 7.5 % (committed 75.0 %)." in said
     )
-    assert "1 of 1 verdicts on the latents differ: gsm8k latent idle (committed: earns, these weights only)." in said
+    assert "1 of 1 verdicts on the latents differs: gsm8k latent idle (committed: earns, these weights only)." in said
 
 
 def test_other_parameters_or_questions_and_no_git_are_told_instead_of_a_comparison(
@@ -100,7 +101,8 @@ def test_other_parameters_or_questions_and_no_git_are_told_instead_of_a_comparis
     (root / "params/tiny.yaml").write_text("steps: 2\n")
     assert (
         now(root, 1, 1, 1)
-        == "The parameters are not the committed ones, so this run was not compared with the committed one."
+        == "The parameters are not the committed ones, so this run was not compared with the committed one: "
+        "`qthink compare` lists what differs."
     )
     git(root, "restore", "params")
     table = root / "results/verdicts/gsm8k.csv"
@@ -110,7 +112,7 @@ def test_other_parameters_or_questions_and_no_git_are_told_instead_of_a_comparis
     other = tmp_path_factory.mktemp("no-git")
     assert (
         committed.compared(other, RESULTS, RESULTS, ["gsm8k"], "control", K)
-        == "Nothing is committed here that this run could be compared with."
+        == "There is no commit with which this run could be compared."
     )
 
 
@@ -126,7 +128,7 @@ def test_the_run_of_some_tasks_is_compared_from_a_folder_of_its_own(root: Path) 
 
 def test_seeds_and_conditions_are_read_out_of_the_names_of_columns() -> None:
     text = b"problem_id,base,late:0,late:1,late:0:K=0,late:1:K=0\nq1,r,r,w,u,r\nq2,w,r,r,o,t\n"
-    found = committed.parsed(text)
+    found = verdicts_of(text)
     assert found.ids == ["q1", "q2"]
     assert found.right == {
         ("base", ""): [[True, False]],

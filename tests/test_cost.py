@@ -13,7 +13,7 @@ H100 = GPUS["h100"]
 # GSM8K by the recipe: problems, rollouts of each, tokens of prompt, thought and answer.
 N, G, P, THOUGHT, ANSWER = 7473, 16, 120, 1000, 200
 S = THOUGHT + ANSWER
-# The table of floors in docs/decisions.md is rounded, and says neither how lengths spread nor what else it counts.
+# The table of floors in docs/decisions/cost-model.md is rounded, and leaves out how lengths spread and what else it counts.
 OF_THE_FLOORS = 0.13
 
 

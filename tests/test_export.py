@@ -93,11 +93,11 @@ def test_the_snippet_in_this_repository_is_the_cards() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_loop_in_the_readme_answers_as_we_do(exported: Any, tokenizer: Any, dtype: str) -> None:
+def test_the_loop_of_the_page_on_use_answers_as_we_do(exported: Any, tokenizer: Any, dtype: str) -> None:
     folder, _ = exported(K, dtype=dtype)
     system = load_system(folder, torch.device("cpu"), dtype)
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    snippet = readme.split("```python\n")[1].split("```")[0]
+    page = (Path(__file__).parents[1] / "docs/use.md").read_text()
+    snippet = page.split("```python\n")[1].split("```")[0]
     for problem in generated("gsm8k", "test", 3, seed=11, world=WORLD):
         prompts = {"q": render(tokenizer, problem.question, thinking=False)}
         text = snippet
@@ -108,7 +108,7 @@ def test_the_loop_in_the_readme_answers_as_we_do(exported: Any, tokenizer: Any, 
         }.items():
             assert old in text
             text = text.replace(old, new)
-        script = folder.parent / "readme.py"
+        script = folder.parent / "use.py"
         script.write_text(text)
         # the folder's config keeps the type it was exported in
         assert torch.cat(runpy.run_path(str(script))["tokens"]).tolist() == answer(system, prompts, MAX_NEW_TOKENS)[0].tokens

@@ -1,4 +1,4 @@
-"""The map holds: dvc.yaml, stages/, layout.py, the params files, the README and dvc.lock say the same."""
+"""The map holds: dvc.yaml, stages/, layout.py, the params files, README.md, docs/pipeline.md and dvc.lock say the same."""
 
 import ast
 import hashlib
@@ -16,39 +16,41 @@ from imports import OURS, ROOT
 
 from qthink_core.artifacts.completions import TRAINED
 from qthink_core.artifacts.store import canonical_json
+from qthink_core.demo import figures
 from qthink_core.pipeline import code as source
 from qthink_core.pipeline import layout, parameters
 from qthink_core.pipeline.graph import Box
 from qthink_core.pipeline.stage import stage_sections
 from qthink_core.planning import schedule
 from qthink_core.report import build
+from qthink_core.report.params import SYSTEM_NAMES
 
 SECTIONS = stage_sections()
 every_stage = pytest.mark.parametrize("stage", STAGES)
 
 
-def readme_tables() -> list[list[list[str]]]:
-    blocks = re.findall(r"(?:^\|.*\n)+", (ROOT / "README.md").read_text(), re.MULTILINE)
+def page_tables() -> list[list[list[str]]]:
+    blocks = re.findall(r"(?:^\|.*\n)+", (ROOT / "docs/pipeline.md").read_text(), re.MULTILINE)
     return [
         [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()] for block in blocks
     ]
 
 
 def stage_map() -> dict[str, list[str]]:
-    """The README's row of each stage, by the name in the first column."""
-    tables = [table for table in readme_tables() if table[0][0] == "stage"]
-    assert len(tables) == 1, f"README.md has {len(tables)} tables whose first column is headed `stage`, expected one"
+    """The row of each stage in docs/pipeline.md, by the name in the first column."""
+    tables = [table for table in page_tables() if table[0][0] == "stage"]
+    assert len(tables) == 1, f"docs/pipeline.md has {len(tables)} tables whose first column is headed `stage`, expected one"
     return {row[0]: row[1:] for row in tables[0][2:]}
 
 
-def test_a_stage_has_one_name_in_the_graph_in_its_file_and_in_the_readme() -> None:
+def test_a_stage_has_one_name_in_the_graph_in_its_file_and_on_its_page() -> None:
     files = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
     assert files == set(STAGES)
-    assert list(stage_map()) == [f"`{stage}`" for stage in STAGES], "the README's rows are the stages, from left to right"
+    assert list(stage_map()) == [f"`{stage}`" for stage in STAGES], "the rows are the stages, from left to right"
 
 
 @every_stage
-def test_the_readme_names_where_a_stage_writes_and_parameters_that_it_reads(stage: str) -> None:
+def test_the_page_names_where_a_stage_writes_and_parameters_that_it_reads(stage: str) -> None:
     _, where, reads = stage_map()[f"`{stage}`"]
     folder = re.sub(r"<(\w+)>", r"${item.\1}", where.strip("`"))
     assert all(PurePosixPath(out).is_relative_to(folder) for out in outputs(stage)), (
@@ -68,6 +70,7 @@ def test_the_picture_in_the_readme_is_the_graph_without_what_follows_from_other_
     drawn = re.search(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert drawn, "README.md has no mermaid picture"
     assert set(re.findall(r"(\w+) --> (\w+)", drawn[1])) == set(nx.transitive_reduction(graph).edges)
+    assert drawn[1] == figures.mermaid(ROOT), "run `qthink figures`"
 
 
 @every_stage
@@ -175,17 +178,17 @@ def test_artifacts_lie_where_the_page_reads_and_writes_them(stage: str) -> None:
 
 def test_every_input_is_made_by_a_stage_and_every_artifact_by_one_alone() -> None:
     tree, _ = tree_of("tiny")
-    boxes = [at for stage in STAGES for at in boxes(stage, tree)]
-    made = [path for at in boxes for path in resolved(outputs(at.stage), at, tree)]
+    instances = [at for stage in STAGES for at in boxes(stage, tree)]
+    made = [path for at in instances for path in resolved(outputs(at.stage), at, tree)]
     assert len(made) == len(set(made))
-    for at in boxes:
+    for at in instances:
         for path in resolved(inputs(at.stage), at, tree):
             assert any(PurePosixPath(one).is_relative_to(path) for one in made), f"{at} needs {path}, which no stage makes"
 
 
 def test_the_files_of_the_report_are_those_that_dvc_knows_with_the_columns_that_it_plots(tmp_path: Path) -> None:
     folders = {"gsm8k": small_run.run(tmp_path, "gsm8k", {("sft", 0, TRAINED): "rw"})}
-    written = build.write(tmp_path / "results", build.find(folders, small_run.plan(["sft"])), folders)
+    written = build.write(tmp_path / "results", build.find(folders, small_run.outline(["sft"])), folders)
     declared = outputs("report")
     for path in written:
         assert any(path.is_relative_to(tmp_path / out) for out in declared), f"dvc.yaml does not know {path.name}"
@@ -205,7 +208,7 @@ def test_the_trained_systems_are_the_finetuned_and_then_the_distilled_ones() -> 
 
 def test_every_system_of_the_params_has_a_name_in_the_table() -> None:
     systems = parameters.read_yaml(ROOT / "params.yaml")["systems"]
-    assert set(build.SYSTEM_NAMES) == {*systems["baseline"], *systems["trained"]}
+    assert set(SYSTEM_NAMES) == {*systems["baseline"], *systems["trained"]}
 
 
 @pytest.fixture(scope="module")

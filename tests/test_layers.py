@@ -37,7 +37,7 @@ WITHOUT_TORCH = ("artifacts", "pipeline", "benchmarks", "evidence", "report", "p
 SOLE_IMPORTERS = {
     "accelerate": {"training.loop"},
     "dvc": {"demo.dvc_fork"},
-    "jinja2": {"report.html_page"},
+    "jinja2": {"report.page"},
     "matplotlib": {"report.plots"},
     "peft": {"method.student", "method.merged_lora", "models.export"},
     "ray": {"pipeline.ray_workers"},

@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 from graph import SCALES, tree_of
 from scipy.stats import binomtest, permutation_test, t
-from small_run import K, identifier, plan, rows, run, substituted
+from small_run import K, identifier, outline, rows, run, substituted
 
 from qthink_core.artifacts.completions import TRAINED
 from qthink_core.errors import DataError
 from qthink_core.evidence.claims import CLAIMS, HOLDS, UNDECIDED
+from qthink_core.evidence.fairness import marks
 from qthink_core.evidence.findings import Cell, Comparison, Findings, Power, System
 from qthink_core.evidence.power import Scatter, smallest_difference
 from qthink_core.pipeline import parameters, seconds
 from qthink_core.pipeline.stage import stage_sections
-from qthink_core.report import build, files, table, words
+from qthink_core.report import build, exports, markdown, sentences
+from qthink_core.report import params as report_params
 
 PROBED = f"K={K}"  # as trained, decoded by `probe`
 # 16 questions, one seed. Uniform has 8 more right than everything it is compared with: p = 2 / 2^8 = 0.0078.
@@ -43,7 +45,7 @@ SYSTEMS = ["base", "answer_only", "uniform"]
 def found(folder: Path, verdicts: Mapping[tuple[str, int | None, str], str], **options: Any) -> Findings:
     """The findings of a run on one benchmark with these verdicts."""
     systems = list(dict.fromkeys(system for system, _, _ in verdicts))
-    return build.find({"gsm8k": run(folder, "gsm8k", verdicts)}, plan(systems, **options))
+    return build.find({"gsm8k": run(folder, "gsm8k", verdicts)}, outline(systems, **options))
 
 
 def three_seeds(verdicts: Mapping[tuple[str, int | None, str], str]) -> dict[tuple[str, int | None, str], str]:
@@ -69,7 +71,7 @@ def test_every_pair_of_rows_is_compared_the_lower_less_the_higher_and_corrected_
 
 def test_the_correction_is_over_the_pairs_of_all_benchmarks(tmp_path: Path) -> None:
     folders = {task: run(tmp_path, task, EARNS) for task in ("gsm8k", "tooluse")}
-    comparisons = build.find(folders, plan(SYSTEMS)).comparisons
+    comparisons = build.find(folders, outline(SYSTEMS)).comparisons
     assert [one.task for one in comparisons] == ["gsm8k"] * 3 + ["tooluse"] * 3
     assert comparisons[0].adjusted_p == pytest.approx(6 * 2 / 2**8)
 
@@ -97,7 +99,7 @@ def test_the_curves_are_those_of_the_lowest_seed(tmp_path: Path) -> None:
 def test_a_system_without_grades_is_refused_with_the_command_that_makes_them(tmp_path: Path) -> None:
     folders = {"gsm8k": run(tmp_path, "gsm8k", EARNS)}
     with pytest.raises(DataError, match=r"gsm8k has no grades of final_step: run `dvc repro grade@gsm8k`$"):
-        build.find(folders, plan([*SYSTEMS, "final_step"]))
+        build.find(folders, outline([*SYSTEMS, "final_step"]))
 
 
 # The verdict on latents
@@ -127,12 +129,11 @@ def test_the_sentence_follows_from_the_verdicts_by_hand(tmp_path: Path) -> None:
     conditions = found(tmp_path, EARNS).conditions["gsm8k"]["uniform"]
     assert conditions.word == "earns, these weights only"
     assert conditions.sentence == (
-        f"The latents earn their place, these weights only: they carry information about the question, 75.0 % right being "
-        f"+50.0 points "
-        f"{interval} against the same weights without them; better than with zeros (+50.0), noise (+50.0), another "
-        f"question's latents (+50.0), the mean latent (+50.0); and +50.0 points {interval} against the same training "
-        f"without latents, p = 0.047 (better) (16 questions, one training: these weights only, a statement about the method "
-        f"takes 3)."
+        f"The latents earn their place, these weights only: they carry information about the question. The system answers "
+        f"75.0 % right, +50.0 points {interval} against the same weights without latents; better than with zeros (+50.0), "
+        f"noise (+50.0), another question's latents (+50.0), the mean latent (+50.0). Against the same training without "
+        f"latents: +50.0 points {interval}, p = 0.047 (better). (16 questions, one training: these weights only, a "
+        f"statement about the method needs 3)"
     )
 
 
@@ -152,10 +153,10 @@ def test_conditions_stand_in_the_order_of_the_rule_and_then_of_their_steps(tmp_p
 def test_a_task_without_latent_systems_has_a_table_and_a_page_and_no_verdict(tmp_path: Path) -> None:
     verdicts = {key: letters for key, letters in EARNS.items() if key[0] != "uniform"}
     folders = {"gsm8k": run(tmp_path, "gsm8k", verdicts)}
-    findings = build.find(folders, plan(["base", "answer_only"]))
+    findings = build.find(folders, outline(["base", "answer_only"]))
     assert findings.conditions == {}
     assert not any(system.latent for system in findings.systems.values())
-    text = table.markdown(findings)
+    text = markdown.markdown(findings)
     assert "latents replaced" not in text
     assert "| Base, thinking | 75.0" in text
     build.write(tmp_path / "results", findings, folders)
@@ -178,11 +179,11 @@ def test_the_power_line_is_below_the_table_with_the_figures_of_this_run(tmp_path
     scatter = Scatter(0.0, 1.0, 0.0)
     alone, corrected = (smallest_difference(16, 1, scatter, level) for level in (0.05, 0.05 / 3))
     assert findings.power == {"gsm8k": Power("uniform", 16, 1, scatter, alone, corrected)}
-    (line,) = [one for one in table.markdown(findings).splitlines() if one.startswith("Power: ")]
+    (line,) = [one for one in markdown.markdown(findings).splitlines() if one.startswith("Power: ")]
     # six discordant questions decide (2 / 2^6), of 16 with chance 0.8 when 44.9 % are
     chance = sum(math.comb(16, m) * 0.449**m * 0.551 ** (16 - m) for m in range(6, 17))
     assert chance == pytest.approx(0.8, abs=0.002)
-    assert "is at most 44.9 points on gsm8k (n=16); " in line
+    assert "is at most 44.9 points on gsm8k (n=16). " in line
 
 
 def test_the_power_line_is_of_the_latent_system_that_scatters_most(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_the_power_line_is_of_the_latent_system_that_scatters_most(tmp_path: Pat
 
 def test_a_run_without_latent_systems_or_control_has_no_power_line(tmp_path: Path) -> None:
     verdicts = {key: letters for key, letters in EARNS.items() if key[0] != "uniform"}
-    assert "Power: " not in table.markdown(found(tmp_path, verdicts))
+    assert "Power: " not in markdown.markdown(found(tmp_path, verdicts))
 
 
 # Seconds
@@ -210,12 +211,12 @@ def test_seconds_are_beside_tokens_and_latent_passes_and_in_no_output(tmp_path: 
     measured = seconds.read(log)
     assert measured == {("gsm8k", "base"): (16, 4.0, "cpu"), ("gsm8k", "uniform"): (16, 0.8, "cpu")}
     # 3 tokens and one more for each question before it: 10.5 on average
-    assert words.seconds_table(found(tmp_path, EARNS), measured) == (
-        "| seconds an answer | gsm8k |\n| --- | --- |\n"
+    assert markdown.seconds_table(found(tmp_path, EARNS), measured) == (
+        "| seconds per answer | gsm8k |\n| --- | --- |\n"
         "| Base, thinking | 0.25 (10 tokens) |\n"
         "| SFT on the answer only | not measured here (10 tokens) |\n"
         "| QThink uniform per-step | 0.05 (10 tokens + 2 latent) |\n\n"
-        "Measured on cpu, without the loading of the model; the answers of a batch share its time.\n"
+        "Measured on cpu, without the time to load the model; the answers of a batch share its time.\n"
     )
 
 
@@ -228,19 +229,19 @@ def test_a_claim_with_three_seeds_is_judged_and_one_without_its_systems_says_wha
     assert len(claims) == len(CLAIMS)
     latents = by_id["latents"]
     assert (latents.verdict, latents.seeds, latents.ours, latents.published) == (HOLDS, 3, 0.5, None)
-    assert latents.note == "never published: the card has no such control"
+    assert latents.note == "not published: the model card has no such control"
     sft = by_id["beyond_sft"]
     assert (sft.verdict, sft.ours, sft.published, sft.seeds) == (UNDECIDED, None, pytest.approx(0.025), 0)
-    assert sft.note == "needs sft: add to systems in params.yaml, then dvc repro"
+    assert sft.note == "needs sft: add to systems in params.yaml, then run dvc repro"
 
 
 def test_tokens_of_a_claim_are_counted_and_not_turned_into_shares(tmp_path: Path) -> None:
     verdicts = three_seeds({key: letters for key, letters in EARNS.items() if key[0] != "base"})
     made = rows("gsm8k", verdicts) + rows("gsm8k", {("base", None, TRAINED): "r" * 16}, tokens=40)
     folders = {"gsm8k": run(tmp_path, "gsm8k", verdicts, made)}
-    claims = build.find(folders, plan(SYSTEMS)).claims
+    claims = build.find(folders, outline(SYSTEMS)).claims
     (saved,) = [one for one in claims if one.unit == "tokens" and one.ours is not None]
-    assert saved.note == "the 2 latent passes of every answer stay, and are not among the tokens"
+    assert saved.note == "the 2 latent passes of every answer are not counted as tokens"
     # 3 tokens against 40, and both have one more for each question
     assert (saved.ours, saved.low, saved.high, saved.published) == (-37.0, -37.0, -37.0, -374.0)
     assert saved.verdict == HOLDS
@@ -249,7 +250,7 @@ def test_tokens_of_a_claim_are_counted_and_not_turned_into_shares(tmp_path: Path
 def test_one_seed_decides_no_claim(tmp_path: Path) -> None:
     (latents,) = [one for one in found(tmp_path, EARNS).claims if one.ours == 0.5]
     assert latents.verdict == UNDECIDED
-    assert latents.note.startswith("1 of at least 3 seeds")
+    assert latents.note.startswith("1 of the 3 seeds needed")
 
 
 def test_further_scores_are_shares_of_all_answers_and_stand_below_the_table(tmp_path: Path) -> None:
@@ -258,9 +259,9 @@ def test_further_scores_are_shares_of_all_answers_and_stand_below_the_table(tmp_
         row._replace(details=json.dumps({"exact": row.right, "action": row.system == "sft"}))
         for row in rows("tooluse", verdicts)
     ]
-    findings = build.find({"tooluse": run(tmp_path, "tooluse", verdicts, made)}, plan(["base", "sft"]))
+    findings = build.find({"tooluse": run(tmp_path, "tooluse", verdicts, made)}, outline(["base", "sft"]))
     assert findings.further == {"tooluse": {"base": {"action": 0.0, "exact": 0.0}, "sft": {"action": 1.0, "exact": 5 / 8}}}
-    assert table.further_scores(findings) == (
+    assert markdown.further_scores(findings) == (
         "| tooluse, all scorers | action | exact |\n| --- | --- | --- |\n"
         "| Base, thinking | 0.0 | 0.0 |\n| SFT on think + answer | 100.0 | 62.5 |\n"
     )
@@ -310,7 +311,7 @@ TABLE = """\
 
 Accuracy in per cent ± standard error [95 % interval] (standard deviation over training seeds); mean tokens + \
 latent passes, each of which costs as much as a token; share of answers at the limit. \
-Seconds an answer were measured where the answers were made, so they are not in this file but in logs/seconds.md.
+Seconds per answer depend on the machine, so they are in logs/seconds.md and not in this file.
 """
 
 
@@ -320,14 +321,14 @@ def findings(**others: Any) -> Findings:
 
 
 def test_the_table_has_interval_spread_tokens_limit_and_the_marks_of_what_is_not_shared() -> None:
-    assert table.table(findings()) == TABLE
+    assert markdown.table(findings()) == TABLE
 
 
 def test_a_table_of_one_seed_and_of_shared_settings_mentions_neither_spread_nor_marks(tmp_path: Path) -> None:
-    text = table.table(found(tmp_path, EARNS, uniform=2.0))
+    text = markdown.table(found(tmp_path, EARNS, uniform=2.0))
     assert text.endswith(
         "\n\nAccuracy in per cent ± standard error [95 % interval]; mean tokens + latent passes, each of which costs as "
-        f"much as a token; share of answers at the limit. {words.SECONDS}\n"
+        f"much as a token; share of answers at the limit. {sentences.SECONDS}\n"
     )
     assert "¹" not in text
 
@@ -338,44 +339,53 @@ def test_a_system_with_a_gamma_of_its_own_is_marked_in_the_table_itself(tmp_path
         for (system, seed, condition), letters in EARNS.items()
         for name in (["uniform", "reward_weighted", "final_step"] if system == "uniform" else [system])
     }
-    text = table.table(found(tmp_path, latent, uniform=2.0, reward_weighted=2.0, final_step=1.0))
+    text = markdown.table(found(tmp_path, latent, uniform=2.0, reward_weighted=2.0, final_step=1.0))
     assert "\n| Reward-weighted final-step (CODI)¹ | 75.0" in text
     assert "\n\n¹ gamma 1.0, the others 2.0\n\n" in text
     assert text.count("¹") == 2
 
 
-def test_the_lines_below_the_table_say_which_differences_are_distinguishable_and_which_are_not() -> None:
+def test_differences_are_a_matrix_of_rows_less_columns_with_a_dot_where_nothing_is_distinguishable() -> None:
     rows = [
         Comparison("gsm8k", "sft", "base", 0.2, 0.1, 0.3, 0.001, 0.006),
-        Comparison("gsm8k", "uniform", "base", -0.2, -0.3, -0.1, 0.001, 0.006),
-        Comparison("gsm8k", "uniform", "sft", -0.4, -0.5, -0.3, 0.0, 0.0499),
+        Comparison("gsm8k", "uniform", "base", -0.25, -0.3, -0.1, 0.001, 0.006),
+        Comparison("gsm8k", "uniform", "sft", -0.45, -0.5, -0.3, 0.0, 0.0499),
         Comparison("math500", "sft", "base", 0.1, 0.0, 0.2, 0.01, 0.05),
     ]
-    assert table.distinguishable(findings(comparisons=rows)) == (
-        "Differences on the same questions (exact paired tests, of several seeds with a test that counts the trainings; "
-        "Holm's correction over all 4, 0.05) that are distinguishable from zero:\n\n"
-        "- gsm8k: sft > base, uniform; base > uniform.\n"
-        "- math500: none. Not distinguishable: base and sft.\n"
+    systems = {"base": System("Base"), "sft": System("Tuned"), "uniform": System("Mine", True)}
+    assert markdown.differences(findings(comparisons=rows)._replace(systems=systems)) == (
+        "Accuracy of the row less that of the column, in points, on the same questions. A dot: not distinguishable from "
+        "zero (exact paired tests; for several seeds, a test that counts the trainings; Holm's correction over all 4 pairs, "
+        "0.05).\n\n"
+        "| gsm8k | base | sft | uniform |\n| --- | --- | --- | --- |\n"
+        "| Base (base) |  | -20.0 | +25.0 |\n| Tuned (sft) | +20.0 |  | +45.0 |\n| Mine (uniform) | -25.0 | -45.0 |  |\n\n"
+        "| math500 | base | sft |\n| --- | --- | --- |\n| Base (base) |  | · |\n| Tuned (sft) | · |  |\n"
     )
 
 
-def test_one_seed_has_exact_tests_alone(tmp_path: Path) -> None:
-    assert table.distinguishable(found(tmp_path, EARNS)) == (
-        "Differences on the same questions (exact paired tests; Holm's correction over all 3, 0.05) that are "
-        "distinguishable from zero, these weights only: a statement about the method takes 3 trainings:\n\n"
-        "- gsm8k: base > answer_only; uniform > answer_only. Not distinguishable: base and uniform.\n"
+def test_one_seed_has_exact_tests_alone_and_a_scope(tmp_path: Path) -> None:
+    first, _, *lines = markdown.differences(found(tmp_path, EARNS)).splitlines()
+    assert first.endswith(
+        "zero (exact paired tests; Holm's correction over all 3 pairs, 0.05). "
+        "This is about these weights only: a statement about the method needs 3 trainings."
     )
+    assert lines[2:] == [
+        "| Base, thinking (base) |  | +50.0 | · |",
+        "| SFT on the answer only (answer_only) | -50.0 |  | -50.0 |",
+        "| QThink uniform per-step (uniform) | · | +50.0 |  |",
+    ]
 
 
 def test_one_system_alone_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     only = found(tmp_path, {("base", None, TRAINED): "rw"})
     assert only.comparisons == []
-    assert table.distinguishable(only) == ""
+    assert markdown.differences(only) == ""
+    assert "## What differs" not in markdown.markdown(only)
 
 
 def test_the_verdicts_stand_in_the_table_file_with_the_control_beside_the_conditions(tmp_path: Path) -> None:
     findings = found(tmp_path, EARNS)
-    lines = table.markdown(findings).splitlines()
+    lines = markdown.markdown(findings).splitlines()
     at = lines.index(
         "| gsm8k, latents replaced | trained | K=0 | zeros | noise | other | mean | teacher | K=1 | K=2 | K=12 | control |"
     )
@@ -386,24 +396,64 @@ def test_the_verdicts_stand_in_the_table_file_with_the_control_beside_the_condit
     assert f"- QThink uniform per-step: **earns, these weights only**. {sentence}" in lines
 
 
+def test_the_report_leads_with_headline_table_verdicts_and_claims_and_folds_the_details(tmp_path: Path) -> None:
+    findings = found(tmp_path, EARNS)
+    text = markdown.markdown(findings)
+    heads = ["| system |", "| verdict on the latents |", "| claim | gsm8k |", "## What differs", "Power: ", "Made with "]
+    heads += ["## In detail", "| gsm8k, latents replaced |", "| claim | benchmark |"]
+    places = [text.index(one) for one in heads]
+    assert places == sorted(places)
+    assert text.startswith(f"{sentences.summary(findings)}\n")
+    # a blank line after the summary, or the table inside would not be rendered
+    assert text.count("<details>\n<summary>") == text.count("</summary>\n\n|") == text.count("\n</details>\n") == 2
+    assert markdown.short(text) == text[: text.index("\n## In detail")]
+
+
+def test_the_verdicts_on_latents_are_words_by_system_and_benchmark(tmp_path: Path) -> None:
+    folders = {"gsm8k": run(tmp_path, "gsm8k", EARNS), "math500": run(tmp_path, "math500", three_seeds(EARNS))}
+    assert markdown.verdicts_table(build.find(folders, outline(SYSTEMS))) == (
+        "| verdict on the latents | gsm8k | math500 |\n| --- | --- | --- |\n"
+        "| QThink uniform per-step | earns, these weights only | earns |\n"
+    )
+
+
+def test_a_claim_is_one_line_with_a_column_per_benchmark_and_decided_ones_come_first(tmp_path: Path) -> None:
+    folders = {"gsm8k": run(tmp_path, "gsm8k", EARNS), "math500": run(tmp_path, "math500", three_seeds(EARNS))}
+    lines = markdown.claims_table(build.find(folders, outline(SYSTEMS))).splitlines()
+    assert lines[:3] == [
+        "| claim | gsm8k | math500 |",
+        "| --- | --- | --- |",
+        "| latents beat the same training without them | undecided, +50.0 | holds, +50.0 |",
+    ]
+    assert "| latents beat SFT on think + answer | undecided, not run | undecided, not run |" in lines
+    assert (
+        "| latents generate fewer tokens than the thinking base | undecided, +0.0 tokens | undecided, +0.0 tokens |" in lines
+    )
+    assert sum(line.startswith("| ") for line in lines) == 2 + len(CLAIMS)
+
+
 def test_a_claim_without_a_published_or_own_figure_says_so_in_its_row(tmp_path: Path) -> None:
-    lines = table.claims_table(found(tmp_path, three_seeds(EARNS))).splitlines()
+    lines = markdown.every_claim(found(tmp_path, three_seeds(EARNS))).splitlines()
     (latents,) = [line for line in lines if "latents beat the same training" in line]
-    assert latents.startswith("| latents beat the same training without them | gsm8k | points | never | +50.0 [")
-    assert "] | 3 | holds | never published" in latents
+    assert latents.startswith("| latents beat the same training without them | gsm8k | points | not published | +50.0 [")
+    assert "] | 3 | holds | not published: " in latents
     (sft,) = [line for line in lines if "latents beat SFT" in line]
-    assert sft.startswith("| latents beat SFT on think + answer | gsm8k | points | +2.5 |  | 0 | undecided | needs sft")
+    assert sft.startswith(
+        "| latents beat SFT on think + answer | gsm8k | points | +2.5 | not run | 0 | undecided | needs sft"
+    )
 
 
 def test_claims_with_too_few_seeds_say_below_once_what_to_run(tmp_path: Path) -> None:
-    assert "seeds=" not in table.claims_table(found(tmp_path / "three", three_seeds(EARNS)))
-    one_seed = table.claims_table(found(tmp_path / "one", EARNS))
-    assert one_seed.splitlines()[-1] == ("With fewer than 3 seeds a claim stays undecided: dvc exp run -S 'seeds=[0,1,2]'.")
+    assert "seeds=" not in markdown.claims_table(found(tmp_path / "three", three_seeds(EARNS)))
+    one_seed = markdown.claims_table(found(tmp_path / "one", EARNS))
+    assert one_seed.splitlines()[-1].endswith(
+        " With fewer than 3 seeds a claim stays undecided; to decide it: dvc exp run -S 'seeds=[0,1,2]'."
+    )
     assert one_seed.count("seeds=[") == 1
 
 
 def test_a_system_of_ones_own_stands_in_the_table_under_its_name(tmp_path: Path) -> None:
-    text = table.table(found(tmp_path, {("mine", 0, TRAINED): "rrrr"}))
+    text = markdown.table(found(tmp_path, {("mine", 0, TRAINED): "rrrr"}))
     assert "| mine | 100.0 ± 0.0 [51.0, 100.0]; 4 tokens; 0.0 % |" in text.splitlines()
 
 
@@ -412,15 +462,15 @@ def test_a_system_of_ones_own_stands_in_the_table_under_its_name(tmp_path: Path)
 
 def test_the_metrics_are_accuracies_by_benchmark_and_system_in_sorted_order() -> None:
     backwards = {task: dict(reversed(row.items())) for task, row in reversed(CELLS.items())}
-    text = files.metrics_json(backwards)
-    assert text == files.metrics_json(CELLS)
+    text = exports.metrics_json(backwards)
+    assert text == exports.metrics_json(CELLS)
     assert json.loads(text) == {"gsm8k": {"base": 0.25, "uniform": 0.832}, "math500": {"base": 0.333333, "uniform": 0.0}}
     assert text.decode().index('"base"') < text.decode().index('"uniform"')
     assert text.endswith(b"}\n")
 
 
 def test_the_tokens_file_has_a_row_for_each_cell() -> None:
-    rows = list(csv.DictReader(io.StringIO(files.tokens_csv(CELLS).decode())))
+    rows = list(csv.DictReader(io.StringIO(exports.tokens_csv(CELLS).decode())))
     assert [row["cell"] for row in rows] == ["gsm8k base", "gsm8k uniform", "math500 base", "math500 uniform"]
     assert rows[0] == {
         "cell": "gsm8k base",
@@ -435,9 +485,9 @@ def test_the_tokens_file_has_a_row_for_each_cell() -> None:
 
 def test_the_losses_of_a_training_have_a_row_for_each_step_and_a_column_for_each_latent_step() -> None:
     plain = [{"step": 1, "cross_entropy": 2.5}, {"step": 2, "cross_entropy": 1 / 3}]
-    assert files.losses_csv(plain).decode() == "step,cross_entropy\n1,2.5\n2,0.333333\n"
+    assert exports.losses_csv(plain).decode() == "step,cross_entropy\n1,2.5\n2,0.333333\n"
     latent = [{"step": 1, "cross_entropy": 2.0, "distillation": 0.5, "distance": [0.25, 0.75]}]
-    assert files.losses_csv(latent).decode() == (
+    assert exports.losses_csv(latent).decode() == (
         "step,cross_entropy,distillation,distance_1,distance_2\n1,2.0,0.5,0.25,0.75\n"
     )
 
@@ -451,7 +501,7 @@ def test_the_verdicts_file_has_a_letter_for_every_answer(tmp_path: Path) -> None
         ("uniform", 0, TRAINED): "rrrr",
     }
     folders = run(tmp_path, "gsm8k", verdicts)
-    assert files.verdicts_csv(build.scores.read(folders.grades, ["base", "uniform"])).decode() == (
+    assert exports.verdicts_csv(build.scores.read(folders.grades, ["base", "uniform"])).decode() == (
         "problem_id,base,uniform:0,uniform:1,uniform:0:K=0,uniform:1:K=0\n"
         "gsm8k-test-00000,r,r,o,w,t\n"
         "gsm8k-test-00001,w,r,o,w,t\n"
@@ -467,7 +517,7 @@ def written(folder: Path, verdicts: Mapping[tuple[str, int | None, str], str], m
         random.Random(mix).shuffle(made)
     folders = {"gsm8k": run(folder, "gsm8k", verdicts, made)}
     systems = sorted({system for system, _, _ in verdicts})
-    paths = build.write(folder / "results", build.find(folders, plan(systems)), folders)
+    paths = build.write(folder / "results", build.find(folders, outline(systems)), folders)
     assert sorted(paths) == sorted(path for path in (folder / "results").rglob("*") if path.is_file())
     return {str(path.relative_to(folder / "results")): path.read_bytes() for path in paths}
 
@@ -567,7 +617,7 @@ def test_a_stranger_recomputes_accuracies_comparisons_and_the_verdict_from_the_v
 ) -> None:
     verdicts = drawn(seeds, 14, random.Random(3))
     folders = {"gsm8k": run(tmp_path, "gsm8k", verdicts)}
-    findings = build.find(folders, plan(SYSTEMS))
+    findings = build.find(folders, outline(SYSTEMS))
     build.write(tmp_path / "results", findings, folders)
     right = stranger((tmp_path / "results" / "verdicts" / "gsm8k.csv").read_bytes())
 
@@ -608,8 +658,8 @@ def test_a_stranger_recomputes_accuracies_comparisons_and_the_verdict_from_the_v
     difference = 100 * (trained.mean() - right["answer_only", TRAINED].mean())
     p = holm(six)[5]
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    assert f"without latents, {shown} (" in conditions.sentence
-    assert f"; and {difference:+.1f} points [" in conditions.sentence
+    assert f"], {shown} (" in conditions.sentence
+    assert f"without latents: {difference:+.1f} points [" in conditions.sentence
 
 
 # What the parameters ask for
@@ -623,10 +673,10 @@ def params_of(scale: str, **changes: Any) -> Any:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_no_system_of_a_scale_has_settings_of_its_own_but_the_control_without_distillation(scale: str) -> None:
-    asked = build.plan(params_of(scale))
-    marked = {name: found for name, found in build.marks(asked.settings).items() if found}
+    asked = report_params.outline(params_of(scale))
+    marked = {name: found for name, found in marks(asked.settings).items() if found}
     assert marked == {"undistilled": ["gamma 0.0, the others 2.0"]}
-    assert list(asked.settings) == list(build.SYSTEM_NAMES)
+    assert list(asked.settings) == list(report_params.SYSTEM_NAMES)
     assert asked.made_with["scale"] == scale
 
 
@@ -637,7 +687,7 @@ def test_a_gamma_or_an_answer_length_of_its_own_marks_a_system() -> None:
     systems["finetuned"]["answer_only"] |= {"answer_max_tokens": 128}
     own = type(params.systems).model_validate(systems)
     assert {
-        name: found for name, found in build.marks(build.plan(params_of("tiny", systems=own)).settings).items() if found
+        name: found for name, found in marks(report_params.outline(params_of("tiny", systems=own)).settings).items() if found
     } == {
         "answer_only": ["trained with answers of at most 128 tokens, the others 256"],
         "undistilled": ["gamma 0.0, others 2.0"],
@@ -650,8 +700,8 @@ def test_only_the_published_model_on_the_published_problems_repeats_the_publishe
     other = paper.base.model_copy(update={"hub": paper.base.hub.model_copy(update={"repo": "Qwen/Qwen3-0.6B"})})
     generated = paper.prepare.model_copy(update={"source": "generated"})
     repeats = [params_of("paper", **changes) for changes in ({}, {"base": other}, {"prepare": generated})]
-    assert [build.plan(one).repeats_published for one in repeats] == [True, False, False]
-    assert not build.plan(params_of("tiny")).repeats_published
+    assert [report_params.outline(one).repeats_published for one in repeats] == [True, False, False]
+    assert not report_params.outline(params_of("tiny")).repeats_published
 
 
 @pytest.mark.parametrize(
@@ -662,16 +712,16 @@ def test_only_the_published_model_on_the_published_problems_repeats_the_publishe
     ],
 )
 def test_the_model_and_the_problems_are_told_in_words(scale: str, setting: str) -> None:
-    assert build.plan(params_of(scale)).setting == setting
+    assert report_params.outline(params_of(scale)).setting == setting
 
 
 def test_a_model_that_is_made_here_is_told_by_its_size() -> None:
     base = params_of("tiny").base
     small = base.model_copy(update={"pretrain": base.pretrain.model_copy(update={"layers": 4, "hidden_size": 96})})
     told = "a Qwen3 of 4 layers, 96 wide, pre-trained on the spot, on generated problems"
-    assert build.plan(params_of("tiny", base=small)).setting == told
+    assert report_params.outline(params_of("tiny", base=small)).setting == told
 
 
 def test_a_model_out_of_a_folder_is_told_by_the_folders_name_alone() -> None:
     base = params_of("smol").base.model_copy(update={"wheel": None, "folder": "/home/me/models/mine"})
-    assert build.plan(params_of("smol", base=base)).setting == "the model in mine on the published problems"
+    assert report_params.outline(params_of("smol", base=base)).setting == "the model in mine on the published problems"

@@ -22,11 +22,15 @@ from sample_findings import ACCURACIES, HOSTILE, SYSTEMS, TOKENS, cell, sample
 from qthink_core.evidence import published
 from qthink_core.evidence.findings import Answered, Comparison, Conditions, Findings, Power, Question
 from qthink_core.evidence.power import Scatter
-from qthink_core.report import html_page, plots
-from qthink_core.report.html_page import best, page, plain, relations, visible
+from qthink_core.report import page as report_page
+from qthink_core.report import plots
+from qthink_core.report.display import first_words, plain, visible
+from qthink_core.report.overview import best, claim_lines, matrix
+from qthink_core.report.page import page
 from qthink_core.report.plots import spread_out, swept, thinned
-from qthink_core.report.words import power, summary
+from qthink_core.report.sentences import power, summary
 
+CSS = (report_page.TEMPLATES / "page.css").read_text()
 VOID = {"meta", "br", "link", "img", "input", "hr", "base", "embed", "source"}
 MAX_BYTES = 3_000_000
 
@@ -112,7 +116,7 @@ def region(tree: Element, label: str) -> list[list[str]]:
 
 def test_the_same_findings_are_the_same_bytes_in_another_process_with_other_habits(full: bytes, tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\nsvg.fonttype: path\nfont.size: 30\naxes.facecolor: red\n")
-    program = "import sys; from sample_findings import sample; from qthink_core.report.html_page import page; "
+    program = "import sys; from sample_findings import sample; from qthink_core.report.page import page; "
     program += "sys.stdout.buffer.write(page(sample()))"
     habits = {
         "PYTHONHASHSEED": "7",
@@ -230,6 +234,8 @@ def test_every_text_of_a_model_stands_in_the_page_as_it_is_with_what_hides_named
         assert plain(question.prompt) in texts
         assert plain(question.gold) in codes
         assert plain(question.id) in {one.text() for one in tree.all("span", class_="id")}
+        asked = f"{plain(first_words(question.prompt))} {plain(question.id)}"
+        assert asked in {one.text() for one in tree.all("span", class_="asked")}
         for answer in question.answers.values():
             assert plain(answer.text) in texts
             assert answer.extracted is None or plain(answer.extracted) in codes
@@ -321,7 +327,8 @@ def test_ours_stand_beside_the_published_results_of_the_same_row(tree: Element) 
         *("Base, thinking", "95.5 ± 1.5[91.7, 97.6]", "3", "1.3", "32.2", "1.5"),
         *("77.3[75.0, 79.5]", "1,399think + answer"),
     ]
-    assert found[1][-2:] == ["–", "–"]
+    assert found[1][-1] == "not published"
+    assert len(found[1]) == len(found[0]) - 1
     assert found[4][-2:] == ["83.2[81.1, 85.1]", "1,025answer only"]
     assert "says nothing about the method" in tree.all("aside")[0].text()
 
@@ -372,15 +379,32 @@ def test_the_sweep_has_a_column_for_each_number_of_latent_steps(tree: Element) -
     assert [one.partition("[")[0] for one in found[0][6:9]] == ["35.2", "38.4", "35.2"]
 
 
-def test_claims_are_in_points_or_in_their_unit_and_what_was_not_run_is_a_dash(tree: Element) -> None:
-    _, *found = region(tree, "The paper's claims, published and ours")
-    assert found == [
-        ["Per-step supervision is better than final-step", "holds", "GSM8K", "+2.3", "+10.9[+5.0, +16.8]", "3", ""],
-        ["All rollouts averaged are better than the right ones", "undecided", "GSM8K", "+0.5", "−3.3[−9.0, +2.7]", "3", ""],
-        ["256 answer tokens are better than 128", "undecided", "GSM8K", "+3.0", "–", "0", "not in this run"],
-        ["Latents are better than SFT on think + answer", "opposite", "GSM8K", "+2.5", "−57.6[−64.0, −51.0]", "3", ""],
-        ["Tokens saved against the base", "holds", "GSM8K", "+374 tokens", "+26.1 tokens[+25.4, +26.9]", "3", ""],
+def test_a_claim_is_one_line_with_its_figures_folded_in_points_or_in_its_unit(tree: Element) -> None:
+    claims = tree.all("details", class_="claim")
+    lines = [" ".join(one.all("summary")[0].text().split()) for one in claims]
+    assert lines == [
+        "Per-step supervision is better than final-step GSM8K holds",
+        "Latents are better than SFT on think + answer GSM8K opposite",
+        "Tokens saved against the base GSM8K holds",
+        "All rollouts averaged are better than the right ones GSM8K undecided",
+        "256 answer tokens are better than 128 GSM8K undecided",
     ]
+    assert not any("open" in one.attributes for one in claims)
+    assert [rows(one)[1:] for one in claims] == [
+        [["GSM8K", "holds", "+2.3", "+10.9[+5.0, +16.8]", "3", ""]],
+        [["GSM8K", "opposite", "+2.5", "−57.6[−64.0, −51.0]", "3", ""]],
+        [["GSM8K", "holds", "+374 tokens", "+26.1 tokens[+25.4, +26.9]", "3", ""]],
+        [["GSM8K", "undecided", "+0.5", "−3.3[−9.0, +2.7]", "3", ""]],
+        [["GSM8K", "undecided", "+3.0", "not run", "0", "not in this run"]],
+    ]
+
+
+def test_a_claim_has_a_row_for_each_benchmark_and_says_what_was_not_published() -> None:
+    one, other, *_ = sample(0).claims
+    both = [one._replace(verdict="undecided"), other, one._replace(benchmark="math500", published=None)]
+    assert [(line.words, line.decided) for line in claim_lines(both)] == [(one.words, True), (other.words, False)]
+    (first, _) = parsed(sample(0)._replace(claims=both)).all("details", class_="claim")
+    assert [row[:3] for row in rows(first)[1:]] == [["GSM8K", "undecided", "+2.3"], ["MATH-500", "holds", "not published"]]
 
 
 def test_claims_with_too_few_seeds_say_above_once_what_to_run() -> None:
@@ -418,23 +442,23 @@ def outcome(differences: list[float], p: float, trainings: int = 3) -> Findings:
 @pytest.mark.parametrize(
     ("differences", "p", "words"),
     [
-        ([0.1, 0.2, 0.3], 0.05, "no latent system can be told apart from SFT on the answer only, and no latent system"),
+        ([0.1, 0.2, 0.3], 0.05, "no latent system is distinguishable from SFT on the answer only, and no latent system"),
         ([0.1, 0.2, 0.3], 0.04, "every latent system is better than SFT on the answer only, and every latent"),
         ([-0.1, -0.2, -0.3], 0.04, "every latent system is worse than SFT on the answer only, and every latent"),
         (
             [0.1, -0.2, -0.3],
             0.04,
-            "of 3 results of latent systems 1 is better than SFT on the answer only, 2 worse",
+            "of 3 results of latent systems 1 is better than SFT on the answer only, 2 are worse and 0 are not",
         ),
     ],
 )
 def test_the_summary_says_how_latent_systems_stand_to_both_controls(differences: list[float], p: float, words: str) -> None:
     found = summary(outcome(differences, p))
     assert words in found
-    assert found.startswith("On 1 benchmark of 200 questions and 3 training seeds, ")
+    assert found.startswith("On 1 benchmark of 200 questions, with 3 training seeds, ")
     assert found.endswith(
-        "latent systems answer 27.5–38.4 % right, SFT on the answer only 31.2 %, Base, not thinking 9.0 %, "
-        "and the best system without latents 96.0 %."
+        " Right answers: latent systems 27.5–38.4 %; SFT on the answer only 31.2 %; Base, not thinking 9.0 %; "
+        "the best system without latents 96.0 %."
     )
 
 
@@ -442,16 +466,16 @@ def test_the_summary_gives_both_controls_or_none() -> None:
     findings = outcome([0.1, 0.2, 0.3], 0.01)
     for missing in ("control", "direct"):
         said = summary(findings._replace(**{missing: None}))
-        assert said == "7 systems on 1 benchmark of 200 questions and 3 training seeds: accuracies from 9.0–96.0 %."
+        assert said == "7 systems on 1 benchmark of 200 questions, with 3 training seeds: accuracy 9.0–96.0 %."
 
 
 @pytest.mark.parametrize(("trainings", "about"), [(2, True), (3, False)])
 def test_below_three_trainings_the_page_calls_differences_those_of_these_weights(trainings: int, about: bool) -> None:
     findings = outcome([0.1, 0.2, 0.3], 0.01, trainings)
-    assert ("Base, not thinking (these weights only): latent systems" in summary(findings)) == about
+    assert ("Base, not thinking (these weights only). Right answers" in summary(findings)) == about
     tree = parsed(findings._replace(curves={}, conditions={}, further={}, power={}))
     assert {row[-1] for row in region(tree, "Differences on GSM8K")[1:]} == {"these weights only" if about else "yes"}
-    said = "Here that is about these weights only: a statement about the method takes 3 trainings."
+    said = "This is about these weights only: a statement about the method needs 3 trainings."
     assert (said in [one.text() for one in tree.all("strong")]) == about
 
 
@@ -459,12 +483,12 @@ def test_the_power_line_names_questions_trainings_and_what_was_measured() -> Non
     one = Power("uniform", 200, 1, Scatter(0.125, 1.0, 0.0), 0.0934, 0.1512)
     findings = sample(0)._replace(power={"gsm8k": one, "tooluse": one._replace(n=68, alone=0.21, corrected=None)})
     said = power(findings)
-    assert "is at most 9.3 points on gsm8k (n=200), 21.0 points on tooluse (n=68); 15.1 points, more than can be if" in said
-    assert f"the only one of the {len(findings.comparisons)} and Holm's correction" in said
-    assert "control: QThink uniform per-step, QThink uniform per-step, with 12.5, 12.5 % of the questions" in said
-    assert "one training, so about these weights. A smaller" in said
+    assert "is at most 9.3 points on gsm8k (n=200), 21.0 points on tooluse (n=68). With Holm's correction" in said
+    assert f"the only difference among the {len(findings.comparisons)}: 15.1 points, more than possible. " in said
+    assert "difference: QThink uniform per-step, QThink uniform per-step; 12.5, 12.5 % of their questions" in said
+    assert "(one training, so this is about these weights). A smaller" in said
     three = findings._replace(power={"gsm8k": one._replace(seeds=3, scatter=Scatter(0.125, 0.5, 0.02))})
-    assert "3 trainings, 2.0 points of standard deviation between them. A smaller" in power(three)
+    assert "(3 trainings with a standard deviation of 2.0 points between them). A smaller" in power(three)
     assert power(findings) in [" ".join(one.text().split()) for one in parsed(findings).all("p", class_="caption")]
 
 
@@ -485,14 +509,24 @@ def test_a_system_is_bold_only_when_it_is_distinguishable_from_every_other_one()
     assert [one.text() for one in bold] == ["96.0", "96.0"]
 
 
-def test_relations_name_every_compared_system_once() -> None:
-    (first, *_) = relations(sample(0), "gsm8k")
-    assert first == (
-        "QThink uniform per-step",
-        ["SFT on the answer only", "Reward-weighted final-step (CODI)", "Base, not thinking"],
-        ["SFT on think + answer"],
-        ["QThink reward-weighted per-step"],
-    )
+def test_the_matrix_has_every_difference_in_both_directions_and_none_that_was_not_compared() -> None:
+    found = matrix(sample(0), "gsm8k")
+    assert found.systems == list(SYSTEMS)
+    assert found.differences["uniform", "answer_only"] == (pytest.approx(0.072), True)
+    assert found.differences["answer_only", "uniform"] == (pytest.approx(-0.072), True)
+    assert found.differences["uniform", "reward_weighted"] == (pytest.approx(0.033), False)
+    assert ("base", "uniform") not in found.differences
+
+
+def test_the_matrix_on_the_page_is_rows_less_columns_with_a_dot_for_what_is_not_distinguishable(tree: Element) -> None:
+    head, *found = region(tree, "What differs on GSM8K")
+    assert head == ["Row less column, points", *(system.name for system in SYSTEMS.values())]
+    # 38.4 less 9.0, 96.0, 31.2, 35.1 and 27.5; base was not compared with it, and 3.3 points are not distinguishable
+    assert found[4] == ["QThink uniform per-step", "", "+29.4", "−57.6", "+7.2", "", "·", "+10.9"]
+    assert found[3][5] == "−7.2"
+    coloured = [one.text() for one in tree.all("td", class_="number above")]
+    assert "+29.4" in coloured
+    assert not any(one.startswith("−") for one in coloured)
 
 
 # Runs with less in them
@@ -503,19 +537,19 @@ def test_one_seed_has_no_spread_column() -> None:
     cells = {task: {key: cell(0.5, 6.0, seeds=1) for key in row} for task, row in findings.cells.items()}
     tree = parsed(findings._replace(cells=cells))
     assert "Spread" not in region(tree, "GSM8K, ours beside the published")[1]
-    assert "1 training seed," in tree.all("p", class_="lead")[0].text()
+    assert "1 training seed" in tree.all("p", class_="lead")[0].text()
 
 
 def test_a_run_of_one_task_without_latent_systems_is_a_page_of_results_and_tokens() -> None:
     findings = Findings("tiny", "x", {}, 6, {"base": SYSTEMS["base"]}, {"gsm8k": {"base": cell(0.955, 32.2, seeds=1)}})
     tree = parsed(findings)
-    assert [one.attributes["id"] for one in tree.all("section")] == ["results", "tokens", "made"]
+    assert [one.attributes["id"] for one in tree.all("section")] == ["results", "tokens", "benchmarks", "made"]
     assert tree.all("p", class_="lead")[0].text() == (
-        "1 system on 1 benchmark of 200 questions and 1 training seed: accuracies from 95.5 %."
+        "1 system on 1 benchmark of 200 questions, with 1 training seed: accuracy 95.5 %."
     )
     assert not tree.all("script")
     links = [one.attributes["href"] for one in tree.all("nav")[0].all("a")]
-    assert links == ["#results", "#tokens", "#made"]
+    assert links == ["#results", "#tokens", "#benchmarks", "#made"]
 
 
 def test_a_benchmark_and_a_system_that_were_never_published_stand_alone() -> None:
@@ -539,6 +573,110 @@ def test_an_answer_without_text_or_readout_is_shown() -> None:
     assert "nothing extracted · 0 tokens · ran into the limit" in answer.text()
 
 
+# Nothing buries the reader, and no column is cut off in silence
+
+
+def test_the_page_leads_with_headline_table_verdicts_and_claims(tree: Element) -> None:
+    order = ["results", "latents", "claims", "tokens", "comparisons", "benchmarks", "training", "questions", "made"]
+    assert [one.attributes["id"] for one in tree.all("section")] == order
+    assert [one.attributes["href"] for one in tree.all("nav")[0].all("a")] == [f"#{one}" for one in order]
+    (first, *_) = tree.all("table")
+    assert first.attributes["class"] == "overview"
+
+
+def test_verdicts_are_a_table_of_words_with_their_sentences_folded(tree: Element) -> None:
+    assert region(tree, "The verdict on the latents of every system") == [
+        ["System", "GSM8K", "MATH-500", "Tooluse"],
+        ["QThink uniform per-step", "earns", "earns", "earns"],
+        ["QThink reward-weighted per-step", "idle", "idle", "idle"],
+        ["Reward-weighted final-step (CODI)12", "harmful", "harmful", "harmful"],
+    ]
+    (latents,) = tree.all("section", id="latents")
+    folded = [one for details in latents.all("details") for one in details.all("dl", class_="verdicts")]
+    assert len(folded) == len(latents.all("dl", class_="verdicts")) == 3
+
+
+def above(tree: Element, tag: str) -> Iterator[tuple[Element, list[Element]]]:
+    """Every element of a kind with those that it is in."""
+
+    def walk(one: Element, outer: list[Element]) -> Iterator[tuple[Element, list[Element]]]:
+        if one.tag == tag:
+            yield one, outer
+        for child in one.children:
+            if isinstance(child, Element):
+                yield from walk(child, [*outer, one])
+
+    yield from walk(tree, [])
+
+
+def test_every_table_scrolls_in_a_region_that_a_keyboard_reaches(tree: Element) -> None:
+    found = list(above(tree, "table"))
+    assert len(found) > 20
+    for _, outer in found:
+        assert outer[-1].attributes["class"] == "scroll"
+        assert outer[-1].attributes["tabindex"] == "0"
+        assert outer[-1].attributes["aria-label"]
+
+
+def rule(selector: str) -> str:
+    """The declarations of the first rule with this selector."""
+    found = re.search(rf"^{re.escape(selector)} \{{(.*?)\}}", CSS, re.DOTALL | re.MULTILINE)
+    assert found, selector
+    return found[1]
+
+
+def test_hidden_columns_leave_a_shadow_at_the_edge() -> None:
+    """Four layers, the first on top: covers that scroll with the table hide the shadows, which stay, where it ends."""
+    scroll = rule(".scroll")
+    assert "overflow-x: auto" in scroll
+    layers = re.findall(r"linear-gradient\(to (right|left), var\(--(paper|shade)\).*? no-repeat (local|scroll)", scroll)
+    assert layers == [
+        ("right", "paper", "local"),
+        ("left", "paper", "local"),
+        ("right", "shade", "scroll"),
+        ("left", "shade", "scroll"),
+    ]
+    # what is drawn on a cell would hide the shadow: only the fixed first column and the row under the pointer have a ground
+    grounds = re.findall(r"^([^\n{]*\b(?:t[dhr]|tbody|table)\b[^\n{]*)\{[^}]*background", CSS, re.MULTILINE)
+    assert [one.strip() for one in grounds] == [
+        'table th[scope="row"]:first-child',
+        "tbody tr:hover > td",
+        ".readout td",
+    ]
+
+
+def test_a_narrow_screen_says_that_tables_scroll(tree: Element) -> None:
+    (hint,) = tree.all("p", class_="caption sideways")
+    assert "scroll sideways" in hint.text()
+    assert "display: none" in rule(".sideways")
+    assert re.search(r"@media \(max-width: 48rem\) \{ \.sideways \{ display: block; \} \}", CSS)  # 390 px are 24 rem
+
+
+def test_nothing_but_tables_is_wider_than_a_screen_of_390_pixels() -> None:
+    """Fixed widths outside of tables, in rem of 16 px; 390 px less the margins of 1 rem on each side are 22.4 rem."""
+    for selector, body in re.findall(r"^([^@\s{}][^{}]*?) \{([^{}]*)\}", CSS, re.MULTILINE):
+        if re.search(r"\b(t[dhr]|table|caption)\b|strip|claims|overview|matrix|beside|readout", selector):
+            continue
+        for width in re.findall(r"(?<![-\w])(?:min-)?width: ([\d.]+)rem", body):
+            assert float(width) <= 22.4, selector
+        for least in re.findall(r"minmax\((?!0)([^)]*\)?)", body):
+            assert least.startswith("min("), f"{selector}: {least}"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("Mia has 11 pens.\nHow many   now?", "Mia has 11 pens. How many now?"),
+        ("Your task is to use tools.\n\nBegin!\nQuestion: Send mails. Take 7.", "Send mails. Take 7."),
+        ("word " * 40, "word " * 18 + "…"),
+        ("x" * 200, "x" * 90 + " …"),
+        ("", ""),
+    ],
+)
+def test_questions_are_listed_by_their_first_words(prompt: str, shown: str) -> None:
+    assert first_words(prompt) == shown
+
+
 # Plots
 
 
@@ -551,7 +689,8 @@ def test_a_plot_takes_its_colours_from_the_page_and_leaves_text_as_text(tree: El
         assert set(re.findall(r"var\((--\w+)\)", styles)) >= {"--ink", "--line"}
         assert svg.attributes["role"] == "img"
         assert svg.all("title")[0].text()
-    assert {"accuracy (%)", "mean generated tokens + latent passes"} <= {one.text() for one in figures[0].all("text")}
+    (tokens,) = tree.all("section", id="tokens")
+    assert {"accuracy (%)", "mean generated tokens + latent passes"} <= {one.text() for one in tokens.all("text")}
 
 
 def test_the_variables_of_the_plots_are_those_of_the_page(tree: Element) -> None:
@@ -596,8 +735,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_text_has_a_contrast_of_4_5_and_marks_of_3_in_both_themes(theme: str) -> None:
-    css = (html_page.PAGE / "report.css").read_text()
-    colours = dict(re.findall(r"--([\w-]+): (#\w+);", re.findall(r":root \{(.*?)\}", css, re.DOTALL)[THEMES[theme]]))
+    colours = dict(re.findall(r"--([\w-]+): (#\w+);", re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)[THEMES[theme]]))
     for text, ground in [
         *(
             ("ink", "paper"),
@@ -608,6 +746,7 @@ def test_text_has_a_contrast_of_4_5_and_marks_of_3_in_both_themes(theme: str) ->
             ("accent", "paper"),
         ),
         *(("good", "good-tint"), ("bad", "bad-tint"), ("hidden", "tint"), ("hidden", "paper"), ("quiet", "plain-tint")),
+        *(("good", "paper"), ("bad", "paper")),
     ]:
         assert contrast(colours[text], colours[ground]) >= 4.5, f"{text} on {ground}"
     for number in range(8):

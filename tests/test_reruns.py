@@ -213,7 +213,7 @@ def test_an_edit_of_the_training_code_reruns_the_trainings_and_what_follows_and_
     ("file", "old", "new"),
     [
         ("qthink_core/evidence/verdicts.py", r'"The latents are idle"', '"The latents do nothing"'),
-        ("qthink_core/report/page_files/report.css", r"\Z", "p { margin: 0; }\n"),
+        ("qthink_core/report/templates/page.css", r"\Z", "p { margin: 0; }\n"),
     ],
 )
 def test_the_wording_of_a_verdict_and_the_looks_of_the_page_rerun_the_report_alone(

@@ -13,7 +13,7 @@ from qthink_core.artifacts.completions import TRAINED
 from qthink_core.evidence import verdicts
 from qthink_core.evidence.statistics import compare
 from qthink_core.pipeline import layout, parameters
-from qthink_core.report import build
+from qthink_core.report.params import SYSTEM_NAMES
 
 TREE, _ = parameters.load(ROOT)
 RESULTS = ROOT / "results"
@@ -117,4 +117,4 @@ def test_the_verdict_on_latents_follows_from_the_verdicts_on_questions(
     found = right[task]
     conditions = {condition: value for (name, condition), value in found.items() if name == system}
     judged = verdicts.judge(conditions, TREE["K"], found[TREE["report"]["control"], TRAINED])
-    assert f"- {build.SYSTEM_NAMES[system]}: **{judged.word}**. {judged.sentence}" in table
+    assert f"- {SYSTEM_NAMES[system]}: **{judged.word}**. {judged.sentence}" in table

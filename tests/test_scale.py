@@ -21,7 +21,7 @@ PAGE = (ROOT / "docs/scale.md").read_text()
 
 def block(first: str) -> str:
     """The fenced block of the page that has this text."""
-    (found,) = [text for text in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL) if first in text]
+    (found,) = [text for text in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if first in text]
     return str(found)
 
 
@@ -80,7 +80,7 @@ def test_the_revision_of_the_page_is_that_of_the_params() -> None:
     assert f"hf download {hub['repo']} --revision {hub['revision']}" in PAGE
 
 
-RUNS = [text for text in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL) if re.search("^dvc exp run -S", text, re.MULTILINE)]
+RUNS = [text for text in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if re.search("^dvc exp run -S", text, re.MULTILINE)]
 
 
 @pytest.mark.parametrize("text", RUNS)

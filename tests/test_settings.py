@@ -16,7 +16,7 @@ from qthink_core.errors import ParamError
 from qthink_core.pipeline import parameters, stage
 
 SECTIONS = stage.stage_sections()
-# From the promise in docs/decisions.md: a bad parameter ends a stage within 2 s.
+# From the promise in docs/decisions/engineering.md: a bad parameter ends a stage within 2 s.
 MAX_CPU_S = 2.0
 
 

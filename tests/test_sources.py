@@ -12,7 +12,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from qthink_core.pipeline import parameters
 
-DECISIONS = set(map(int, re.findall(r"^\| (\d+) \|", (ROOT / "docs/decisions.md").read_text(), re.MULTILINE)))
+DECISIONS = set(map(int, re.findall(r"^\| (\d+) \|", (ROOT / "docs/decisions/method.md").read_text(), re.MULTILINE)))
 SOURCE = re.compile(r"\b(?:sister )?card\b|\bdecision (?P<decision>\d+)\b|\bours: \S")
 FILES = ["params.yaml", "params/paper.yaml"]
 # Which of the scales: no value of the recipe.

@@ -90,14 +90,14 @@ def test_the_sentence_states_the_figures() -> None:
     below, above = together(0.5 - low, high_less - 0.3), together(high - 0.5, 0.3 - low_less)
     interval = f"[{100 * (0.2 - below):+.1f}, {100 * (0.2 + above):+.1f}]"
     assert judged(LESS, SAME, mean=99, noise=MORE).sentence == (
-        "The latents are used, but the system is not shown to be better for them: "
-        "the model needs them in place, and nothing shows that their content matters, "
-        f"50.0 % right being +20.0 points {interval} against the same weights without them; "
+        "The latents are used, but the system is not distinguishably better than without them: "
+        "the model needs them, but nothing shows that their content matters. "
+        f"The system answers 50.0 % right, +20.0 points {interval} against the same weights without latents; "
         "better than with zeros (+20.0), another question's latents (+20.0); "
         "not distinguishable from the mean latent (+0.5); "
-        "worse than with noise (-20.0); "
-        "and +0.0 points [-1.0, +1.0] against the same training without latents, p = 1.000 (undecided) "
-        "(200 questions, one training: these weights only, a statement about the method takes 3)."
+        "worse than with noise (-20.0). "
+        "Against the same training without latents: +0.0 points [-1.0, +1.0], p = 1.000 (undecided). "
+        "(200 questions, one training: these weights only, a statement about the method needs 3)"
     )
 
 
@@ -132,8 +132,8 @@ def test_one_training_of_the_control_says_nothing_of_the_method_either() -> None
     assert judge(conditions, K, right(LESS)).word == "earns, these weights only"
 
 
-def test_the_readme_has_every_word_of_the_rule() -> None:
-    section = (ROOT / "README.md").read_text().partition("## Do the latents do anything?")[2].partition("\n## ")[0]
+def test_the_page_on_results_has_every_word_of_the_rule() -> None:
+    section = (ROOT / "docs/results.md").read_text().partition("## Do the latents do anything?")[2].partition("\n## ")[0]
     words = re.findall(r"^\| ([a-z ]+) \| ", section.partition("| verdict |")[2], re.MULTILINE)
     assert words == list(verdicts.HEADLINES)
     assert "these weights only" in section

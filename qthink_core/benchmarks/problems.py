@@ -203,7 +203,7 @@ def split_validation(train: Sequence[Problem], n_validation: int, seed: int) -> 
 
 
 def render(tokenizer: "PreTrainedTokenizerBase", question: str, thinking: bool) -> list[int]:
-    """The prompt of a question as token ids, by the model's own chat template (decision 13 of docs/decisions.md)."""
+    """The prompt of a question as token ids, by the model's own chat template (decision 13 of docs/decisions/method.md)."""
     encoding = tokenizer.apply_chat_template(
         [{"role": "user", "content": question}],
         tokenize=True,

@@ -56,6 +56,8 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     Raises ParamError at a task that params do not have, and BoxFailedError when a box fails: nothing new is started then,
     and what runs is let end.
     """
+    from qthink_core.report import markdown
+
     process.stop_on_signals()
     # `python` in dvc.yaml is this one
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -77,8 +79,8 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
             make(root, tree, {REPORT: frozenset()}, 1, force=True)
         written = results(root, tree)
     print()
-    print((written / "table.md").read_text())
-    print(f"The same with plots and single questions, to open in a browser: {written / 'report.html'}")
+    print(markdown.short((written / "table.md").read_text()))
+    print(f"In detail: {written / 'table.md'}; with plots and single questions, in a browser: {written / 'report.html'}")
     print()
     print(committed.compared(root, written, results(root, tree), part or known, tree["report"]["control"], tree["K"]))
 
@@ -287,11 +289,12 @@ def results(root: Path, tree: Mapping[str, Any]) -> Path:
 def report_of(root: Path, tree: Mapping[str, Any], tasks: Sequence[str]) -> Path:
     """Writes the report of some tasks into a folder of its own, and returns that."""
     from qthink_core.report import build
+    from qthink_core.report.params import outline
 
     page = importlib.import_module(f"stages.{REPORT}")  # it alone knows where artifacts lie
     own = parameters.prune({**tree, "tasks": list(tasks)}, parameters.patterns(page.Params))
     params = page.Params.model_validate(own)
     folders = params.folders()
     shutil.rmtree(root / PART, ignore_errors=True)
-    build.write(root / PART, build.find(folders, build.plan(params)), folders)
+    build.write(root / PART, build.find(folders, outline(params)), folders)
     return PART

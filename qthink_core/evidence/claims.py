@@ -1,11 +1,11 @@
 """The paper's claims as experiments: what was published, which two systems of ours test it, and whether it holds here.
 
-The rule, written before its figures were seen. A claim says that `left` is right more often than `right`, or generates fewer
-tokens. `holds` or `opposite`: the difference of the two on the same questions has the claimed sign or the other one, with
-p < 0.05 after Holm's correction over all rows that can be decided, where p counts other questions and other trainings
-(`statistics.Comparison.p_method`). Everything else is `undecided`; so is a row with fewer than three trainings of
-a trained system, which is then not among those corrected for. The sign is judged, not the size: the published difference
-is beside ours.
+The rule was written before its figures were seen. A claim says that `left` is right more often than `right`, or that it
+generates fewer tokens. The verdict is `holds` or `opposite` if the difference of the two on the same questions has the
+claimed sign or the other one, with p < 0.05 after Holm's correction over all rows that can be decided. This p covers other
+questions and other trainings (`statistics.Comparison.p_method`). Every other row is `undecided`. A row with fewer than three
+trainings of a trained system cannot be decided and does not count in the correction. The sign is judged and not the size;
+the published difference is shown beside ours.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,8 +26,8 @@ UNTRAINED = ("base", "base_direct")
 class Claim(NamedTuple):
     """A published claim, the pair of systems that tests it, its unit, and what else differed in the published pair.
 
-    A caveat may name `{K}`, the latent steps of the run. `stated` holds a difference by benchmark that was published as
-    such, without the two figures it is made of.
+    A caveat may name `{K}`, the latent steps of the run. `stated` has differences by benchmark that were published without
+    the two figures behind them.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Claim(NamedTuple):
     stated: tuple[tuple[str, float], ...] = ()
 
     def published(self, task: str) -> float | None:
-        """left - right as published, in per cent points or tokens; None where it never was."""
+        """left - right as published, in percentage points or tokens; None if it was not published."""
         left, right = (self._figure(task, system) for system in (self.left, self.right))
         return dict(self.stated).get(task) if left is None or right is None else round(left - right, 1)
 
@@ -50,12 +50,13 @@ class Claim(NamedTuple):
         return 100 * found.accuracy if self.unit == POINTS else found.mean_tokens
 
 
-CONFOUNDED = "the published final-step run trained on answers of at most 128 tokens with gamma 1.0, the other 256 and 2.0"
-PASSES_STAY = "the {K} latent passes of every answer stay, and are not among the tokens"
+CONFOUNDED = "the published final-step run had answers of at most 128 tokens and gamma 1.0, the other run 256 and 2.0"
+NO_CONTROL = "not published: the model card has no such control"
+PASSES_STAY = "the {K} latent passes of every answer are not counted as tokens"
 CLAIMS = (
     Claim(
         "per_step",
-        "every latent step supervised beats the last one alone, with one teacher",
+        "supervising every latent step beats supervising the last one alone, with the same teacher",
         "reward_weighted",
         "final_step",
         caveat=CONFOUNDED,
@@ -65,15 +66,15 @@ CLAIMS = (
         "the full method beats final-step distillation (CODI)",
         "uniform",
         "final_step",
-        caveat=f"differs in the teacher too, and {CONFOUNDED}",
+        caveat=f"the teachers differ too, and {CONFOUNDED}",
     ),
-    Claim("uniform", "averaging all rollouts beats averaging the right ones", "uniform", "reward_weighted"),
+    Claim("uniform", "averaging all rollouts beats averaging only the right ones", "uniform", "reward_weighted"),
     Claim(
         "longer_answers",
         "training on answers of 256 tokens beats 128",
         "uniform",
         "short_answers",
-        caveat="published as a difference alone, without its two systems",
+        caveat="published only as a difference, without the two accuracies",
         stated=(("gsm8k", 3.0),),
     ),
     Claim(
@@ -81,14 +82,14 @@ CLAIMS = (
         "latents beat the same training without them",
         "uniform",
         "answer_only",
-        caveat="never published: the card has no such control",
+        caveat=NO_CONTROL,
     ),
     Claim(
         "distillation",
-        "distilled latents beat latents that nothing supervises (gamma 0)",
+        "distilled latents beat latents without distillation (gamma 0)",
         "uniform",
         "undistilled",
-        caveat="never published: the card has no such control",
+        caveat=NO_CONTROL,
     ),
     Claim("beyond_sft", "latents beat SFT on think + answer", "uniform", "sft"),
     Claim(
@@ -111,9 +112,9 @@ CLAIMS = (
 
 
 class Row(NamedTuple):
-    """A claim on a benchmark: published and own difference with its interval, in `unit`; None where there is none.
+    """A claim on a benchmark: published and own difference with its interval, in `unit`; None if it is missing.
 
-    `p` is adjusted, and None in a row that cannot be decided; `seeds` are the trainings of the side with fewer.
+    `p` is adjusted, and None in a row that cannot be decided; `seeds` counts the trainings of the side with fewer.
     """
 
     claim: Claim
@@ -135,8 +136,8 @@ def verdicts(
 ) -> list[Row]:
     """A row per claim and benchmark of the run, by the rule above; `right` and `tokens` are by benchmark and system.
 
-    A claim whose systems are not all there says in its note what to run. Raises ValueError when questions or seeds of two
-    systems do not match.
+    If a system of a claim is missing, the note says what to run. Raises ValueError when questions or seeds of two systems do
+    not match.
     """
     rows = [
         _row(claim, task, (right if claim.unit == POINTS else tokens).get(task, {})) for claim in claims for task in right
@@ -150,21 +151,25 @@ def verdicts(
 
 
 def on_seeds(seeds: Iterable[int]) -> str:
-    """What to run for the rows that have too few seeds, or "" where there are none; a row of 0 lacks its systems."""
+    """What to run for the rows that have too few seeds, or "" if there are none; a row with 0 seeds lacks its systems."""
     few = any(0 < count < MIN_SEEDS for count in seeds)
-    return f"With fewer than {MIN_SEEDS} seeds a claim stays undecided: dvc exp run -S 'seeds=[0,1,2]'." if few else ""
+    return (
+        f"With fewer than {MIN_SEEDS} seeds a claim stays undecided; to decide it: dvc exp run -S 'seeds=[0,1,2]'."
+        if few
+        else ""
+    )
 
 
 def _row(claim: Claim, task: str, systems: Mapping[str, np.ndarray]) -> tuple[Row, Comparison | None]:
-    """The row before its verdict, with a note where it can have none."""
+    """The row before its verdict; a note says why it cannot have one."""
     empty = Row(claim, task, claim.published(task), None, None, None, None, 0, UNDECIDED, "")
     missing = [name for name in (claim.left, claim.right) if name not in systems]
     if missing:
-        return empty._replace(note=f"needs {' and '.join(missing)}: add to systems in params.yaml, then dvc repro"), None
+        return empty._replace(note=f"needs {' and '.join(missing)}: add to systems in params.yaml, then run dvc repro"), None
     left, other = systems[claim.left], systems[claim.right]
     seeds = min(len(systems[name]) for name in (claim.left, claim.right) if name not in UNTRAINED)
     one, scale = (compare(left, other), 100) if claim.unit == POINTS else (compare_means(left, other), 1)
-    few = f"{seeds} of at least {MIN_SEEDS} seeds" if seeds < MIN_SEEDS else ""
+    few = f"{seeds} of the {MIN_SEEDS} seeds needed" if seeds < MIN_SEEDS else ""
     return (
         empty._replace(difference=scale * one.difference, low=scale * one.low, high=scale * one.high, seeds=seeds, note=few),
         one,

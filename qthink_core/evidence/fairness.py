@@ -1,4 +1,4 @@
-"""Fair comparison: what the systems of one table do not share, in words for the table itself (decision 18)."""
+"""Fair comparison: the settings that the systems of one table do not share, in words for that table (decision 18)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,17 +8,17 @@ WORDS = {
     "max_new_tokens": "evaluated with answers of at most {} tokens",
     "epochs": "trained for {} epochs",
     "seeds": "seeds {}",
-    "target": "trained towards {} answers",
+    "target": "trained on {} answers",
 }
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def marks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """What sets each system apart from the others, by system in the order given; an empty list where nothing does.
+    """The settings in which each system differs from the others, by system in the order given.
 
-    The reference of a setting is its most common value among the systems that have it, of equally common ones that of the
-    first row; a system with another value is marked. A system without a setting, as one without latents has no gamma, is not
-    compared in it. Settings are named in the order in which they first appear.
+    The reference of a setting is its most common value among the systems that have it; of equally common values, that of the
+    first row. A system with another value is marked. A system that does not have a setting is not compared in it: one
+    without latents has no gamma. Settings are named in the order in which they first appear.
     """
     found: dict[str, list[str]] = {system: [] for system in settings}
     for setting in dict.fromkeys(name for own in settings.values() for name in own):

@@ -59,7 +59,7 @@ def smallest_difference(
 
 def _of_one_training(n: int, scatter: Scatter, level: float) -> Callable[[float], float]:
     m = np.arange(n + 1)
-    # the most questions for the worse system with which the better one is told apart, -1 where no count does
+    # the most questions for the worse system at which the two are still distinguishable, -1 if no count is
     most = np.floor(np.nan_to_num(bdtrik(level / 2, m, 0.5), nan=-1.0))
     most = np.where(bdtr(np.maximum(most, 0), m, 0.5) <= level / 2, most, most - 1)
     possible = (most >= 0) & (m > 0)

@@ -16,7 +16,7 @@ from qthink_core.evidence.statistics import estimate
 
 
 class Scores(NamedTuple):
-    """What a system reached under one condition: verdicts, right or not, generated tokens, and whether the limit was hit.
+    """The scores of a system under one condition: verdicts, right or not, generated tokens, and whether the limit was hit.
 
     Rows are training seeds in rising order (the base model has one row), columns questions in the order of their ids.
     """
@@ -36,7 +36,7 @@ class Task(NamedTuple):
     scores: dict[str, dict[str, Scores]]
 
     def trainings(self, *systems: str) -> int | None:
-        """The trainings of the system that has fewest among those that were trained; None where none was."""
+        """The smallest number of trainings among the systems that were trained; None if none was."""
         return min((len(self.seeds[name]) for name in systems if self.seeds[name] != [None]), default=None)
 
     def first_seed(self, system: str) -> int:

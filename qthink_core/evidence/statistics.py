@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import binom, binomtest, norm, t, ttest_1samp
 
 LEVEL = 0.95
-# Trainings below which nothing is said about the method: a claim stays undecided, praise and blame are of these weights.
+# With fewer trainings nothing follows for the method: a claim stays undecided, praise and blame are about these weights.
 MIN_SEEDS = 3
 THESE_WEIGHTS = "these weights only"
 

@@ -1,12 +1,13 @@
-"""The verdict on the latents of a system: one sentence, by a rule that was written before its figures were seen.
+"""The verdict on the latents of a system, by a rule that was written before its figures were seen.
 
-The conditions are the same trained weights with something else in place of their K latents: none at all (`K=0`), `zeros`,
-Gaussian `noise` of the same scale, the latents of another question (`other`), and their mean over questions (`mean`). The
-control is `answer_only`, trained on the same targets without latents. Six comparisons of the system as trained, on the same
-questions, against these, corrected together (Holm, 0.05), are each `better`, `worse` or `undecided`. Those of the same
-weights use the p-value of these weights; that against the control is about the method and counts the trainings too, where
-there are several (`statistics.Comparison`). Both sides of a comparison were decoded by one engine: `probe` answers with the
-K trained latents itself (`K=6`) beside its other conditions, and `evaluate` as trained beside the control.
+The conditions are the same trained weights with something else in place of their K latents: no latents (`K=0`), `zeros`,
+Gaussian `noise` of the same scale, the latents of another question (`other`), or their mean over questions (`mean`). The
+control is `answer_only`, trained on the same targets without latents. The system as trained is compared with these six on
+the same questions. The six p-values are corrected together (Holm, 0.05); each outcome is `better`, `worse` or `undecided`.
+Comparisons with the same weights use the p-value of these weights. The comparison with the control is about the method; it
+also counts the trainings if there are several (`statistics.Comparison`). Both sides of a comparison are decoded by one
+engine: `probe` answers with the K trained latents (`K=6`) as well as under its other conditions, `evaluate` as trained and
+for the control.
 
 *Content*, from the same weights:
 
@@ -15,7 +16,7 @@ K trained latents itself (`K=6`) beside its other conditions, and `evaluate` as 
     better than K=0, not than all of the four others      positions: the model needs them, not their content
     better than K=0 and than all of the four others       information: they carry information about the question
 
-A model that was trained with latents may only break without them; so a headline needs the control too. *Verdict*:
+A model that was trained with latents may simply break without them, so the verdict needs the control too. *Verdict*:
 
     content                   better than the control   undecided              worse
     information               earns                     used but not better    used but worse
@@ -23,11 +24,12 @@ A model that was trained with latents may only break without them; so a headline
     nothing                   idle                      idle                   idle
     harm                      harmful                   harmful                harmful
 
-Below three trainings nothing is known of other ones, and a word that praises or blames says so: `earns, these weights only`.
-So do `helps as pauses`, `used but worse` and `harmful`; `used but not better` and `idle` do neither.
+Fewer than three trainings say nothing about other trainings, and a verdict that praises or blames says so: `earns, these
+weights only`. The same holds for `helps as pauses`, `used but worse` and `harmful`. `used but not better` and `idle` neither
+praise nor blame.
 
-Undecided is not equal: few questions leave everything undecided. Other conditions (a sweep over K, teacher states) are shown
-beside the verdict and have no part in it.
+Undecided does not mean equal: with few questions everything is undecided. Other conditions (a sweep over K, teacher states)
+are shown beside the verdict and have no part in it.
 """
 
 from collections.abc import Mapping
@@ -57,17 +59,23 @@ VERDICTS = {
 PRAISE_OR_BLAME = (EARNS, PAUSES, USED_WORSE, HARMFUL)
 HEADLINES = {
     EARNS: "The latents earn their place",
-    PAUSES: "The latents help, as pauses do",
-    NOT_BETTER: "The latents are used, but the system is not shown to be better for them",
-    USED_WORSE: "The latents are used, but the system is worse for them",
+    PAUSES: "The latents help as pauses do",
+    NOT_BETTER: "The latents are used, but the system is not distinguishably better than without them",
+    USED_WORSE: "The latents are used, but the system is worse than without them",
     IDLE: "The latents are idle",
     HARMFUL: "The latents are harmful",
+}
+FINDINGS = {
+    INFORMATION: "they carry information about the question",
+    POSITIONS: "the model needs them, but nothing shows that their content matters",
+    NOTHING: "they have no measurable effect",
+    HARM: "they cost right answers",
 }
 AGAINST_OTHERS = {BETTER: "better than with", UNDECIDED: "not distinguishable from", WORSE: "worse than with"}
 
 
 class Row(NamedTuple):
-    """One comparison of the system as trained: against what, its Holm-adjusted p-value, and its outcome."""
+    """One comparison of the system as trained: with what, its Holm-adjusted p-value, and its outcome."""
 
     against: str
     comparison: Comparison
@@ -76,7 +84,7 @@ class Row(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The word (with `these weights only` where it is about no more), the sentence, both findings, the six comparisons."""
+    """The word (with `these weights only` if it is about no more), the sentences, both findings, the six comparisons."""
 
     word: str
     sentence: str
@@ -105,13 +113,13 @@ def judge(right: Mapping[str, Bool[np.ndarray, "S Q"]], K: int, answer_only_SQ: 
     return Verdict(scoped(word, few and word in PRAISE_OR_BLAME), sentence, content, worth, rows)
 
 
-def scoped(said: str, few: bool) -> str:
-    """The word or headline of a verdict, with what it is about where `few` trainings let it say nothing of the method."""
-    return f"{said}, {THESE_WEIGHTS}" if few else said
+def scoped(text: str, few: bool) -> str:
+    """The word or headline of a verdict; with `few` trainings it says that it is not about the method."""
+    return f"{text}, {THESE_WEIGHTS}" if few else text
 
 
 def outcome(comparison: Comparison, adjusted: float) -> str:
-    """`better` or `worse` where the adjusted p-value is below 0.05, else `undecided`."""
+    """`better` or `worse` if the adjusted p-value is below 0.05, else `undecided`."""
     if adjusted >= LEVEL:
         return UNDECIDED
     return BETTER if comparison.difference > 0 else WORSE
@@ -132,22 +140,16 @@ def _sentence(word: str, content: str, accuracy: float, rows: list[Row], few: bo
     others = {
         found: [row for row in rows if row.against in SUBSTITUTES and row.outcome == found] for found in AGAINST_OTHERS
     }
-    findings = {
-        INFORMATION: "they carry information about the question",
-        POSITIONS: "the model needs them in place, and nothing shows that their content matters",
-        NOTHING: "they do nothing measurable",
-        HARM: "they cost right answers",
-    }
-    parts = [
-        f"{findings[content]}, {100 * accuracy:.1f} % right being {_points(without)} against the same weights without them",
-        *[f"{AGAINST_OTHERS[found]} {_listed(group)}" for found, group in others.items() if group],
-        f"and {_points(control)} against the same training without latents, {_p(control)}",
-    ]
+    substitutes = "; ".join(f"{AGAINST_OTHERS[found]} {_listed(group)}" for found, group in others.items() if group)
     n, seeds = control.comparison.n, control.comparison.seeds
     trainings = "one training" if seeds == 1 else f"{seeds} trainings"
-    scope = f": {THESE_WEIGHTS}, a statement about the method takes {MIN_SEEDS}" if few else ""
+    scope = f": {THESE_WEIGHTS}, a statement about the method needs {MIN_SEEDS}" if few else ""
     headline = scoped(HEADLINES[word], few and word in PRAISE_OR_BLAME)
-    return f"{headline}: {'; '.join(parts)} ({n} questions, {trainings}{scope})."
+    return (
+        f"{headline}: {FINDINGS[content]}. The system answers {100 * accuracy:.1f} % right, {_points(without)} against the "
+        f"same weights without latents; {substitutes}. Against the same training without latents: {_points(control)}, "
+        f"{_p(control)}. ({n} questions, {trainings}{scope})"
+    )
 
 
 def _points(row: Row) -> str:

@@ -34,7 +34,7 @@ def find_block(tokens: Sequence[int], marks: Marks, opened: bool) -> Block:
     """The think block of a completion, without the marks and the newlines around them.
 
     `opened` says that the prompt already ends in an open `<think>`. A block that is never closed reaches to the end of
-    the completion; the answer begins after `</think>` and its newlines (decision 3 and 4 of docs/decisions.md).
+    the completion; the answer begins after `</think>` and its newlines (decisions 3 and 4 of docs/decisions/method.md).
     """
     start = 0 if opened else 1
     if not opened and (not tokens or tokens[0] != marks.think):

@@ -19,7 +19,7 @@ PACKAGES = ("qthink_core", "stages")
 # The stage that writes down what the code of the others says, so that DVC compares that.
 STAGE = "fingerprint"
 # Files that are not modules and shape what a stage makes: their folder, by the module that reads them.
-READ_BY = {"qthink_core/report/html_page.py": "qthink_core/report/page_files"}
+READ_BY = {"qthink_core/report/page.py": "qthink_core/report/templates"}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 

@@ -35,13 +35,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     What a process has parsed once is not parsed again while the file says the same.
     """
     try:
-        return copy.deepcopy(_parsed(path, path.read_bytes()))
+        return copy.deepcopy(parse_yaml(path, path.read_bytes()))
     except FileNotFoundError:
         raise ParamError(f"{path} is missing: restore it with `git checkout {path}`") from None
 
 
 @cache
-def _parsed(path: Path, content: bytes) -> dict[str, Any]:
+def parse_yaml(path: Path, content: bytes) -> dict[str, Any]:
+    """The mapping in the content of a YAML file, which errors name by `path`; it is cached, so nobody may edit it."""
     try:
         value = YAML(typ="safe", pure=True).load(content)
     except YAMLError as error:
@@ -70,7 +71,7 @@ def load(root: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
         if any(matches(leaf, other) or matches(other, leaf) for other in leaves(common)):
             raise ParamError(f"{'.'.join(leaf)} is in params.yaml and in params/{scale}.yaml: keep one of them")
         origin[leaf] = f"params/{scale}.yaml"
-    return _merge(common, sized), origin
+    return merge(common, sized), origin
 
 
 def leaves(tree: Mapping[str, Any], above: Path_ = ()) -> Iterator[Path_]:
@@ -104,11 +105,12 @@ def write_value(path: Path, key: str, new: Any) -> None:
     path.write_text(text)
 
 
-def _merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+def merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    """The mappings of both trees joined key by key; of two other values at one key, that of `right`."""
     both = dict(left)
     for key, value in right.items():
         mapping = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
-        both[key] = _merge(both[key], value) if mapping else value
+        both[key] = merge(both[key], value) if mapping else value
     return both
 
 

@@ -25,7 +25,7 @@ def pin_numerics(threads: int, kernels: str) -> None:
     """Sets, before torch is imported, what decides the bits of a CPU result: threads, and kernels.
 
     `avx2` keeps ATen, oneDNN and MKL to AVX2, `native` takes the instructions of the machine. In both MKL's products do not
-    depend on where their operands lie in memory (docs/decisions.md, Reproducibility).
+    depend on where their operands lie in memory (docs/decisions/engineering.md, Reproducibility).
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)

@@ -1,6 +1,6 @@
 """Cost: what a stage computes, moves and stores, from shapes and counts alone, and how long a device takes for it.
 
-The formulas, the default efficiencies and what they were compared with are in docs/decisions.md, section "The cost model".
+The formulas, the default efficiencies and what they were compared with are in docs/decisions/cost-model.md.
 Counts are floats: they are estimates. Letters as everywhere: N sequences, G rollouts, K latent steps, D hidden size.
 """
 

@@ -25,7 +25,7 @@ TRAINING_SETS = {"math500": 12000}  # PRM800K's split of MATH
 
 # Seconds that a box takes before its work: without torch, with it and a model, and on a GPU (assumed, the others measured).
 LIGHT_S, LOADING_S, GPU_LOADING_S = 0.6, 6.0, 30.0
-# DVC's own seconds a box, mostly those of reading and writing dvc.lock (docs/decisions.md, Code in the graph).
+# DVC's own seconds a box, mostly those of reading and writing dvc.lock (docs/decisions/engineering.md, Code in the graph).
 DVC_S = 0.74
 
 # Stages of which one box can keep several GPUs busy: units dealt to Ray's workers, micro-batches and shards to a launcher's

@@ -1,13 +1,26 @@
-"""What a report states and compares, as parameters: the rows, and the settings that a table's last line names."""
+"""What the report shows and states: its parameters, and the outline that follows from them."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
+from qthink_core.evidence import published
 from qthink_core.models.base_source import Base
 from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import Distillation, Seeds, unique
 from qthink_core.pipeline.systems import Baseline, Distilled, Finetuned
+
+SYSTEM_NAMES = {
+    "base": "Base, thinking",
+    "base_direct": "Base, not thinking",
+    "sft": "SFT on think + answer",
+    "answer_only": "SFT on the answer only",
+    "uniform": "QThink uniform per-step",
+    "reward_weighted": "QThink reward-weighted per-step",
+    "undistilled": "Latents without distillation (gamma 0)",
+    "final_step": "Reward-weighted final-step (CODI)",
+}
 
 
 class Systems(Section):
@@ -20,13 +33,13 @@ class Systems(Section):
 
 
 class Rollout(Section):
-    """How many rollouts the teachers average."""
+    """How many rollouts the teachers average over."""
 
     G: int
 
 
 class Train(Section):
-    """What the rows were trained towards, and for how long."""
+    """What the rows were trained on, and for how long."""
 
     target: str
     answer_max_tokens: int
@@ -54,7 +67,7 @@ class Prepare(Section):
 
 
 class Report(Section):
-    """The row that the latents are judged against, and how many questions of a benchmark are shown one by one."""
+    """The row against which the latents are judged, and how many single questions of each benchmark are shown."""
 
     control: str
     questions: int = Field(ge=0)
@@ -79,3 +92,84 @@ class ReportParams(Section):
     evaluate: Evaluate
     prepare: Prepare
     report: Report
+
+
+class Outline(NamedTuple):
+    """What the report shows.
+
+    `settings` are those of each system, which a fair comparison shares; `made_with` those of the run; `setting` is the model
+    and the problems in words; `questions` is the number of single questions shown for each benchmark.
+    """
+
+    settings: Mapping[str, Mapping[str, Any]]
+    made_with: Mapping[str, Any]
+    setting: str
+    repeats_published: bool
+    K: int
+    control: str
+    direct: str | None
+    split: str
+    questions: int
+
+
+def outline(params: ReportParams) -> Outline:
+    """What the parameters of the report ask for."""
+    problems = "generated problems" if params.prepare.source == "generated" else "the published problems"
+    hub = params.base.hub
+    published_model = hub is not None and hub.repo.endswith(f"/{published.MODEL}")
+    return Outline(
+        settings=settings(params),
+        made_with=made_with(params),
+        setting=f"{params.base.words} on {problems}",
+        repeats_published=published_model and params.prepare.source != "generated",
+        K=params.K,
+        control=params.report.control,
+        direct=next((name for name, one in params.systems.baseline.items() if not one.thinking), None),
+        split=params.split,
+        questions=params.report.questions,
+    )
+
+
+def settings(params: ReportParams) -> dict[str, dict[str, Any]]:
+    """The settings that the rows of a fair comparison share, by system, in the order of the rows."""
+    shared: dict[str, Any] = {"max_new_tokens": params.evaluate.max_new_tokens}
+    trained = shared | {
+        "answer_max_tokens": params.train.answer_max_tokens,
+        "epochs": params.train.epochs,
+        "target": params.train.target,
+    }
+    own = {
+        **{name: shared for name in params.systems.baseline},
+        **{name: trained | _own(one) for name, one in params.systems.finetuned.items()},
+        **{name: trained | {"gamma": params.gamma} | _own(one) for name, one in params.systems.distilled.items()},
+    }
+    return {name: own[name] for name in (*params.systems.baseline, *params.systems.trained)}
+
+
+def _own(system: Finetuned | Distilled) -> dict[str, Any]:
+    """The settings of a row's own, in which it should not differ from the others."""
+    return system.model_dump(include={"gamma", "answer_max_tokens"}, exclude_none=True)
+
+
+def made_with(params: ReportParams) -> dict[str, Any]:
+    """The settings of the run by the words that the report uses for them."""
+    return {
+        "scale": params.scale,
+        "problems": params.prepare.source,
+        "split": params.split,
+        "seed": params.seed,
+        "training seeds": ", ".join(map(str, params.seeds)),
+        "K": params.K,
+        "G": params.rollout.G,
+        "gamma": params.gamma,
+        "epochs": params.train.epochs,
+        "target": params.train.target,
+        "training answers of at most": params.train.answer_max_tokens,
+        "cross-entropy mean over": params.train.cross_entropy,
+        "evaluated answers of at most": params.evaluate.max_new_tokens,
+        "rows that think decoded": params.evaluate.thinking,
+        "positions": params.extract.positions,
+        "latent prompt": params.distil.prompt,
+        "gradient through": params.distil.gradient.replace("_", " "),
+        "reduction": params.distil.reduction,
+    }

@@ -1,7 +1,7 @@
-"""The report's plots as SVG inside the page: no colours of their own, text that stays text, the same bytes each time.
+"""The report's plots as SVG inside the page: the page's colours, text as text, the same bytes every time.
 
-Colours are the page's CSS variables, so that a plot follows its theme: a figure is drawn in stand-in colours, which are then
-replaced. Nothing is placed by the measured width of a text, which would depend on the fonts of a machine.
+Colours are the page's CSS variables, so that a plot follows the theme: a figure is drawn in placeholder colours, which are
+then replaced. Nothing is placed by the measured width of a text, which would depend on the fonts of the machine.
 """
 
 import re
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
 from qthink_core.evidence.findings import Cell, Conditions
 
-# Stand-ins, and what they become. The series differ in marker and dashes too, for eyes and printers without colour.
+# Placeholders, and what replaces them. The series differ in marker and dashes too, for eyes and printers without colour.
 INK, FAINT = "#010101", "#020202"
 SERIES = [f"#0300{number:02x}" for number in range(8)]
 STEPS = [f"#0400{number:02x}" for number in range(12)]
@@ -77,10 +77,35 @@ def accuracy_by_tokens(name: str, about: str, cells: Sequence[Cell], numbers: Se
         return _svg(figure, name, about)
 
 
-def spread_out(values: Sequence[float]) -> list[float]:
-    """The values moved apart, in their order, where they are nearer than 2.2 % of the largest: points must not hide points.
+def accuracy_panels(name: str, about: str, cells: Mapping[str, Mapping[str, Cell]], names: Mapping[str, str]) -> str:
+    """Accuracy against mean tokens and latent passes, a panel for each benchmark side by side, with one legend below."""
+    with style.context(["default", LOOK]):
+        figure = Figure(figsize=(11.6, 4.4), dpi=72)
+        for place, (benchmark, row) in enumerate(cells.items()):
+            axes = figure.add_axes((0.055 + 0.95 * place / len(cells), 0.33, 0.95 / len(cells) - 0.045, 0.58))
+            axes.set_title(benchmark, fontsize=11)
+            axes.set_xlabel("mean generated tokens + latent passes")
+            if place == 0:
+                axes.set_ylabel("accuracy (%)")
+            xs = spread_out([cell.mean_tokens + cell.latents for cell in row.values()])
+            for x, (system, cell) in zip(xs, row.items(), strict=True):
+                _interval(axes, x, cell, [*names].index(system), 6.5)
+            axes.set_xlim(0, 1.06 * max(*xs, 1.0))
+            _in_per_cent(axes, 103)
+        legend = figure.add_axes((0, 0, 1, 0.17))
+        legend.set_axis_off()
+        legend.set(xlim=(0, 4), ylim=(-(-len(names) // 4), 0))
+        for number, system in enumerate(names.values()):
+            column, row_ = number % 4, number // 4 + 0.5
+            legend.plot([column + 0.08], [row_], color=SERIES[number % 8], marker=MARKERS[number % 8], markersize=6.5)
+            legend.text(column + 0.13, row_, system, va="center_baseline", fontsize=9)
+        return _svg(figure, name, about)
 
-    Moved ones lie around the mean of their group.
+
+def spread_out(values: Sequence[float]) -> list[float]:
+    """The values in their order; those nearer than 2.2 % of the largest are moved apart, so that no point hides another.
+
+    Moved values are spread around the mean of their group.
     """
     gap = 0.022 * max(*values, 1.0)
     order = sorted(range(len(values)), key=lambda index: values[index])
@@ -129,7 +154,7 @@ def distances(name: str, about: str, steps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def shade(k: int, K: int) -> int:
-    """Which of the shades stands for latent step k + 1 of K: the last step always has the strongest."""
+    """The shade of latent step k + 1 of K, as an index into STEPS; the last step always has the strongest."""
     return len(STEPS) - 1 if K == 1 else round(k * (len(STEPS) - 1) / (K - 1))
 
 
@@ -163,7 +188,7 @@ def swept(conditions: Conditions) -> dict[int, Cell]:
 
 
 def thinned(values: Sequence[float]) -> list[float]:
-    """The means of equally many neighbouring values, of as few as leave at most MAX_POINTS."""
+    """The means of equally many neighbouring values, with the smallest blocks that leave at most MAX_POINTS."""
     size = -(-len(values) // MAX_POINTS)
     blocks = [values[start : start + size] for start in range(0, len(values), max(size, 1))]
     return [sum(block) / len(block) for block in blocks]
@@ -220,8 +245,8 @@ def _svg(figure: Figure, name: str, about: str) -> str:
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
-    for stand_in, variable in VARIABLES.items():
-        text = text.replace(stand_in, variable)
+    for placeholder, variable in VARIABLES.items():
+        text = text.replace(placeholder, variable)
     text = re.sub(r" font-family: [^;\"]*;", "", text)
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None

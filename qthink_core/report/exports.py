@@ -1,4 +1,4 @@
-"""The report's files for programs: metrics, plots, and every verdict, from which all of it can be recomputed."""
+"""The report's files for programs: metrics, data of plots, and every verdict, from which the report can be recomputed."""
 
 import csv
 import io
@@ -8,17 +8,10 @@ from typing import Any
 
 from qthink_core.artifacts.completions import TRAINED
 from qthink_core.evidence import scores
+from qthink_core.evidence.analysis import place
 from qthink_core.evidence.findings import Cell
-from qthink_core.report.html_page import CONDITIONS
 
 LETTERS = {"right": "r", "wrong": "w", "unparsable": "u", "over_limit": "o", "timeout": "t"}
-
-
-def place(condition: str) -> tuple[int, int]:
-    """As trained first, then what replaces the latents, then the numbers of steps in their order."""
-    if condition in CONDITIONS:
-        return 0, list(CONDITIONS).index(condition)
-    return 1, int(condition.removeprefix("K="))
 
 
 def metrics_json(cells: Mapping[str, Mapping[str, Cell]]) -> bytes:
@@ -63,7 +56,7 @@ def verdicts_csv(task: scores.Task) -> bytes:
 
 
 def losses_csv(losses: Sequence[Mapping[str, Any]]) -> bytes:
-    """One row per step of a training: cross-entropy (nats a token), distillation, and the distance at each latent step."""
+    """One row per step of a training: cross-entropy (nats per token), distillation, and the distance at each latent step."""
     rows = []
     for step in losses:
         distances = {f"distance_{k}": value for k, value in enumerate(step.get("distance", []), 1)}

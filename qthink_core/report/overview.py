@@ -1,0 +1,69 @@
+"""What table and page show at a glance: the matrix of differences, every claim on one line, the best system."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from qthink_core.evidence.claims import UNDECIDED
+from qthink_core.evidence.findings import Claim, Comparison, Findings
+from qthink_core.report.sentences import distinguishable
+
+
+class Difference(NamedTuple):
+    """The accuracy of a row's system less that of a column's, as a share, and whether it is distinguishable from zero."""
+
+    difference: float
+    distinguishable: bool
+
+
+class Matrix(NamedTuple):
+    """The systems compared on a benchmark, and the differences by row and column; a pair that was not compared is absent."""
+
+    systems: list[str]
+    differences: dict[tuple[str, str], Difference]
+
+
+def of_task(findings: Findings, task: str) -> list[Comparison]:
+    """The comparisons on one benchmark."""
+    return [row for row in findings.comparisons if row.task == task]
+
+
+def matrix(findings: Findings, task: str) -> Matrix:
+    """The differences on a benchmark, each in both directions, in the order of the table's rows."""
+    rows = of_task(findings, task)
+    compared = {name for row in rows for name in (row.left, row.right)}
+    differences = {}
+    for row in rows:
+        differences[row.left, row.right] = Difference(row.difference, distinguishable(row))
+        differences[row.right, row.left] = Difference(-row.difference, distinguishable(row))
+    return Matrix([name for name in findings.systems if name in compared], differences)
+
+
+def best(findings: Findings, task: str) -> str | None:
+    """The system that is distinguishably above every other one on the benchmark, or None."""
+    found = matrix(findings, task).differences
+    for system in findings.cells[task]:
+        others = [found.get((system, other)) for other in findings.cells[task] if other != system]
+        if others and all(one is not None and one.distinguishable and one.difference > 0 for one in others):
+            return system
+    return None
+
+
+class ClaimLine(NamedTuple):
+    """A claim with its rows by benchmark."""
+
+    words: str
+    rows: Sequence[Claim]
+
+    @property
+    def decided(self) -> bool:
+        """Whether it holds, or its opposite does, on some benchmark."""
+        return any(row.verdict != UNDECIDED for row in self.rows)
+
+
+def claim_lines(claims: Iterable[Claim]) -> list[ClaimLine]:
+    """One line for each claim, those that are decided on some benchmark first."""
+    by_words: dict[str, list[Claim]] = {}
+    for row in claims:
+        by_words.setdefault(row.words, []).append(row)
+    lines = [ClaimLine(words, rows) for words, rows in by_words.items()]
+    return sorted(lines, key=lambda line: not line.decided)

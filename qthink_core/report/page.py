@@ -1,0 +1,152 @@
+"""The report page: everything that a run found, as one HTML file that opens without network, in dark and in light.
+
+Model text is hostile. Whatever the template prints goes through `display.visible` and autoescape, not only what is known to
+come from a model; the page's own policy (CSP) then forbids everything but its styles and its one script, which is allowed by
+hash. The page is complete without that script, which only filters the questions.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from qthink_core.artifacts.completions import TRAINED
+from qthink_core.evidence import claims, published
+from qthink_core.evidence.findings import Findings
+from qthink_core.report import display, overview, plots, sentences
+from qthink_core.report.display import plain
+
+TEMPLATES = Path(__file__).with_name("templates")
+BENCHMARKS = {"gsm8k": "GSM8K", "math500": "MATH-500", "tooluse": "Tooluse"}
+CONDITIONS = {
+    TRAINED: "as trained",
+    "K=0": "no latent steps",
+    "zeros": "zeros",
+    "noise": "noise of the same scale",
+    "other": "another question's",
+    "mean": "mean latent",
+    "teacher": "teacher states",
+}
+LOSSES = {"cross_entropy": "cross-entropy (nats per token)", "distillation": "mean L1 distance"}
+GLYPHS = {"right": "✓", "wrong": "✗", "unparsable": "?", "over_limit": "…", "timeout": "◷"}
+FILTERS = (
+    display.per_cent,
+    display.points,
+    display.tokens,
+    display.signed_tokens,
+    display.p_value,
+    display.token,
+    display.first_words,
+    display.plain,
+)
+
+
+def page(findings: Findings) -> bytes:
+    """The page as UTF-8: a pure function of the findings and of the files in `templates/`."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        finalize=display.visible,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {one.__name__: one for one in FILTERS}
+    css, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    systems, tasks = list(findings.systems), list(findings.cells)
+    latent = [system for system in systems if findings.systems[system].latent]
+    notes = list(dict.fromkeys(mark for system in findings.systems.values() for mark in system.marks))
+    compared = {task: overview.of_task(findings, task) for task in tasks}
+    text = environment.get_template("page.html.j2").render(
+        f=findings,
+        css=Markup(css),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        tasks=tasks,
+        names={task: BENCHMARKS.get(task, task) for task in tasks},
+        number={system: number for number, system in enumerate(systems)},
+        notes=notes,
+        marks={system: [notes.index(mark) + 1 for mark in findings.systems[system].marks] for system in systems},
+        latent=latent,
+        controls=[name for name in (findings.control, findings.direct) if name is not None],
+        summary=sentences.summary(findings),
+        scope=sentences.scope(findings.comparisons),
+        power=sentences.power(findings),
+        few=sentences.few,
+        seconds=sentences.SECONDS,
+        best={task: overview.best(findings, task) for task in tasks},
+        matrix={task: overview.matrix(findings, task) for task in tasks},
+        widest={task: max([0.05, *(max(abs(row.low), abs(row.high)) for row in rows)]) for task, rows in compared.items()},
+        comparisons=compared,
+        claim_lines=overview.claim_lines(findings.claims),
+        published=published,
+        on_seeds=claims.on_seeds(row.seeds for row in findings.claims),
+        panels=panels(findings),
+        swept={
+            task: {system: plots.swept(one) for system, one in found.items()} for task, found in findings.conditions.items()
+        },
+        replaced=replaced(findings),
+        condition_names=CONDITIONS,
+        glyphs=GLYPHS,
+        alpha=sentences.ALPHA,
+        max_shown=display.MAX_SHOWN_CHARS,
+        max_points=plots.MAX_POINTS,
+    )
+    return text.encode()
+
+
+def replaced(findings: Findings) -> dict[str, list[str]]:
+    """The conditions of a benchmark, in order, that are not a number of latent steps above 0: those have a plot."""
+    found = {}
+    for task, systems in findings.conditions.items():
+        names = dict.fromkeys(name for one in systems.values() for name in one.cells)
+        found[task] = [name for name in names if not re.fullmatch(r"K=[1-9]\d*", name)]
+    return found
+
+
+class Panels(NamedTuple):
+    """The plots by kind, each kind a list of (heading, SVG); `keys` are the legends' symbols."""
+
+    tokens: list[plots.Plot]
+    losses: list[plots.Plot]
+    distances: list[plots.Plot]
+    sweeps: list[plots.Plot]
+    keys: list[Markup]
+
+
+def panels(findings: Findings) -> Panels:
+    """Every plot of the page."""
+    number = {system: place for place, system in enumerate(findings.systems)}
+    title = {task: BENCHMARKS.get(task, task) for task in findings.cells}
+    found = Panels([], [], [], [], [Markup(plots.key(place, kind)) for place in number.values() for kind in plots.KEYS])
+
+    def draw(to: list[plots.Plot], kind: str, title: str, about: str, plot: Callable[..., str], *given: Any) -> None:
+        # These are texts of attributes and of the SVG's own title, which hold no elements.
+        heading = plain(title)
+        to.append(plots.Plot(heading, Markup(plot(f"{kind}-{len(to)}", f"{heading}: {about}", *given))))
+
+    for task, row in findings.cells.items():
+        about = f"accuracy against mean tokens and latent passes of {len(row)} systems; the figures are in the table"
+        numbers = [number[system] for system in row]
+        draw(found.tokens, "tokens", title[task], about, plots.accuracy_by_tokens, list(row.values()), numbers)
+    for loss, label in LOSSES.items():
+        for task, curves in findings.curves.items():
+            if any(steps and loss in steps[0] for steps in curves.values()):
+                heading = f"{title[task]}: {loss.replace('_', '-')}"
+                draw(found.losses, "loss", heading, "by optimiser step", plots.losses, curves, number, loss, label)
+    for task, curves in findings.curves.items():
+        for system, steps in curves.items():
+            if steps and "distance" in steps[0]:
+                about = "L1 distance to the teacher by optimiser step, a line for each latent step"
+                heading = f"{title[task]}: {findings.systems[system].name}"
+                draw(found.distances, "distance", heading, about, plots.distances, steps)
+    for task, conditions in findings.conditions.items():
+        about = "accuracy by number of latent steps taken; the figures are in the tables below"
+        control = findings.cells[task].get(findings.control) if findings.control else None
+        draw(found.sweeps, "sweep", title[task], about, plots.sweep, conditions, number, findings.K, control)
+    return found
