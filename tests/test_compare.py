@@ -199,7 +199,7 @@ def test_a_folder_outside_of_a_repository_is_said_in_one_line(repository: Path, 
     shutil.copytree(repository, tmp_path / "plain", ignore=shutil.ignore_patterns(".git"))
     code, out, err = run(tmp_path / "plain")
     assert (code, out) == (2, "")
-    assert err == ("qthink: this folder is not in a Git repository, or Git is not installed: run it in a clone of QThink\n")
+    assert err == ("qthink: Git finds no repository here: run it in a clone of QThink, with Git installed\n")
 
 
 @pytest.mark.parametrize(

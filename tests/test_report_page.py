@@ -577,7 +577,8 @@ def test_an_answer_without_text_or_readout_is_shown() -> None:
 
 
 def test_the_page_leads_with_headline_table_verdicts_and_claims(tree: Element) -> None:
-    order = ["results", "latents", "claims", "tokens", "comparisons", "benchmarks", "training", "questions", "made"]
+    order = ["results", "latents", "claims", "tokens", "sweep", "comparisons", "benchmarks"]
+    order += ["training", "questions", "made"]
     assert [one.attributes["id"] for one in tree.all("section")] == order
     assert [one.attributes["href"] for one in tree.all("nav")[0].all("a")] == [f"#{one}" for one in order]
     (first, *_) = tree.all("table")

@@ -89,11 +89,11 @@ def revision(root: Path, name: str) -> Files:
 def commit_of(root: Path, name: str) -> str:
     """The hash of the commit that a revision or an experiment names; raises ParamError as `revision` does."""
     if git(root, "rev-parse", "--git-dir") is None:
-        raise ParamError("this folder is not in a Git repository, or Git is not installed: run it in a clone of QThink")
+        raise ParamError("Git finds no repository here: run it in a clone of QThink, with Git installed")
     found = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     if found is not None:
         return found.decode().strip()
-    listed = (git(root, "for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS) or b"").decode()
+    listed = (git(root, "for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS) or b"").decode(errors="replace")
     commits = {commit for commit, _, ref in (line.partition(" ") for line in listed.splitlines()) if _named(ref, name)}
     if len(commits) > 1:
         raise ParamError(
