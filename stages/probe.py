@@ -52,13 +52,13 @@ class Params(Section):
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """The thinker's states at K positions of its own think blocks, then every condition, batch after batch."""
-    from qthink_core.artifacts import completions, prepared
+    from qthink_core.artifacts import answers, prepared
     from qthink_core.generation.interventions import intervene_all, teachers_of
     from qthink_core.models import loading
 
     device, units = loading.pick_device(params.device), []
     problems = prepared.read(layout.problems(at.task), params.split)
-    thoughts = completions.read(layout.answers(at.task, params.probe.thinker))
+    thoughts = answers.read(layout.answers(at.task, params.probe.thinker))
     teachers = teachers_of(
         loading.base_system(layout.BASE, device, params.dtype, thinking=True),
         problems,

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from qthink_core.generation.answering import answer
+from qthink_core.generation.sampling import sample_block
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from worlds import STYLE, WORLD
 
 from qthink_core.artifacts.rollouts import Rollout
-from qthink_core.generation.answering import answer
-from qthink_core.generation.sampling import sample_block
 from qthink_core.method import think
 from qthink_core.method.extraction import Row
 from qthink_core.method.hidden_states import last_hidden, logits, pad, read_positions

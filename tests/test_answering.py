@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from qthink_core.generation.answering import answer
-from qthink_core.generation.decoding import Sampling, answer_key
 from qthink_core.generation.sampling import sample_block
+
+from qthink_core.generation.decoding import Sampling, answer_key
 from qthink_core.models.loading import System
 
 LIMIT = 24

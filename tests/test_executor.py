@@ -17,11 +17,11 @@ from artifact_folders import work
 from hypothesis import given
 from hypothesis import strategies as st
 from imports import ROOT
-
-from qthink_core.errors import NumericError, ParamError
 from qthink_core.generation.answer_batches import Batch
 from qthink_core.generation.answer_batches import plan as batches_of
 from qthink_core.generation.rollout_blocks import plan as blocks_of
+
+from qthink_core.errors import NumericError, ParamError
 from qthink_core.models.loading import QThinkConfig
 from qthink_core.pipeline import executor
 from qthink_core.pipeline.executor import Made, Make

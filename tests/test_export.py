@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from artifact_folders import published
+from qthink_core.generation.answering import answer, batches
 from worlds import WORLD
 
-from qthink_core.artifacts.store import MANIFEST, canonical_json, sha256
+from qthink_core.artifacts.files import canonical_json, sha256
+from qthink_core.artifacts.store import MANIFEST
 from qthink_core.benchmarks.problems import generated, render
 from qthink_core.errors import DataError
-from qthink_core.generation.answering import answer, batches
 from qthink_core.method import projection_head
 from qthink_core.models import loading
 from qthink_core.models.export import export_adapter, merge

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from artifact_folders import work
+from qthink_core.generation.answering import answer, complete
 
-from qthink_core.artifacts import completions, readout
-from qthink_core.artifacts.completions import Answer, steps_condition
+from qthink_core.artifacts import answers, readout
+from qthink_core.artifacts.answers import Answer, steps_condition
 from qthink_core.artifacts.store import Work, listed
 from qthink_core.errors import NumericError
-from qthink_core.generation.answering import answer, complete
 from qthink_core.generation.interventions import (
     MEAN,
     NO_TEACHER,
@@ -352,7 +352,7 @@ def thoughts(tokenizer: Any) -> list[Answer]:
     for name, (before, length, after, _) in THOUGHTS.items():
         thought = rng.integers(0, 190, length).tolist()
         tokens = [*tokenizer.encode(before), *thought, *tokenizer.encode(after)]
-        found.append(Answer(name, None, completions.TRAINED, tokens, tokenizer.decode(tokens), "length"))
+        found.append(Answer(name, None, answers.TRAINED, tokens, tokenizer.decode(tokens), "length"))
     return found
 
 
@@ -419,7 +419,7 @@ def test_batches_of_any_size_give_the_same_answers(
         folder = tmp_path / str(batch)
         units = run(system, problems, teachers, work(folder), batch=batch)
         assert len(units) == 1 + -(-N // batch)
-        found.append(completions.read(published(folder, work(folder), units)))
+        found.append(answers.read(published(folder, work(folder), units)))
     assert found[0] == found[1] == found[2]
 
 
@@ -439,7 +439,7 @@ def test_a_run_that_was_killed_goes_on_and_has_each_seed_condition_and_question_
     one, two = published(unbroken, work(unbroken), units), published(broken, work(broken), units)
     for name in listed(one):
         assert (one / name).read_bytes() == (two / name).read_bytes()
-    rows = completions.read(two)
+    rows = answers.read(two)
     keys = [(row.seed, row.condition, row.problem_id) for row in rows]
     ids = [row["id"] for row in problems]
     assert sorted(keys) == sorted(itertools.product((3, 5), (*REPLACED, *STEPS), ids))
@@ -455,6 +455,6 @@ def test_what_was_made_and_what_lacked_a_teacher_is_counted(
     assert made.counts["answers"] == N * (len(REPLACED) + len(STEPS))
     assert made.counts["without_teacher"] == 2
     assert made.counts["readouts"] == N * K * 2
-    rows = completions.read(tmp_path / "probes")
+    rows = answers.read(tmp_path / "probes")
     assert made.counts["tokens"] == sum(len(row.tokens) for row in rows)
     assert made.counts["hit_limit"] == sum(row.finish == "length" for row in rows) > 0

@@ -1,7 +1,8 @@
 from typing import Any
 
-from qthink_core.artifacts.rollouts import Rollout, blocks
 from qthink_core.generation.sampling import sample_block
+
+from qthink_core.artifacts.rollouts import Rollout, blocks
 
 SETTINGS: dict[str, Any] = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_new_tokens": 24}
 

@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_artifacts import contents, in_two_pieces
 
-from qthink_core.artifacts.store import Work, canonical_json, sealed, unsealed, write_file
+from qthink_core.artifacts.files import canonical_json, sealed, unsealed, write_file
+from qthink_core.artifacts.store import Work
 from qthink_core.errors import StorageError
 
 

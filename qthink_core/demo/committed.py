@@ -129,7 +129,7 @@ def judged(found: Verdicts, control: str, K: int) -> dict[str, str]:
     """The verdict's word for each system of K latent steps."""
     import numpy as np
 
-    from qthink_core.artifacts.completions import TRAINED
+    from qthink_core.artifacts.answers import TRAINED
     from qthink_core.evidence import verdicts
 
     return {

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core.artifacts import completions, prepared, readout
-from qthink_core.artifacts.completions import TRAINED, Answer
+from qthink_core.artifacts import answers, prepared, readout
+from qthink_core.artifacts.answers import TRAINED, Answer
+from qthink_core.artifacts.files import write_file
 from qthink_core.artifacts.grades import read_grades
-from qthink_core.artifacts.store import write_file
 from qthink_core.errors import DataError
 from qthink_core.evidence import claims, published, scatter, scores, verdicts
 from qthink_core.evidence.fairness import marks
@@ -241,7 +241,7 @@ def browsed(task: str, folders: Folders, found: scores.Task, split: str, count: 
     said: dict[str, dict[str, Answer]] = {}
     verdict: dict[tuple[str, str], tuple[str, str | None]] = {}
     for system, folder in folders.answers.items():
-        rows = completions.read(folder)
+        rows = answers.read(folder)
         said[system] = {row.problem_id: row for row in rows if row.seed == rows[0].seed}
     for row in read_grades(folders.grades):
         if row.condition == TRAINED and row.seed == found.seeds[row.system][0]:
