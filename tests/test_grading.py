@@ -17,11 +17,11 @@ GOLDS = {"p0": "4", "p1": "5"}
 
 
 def rollout(problem: str, index: int, text: str) -> Rollout:
-    return Rollout(problem, index, [1, 2, 3], text, "stop")
+    return Rollout([1, 2, 3], text, "stop", problem_id=problem, rollout=index)
 
 
 def answer(problem: str, text: str, tokens: int = 3, finish: str = "stop") -> Answer:
-    return Answer(problem, 0, TRAINED, [7] * tokens, text, finish)
+    return Answer([7] * tokens, text, finish, problem_id=problem, seed=0, condition=TRAINED)
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ from test_written_files import WRITERS
 from qthink_core.artifacts import rollouts, store
 from qthink_core.method import extraction
 
-rows = [rollouts.Rollout("p", i, [i, 2], "text", "stop") for i in range(3)]
+rows = [rollouts.Rollout([i, 2], "text", "stop", problem_id="p", rollout=i) for i in range(3)]
 read = [extraction.Row(row, 2, row.tokens, [0, 1]) for row in rows]
 writers = {**WRITERS, "rollouts": rollouts.writer(rows), **extraction.writers("block", read, WRITERS_STATES)}
 for name, write in writers.items():

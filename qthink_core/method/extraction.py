@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,9 @@ from qthink_core.artifacts.tables import Table, array_writer
 from qthink_core.method.positions import EVEN, positions
 from qthink_core.method.think import CUT, ENDED_INSIDE, WHOLE, Marks, block_of
 
-INDEX = Table(pa.schema([("problem_id", pa.string()), ("rollout", pa.int32()), ("think_tokens", pa.int32())]), dict)
+INDEX = Table[dict[str, Any]](
+    pa.schema([("problem_id", pa.string()), ("rollout", pa.int32()), ("think_tokens", pa.int32())]), dict
+)
 
 
 class Row(NamedTuple):

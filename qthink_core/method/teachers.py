@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,9 @@ from qthink_core.artifacts.tables import Table, array_writer
 
 UNIFORM, REWARD_WEIGHTED = "uniform", "reward_weighted"
 STATES, INDEX = "teachers.npy", "teachers.parquet"
-TABLE = Table(pa.schema([("problem_id", pa.string()), ("n_rollouts", pa.int32()), ("fell_back", pa.bool_())]), dict)
+TABLE = Table[dict[str, Any]](
+    pa.schema([("problem_id", pa.string()), ("n_rollouts", pa.int32()), ("fell_back", pa.bool_())]), dict
+)
 
 
 class Teacher(NamedTuple):
