@@ -8,16 +8,7 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import Drawn, Seeds
-
-
-class Evaluate(Drawn):
-    """How rows that think are decoded, the limits, and who decodes; `max_new_tokens` counts thinking and answer."""
-
-    thinking: Literal["greedy", "sampled"]
-    max_new_tokens: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    engine: Literal["hf", "vllm"]
+from qthink_core.pipeline.recipe import Answering, Seeds
 
 
 class Params(Section):
@@ -30,7 +21,7 @@ class Params(Section):
     cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
-    evaluate: Evaluate
+    evaluate: Answering
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:

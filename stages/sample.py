@@ -8,19 +8,17 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.recipe import Drawn
 
 
-class RolloutParams(Section):
+class RolloutParams(Drawn):
     """The sampling parameters of the method."""
 
     G: int = Field(ge=1)
-    temperature: float = Field(gt=0)
-    top_p: float = Field(gt=0, le=1)
-    top_k: int = Field(ge=0)
 
 
 class Sample(Section):
-    """The limits of this scale, and who samples."""
+    """The limits of this scale, and the engine."""
 
     max_new_tokens: int = Field(ge=1)
     block_problems: int = Field(ge=1)
