@@ -1,4 +1,4 @@
-"""baseline: what the base model answers to the questions, with thinking and without: the zero lines of the table."""
+"""baseline: what the base model answers to the questions, with thinking and without."""
 
 from functools import partial
 from typing import Literal

@@ -151,7 +151,7 @@ def opened(
         stack.enter_context(torch._dynamo.config.patch(disable=device.type == "cpu"))
         system = loading.load_system(folder, device, dtype) if config.K else None
         llm = _load(folder, device, dtype, longest_prompt + config.K + max_new_tokens, embeddings=config.K > 0)
-        # Now and for good: else the engine would end with its last reference, and take what the next one has set up with it.
+        # At once: an engine that ends with its last reference would shut down what the next engine has set up.
         stack.callback(llm.llm_engine.engine_core.shutdown)
         yield VLLMEngine(llm, loading.load_tokenizer(folder), system, max_new_tokens)
 

@@ -73,7 +73,7 @@ class Drawn(Section):
 
 
 class Answering(Drawn):
-    """Whether thoughts are sampled, the limits, and the engine of the answers; `max_new_tokens` counts thinking and answer."""
+    """Whether thoughts are sampled, the limits, and the engine; `max_new_tokens` counts thinking and answer."""
 
     thinking: Literal["greedy", "sampled"]
     max_new_tokens: int = Field(ge=1)
