@@ -17,10 +17,10 @@ from worlds import STYLE, WORLD
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.generation.hf_engine import HFEngine
 from qthink_core.generation.requests import Sampling
-from qthink_core.method import think
 from qthink_core.method.extraction import Row
 from qthink_core.method.hidden_states import last_hidden, logits, pad, read_positions
 from qthink_core.method.losses import distillation
+from qthink_core.method.positions import evenly
 from qthink_core.method.projection_head import ProjectionHead
 from qthink_core.method.student import Student
 from qthink_core.models import tiny_tokenizer
@@ -118,7 +118,7 @@ def extracted(model: Any, rollouts: list[Rollout], shape: Shape, size: Size, pea
             one,
             len(one.tokens),
             [*prompts[one.problem_id], *one.tokens],
-            [size.prompt + at for at in think.evenly(len(one.tokens), size.K)],
+            [size.prompt + at for at in evenly(len(one.tokens), size.K)],
         )
         for one in rollouts
     ]
