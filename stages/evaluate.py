@@ -8,16 +8,7 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import Drawn, Seeds
-
-
-class Evaluate(Drawn):
-    """How rows that think are decoded, the limits, and who decodes; `max_new_tokens` counts thinking and answer."""
-
-    thinking: Literal["greedy", "sampled"]
-    max_new_tokens: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    engine: Literal["hf", "vllm"]
+from qthink_core.pipeline.recipe import Answering, Seeds
 
 
 class Params(Section):
@@ -30,36 +21,33 @@ class Params(Section):
     cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
-    evaluate: Evaluate
+    evaluate: Answering
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """A unit for each batch of each seed; a killed run goes on with those that are missing."""
+    """Makes a unit for each batch of each seed; a killed run continues with those that are missing."""
     from qthink_core.artifacts import prepared
-    from qthink_core.generation import answer_batches
-    from qthink_core.generation.decoding import Sampling
+    from qthink_core.generation import makers, units
+    from qthink_core.generation.requests import Sampling
     from qthink_core.models import loading
     from qthink_core.pipeline import executor, seconds
 
     how, problems = params.evaluate, prepared.read(layout.problems(at.task), params.split)
-    plan: dict[str, answer_batches.Batch] = {}
+    sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None
+    plan: dict[str, units.Unit] = {}
     for seed in params.seeds:
         folder = loading.of_seed(layout.model(at.task, at.system), seed, params.seeds)
         config = loading.read_config(folder)
-        plan |= answer_batches.plan(folder, config, seed, problems, how.batch)
-    load, longest = loading.load_system, answer_batches.longest(plan)
-    sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None
-    log = seconds.folder(str(at), work.resumed)
-    units = executor.run(
-        partial(
-            answer_batches.maker, load, params.device, params.dtype, how.engine, longest, how.max_new_tokens, sampling, log
-        ),
+        plan |= units.plan_answers(folder, config, seed, problems, how.batch, sampling)
+    setting = makers.Setting(how.engine, params.device, params.dtype, units.longest(plan), how.max_new_tokens)
+    batches = executor.run(
+        partial(makers.answer_maker, setting, seconds.folder(str(at), work.resumed)),
         plan,
         work,
         show=lambda items, total: stage.progress(items, total, str(at), "batch"),
         device=params.device,
     )
-    made = work.publish(layout.answers(at.task, at.system), "answers", units, {"K": config.K})
+    made = work.publish(layout.answers(at.task, at.system), "answers", batches, {"K": config.K})
     return f"{made.counts['answers']} answers, {made.counts['tokens']} tokens"
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from qthink_core.artifacts.store import Work, listed
+from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
 
@@ -31,15 +31,16 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """One shard of hidden states for each block of rollouts; a killed run goes on with those that are missing."""
+    """Makes a shard of hidden states for each block of rollouts; a killed run continues with those that are missing."""
+    from qthink_core.artifacts import rollouts
     from qthink_core.models import loading
     from qthink_core.pipeline import executor
     from qthink_core.training import shards
 
-    folder, problems, how = layout.rollouts(at.task), layout.problems(at.task), params.extract.model_dump()
+    problems, how = layout.problems(at.task), params.extract.model_dump()
     units = executor.run(
-        partial(shards.maker, layout.BASE, problems, folder, params.device, params.dtype, K=params.K, **how),
-        {name.removesuffix(".parquet"): name for name in listed(folder, ".parquet")},
+        partial(shards.maker, layout.BASE, problems, params.device, params.dtype, K=params.K, **how),
+        {block.stem: block for block in rollouts.files(layout.rollouts(at.task))},
         work,
         show=lambda items, total: stage.progress(items, total, str(at), "shard"),
         device=params.device,

@@ -28,18 +28,18 @@ class Params(Section):
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Grades the task's answers, row by row of the table."""
-    from qthink_core.artifacts import completions, grades, prepared
+    from qthink_core.artifacts import answers, grades, prepared
     from qthink_core.benchmarks import grading
 
     golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), params.split)}
     systems = [*params.systems.baseline, *params.systems.trained]
 
-    def answers(system: str) -> list[completions.Answer]:
+    def answered(system: str) -> list[answers.Answer]:
         folders = (layout.answers(at.task, system), layout.probes(at.task, system))
-        return [row for folder in folders if folder.exists() for row in completions.read(folder)]
+        return [row for folder in folders if folder.exists() for row in answers.read(folder)]
 
     shown = stage.progress(systems, len(systems), str(at), "system")
-    rows = grading.grade_answers(at.task, golds, ((system, answers(system)) for system in shown))
+    rows = grading.grade_answers(at.task, golds, ((system, answered(system)) for system in shown))
     work.commit("grades", {"grades.parquet": grades.grades_writer(rows)}, grading.verdict_counts(rows))
     made = work.publish(layout.grades(at.task), "grades", ["grades"])
     return f"{len(rows)} answers: " + ", ".join(f"{count} {verdict}" for verdict, count in made.counts.items())

@@ -1,4 +1,4 @@
-"""probe: what a latent system answers when its latents are replaced, left out or more: do they do anything?"""
+"""probe: what a latent system answers when its latents are replaced, left out or of another number: do they matter?"""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from qthink_core.pipeline.systems import Conditions
 
 
 class Probe(Section):
-    """What is put into the latents' places, how many steps are swept (1..sweep*K), and what each latent says."""
+    """What replaces the latents, how many steps are swept (1..sweep*K), and how many tokens each latent is read as."""
 
     conditions: Conditions
     sweep: int = Field(ge=0)
@@ -36,7 +36,7 @@ class Evaluate(Section):
 
 
 class Params(Section):
-    """What decides the answers; K places the teachers, and the exported model's own is the same."""
+    """What decides the answers; K places the teachers and equals the exported model's K."""
 
     seeds: Seeds
     split: Literal["test", "validation"]
@@ -51,14 +51,14 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """The thinker's states at K positions of its own think blocks, then every condition, batch after batch."""
-    from qthink_core.artifacts import completions, prepared
+    """Reads the thinker's states at K positions of its own think blocks, then answers under every condition, by batch."""
+    from qthink_core.artifacts import answers, prepared
     from qthink_core.generation.interventions import intervene_all, teachers_of
     from qthink_core.models import loading
 
     device, units = loading.pick_device(params.device), []
     problems = prepared.read(layout.problems(at.task), params.split)
-    thoughts = completions.read(layout.answers(at.task, params.probe.thinker))
+    thoughts = answers.read(layout.answers(at.task, params.probe.thinker))
     teachers = teachers_of(
         loading.base_system(layout.BASE, device, params.dtype, thinking=True),
         problems,

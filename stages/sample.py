@@ -8,19 +8,17 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.recipe import Drawn
 
 
-class RolloutParams(Section):
+class RolloutParams(Drawn):
     """The sampling parameters of the method."""
 
     G: int = Field(ge=1)
-    temperature: float = Field(gt=0)
-    top_p: float = Field(gt=0, le=1)
-    top_k: int = Field(ge=0)
 
 
 class Sample(Section):
-    """The limits of this scale, and who samples."""
+    """The limits of this scale, and the engine."""
 
     max_new_tokens: int = Field(ge=1)
     block_problems: int = Field(ge=1)
@@ -40,25 +38,26 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """A unit for each block; a killed run goes on with those that are missing."""
+    """Makes a unit for each block; a killed run continues with those that are missing."""
     from qthink_core.artifacts import prepared
-    from qthink_core.generation import rollout_blocks
+    from qthink_core.generation import makers, units
+    from qthink_core.generation.requests import Sampling
     from qthink_core.pipeline import executor
 
-    how = params.sample
+    how, drawn = params.sample, params.rollout
     prompts = {row["id"]: row["prompt_thinking"] for row in prepared.read(layout.problems(at.task), "train")}
-    plan = rollout_blocks.plan(prompts, how.block_problems)
-    longest = rollout_blocks.longest(plan)
-    settings = {"seed": params.seed, "max_new_tokens": how.max_new_tokens, **params.rollout.model_dump()}
-    units = executor.run(
-        partial(rollout_blocks.maker, layout.BASE, params.device, params.dtype, how.engine, longest, settings),
+    sampling = Sampling(params.seed, drawn.temperature, drawn.top_p, drawn.top_k)
+    plan = units.plan_rollouts(layout.BASE, prompts, how.block_problems, drawn.G, sampling)
+    setting = makers.Setting(how.engine, params.device, params.dtype, units.longest(plan), how.max_new_tokens)
+    blocks = executor.run(
+        partial(makers.rollout_maker, layout.BASE, setting),
         plan,
         work,
         show=lambda items, total: stage.progress(items, total, str(at), "block"),
         device=params.device,
     )
-    work.require(units, "thoughts", "take a base model that thinks, or set base.thinking to added")
-    made = work.publish(layout.rollouts(at.task), "rollouts", units, {"G": params.rollout.G})
+    work.require(blocks, "thoughts", "take a base model that thinks, or set base.thinking to added")
+    made = work.publish(layout.rollouts(at.task), "rollouts", blocks, {"G": params.rollout.G})
     return f"{made.counts['rollouts']} rollouts of {len(prompts)} problems, {made.counts['tokens']} tokens"
 
 

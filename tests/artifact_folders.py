@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from qthink_core.artifacts.store import Work, Writer
+from qthink_core.artifacts.files import Writer
+from qthink_core.artifacts.store import Work
 
 
 def work(folder: Path) -> Work:

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from engines import answer, sample
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from worlds import STYLE, WORLD
 
 from qthink_core.artifacts.rollouts import Rollout
-from qthink_core.generation.answering import answer
-from qthink_core.generation.sampling import sample_block
-from qthink_core.method import think
+from qthink_core.generation.hf_engine import HFEngine
+from qthink_core.generation.requests import Sampling
 from qthink_core.method.extraction import Row
 from qthink_core.method.hidden_states import last_hidden, logits, pad, read_positions
 from qthink_core.method.losses import distillation
+from qthink_core.method.positions import evenly
 from qthink_core.method.projection_head import ProjectionHead
 from qthink_core.method.student import Student
 from qthink_core.models import tiny_tokenizer
@@ -99,20 +100,10 @@ def matrix_peak(device: str, dtype: torch.dtype, side: int, rounds: int = 5) -> 
 
 def sampled(model: Any, shape: Shape, size: Size, peak: float) -> tuple[list[Rollout], Figures]:
     """G rollouts of each prompt by the recipe's settings, and their figures."""
-    device = str(model.device)
+    system = System(model, tiny_tokenizer.build(WORLD, STYLE.opening), None, 0, thinking=True)
+    sampling = Sampling(seed=0, temperature=0.6, top_p=0.95, top_k=20)
     rows, seconds, memory = timed(
-        device,
-        lambda: sample_block(
-            model,
-            tiny_tokenizer.build(WORLD, STYLE.opening),
-            questions(shape, size),
-            G=size.G,
-            seed=0,
-            temperature=0.6,
-            top_p=0.95,
-            top_k=20,
-            max_new_tokens=size.rollout,
-        ),
+        str(model.device), lambda: sample(HFEngine(system, size.rollout), questions(shape, size), size.G, sampling)
     )
     tokens = sum(len(row.tokens) for row in rows)
     work = cost.decoding(shape, len(rows), size.prompt, tokens / len(rows), 2)
@@ -127,7 +118,7 @@ def extracted(model: Any, rollouts: list[Rollout], shape: Shape, size: Size, pea
             one,
             len(one.tokens),
             [*prompts[one.problem_id], *one.tokens],
-            [size.prompt + at for at in think.evenly(len(one.tokens), size.K)],
+            [size.prompt + at for at in evenly(len(one.tokens), size.K)],
         )
         for one in rollouts
     ]
@@ -176,7 +167,7 @@ def answered(model: Any, shape: Shape, size: Size, peak: float) -> tuple[list[An
     torch.manual_seed(1)
     head = ProjectionHead(shape.hidden).to(device, model.dtype).eval()
     system = System(model, tiny_tokenizer.build(WORLD, STYLE.opening), head, size.K, thinking=False)
-    rows, seconds, memory = timed(device, lambda: answer(system, questions(shape, size), size.answer))
+    rows, seconds, memory = timed(device, lambda: answer(HFEngine(system, size.answer), questions(shape, size)))
     tokens = sum(len(row.tokens) for row in rows)
     work = cost.decoding(shape, len(rows), size.prompt + size.K, tokens / len(rows), 2)
     return rows, Figures(tokens / seconds, work.flops / seconds / peak, memory)

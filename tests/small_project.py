@@ -15,7 +15,8 @@ from imports import ROOT
 from worlds import WORLD
 
 from qthink_core.artifacts import prepared
-from qthink_core.artifacts.store import Work, Writer
+from qthink_core.artifacts.files import Writer
+from qthink_core.artifacts.store import Work
 from qthink_core.benchmarks.problems import generated, prompted
 from qthink_core.pipeline import layout, parameters
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from artifact_folders import published
 
-from qthink_core.artifacts import completions, grades, prepared, readout
-from qthink_core.artifacts.completions import TRAINED, Answer
+from qthink_core.artifacts import grades, prepared, readout
+from qthink_core.artifacts.answers import BATCH, TRAINED, Answer, writer
+from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.grades import Graded
 from qthink_core.artifacts.readout import Read
 from qthink_core.report.build import Folders
@@ -51,23 +52,21 @@ def graded(folder: Path, task: str, graded: Sequence[Graded]) -> Path:
     return published(folder / "grades" / task, task, {"grades": {"grades.parquet": grades.grades_writer(graded)}})
 
 
-def answered(
-    folder: Path, name: str, rows: Sequence[Graded], others: Mapping[str, Mapping[str, completions.Writer]]
-) -> Path:
+def answered(folder: Path, name: str, rows: Sequence[Graded], others: Mapping[str, Mapping[str, Writer]]) -> Path:
     letters = {verdict: letter for letter, verdict in VERDICTS.items()}
     answers = [
         Answer(
-            row.problem_id,
-            row.seed,
-            row.condition,
             [7] * row.n_tokens,
             text(letters[row.verdict], row.condition),
             row.finish,
+            problem_id=row.problem_id,
+            seed=row.seed,
+            condition=row.condition,
         )
         for row in rows
     ]
-    unit = f"{completions.BATCH}00000"
-    return published(folder, name, {unit: {f"{unit}.parquet": completions.writer(answers)}, **others})
+    unit = f"{BATCH}00000"
+    return published(folder, name, {unit: {f"{unit}.parquet": writer(answers)}, **others})
 
 
 def losses(system: str, seed: int, latent: bool) -> list[dict[str, object]]:
@@ -76,7 +75,7 @@ def losses(system: str, seed: int, latent: bool) -> list[dict[str, object]]:
     return [{"step": step, "cross_entropy": entropy / step} | distances for step in (1, 2, 3)]
 
 
-def said(system: str, seed: int, ids: Sequence[str]) -> dict[str, completions.Writer]:
+def said(system: str, seed: int, ids: Sequence[str]) -> dict[str, Writer]:
     read = [
         Read(one, seed, k, rank, f"{system}{seed} {k}.{rank}", 1 / 2**rank) for one in ids for k in (1, 2) for rank in (1, 2)
     ]

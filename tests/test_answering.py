@@ -1,18 +1,19 @@
 """Answers: greedy, but for rows that think where thoughts are sampled."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import sample
 
-from qthink_core.generation.answering import answer
-from qthink_core.generation.decoding import Sampling, answer_key
-from qthink_core.generation.sampling import sample_block
-from qthink_core.models.loading import System
+from qthink_core.generation.hf_engine import HFEngine
+from qthink_core.generation.requests import Sampling
+from qthink_core.generation.units import plan_answers
+from qthink_core.models.loading import QThinkConfig, System
 
 LIMIT = 24
-HOW: dict[str, Any] = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
-SAMPLING = Sampling(seed=7, **HOW)
+SAMPLING = Sampling(seed=7, temperature=0.6, top_p=0.95, top_k=20)
 
 
 @pytest.fixture
@@ -26,31 +27,37 @@ def prompts(questions: list[list[int]]) -> dict[str, list[int]]:
     return {f"q{index:02}": prompt for index, prompt in enumerate(questions[:9])}
 
 
-def tokens(*given: Any) -> dict[str, list[int]]:
-    return {row.problem_id: row.tokens for row in answer(*given)}
+def tokens(
+    system: System, prompts: dict[str, list[int]], seed: int | None, sampling: Sampling | None = None
+) -> dict[str, list[int]]:
+    """The tokens of each answer, as the plan of one batch asks for them."""
+    problems = [{"id": name, "prompt_thinking": prompt, "prompt_direct": prompt} for name, prompt in prompts.items()]
+    config = QThinkConfig(system.K, system.thinking)
+    (unit,) = plan_answers(Path("model"), config, seed, problems, len(problems), sampling).values()
+    done = HFEngine(system, LIMIT).generate(unit.requests)
+    return {one.problem_id: row.tokens for one, (row,) in zip(unit.requests, done, strict=True)}
 
 
-def test_a_sampled_answer_of_the_base_is_rollout_0_of_its_question(
-    thinker: System, tokenizer: Any, prompts: dict[str, list[int]]
-) -> None:
-    rows = sample_block(thinker.model, tokenizer, prompts, G=1, seed=7, max_new_tokens=LIMIT, **HOW)
-    assert tokens(thinker, prompts, LIMIT, None, SAMPLING) == {row.problem_id: row.tokens for row in rows}
+def test_a_sampled_answer_of_the_base_is_rollout_0_of_its_question(thinker: System, prompts: dict[str, list[int]]) -> None:
+    rows = sample(HFEngine(thinker, LIMIT), prompts, 1, SAMPLING)
+    assert tokens(thinker, prompts, None, SAMPLING) == {row.problem_id: row.tokens for row in rows}
 
 
 def test_a_sampled_answer_depends_on_seed_question_and_training_and_not_on_its_batch(
     thinker: System, prompts: dict[str, list[int]]
 ) -> None:
-    found = tokens(thinker, prompts, LIMIT, 3, SAMPLING)
-    alone = {name: tokens(thinker, {name: prompts[name]}, LIMIT, 3, SAMPLING)[name] for name in prompts}
+    found = tokens(thinker, prompts, 3, SAMPLING)
+    alone = {name: tokens(thinker, {name: prompts[name]}, 3, SAMPLING)[name] for name in prompts}
     assert alone == found
-    others = [tokens(thinker, prompts, LIMIT, 4, SAMPLING), tokens(thinker, prompts, LIMIT, 3, SAMPLING._replace(seed=8))]
-    others.append(tokens(thinker, prompts, LIMIT, None, SAMPLING))
+    others = [tokens(thinker, prompts, 4, SAMPLING), tokens(thinker, prompts, 3, SAMPLING._replace(seed=8))]
+    others.append(tokens(thinker, prompts, None, SAMPLING))
     for other in others:
         assert sum(found[name] != other[name] for name in prompts) > len(prompts) / 2
 
 
 def test_the_base_and_the_first_training_draw_from_streams_of_their_own() -> None:
-    assert len({tuple(answer_key(0, name, training)) for name in "ab" for training in (None, 0, 1)}) == 6
+    keys = {tuple(SAMPLING.of_training(training).key(name, 0)) for name in "ab" for training in (None, 0, 1)}
+    assert len(keys) == 6
 
 
 def test_latent_systems_and_rows_that_do_not_think_stay_greedy(
@@ -58,5 +65,5 @@ def test_latent_systems_and_rows_that_do_not_think_stay_greedy(
 ) -> None:
     latent = thinker._replace(head=random_head(dtype="float64"), K=3)
     for system in (thinker._replace(thinking=False), latent, latent._replace(thinking=False)):
-        assert tokens(system, prompts, LIMIT, 3, SAMPLING) == tokens(system, prompts, LIMIT, 3)
-    assert tokens(thinker, prompts, LIMIT, 3, SAMPLING) != tokens(thinker, prompts, LIMIT, 3)
+        assert tokens(system, prompts, 3, SAMPLING) == tokens(system, prompts, 3)
+    assert tokens(thinker, prompts, 3, SAMPLING) != tokens(thinker, prompts, 3)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from qthink_core.artifacts import store
-from qthink_core.artifacts.store import MANIFEST, Work, read_manifest, sealed, unsealed
+from qthink_core.artifacts import files, store
+from qthink_core.artifacts.files import sealed, unsealed
+from qthink_core.artifacts.store import MANIFEST, Work, read_manifest
 from qthink_core.errors import DataError, QThinkError
 from qthink_core.pipeline import stage
 
@@ -27,7 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-def in_two_pieces(content: bytes, between: Callable[[], None] = lambda: None) -> store.Writer:
+def in_two_pieces(content: bytes, between: Callable[[], None] = lambda: None) -> files.Writer:
     def write(path: Path) -> None:
         with path.open("wb") as file:
             file.write(content[: len(content) // 2])
@@ -294,7 +295,7 @@ def test_a_missing_input_has_no_digest(root: Path) -> None:
 def test_the_digest_of_an_input_changes_with_any_of_its_files(root: Path) -> None:
     make()
     before = store.digest(OUT), store.digest(Path("artifacts"))
-    assert before == (store.sha256(OUT / MANIFEST), store.digest(OUT.parent))
+    assert before == (files.sha256(OUT / MANIFEST), store.digest(OUT.parent))
     shutil.copytree(OUT, OUT.with_name("more"))
     assert store.digest(Path("artifacts")) != before[1]
     shutil.rmtree(OUT.with_name("more"))

@@ -12,7 +12,7 @@ import pytest
 from graph import copy_repository
 from imports import ROOT
 
-from qthink_core.artifacts import store
+from qthink_core.artifacts import files
 from qthink_core.errors import DataError
 from qthink_core.pipeline import code, layout
 
@@ -153,7 +153,7 @@ def test_a_source_that_is_missing_or_no_python_is_told_in_a_line(tmp_path: Path)
 def test_a_record_is_accepted_as_it_was_written_and_else_what_differs_is_named(tmp_path: Path) -> None:
     now = {"a.py": "1", "b.py": "2"}
     (path,) = code.write(tmp_path, {"go": now})
-    assert path.read_bytes() == store.canonical_json(now)
+    assert path.read_bytes() == files.canonical_json(now)
     code.check(path, now)
     for other, named in ({**now, "b.py": "3"}, "b.py"), ({"a.py": "1"}, "b.py"), ({**now, "c.py": "3"}, "c.py"):
         with pytest.raises(DataError, match=rf"go\.json is of another version of {named}: run `dvc repro`, or "):

@@ -3,10 +3,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engines import requests
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from qthink_core.generation.decoding import decode, greedy, rollout_key, sampler
+from qthink_core.artifacts.completions import Completion
+from qthink_core.generation.decoding import decode, sampler
+from qthink_core.generation.hf_engine import complete
+from qthink_core.generation.requests import Sampling
 from qthink_core.method.latent_steps import read_prompts
+from qthink_core.models.loading import System
 
 V = 40
 SETTINGS = [
@@ -36,12 +41,18 @@ def watched(model: Any) -> list[int]:
     return n_rows
 
 
-def run(model: Any, prompts: list[list[int]], tokenizer: Any, max_new_tokens: int) -> tuple[list[Any], list[int]]:
+def key(seed: int, problem_id: str, index: int) -> list[int]:
+    return Sampling(seed, 1.0, 1.0, 0).key(problem_id, index)
+
+
+def run(model: Any, prompts: list[list[int]], tokenizer: Any, max_new_tokens: int) -> tuple[list[Completion], list[int]]:
     """Greedy completions, and the rows of each decoding pass."""
+    asked = requests({f"p{index}": prompt for index, prompt in enumerate(prompts)})
     with torch.inference_mode():
         context = read_prompts(model, prompts, tokenizer.pad_token_id)
         n_rows = watched(model)
-        return decode(model, context, greedy, tokenizer.eos_token_id, max_new_tokens), n_rows
+        done = complete(System(model, tokenizer, None, 0, thinking=False), asked, context, max_new_tokens)
+    return [row for (row,) in done], n_rows
 
 
 def test_every_computed_row_emits_a_token(qwen3: Any, tokenizer: Any, questions: list[list[int]]) -> None:
@@ -58,19 +69,19 @@ def test_completions_of_a_prompt_that_agree_so_far_are_computed_once(
 ) -> None:
     """Six of each of five prompts: a pass has as many rows as there are distinct beginnings, and no text changes by it."""
     model, G, limit = qwen3("float64"), 6, 12
-    keys = [rollout_key(0, f"p{i}", g) for i in range(5) for g in range(G)]
+    keys = [key(0, f"p{i}", g) for i in range(5) for g in range(G)]
     with torch.inference_mode():
         context = read_prompts(model, questions[:5], tokenizer.pad_token_id)
         n_rows = watched(model)
         choose = sampler(keys, 0.3, 1.0, 0, limit)
         together = decode(model, context, choose, tokenizer.eos_token_id, limit, each=G)
         seen = list(n_rows)
-        for number, row in enumerate(together):
+        for number, tokens in enumerate(together):
             alone = read_prompts(model, [questions[number // G]], tokenizer.pad_token_id)
             one = sampler([keys[number]], 0.3, 1.0, 0, limit)
-            assert decode(model, alone, one, tokenizer.eos_token_id, limit) == [row]
+            assert decode(model, alone, one, tokenizer.eos_token_id, limit) == [tokens]
     begun = [
-        {(number // G, *row.tokens[:length]) for number, row in enumerate(together) if len(row.tokens) > length}
+        {(number // G, *tokens[:length]) for number, tokens in enumerate(together) if len(tokens) > length}
         for length in range(1, limit)
     ]
     assert seen == [len(texts) for texts in begun if texts]
@@ -125,7 +136,7 @@ def test_a_draw_is_the_token_in_whose_share_of_the_line_its_number_falls(
     """The shares are Hugging Face's probabilities, likeliest token first: an exact test of 9,000 draws."""
     torch.manual_seed(0)
     scores, n = torch.randn(3, V) * 2, 3_000
-    keys = [rollout_key(seed, "p", 0) for seed in range(n)]
+    keys = [key(seed, "p", 0) for seed in range(n)]
     uniform = np.array([np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).random() for key in keys])
     choose = sampler(keys, temperature, top_p, top_k, 1)
     for row, probability in zip(scores, huggingface_probabilities(scores, temperature, top_p, top_k), strict=True):
@@ -143,7 +154,7 @@ def test_the_draws_of_many_seeds_have_those_frequencies() -> None:
     n = 40_000
     scores = torch.randn(1, V) * 2
     expected = huggingface_probabilities(scores, 0.6, 0.95, 20)[0].double()
-    choose = sampler([rollout_key(seed, "p", 0) for seed in range(n)], 0.6, 0.95, 20, 1)
+    choose = sampler([key(seed, "p", 0) for seed in range(n)], 0.6, 0.95, 20, 1)
     counts = torch.bincount(choose(scores, torch.arange(n), 0, torch.zeros(n, dtype=torch.long)), minlength=V).double()
     kept = expected > 0
     assert counts[~kept].sum() == 0
@@ -154,7 +165,7 @@ def test_the_draws_of_many_seeds_have_those_frequencies() -> None:
 
 def test_token_t_uses_the_t_th_number_of_its_rows_own_stream() -> None:
     scores = torch.zeros(1, V)
-    keys = [rollout_key(7, name, index) for name in ("a", "b") for index in range(3)]
+    keys = [key(7, name, index) for name in ("a", "b") for index in range(3)]
     together = sampler(keys, 1.0, 1.0, 0, 12)
     rows = torch.tensor([4, 1])
     for step in (0, 3, 11):
@@ -166,8 +177,8 @@ def test_token_t_uses_the_t_th_number_of_its_rows_own_stream() -> None:
 
 
 def test_a_rollouts_key_is_seed_problem_and_index_alone() -> None:
-    keys = {tuple(rollout_key(seed, name, index)) for seed in (0, 1) for name in ("p1", "p2") for index in (0, 1)}
+    keys = {tuple(key(seed, name, index)) for seed in (0, 1) for name in ("p1", "p2") for index in (0, 1)}
     assert len(keys) == 8
-    assert rollout_key(3, "gsm8k-test-00012", 5) == rollout_key(3, "gsm8k-test-00012", 5)
+    assert key(3, "gsm8k-test-00012", 5) == key(3, "gsm8k-test-00012", 5)
     # sha256("gsm8k-test-00012") starts with these 8 bytes, on every machine
-    assert rollout_key(3, "gsm8k-test-00012", 5)[1] == int("5c4cebf4301e5611", 16)
+    assert key(3, "gsm8k-test-00012", 5)[1] == int("5c4cebf4301e5611", 16)

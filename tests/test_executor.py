@@ -19,10 +19,6 @@ from hypothesis import strategies as st
 from imports import ROOT
 
 from qthink_core.errors import NumericError, ParamError
-from qthink_core.generation.answer_batches import Batch
-from qthink_core.generation.answer_batches import plan as batches_of
-from qthink_core.generation.rollout_blocks import plan as blocks_of
-from qthink_core.models.loading import QThinkConfig
 from qthink_core.pipeline import executor
 from qthink_core.pipeline.executor import Made, Make
 
@@ -133,22 +129,3 @@ def test_without_ray_its_executor_is_refused_with_the_command_that_installs_it(
     monkeypatch.setenv("QTHINK_EXECUTOR", "ray")
     with pytest.raises(ParamError, match=r"^QTHINK_EXECUTOR is ray but Ray is not installed: `pip install .* '.\[ray\]'`$"):
         run(tmp_path, PLAN)
-
-
-def test_a_block_holds_the_prompts_of_whole_problems_in_sorted_order() -> None:
-    found = blocks_of({"c": [3], "a": [1], "b": [2]}, 2)
-    assert found == {"block-00000": {"a": [1], "b": [2]}, "block-00001": {"c": [3]}}
-    assert list(found["block-00000"]) == ["a", "b"]
-
-
-def test_a_batch_holds_the_prompts_that_a_model_is_asked_with_shortest_first() -> None:
-    rows = [{"id": one, "prompt_thinking": [0] * n, "prompt_direct": [n]} for one, n in (("a", 3), ("b", 1), ("c", 2))]
-    found = batches_of(Path("model"), QThinkConfig(0, True), None, rows, 2)
-    assert found["batch-00000"] == Batch(Path("model"), None, {"b": [0], "c": [0, 0]})
-    assert list(found["batch-00000"].prompts) == ["b", "c"]
-    assert list(batches_of(Path("model"), QThinkConfig(6, False), 5, rows, 2)) == [
-        "seed-5-batch-00000",
-        "seed-5-batch-00001",
-    ]
-    direct = batches_of(Path("model"), QThinkConfig(6, False), 5, rows, 3)["seed-5-batch-00000"]
-    assert (direct.seed, direct.prompts) == (5, {"a": [3], "b": [1], "c": [2]})

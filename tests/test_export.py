@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 import torch
 from artifact_folders import published
+from engines import answer
 from worlds import WORLD
 
-from qthink_core.artifacts.store import MANIFEST, canonical_json, sha256
+from qthink_core.artifacts.files import canonical_json, sha256
+from qthink_core.artifacts.store import MANIFEST
 from qthink_core.benchmarks.problems import generated, render
 from qthink_core.errors import DataError
-from qthink_core.generation.answering import answer, batches
+from qthink_core.generation.hf_engine import HFEngine
+from qthink_core.generation.units import batches
 from qthink_core.method import projection_head
 from qthink_core.models import loading
 from qthink_core.models.export import export_adapter, merge
@@ -60,10 +63,11 @@ def test_the_published_snippet_answers_as_we_do(exported: Any, tokenizer: Any, d
     system = load_system(folder, torch.device("cpu"), dtype)
     assert (system.K, system.thinking) == (6, False)
     prompts = {f"q{i}": render(tokenizer, question, thinking=False) for i, question in enumerate(questions)}
+    engine = HFEngine(system, MAX_NEW_TOKENS)
     ours = [
         row.tokens
         for start in range(0, N_QUESTIONS, batch)
-        for row in answer(system, {f"q{i}": prompts[f"q{i}"] for i in range(start, start + batch)}, MAX_NEW_TOKENS)
+        for row in answer(engine, {f"q{i}": prompts[f"q{i}"] for i in range(start, start + batch)})
     ]
     found = []
     for question in questions:
@@ -111,7 +115,8 @@ def test_the_loop_of_the_page_on_use_answers_as_we_do(exported: Any, tokenizer: 
         script = folder.parent / "use.py"
         script.write_text(text)
         # the folder's config keeps the type it was exported in
-        assert torch.cat(runpy.run_path(str(script))["tokens"]).tolist() == answer(system, prompts, MAX_NEW_TOKENS)[0].tokens
+        (expected,) = answer(HFEngine(system, MAX_NEW_TOKENS), prompts)
+        assert torch.cat(runpy.run_path(str(script))["tokens"]).tolist() == expected.tokens
 
 
 @pytest.mark.parametrize("n_latent", [K, 0])
@@ -189,5 +194,5 @@ def test_a_latent_model_without_its_head_is_refused(exported: Any) -> None:
 
 def test_questions_are_answered_in_batches_of_like_length() -> None:
     prompts = {"b": [1] * 3, "a": [1] * 3, "c": [1], "d": [1] * 9, "e": [1] * 2}
-    assert batches(prompts, 2) == [["c", "e"], ["a", "b"], ["d"]]
+    assert list(batches(prompts, 2).values()) == [["c", "e"], ["a", "b"], ["d"]]
     assert batches(dict(reversed(prompts.items())), 2) == batches(prompts, 2)

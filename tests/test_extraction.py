@@ -16,7 +16,7 @@ PROMPTS = {"p": [90, 91, 92], "q": [90, 91, 92, 93, THINK, N1]}
 
 
 def rollout(tokens: list[int], index: int = 0, problem: str = "p") -> Rollout:
-    return Rollout(problem, index, tokens, "", "stop" if tokens[-1:] == [EOS] else "length")
+    return Rollout(tokens, "", "stop" if tokens[-1:] == [EOS] else "length", problem_id=problem, rollout=index)
 
 
 WHOLE = [THINK, N1, 10, 11, 12, 13, 14, N1, END, N2, 20, EOS]

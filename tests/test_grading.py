@@ -1,12 +1,13 @@
 """Verdicts on rollouts and answers: one for each text, none dropped, and 1 only for `right`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qthink_core.artifacts import grades
-from qthink_core.artifacts.completions import TRAINED, Answer
+from qthink_core.artifacts.answers import TRAINED, Answer
 from qthink_core.artifacts.grades import Graded, Reward
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.benchmarks import grading
@@ -17,11 +18,11 @@ GOLDS = {"p0": "4", "p1": "5"}
 
 
 def rollout(problem: str, index: int, text: str) -> Rollout:
-    return Rollout(problem, index, [1, 2, 3], text, "stop")
+    return Rollout([1, 2, 3], text, "stop", problem_id=problem, rollout=index)
 
 
 def answer(problem: str, text: str, tokens: int = 3, finish: str = "stop") -> Answer:
-    return Answer(problem, 0, TRAINED, [7] * tokens, text, finish)
+    return Answer([7] * tokens, text, finish, problem_id=problem, seed=0, condition=TRAINED)
 
 
 @pytest.fixture
@@ -122,19 +123,19 @@ def test_answers_to_other_questions_than_the_whole_set_are_refused(texts: list[s
 
 def test_a_system_without_answers_or_with_a_seed_or_condition_that_lacks_one_is_refused() -> None:
     whole = [answer(name, "4") for name in GOLDS]
-    for extra in ([whole[0]._replace(seed=1)], [whole[0]._replace(condition="zeros")]):
+    for extra in ([replace(whole[0], seed=1)], [replace(whole[0], condition="zeros")]):
         with pytest.raises(DataError, match="has 1 answers to the 2 questions"):
             grading.grade_answers("gsm8k", GOLDS, [("uniform", whole + extra)])
     with pytest.raises(DataError, match="uniform has no answers to the 2 questions of gsm8k"):
         grading.grade_answers("gsm8k", GOLDS, [("uniform", [])])
-    probed = [row._replace(seed=1, condition="zeros") for row in whole]
+    probed = [replace(row, seed=1, condition="zeros") for row in whole]
     with pytest.raises(DataError, match=r"uniform \(seed 1\) has answers under zeros but not as trained: run `dvc repro`$"):
         grading.grade_answers("gsm8k", GOLDS, [("uniform", whole + probed)])
 
 
 def test_equal_answers_of_all_systems_seeds_and_conditions_are_graded_once(graded_texts: list[tuple[str, str]]) -> None:
     whole = [answer(name, "It is 4") for name in GOLDS]
-    rows = whole + [row._replace(seed=1) for row in whole] + [row._replace(condition="zeros") for row in whole]
+    rows = whole + [replace(row, seed=1) for row in whole] + [replace(row, condition="zeros") for row in whole]
     graded = grading.grade_answers("gsm8k", GOLDS, [("uniform", rows), ("base", whole)])
     assert len(graded) == 8
     assert graded_texts == [("4", "It is 4"), ("5", "It is 4")]

@@ -14,8 +14,8 @@ import small_run
 from graph import SCALES, STAGES, boxes, code, inputs, outputs, resolved, tree_of
 from imports import OURS, ROOT
 
-from qthink_core.artifacts.completions import TRAINED
-from qthink_core.artifacts.store import canonical_json
+from qthink_core.artifacts.answers import TRAINED
+from qthink_core.artifacts.files import canonical_json
 from qthink_core.demo import figures
 from qthink_core.pipeline import code as source
 from qthink_core.pipeline import layout, parameters

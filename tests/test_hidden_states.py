@@ -27,7 +27,8 @@ def rows(questions: list[list[int]], n: int = 24) -> list[Row]:
         length = int(rng.integers(1, 90)) if index else 1
         thought = rng.integers(0, N_BYTES, length).tolist()
         at = [len(prompt) + one for one in evenly(length, K)]
-        found.append(Row(Rollout(f"p{index:02}", 3, thought, "", "stop"), length, [*prompt, *thought], at))
+        rollout = Rollout(thought, "", "stop", problem_id=f"p{index:02}", rollout=3)
+        found.append(Row(rollout, length, [*prompt, *thought], at))
     return found
 
 

@@ -6,6 +6,7 @@ and "the same tokens" is a statement about the method. Latents and teachers are 
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from artifact_folders import work
+from engines import answer, requests
 
-from qthink_core.artifacts import completions, readout
-from qthink_core.artifacts.completions import Answer, steps_condition
+from qthink_core.artifacts import answers, readout
+from qthink_core.artifacts.answers import TRAINED, Answer, steps_condition
 from qthink_core.artifacts.store import Work, listed
 from qthink_core.errors import NumericError
-from qthink_core.generation.answering import answer, complete
+from qthink_core.generation.hf_engine import HFEngine, complete
 from qthink_core.generation.interventions import (
     MEAN,
     NO_TEACHER,
@@ -75,9 +77,9 @@ def teachers(prompts: dict[str, list[int]]) -> dict[str, np.ndarray]:
     return {name: rng.standard_normal((K, D)).astype(np.float32) for name in prompts if name not in ("q00", "q07")}
 
 
-def under(answers: Sequence[Answer], condition: str) -> dict[str, list[int]]:
+def under(rows: Sequence[Answer], condition: str) -> dict[str, list[int]]:
     """The tokens of each question under one condition."""
-    return {row.problem_id: row.tokens for row in answers if row.condition == condition}
+    return {row.problem_id: row.tokens for row in rows if row.condition == condition}
 
 
 def all_answers(
@@ -168,10 +170,10 @@ def test_the_systems_own_latents_in_one_pass_give_the_answers_of_its_latent_step
         fed = feed(system, before, own)
         torch.testing.assert_close(fed.hidden, stepped.hidden, rtol=0, atol=EXACT)
         assert torch.equal(fed.mask, stepped.mask)
-        found = complete(system, prompts, fed, MAX_NEW_TOKENS, SEED, "own")
-    expected = answer(system, prompts, MAX_NEW_TOKENS, SEED)
-    assert [row.tokens for row in found] == [row.tokens for row in expected]
-    assert len({tuple(row.tokens) for row in found}) > N / 2
+        found = complete(system, requests(prompts), fed, MAX_NEW_TOKENS)
+    expected = answer(HFEngine(system, MAX_NEW_TOKENS), prompts, SEED)
+    assert [row.tokens for (row,) in found] == [row.tokens for row in expected]
+    assert len({tuple(row.tokens) for (row,) in found}) > N / 2
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
@@ -180,8 +182,8 @@ def test_without_latents_a_system_answers_as_one_of_no_steps(
 ) -> None:
     system = system._replace(model=qwen3(dtype), head=random_head(dtype=dtype))
     found = all_answers(system, prompts, teachers)
-    expected = answer(system._replace(head=None, K=0), prompts, MAX_NEW_TOKENS, SEED)
-    assert [row for row in found if row.condition == NONE] == [row._replace(condition=NONE) for row in expected]
+    expected = answer(HFEngine(system._replace(head=None, K=0), MAX_NEW_TOKENS), prompts, SEED)
+    assert [row for row in found if row.condition == NONE] == [replace(row, condition=NONE) for row in expected]
 
 
 def test_another_number_of_steps_is_a_system_of_that_k(
@@ -191,7 +193,7 @@ def test_another_number_of_steps_is_a_system_of_that_k(
     assert [name for name in dict.fromkeys(row.condition for row in found) if name not in REPLACED] == STEPS
     assert STEPS == ["K=1", "K=2", "K=3", "K=4", "K=5", "K=6"]
     for k in (1, 2, 3, 4, 5, 6):
-        expected = answer(system._replace(K=k), prompts, MAX_NEW_TOKENS, SEED)
+        expected = answer(HFEngine(system._replace(K=k), MAX_NEW_TOKENS), prompts, SEED)
         assert under(found, f"K={k}") == {row.problem_id: row.tokens for row in expected}
 
 
@@ -202,8 +204,8 @@ def test_the_trained_number_of_steps_is_probed_also_without_a_sweep_and_answers_
     system = system._replace(model=qwen3(dtype), head=random_head(dtype=dtype))
     latents, _ = read_latents(system, prompts, N, 1, SEED)
     limits = {"conditions": [], "sweep": 0, "max_new_tokens": MAX_NEW_TOKENS, "seed": SEED}
-    expected = answer(system, prompts, MAX_NEW_TOKENS, SEED)
-    assert intervene(system, prompts, latents, {}, **limits) == [row._replace(condition="K=3") for row in expected]
+    expected = answer(HFEngine(system, MAX_NEW_TOKENS), prompts, SEED)
+    assert intervene(system, prompts, latents, {}, **limits) == [replace(row, condition="K=3") for row in expected]
 
 
 def test_every_condition_is_answered_after_its_own_vectors(
@@ -225,8 +227,8 @@ def test_every_condition_is_answered_after_its_own_vectors(
                 tokens.append(int(system.model(inputs_embeds=inputs).logits[0, -1].argmax()))
                 inputs = torch.cat([inputs, embed(torch.tensor([tokens[-1:]]))], dim=1)
         assert under(found, condition)[name] == tokens, condition
-    answers = [under(found, condition)["q19"] for condition in REPLACED]
-    assert len(set(map(tuple, answers))) > 3  # the vectors do make a difference
+    replies = [under(found, condition)["q19"] for condition in REPLACED]
+    assert len(set(map(tuple, replies))) > 3  # the vectors do make a difference
 
 
 def test_teacher_states_stand_one_step_before_their_latents_and_the_last_is_not_used(
@@ -259,7 +261,7 @@ def test_a_branch_and_what_follows_it_leave_the_context_as_it_was(system: System
         context = read_prompts(system.model, list(rows.values()), system.tokenizer.pad_token_id)
         before = [(layer.keys.clone(), layer.values.clone()) for layer in context.cache.layers]
         kinds, mask, hidden = [type(layer) for layer in context.cache.layers], context.mask.clone(), context.hidden.clone()
-        complete(system, rows, branch(context), MAX_NEW_TOKENS, SEED, NONE)
+        complete(system, requests(rows), branch(context), MAX_NEW_TOKENS)
         feed(system, branch(context, [4, 1]), torch.zeros(2, K, D, dtype=torch.float64))
         latent_steps(system.model, system.head, branch(context), K)
     assert [type(layer) for layer in context.cache.layers] == kinds
@@ -275,11 +277,10 @@ def test_a_branch_of_some_rows_holds_those_in_their_order(system: System, prompt
     chosen = [rows[4], rows[1]]
     with torch.inference_mode():
         context = read_prompts(system.model, [prompts[name] for name in rows], system.tokenizer.pad_token_id)
-        found = complete(
-            system, {name: prompts[name] for name in chosen}, branch(context, [4, 1]), MAX_NEW_TOKENS, SEED, NONE
-        )
-    alone = answer(system._replace(K=0), {name: prompts[name] for name in chosen}, MAX_NEW_TOKENS, SEED)
-    assert [row.tokens for row in found] == [row.tokens for row in alone]
+        asked = requests({name: prompts[name] for name in chosen})
+        found = complete(system, asked, branch(context, [4, 1]), MAX_NEW_TOKENS)
+    alone = answer(HFEngine(system._replace(K=0), MAX_NEW_TOKENS), {name: prompts[name] for name in chosen}, SEED)
+    assert [row.tokens for (row,) in found] == [row.tokens for row in alone]
 
 
 def test_prompts_are_read_once_and_the_sweep_adds_a_step_at_a_time(
@@ -301,7 +302,7 @@ def test_a_question_without_a_teacher_gets_an_empty_answer_and_the_others_their_
     found = {row.problem_id: row for row in all_answers(system, prompts, teachers, [TEACHER]) if row.condition == TEACHER}
     assert sorted(found) == sorted(prompts)
     for name in ("q00", "q07"):
-        assert found[name] == Answer(name, SEED, TEACHER, [], "", NO_TEACHER)
+        assert found[name] == Answer([], "", NO_TEACHER, problem_id=name, seed=SEED, condition=TEACHER)
     assert NO_TEACHER not in {found[name].finish for name in teachers}
     alone = all_answers(system, {"q19": prompts["q19"]}, teachers, [TEACHER])
     assert under(alone, TEACHER) == {"q19": found["q19"].tokens}
@@ -352,7 +353,7 @@ def thoughts(tokenizer: Any) -> list[Answer]:
     for name, (before, length, after, _) in THOUGHTS.items():
         thought = rng.integers(0, 190, length).tolist()
         tokens = [*tokenizer.encode(before), *thought, *tokenizer.encode(after)]
-        found.append(Answer(name, None, completions.TRAINED, tokens, tokenizer.decode(tokens), "length"))
+        found.append(Answer(tokens, tokenizer.decode(tokens), "length", problem_id=name, seed=None, condition=TRAINED))
     return found
 
 
@@ -419,7 +420,7 @@ def test_batches_of_any_size_give_the_same_answers(
         folder = tmp_path / str(batch)
         units = run(system, problems, teachers, work(folder), batch=batch)
         assert len(units) == 1 + -(-N // batch)
-        found.append(completions.read(published(folder, work(folder), units)))
+        found.append(answers.read(published(folder, work(folder), units)))
     assert found[0] == found[1] == found[2]
 
 
@@ -439,12 +440,12 @@ def test_a_run_that_was_killed_goes_on_and_has_each_seed_condition_and_question_
     one, two = published(unbroken, work(unbroken), units), published(broken, work(broken), units)
     for name in listed(one):
         assert (one / name).read_bytes() == (two / name).read_bytes()
-    rows = completions.read(two)
+    rows = answers.read(two)
     keys = [(row.seed, row.condition, row.problem_id) for row in rows]
     ids = [row["id"] for row in problems]
     assert sorted(keys) == sorted(itertools.product((3, 5), (*REPLACED, *STEPS), ids))
     assert {len(steps) for steps in readout.read(two, 5).values()} == {K}
-    noise = {seed: {row.problem_id: row.tokens for row in rows if row[1:3] == (seed, NOISE)} for seed in (3, 5)}
+    noise = {seed: under([row for row in rows if row.seed == seed], NOISE) for seed in (3, 5)}
     assert noise[3] != noise[5], "each training seed has noise of its own"
 
 
@@ -455,6 +456,6 @@ def test_what_was_made_and_what_lacked_a_teacher_is_counted(
     assert made.counts["answers"] == N * (len(REPLACED) + len(STEPS))
     assert made.counts["without_teacher"] == 2
     assert made.counts["readouts"] == N * K * 2
-    rows = completions.read(tmp_path / "probes")
+    rows = answers.read(tmp_path / "probes")
     assert made.counts["tokens"] == sum(len(row.tokens) for row in rows)
     assert made.counts["hit_limit"] == sum(row.finish == "length" for row in rows) > 0

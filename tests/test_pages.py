@@ -15,8 +15,9 @@ import torch
 from imports import ROOT
 from worlds import WORLD
 
-from qthink_core.artifacts import completions, grades, prepared
-from qthink_core.artifacts.store import MANIFEST, Manifest, Work, Writer, read_manifest
+from qthink_core.artifacts import answers, grades, prepared
+from qthink_core.artifacts.files import Writer
+from qthink_core.artifacts.store import MANIFEST, Manifest, Work, read_manifest
 from qthink_core.benchmarks.problems import generated, prompted
 from qthink_core.errors import DataError
 from qthink_core.method import projection_head, teachers
@@ -146,7 +147,7 @@ def test_sampled_thinking_changes_the_rows_that_think_with_the_seed_of_the_run_a
     def tokens(system: str, thinking: str, seed: int = 0) -> list[list[int]]:
         asked = params(baseline, SMALL | edits | {"evaluate.thinking": thinking, "seed": seed})
         baseline.run(asked, Box("baseline", TASK, system), new_work())
-        found = [row.tokens for row in completions.read(layout.answers(TASK, system))]
+        found = [row.tokens for row in answers.read(layout.answers(TASK, system))]
         shutil.rmtree(layout.answers(TASK, system))
         return found
 
@@ -164,7 +165,7 @@ def test_sampled_thinking_changes_the_rows_that_think_with_the_seed_of_the_run_a
         found = {}
         for thinking in ("greedy", "sampled"):
             run(evaluate, system, **edits, **{"evaluate.thinking": thinking})
-            found[thinking] = [row.tokens for row in completions.read(layout.answers(TASK, system))]
+            found[thinking] = [row.tokens for row in answers.read(layout.answers(TASK, system))]
             shutil.rmtree(layout.answers(TASK, system))
         assert (found["greedy"] != found["sampled"]) == (system == "sft")
 

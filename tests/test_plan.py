@@ -14,7 +14,7 @@ import pytest
 from graph import SCALES, STAGES, tree_of
 from imports import ROOT
 
-from qthink_core.artifacts import store
+from qthink_core.artifacts import files, store
 from qthink_core.errors import DataError, ParamError
 from qthink_core.evidence.power import smallest_difference
 from qthink_core.models.base_source import Base
@@ -53,7 +53,7 @@ def program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def manifest(folder: Path, counts: dict[str, int], about: dict[str, Any] | None = None) -> None:
     folder.mkdir(parents=True)
     made = store.Manifest(folder.name, str(folder), "", counts=counts, about=about or {})
-    (folder / store.MANIFEST).write_bytes(store.sealed(vars(made)))
+    (folder / store.MANIFEST).write_bytes(files.sealed(vars(made)))
 
 
 def source(root: Path, scale: str) -> dict[str, Any]:

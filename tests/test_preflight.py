@@ -19,7 +19,8 @@ from graph import copy_repository, fingerprint, tree_of
 from imports import ROOT
 from test_hub import COMMIT, Hub
 
-from qthink_core.artifacts.store import Manifest, sealed
+from qthink_core.artifacts.files import sealed
+from qthink_core.artifacts.store import Manifest
 from qthink_core.benchmarks import problems
 from qthink_core.errors import ParamError, UnavailableError
 from qthink_core.generation import vllm_engine

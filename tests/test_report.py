@@ -16,7 +16,7 @@ from graph import SCALES, tree_of
 from scipy.stats import binomtest, permutation_test, t
 from small_run import K, identifier, outline, rows, run, substituted
 
-from qthink_core.artifacts.completions import TRAINED
+from qthink_core.artifacts.answers import TRAINED
 from qthink_core.errors import DataError
 from qthink_core.evidence.claims import CLAIMS, HOLDS, UNDECIDED
 from qthink_core.evidence.fairness import marks

@@ -1,20 +1,29 @@
+from pathlib import Path
 from typing import Any
 
-from qthink_core.artifacts.rollouts import Rollout, blocks
-from qthink_core.generation.sampling import sample_block
+from engines import sample
 
-SETTINGS: dict[str, Any] = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_new_tokens": 24}
+from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.generation.hf_engine import HFEngine
+from qthink_core.generation.requests import Sampling
+from qthink_core.generation.units import plan_rollouts, rollouts_of
+from qthink_core.models.loading import System
+
+SAMPLING = Sampling(seed=0, temperature=0.6, top_p=0.95, top_k=20)
+LIMIT = 24
+
+
+def engine(model: Any, tokenizer: Any) -> HFEngine:
+    return HFEngine(System(model, tokenizer, None, 0, thinking=True), LIMIT)
 
 
 def sampled(
     model: Any, tokenizer: Any, prompts: dict[str, list[int]], block: int, G: int = 4, seed: int = 0
 ) -> dict[tuple[str, int], Rollout]:
     """The rollouts of all prompts, in blocks of the plan, by problem and index."""
-    rows = [
-        row
-        for ids in blocks(list(prompts), block)
-        for row in sample_block(model, tokenizer, {name: prompts[name] for name in ids}, G=G, seed=seed, **SETTINGS)
-    ]
+    plan = plan_rollouts(Path("base"), prompts, block, G, SAMPLING._replace(seed=seed))
+    made = engine(model, tokenizer)
+    rows = [row for unit in plan.values() for row in rollouts_of(unit.requests, made.generate(unit.requests))]
     return {(row.problem_id, row.rollout): row for row in rows}
 
 
@@ -57,7 +66,7 @@ def test_a_prompt_is_read_once_for_all_its_rollouts(qwen3: Any, tokenizer: Any, 
     model, prompts = qwen3(), named(questions, 5)
     calls: list[tuple[int, ...]] = []
     model.model.layers[0].register_forward_pre_hook(lambda _, inputs: calls.append(tuple(inputs[0].shape[:2])))
-    rows = sample_block(model, tokenizer, prompts, G=8, seed=0, **SETTINGS)
+    rows = sample(engine(model, tokenizer), prompts, 8, SAMPLING)
     assert calls[0] == (5, max(len(prompt) for prompt in prompts.values()))
     assert all(length == 1 for _, length in calls[1:])
     # and so is a beginning that several of them share

@@ -18,7 +18,7 @@ import torch
 from imports import ROOT
 from small_repository import PAGE, PARAMS, edit_page, make
 
-from qthink_core.artifacts import store
+from qthink_core.artifacts import files, store
 from qthink_core.errors import DataError, ParamError, StoppedError, StorageError, UnavailableError
 from qthink_core.pipeline import graph, process, stage
 from qthink_core.pipeline.graph import Box
@@ -141,7 +141,7 @@ def test_a_stage_publishes_its_artifact_and_says_what_it_made(root: Path) -> Non
     assert out.startswith(f"{BOX}: two units (")
     manifest = store.read_manifest(root / OUT, "written")
     assert manifest.counts == {"units": 2}
-    assert manifest.inputs == {"texts/gsm8k.txt": store.sha256(root / "texts/gsm8k.txt")}
+    assert manifest.inputs == {"texts/gsm8k.txt": files.sha256(root / "texts/gsm8k.txt")}
     assert (root / OUT / "second.txt").read_text() == "text one second"
 
 
@@ -548,7 +548,7 @@ def test_what_is_no_artifact_of_that_very_place_is_not_removed() -> None:
         "torn/manifest.json": b"",
         "list/manifest.json": b"[1]",
     }
-    kept["other/manifest.json"] = store.sealed({"version": 3})
+    kept["other/manifest.json"] = files.sealed({"version": 3})
     for name, content in kept.items():
         (folder / name).parent.mkdir()
         (folder / name).write_bytes(content)
@@ -589,7 +589,7 @@ def test_nothing_behind_a_link_is_removed_but_a_linked_disk_is_a_folder_like_any
 def test_a_file_of_an_artifact_that_is_called_like_a_manifest_is_no_artifact() -> None:
     put("artifacts/written/gsm8k/short")
     work = store.Work(Path(".work/long"), "0" * 64, "settings", {})
-    inner = store.sealed(vars(store.Manifest("content", "artifacts/written/gsm8k/long/deep", "settings")))
+    inner = files.sealed(vars(store.Manifest("content", "artifacts/written/gsm8k/long/deep", "settings")))
     work.commit("unit", {"deep/manifest.json": inner})
     work.publish(Path("artifacts/written/gsm8k/long"), "content", ["unit"])
     assert removed("collect@gsm8k") == []

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ WIDE = Limit(100, "only_if_whole")
 
 def rollout(tokenizer: Any, text: str, index: int = 0, name: str = "p") -> Rollout:
     tokens = tokenizer(text)["input_ids"]
-    return Rollout(name, index, tokens, text, "stop" if text.endswith("<|im_end|>") else "length")
+    return Rollout(tokens, text, "stop" if text.endswith("<|im_end|>") else "length", problem_id=name, rollout=index)
 
 
 def problem(tokenizer: Any, ending: str = "", **fields: Any) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def one_target(
 
 
 def test_the_chosen_rollout_is_right_and_depends_on_no_order() -> None:
-    sampled = [Rollout("p", index, [index], "", "stop") for index in range(16)]
+    sampled = [Rollout([index], "", "stop", problem_id="p", rollout=index) for index in range(16)]
     rewards = [int(index % 3 == 0) for index in range(16)]
     chosen = choose_right(sampled, rewards, seed=0)
     assert chosen is not None
@@ -53,15 +54,15 @@ def test_the_chosen_rollout_is_right_and_depends_on_no_order() -> None:
 
 
 def test_another_seed_or_problem_chooses_among_all_right_rollouts() -> None:
-    sampled = [Rollout("p", index, [index], "", "stop") for index in range(4)]
+    sampled = [Rollout([index], "", "stop", problem_id="p", rollout=index) for index in range(4)]
     by_seed = [choose_right(sampled, [1, 1, 0, 1], seed) for seed in range(40)]
     assert {row.rollout for row in by_seed if row} == {0, 1, 3}
-    by_problem = [choose_right([row._replace(problem_id=f"p{n}") for row in sampled], [1, 1, 0, 1], 0) for n in range(40)]
+    by_problem = [choose_right([replace(row, problem_id=f"p{n}") for row in sampled], [1, 1, 0, 1], 0) for n in range(40)]
     assert {row.rollout for row in by_problem if row} == {0, 1, 3}
 
 
 def test_no_right_rollout_is_no_target() -> None:
-    sampled = [Rollout("p", index, [index], "", "stop") for index in range(4)]
+    sampled = [Rollout([index], "", "stop", problem_id="p", rollout=index) for index in range(4)]
     assert choose_right(sampled, [0, 0, 0, 0], seed=0) is None
     assert choose_right([], [], seed=0) is None
 

@@ -7,7 +7,6 @@ from artifact_folders import published
 
 from qthink_core.method import teachers
 from qthink_core.method.teachers import REWARD_WEIGHTED, UNIFORM, all_teachers, average, teacher, weights
-from qthink_core.training.fit import read_teachers
 
 K, D, G = 6, 32, 16
 
@@ -116,10 +115,10 @@ def test_problems_without_a_teacher_are_counted_by_reason(kind: str, fallback: s
 def test_written_teachers_are_read_by_the_training_under_their_problems(tmp_path: Path) -> None:
     found = {name: {0: states(index)[0], 1: states(index)[1]} for index, name in enumerate("ab")}
     made, _ = all_teachers(found, {name: {0: 1, 1: 0} for name in "ab"}, ["a", "b"], UNIFORM, "skip")
-    read = read_teachers(published(tmp_path, "teachers", {"uniform": teachers.writers(made)}))
+    read = teachers.read(published(tmp_path, "teachers", {"uniform": teachers.writers(made)}))
     assert sorted(read) == ["a", "b"]
     assert all(np.array_equal(read[name], made[name].states) for name in "ab")
 
 
 def test_no_teacher_at_all_is_an_empty_artifact(tmp_path: Path) -> None:
-    assert read_teachers(published(tmp_path, "teachers", {"uniform": teachers.writers({})})) == {}
+    assert teachers.read(published(tmp_path, "teachers", {"uniform": teachers.writers({})})) == {}

@@ -16,8 +16,9 @@ from graph import copy_repository, fingerprint
 from ruamel.yaml import YAML
 from vllm_models import DEVICE, Folders, make
 
-from qthink_core.artifacts import completions, prepared, store
-from qthink_core.artifacts.completions import Answer
+from qthink_core.artifacts import answers, prepared, store
+from qthink_core.artifacts.answers import Answer
+from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.store import Work
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -65,7 +66,7 @@ def open_blocks(tokenizer: Any) -> None:
     publish(str(place), "problems", files | {"train.parquet": prepared.writer(opened)})
 
 
-def publish(place: str, artifact: str, files: Mapping[str, store.Writer | bytes]) -> None:
+def publish(place: str, artifact: str, files: Mapping[str, Writer | bytes]) -> None:
     work = Work(Path("by-hand") / artifact, "f" * 64, "settings", {})
     work.commit("unit", files)
     work.publish(Path(place), artifact, ["unit"])
@@ -121,6 +122,26 @@ def test_the_stages_that_answer_give_the_same_with_either_engine(repository: Pat
         file.write_text(re.sub(r"engine: \w+", f"engine: {engine}", file.read_text()))
         for box in boxes:
             ran(box)
-        made[engine] = {box: completions.read(Path("artifacts/answers/gsm8k", box.partition("-")[2])) for box in boxes}
+        made[engine] = {box: answers.read(Path("artifacts/answers/gsm8k", box.partition("-")[2])) for box in boxes}
     assert {box: len(rows) for box, rows in made["hf"].items()} == boxes
     assert made["vllm"] == made["hf"]
+
+
+def test_thoughts_are_sampled_by_seed_and_question_whatever_the_batch(repository: Path) -> None:
+    box, place = "baseline@gsm8k-base", Path("artifacts/answers/gsm8k/base")
+
+    def tokens(**settings: Any) -> dict[str, list[int]]:
+        yaml = YAML()
+        params, sized = yaml.load(repository / "params.yaml"), yaml.load(repository / "params/tiny.yaml")
+        for key, value in settings.items():
+            (sized["evaluate"] if key in sized["evaluate"] else params["evaluate"])[key] = value
+        yaml.dump(params, repository / "params.yaml")
+        yaml.dump(sized, repository / "params/tiny.yaml")
+        ran(box)
+        return {row.problem_id: row.tokens for row in answers.read(place)}
+
+    sampled = tokens(thinking="sampled", batch=8)
+    assert len(sampled) == 20
+    assert tokens(batch=5) == sampled
+    greedy = tokens(thinking="greedy")
+    assert sum(sampled[name] != greedy[name] for name in sampled) > 10

@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_artifacts import contents, in_two_pieces
 
-from qthink_core.artifacts.store import Work, canonical_json, sealed, unsealed, write_file
+from qthink_core.artifacts.files import canonical_json, sealed, unsealed, write_file
+from qthink_core.artifacts.store import Work
 from qthink_core.errors import StorageError
 
 
@@ -122,14 +123,15 @@ SAVE_ALL = """
 import sys
 from pathlib import Path
 from test_written_files import WRITERS
-from qthink_core.artifacts import rollouts, store
+from qthink_core.artifacts import rollouts
+from qthink_core.artifacts.files import write_file
 from qthink_core.method import extraction
 
-rows = [rollouts.Rollout("p", i, [i, 2], "text", "stop") for i in range(3)]
+rows = [rollouts.Rollout([i, 2], "text", "stop", problem_id="p", rollout=i) for i in range(3)]
 read = [extraction.Row(row, 2, row.tokens, [0, 1]) for row in rows]
 writers = {**WRITERS, "rollouts": rollouts.writer(rows), **extraction.writers("block", read, WRITERS_STATES)}
 for name, write in writers.items():
-    store.write_file(Path(sys.argv[1]) / (name + sys.argv[2]), write)
+    write_file(Path(sys.argv[1]) / (name + sys.argv[2]), write)
 """.replace("WRITERS_STATES", "__import__('numpy').ones((3, 6, 4), 'float32')")
 
 

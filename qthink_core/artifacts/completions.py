@@ -1,67 +1,28 @@
-"""Completions on disk: what a system answered, as token ids with their text."""
+"""Completions: what a model generated after a prompt. A rollout and an answer are each a completion and whose it is."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from qthink_core.artifacts.store import Writer, listed
-
-SCHEMA = pa.schema(
-    [
-        ("problem_id", pa.string()),
-        ("seed", pa.int32()),
-        ("condition", pa.string()),
-        ("tokens", pa.list_(pa.int32())),
-        ("text", pa.string()),
-        ("finish", pa.string()),
-    ]
-)
+STOP, LENGTH = "stop", "length"
+COLUMNS = [("tokens", pa.list_(pa.int32())), ("text", pa.string()), ("finish", pa.string())]
 
 
-TRAINED = "trained"
-BATCH = "batch-"
+@dataclass(frozen=True)
+class Completion:
+    """Generated token ids with the end token where it came, their text, and why generation ended (`stop` or `length`)."""
 
-
-def steps_condition(K: int) -> str:
-    """The condition of K latent steps: the trained number of them, as `probe` decodes it, or another one."""
-    return f"K={K}"
-
-
-class Answer(NamedTuple):
-    """One completion: token ids with the end token, text, and why it ended (`stop` or `length`).
-
-    `seed` is that of the system's training, None for the base model; `condition` is `trained`, or what was done to the
-    latents (interventions.py).
-    """
-
-    problem_id: str
-    seed: int | None
-    condition: str
     tokens: list[int]
     text: str
     finish: str
 
 
-def writer(answers: Sequence[Answer]) -> Writer:
-    """Writes one batch as Parquet."""
-    table = pa.Table.from_pylist([row._asdict() for row in answers], schema=SCHEMA)
-    return lambda path: pq.write_table(table, path)
+def n_tokens(rows: Sequence[Completion]) -> int:
+    """The tokens of all completions."""
+    return sum(len(row.tokens) for row in rows)
 
 
-def counts(answers: Sequence[Answer]) -> dict[str, int]:
-    """Answers, their tokens, and how many ran into the token limit."""
-    return {
-        "answers": len(answers),
-        "tokens": sum(len(row.tokens) for row in answers),
-        "hit_limit": sum(row.finish == "length" for row in answers),
-    }
-
-
-def read(folder: Path) -> list[Answer]:
-    """All answers of a system, by seed, condition and problem id."""
-    names = [name for name in listed(folder, ".parquet") if BATCH in name]
-    rows = [Answer(**row) for name in names for row in pq.read_table(folder / name).to_pylist()]
-    return sorted(rows, key=lambda row: (-1 if row.seed is None else row.seed, row.condition, row.problem_id))
+def n_at_limit(rows: Sequence[Completion]) -> int:
+    """How many completions the token limit cut."""
+    return sum(row.finish == LENGTH for row in rows)

@@ -1,64 +1,49 @@
-"""Rollouts: G sampled completions a problem, made in blocks of whole problems, stored as token ids with their text."""
+"""Rollouts on disk: G sampled completions of each problem, in blocks of whole problems."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from qthink_core.artifacts.store import Writer, listed
-
-SCHEMA = pa.schema(
-    [
-        ("problem_id", pa.string()),
-        ("rollout", pa.int32()),
-        ("tokens", pa.list_(pa.int32())),
-        ("text", pa.string()),
-        ("finish", pa.string()),
-    ]
-)
+from qthink_core.artifacts.completions import COLUMNS, Completion, n_at_limit, n_tokens
+from qthink_core.artifacts.files import Writer
+from qthink_core.artifacts.store import listed
+from qthink_core.artifacts.tables import Table
 
 
-class Rollout(NamedTuple):
-    """One completion: its problem, its index 0..G-1, its token ids with the end token, text, and why it ended."""
+@dataclass(frozen=True, kw_only=True)
+class Rollout(Completion):
+    """The completion of index `rollout` (0..G-1) of a problem."""
 
     problem_id: str
     rollout: int
-    tokens: list[int]
-    text: str
-    finish: str
 
 
-def blocks(ids: Sequence[str], size: int) -> list[list[str]]:
-    """The problem ids in sorted order, cut into blocks of at most `size`: the plan that a resumed run repeats."""
-    ordered = sorted(ids)
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+TABLE = Table(
+    pa.schema([("problem_id", pa.string()), ("rollout", pa.int32()), *COLUMNS]),
+    Rollout,
+    order=lambda row: (row.problem_id, row.rollout),
+)
 
 
 def writer(rollouts: Sequence[Rollout]) -> Writer:
-    """Writes one block as Parquet."""
-    table = pa.Table.from_pylist([row._asdict() for row in rollouts], schema=SCHEMA)
-    return lambda path: pq.write_table(table, path)
+    """Writes one block."""
+    return TABLE.writer(rollouts)
 
 
 def counts(rollouts: Sequence[Rollout]) -> dict[str, int]:
-    """Rollouts, their tokens, and how many ran into the token limit."""
-    return {
-        "rollouts": len(rollouts),
-        "tokens": sum(len(row.tokens) for row in rollouts),
-        "cut_at_limit": sum(row.finish == "length" for row in rollouts),
-    }
+    """Rollouts, their tokens, and how many the token limit cut."""
+    return {"rollouts": len(rollouts), "tokens": n_tokens(rollouts), "cut_at_limit": n_at_limit(rollouts)}
 
 
 def read(path: Path) -> list[Rollout]:
     """The rollouts of one block in canonical order: by problem id, then index."""
-    rows = (Rollout(**row) for row in pq.read_table(path).to_pylist())
-    return sorted(rows, key=lambda row: (row.problem_id, row.rollout))
+    return TABLE.read(path)
 
 
 def files(folder: Path) -> list[Path]:
-    """The files of all blocks in order; a block holds whole problems, by sorted ids. All rows take 50 bytes a token."""
+    """The files of all blocks in order, so by sorted problem ids. Read at once, all rows would take 50 bytes a token."""
     return [folder / name for name in listed(folder, ".parquet")]
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from qthink_core import hub
+from qthink_core.artifacts.files import sha256
 from qthink_core.artifacts.prepared import TEST, TRAIN, VALIDATION, Prompted
-from qthink_core.artifacts.store import sha256
 from qthink_core.benchmarks.graders import Problem, grader
 from qthink_core.benchmarks.synthetic import Show, worked
 from qthink_core.benchmarks.world import World

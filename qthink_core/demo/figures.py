@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qthink_core.artifacts.store import write_file
+from qthink_core.artifacts.files import write_file
 from qthink_core.errors import DataError
 from qthink_core.evidence.findings import Cell
 from qthink_core.evidence.statistics import estimate

@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Mapping
 from functools import partial
 
-from qthink_core.artifacts.completions import TRAINED
+from qthink_core.artifacts.answers import TRAINED
 from qthink_core.errors import DataError
 from qthink_core.evidence import claims, scatter, scores, verdicts
 from qthink_core.evidence.findings import Claim, Comparison, Conditions, Power

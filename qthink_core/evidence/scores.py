@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from qthink_core.artifacts.completions import TRAINED
+from qthink_core.artifacts.answers import TRAINED
 from qthink_core.artifacts.grades import Graded, read_grades
 from qthink_core.errors import DataError
 from qthink_core.evidence.findings import Cell

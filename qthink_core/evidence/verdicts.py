@@ -38,7 +38,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from qthink_core.artifacts.completions import TRAINED, steps_condition
+from qthink_core.artifacts.answers import TRAINED, steps_condition
 from qthink_core.evidence.statistics import MIN_SEEDS, THESE_WEIGHTS, Comparison, compare, holm
 
 LEVEL = 0.05

@@ -1,8 +1,6 @@
-"""Decoding: from a context to completions, greedily or by seeded sampling, in batches that shrink as rows finish."""
+"""Decoding: from a context to the tokens of completions, greedy or sampled, in batches that shrink as rows finish."""
 
-import hashlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,30 +9,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from qthink_core.errors import NumericError
+from qthink_core.generation.requests import stream
 from qthink_core.generation.roomy_cache import with_room
 from qthink_core.method.hidden_states import last_hidden, logits
 from qthink_core.method.latent_steps import Context
 
-STOP, LENGTH = "stop", "length"
 # choose(logits (U, V) of distinct texts, number of each unfinished completion, number of the new token,
 # which of the distinct texts each of these completions has so far) -> token ids (N,)
 Choose = Callable[[Float[Tensor, "U V"], Int[Tensor, " N"], int, Int[Tensor, " N"]], Int[Tensor, " N"]]
-
-
-class Sampling(NamedTuple):
-    """How tokens are drawn: the seed of the run, and the parameters of `sampler`."""
-
-    seed: int
-    temperature: float
-    top_p: float
-    top_k: int
-
-
-class Completion(NamedTuple):
-    """Generated token ids, the end token included where it came, and why generation ended (`stop` or `length`)."""
-
-    tokens: list[int]
-    finish: str
 
 
 def greedy(scores: Float[Tensor, "U V"], rows: Int[Tensor, " N"], step: int, at: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
@@ -50,12 +32,12 @@ def decode(
     max_new_tokens: int,
     names: Sequence[str] | None = None,
     each: int = 1,
-) -> list[Completion]:
-    """`each` completions of each row of the context, row by row; the first token comes from the context's hidden state.
+) -> list[list[int]]:
+    """The tokens of `each` completions of each row of the context, row by row, with the end token where it came.
 
-    Completions of one row that have said the same so far are computed once, and a finished one leaves the batch and its
-    cache at once. Raises NumericError naming the completion (by `names`, else by number) and the token whose hidden state is
-    not finite.
+    The first token comes from the context's hidden state. Completions of one row that are equal so far are computed once,
+    and a finished one leaves the batch and its cache at once. Raises NumericError naming the completion (by `names`, else
+    by number) and the token whose hidden state is not finite.
     """
     cache, mask, hidden = with_room(context.cache), context.mask, context.hidden
     device = mask.device
@@ -82,8 +64,7 @@ def decode(
                 mask = mask[parents]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             hidden = last_hidden(model, input_ids=new[:, None], mask=mask, cache=cache)[:, -1]
-    texts = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
-    return [Completion(row, STOP if row[-1] == eos else LENGTH) for row in texts]
+    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
 
 def _distinct(
@@ -107,34 +88,13 @@ def _distinct(
     return parents[order], new[order], place[which]
 
 
-def rollout_key(seed: int, problem_id: str, rollout: int) -> list[int]:
-    """The entropy of one rollout: a function of (seed, problem, index) and of nothing else (decision 16)."""
-    named = int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:8], "big")
-    return [seed, named, rollout]
-
-
-def answer_key(seed: int, problem_id: str, training: int | None) -> list[int]:
-    """The entropy of a sampled answer: of (seed, question) and the system's training, of which the base has none."""
-    return rollout_key(seed, problem_id, 0 if training is None else training + 1)
-
-
-def request_seed(seed: int, problem_id: str) -> int:
-    """The seed of a problem's request to vLLM, 62 bits; it samples child i of a request with the request's seed + i.
-
-    So the seed of a rollout is a function of (seed, problem, index), as in `rollout_key` (decision 16).
-    """
-    seed, named, _ = rollout_key(seed, problem_id, 0)
-    return int(np.random.SeedSequence([seed, named]).generate_state(1, np.uint64)[0] >> np.uint64(2))
-
-
 def sampler(keys: Sequence[Sequence[int]], temperature: float, top_p: float, top_k: int, max_new_tokens: int) -> Choose:
     """Samples each row from its own stream: token t of a row uses the t-th uniform number of the row's key.
 
     Temperature, then top-k (0 keeps all), then top-p over what is left, as Hugging Face and vLLM order them; the draw is
     the inverse of the cumulative distribution, likeliest token first.
     """
-    streams = [np.random.Generator(np.random.Philox(np.random.SeedSequence(key))) for key in keys]
-    uniform = torch.from_numpy(np.stack([stream.random(max_new_tokens) for stream in streams]))
+    uniform = torch.from_numpy(np.stack([stream(key).random(max_new_tokens) for key in keys]))
 
     def choose(scores: Float[Tensor, "U V"], rows: Int[Tensor, " N"], step: int, at: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
         kept = top_k or scores.shape[-1]

@@ -1,11 +1,10 @@
-"""Interventions: what a latent system answers when something else is where its latents were, on the same weights.
+"""Interventions: what a latent system answers when other vectors replace its latents, on the same weights.
 
 A latent is what the model reads at a latent step: the projected hidden state z_k = head(h_{k-1}). Conditions put other
-vectors into all K places (in one pass, as if they had come from the head), leave them out, or take another number of steps.
+vectors into all K places (in one pass, as if the head had made them), leave them out, or take another number of steps.
 """
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,12 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qthink_core.artifacts import readout
-from qthink_core.artifacts.completions import Answer, counts, steps_condition, writer
+from qthink_core.artifacts.answers import Answer, counts, steps_condition, writer
+from qthink_core.artifacts.files import number_of
 from qthink_core.artifacts.readout import Read
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.artifacts.store import Work
 from qthink_core.errors import NumericError
-from qthink_core.generation.answering import asked, batches, complete, unit
+from qthink_core.generation.hf_engine import complete
+from qthink_core.generation.requests import Request, stream
+from qthink_core.generation.units import answers_of, asked, batches
 from qthink_core.method.extraction import select
 from qthink_core.method.hidden_states import last_hidden, logits, read_positions
 from qthink_core.method.latent_steps import Context, latent_steps, project, read_prompts
@@ -39,11 +41,11 @@ class Latents(NamedTuple):
 
 
 def replacements(condition: str, latents: Latents, names: Sequence[str], seed: int) -> Float[np.ndarray, "B K D"]:
-    """What is put into the latents' places for these questions.
+    """The vectors that replace the latents of these questions.
 
-    K=0: nothing. zeros. noise: independent Gaussians of mean 0 with the root mean square of all questions' latents
-    at that step; a function of (seed, question). other: those of the next question by id, the first one's for the last.
-    mean: the average over all questions, step by step.
+    K=0: none. zeros: zeros. noise: independent Gaussians of mean 0 with the root mean square of all questions' latents
+    at that step; a function of (seed, question). other: the latents of the next question by id; the last question gets
+    those of the first. mean: the average over all questions, step by step.
     """
     Q, K, D = latents.states.shape
     if condition == NONE:
@@ -58,13 +60,8 @@ def replacements(condition: str, latents: Latents, names: Sequence[str], seed: i
         return np.stack([following[name] for name in names])
     assert condition == NOISE, condition
     rms_K = np.sqrt(np.square(latents.states, dtype=np.float64).mean(axis=(0, 2)))
-    drawn = [_stream(seed, name).standard_normal((K, D)) * rms_K[:, None] for name in names]
+    drawn = [stream([seed, number_of(name)]).standard_normal((K, D)) * rms_K[:, None] for name in names]
     return np.stack(drawn).astype(np.float32)
-
-
-def _stream(seed: int, name: str) -> np.random.Generator:
-    key = [seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")]
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
 def feed(system: System, context: Context, latents: Float[Tensor, "B K D"]) -> Context:
@@ -78,7 +75,7 @@ def feed(system: System, context: Context, latents: Float[Tensor, "B K D"]) -> C
 
 
 def branch(context: Context, rows: Sequence[int] | None = None) -> Context:
-    """The same context, of all rows or of these, with a cache of its own: what follows leaves the first as it is."""
+    """The same context, of all rows or of these, with a cache of its own: the first context does not change any more."""
     cache = copy.copy(context.cache)
     cache.layers = [copy.copy(layer) for layer in cache.layers]  # a layer puts new tensors in the place of its old ones
     if rows is None:
@@ -89,9 +86,9 @@ def branch(context: Context, rows: Sequence[int] | None = None) -> Context:
 
 
 def taught(system: System, context: Context, teachers: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
-    """The latents when each hidden state is replaced by the teacher's: head(h_0), head(t_1) .. head(t_{K-1}).
+    """The latents with the teacher's states as hidden states: head(h_0), head(t_1) .. head(t_{K-1}).
 
-    h_K is left to the model: the teacher's last state is that before `</think>`, not before an answer.
+    The model computes h_K: the teacher's last state is that before `</think>`, not before an answer.
     """
     assert system.head is not None, "latents come from a head"
     earlier = torch.cat([context.hidden[:, None], teachers[:, :-1].to(context.hidden)], dim=1)
@@ -108,9 +105,9 @@ def teachers_of(
     spacing: str,
     batch_tokens: int,
 ) -> dict[str, Float[np.ndarray, "K D"]]:
-    """The thinker's states at the K positions of its own think blocks, by question; none where a block is not usable."""
+    """The thinker's states at the K positions of its own think blocks, by question; unusable blocks are left out."""
     prompts = asked(thinker, problems)
-    rows = [Rollout(row.problem_id, 0, row.tokens, row.text, row.finish) for row in thoughts]
+    rows = [Rollout(row.tokens, row.text, row.finish, problem_id=row.problem_id, rollout=0) for row in thoughts]
     chosen, _ = select(rows, prompts, marks(thinker.tokenizer), K, cut_blocks, spacing)
     states = read_positions(thinker.model, chosen, K, batch_tokens, "float32")
     return {row.rollout.problem_id: state for row, state in zip(chosen, states, strict=True)}
@@ -127,7 +124,7 @@ def read_latents(
     ids, rows = sorted(prompts), list[Read]()
     found: dict[str, Float[np.ndarray, "K D"]] = {}
     with torch.inference_mode():
-        for names in batches(prompts, batch):
+        for names in batches(prompts, batch).values():
             context = read_prompts(system.model, [prompts[name] for name in names], system.tokenizer.pad_token_id)
             before = context.hidden
             _, steps = latent_steps(system.model, system.head, context, system.K)
@@ -160,16 +157,18 @@ def intervene(
 ) -> list[Answer]:
     """The answers of one batch under each condition, after K latent steps, and after each other number of 1..sweep*K.
 
-    K steps are the system as trained: its answers by the loop that all the others come from, whatever engine evaluates.
-    The prompts are read once; a condition goes on from a copy of that context, the sweep from one latent step to the next.
-    A question without a teacher gets an empty answer there (`finish` is `no_teacher`), so that no score loses a question.
+    K steps are the system as trained: they are answered here too, by the loop that all the others come from, since
+    `evaluate` may have another engine. The prompts are read once; a condition goes on from a copy of that context, the sweep
+    from one latent step to the next. A question without a teacher gets an empty answer (`finish` is `no_teacher`), so that
+    no score loses a question.
     """
     answers: list[Answer] = []
     with torch.inference_mode():
         context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
 
         def finish(rows: Mapping[str, Sequence[int]], at: Context, condition: str) -> None:
-            answers.extend(complete(system, rows, at, max_new_tokens, seed, condition))
+            requests = [Request(name, prompt) for name, prompt in rows.items()]
+            answers.extend(answers_of(requests, complete(system, requests, at, max_new_tokens), seed, condition))
 
         for condition in conditions:
             if condition != TEACHER:
@@ -178,7 +177,11 @@ def intervene(
                 finish(prompts, feed(system, branch(context), given), condition)
         if TEACHER in conditions:
             known = {name: tokens for name, tokens in prompts.items() if name in teachers}
-            answers += [Answer(name, seed, TEACHER, [], "", NO_TEACHER) for name in prompts if name not in known]
+            answers += [
+                Answer([], "", NO_TEACHER, problem_id=name, seed=seed, condition=TEACHER)
+                for name in prompts
+                if name not in known
+            ]
             if known:
                 own = branch(context, [row for row, name in enumerate(prompts) if name in known])
                 states = torch.from_numpy(np.stack([teachers[name] for name in known]))
@@ -207,10 +210,10 @@ def intervene_all(
     """Commits the readout of all latents and, batch by batch, the answers under every condition; returns the units."""
     prompts = asked(system, problems)
     latents, rows = read_latents(system, prompts, batch, top, seed)
-    said = readout.name(seed)
-    if not work.done(said):
-        work.commit(said, {f"{said}.parquet": readout.writer(rows)}, {"readouts": len(rows)})
-    plan = {unit(seed, number): ids for number, ids in enumerate(batches(prompts, batch))}
+    read = readout.name(seed)
+    if not work.done(read):
+        work.commit(read, {f"{read}.parquet": readout.writer(rows)}, {"readouts": len(rows)})
+    plan = batches(prompts, batch, seed)
     missing = [name for name in plan if not work.done(name)]
     for name in show(missing, len(missing)):
         answers = intervene(
@@ -225,4 +228,4 @@ def intervene_all(
         )
         lacking = {"without_teacher": sum(row.finish == NO_TEACHER for row in answers)}
         work.commit(name, {f"{name}.parquet": writer(answers)}, counts(answers) | lacking)
-    return [said, *plan]
+    return [read, *plan]

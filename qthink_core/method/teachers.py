@@ -2,18 +2,20 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from qthink_core.artifacts.store import Writer
+from qthink_core.artifacts.files import Writer
+from qthink_core.artifacts.tables import Table, array_writer
 
 UNIFORM, REWARD_WEIGHTED = "uniform", "reward_weighted"
 STATES, INDEX = "teachers.npy", "teachers.parquet"
-SCHEMA = pa.schema([("problem_id", pa.string()), ("n_rollouts", pa.int32()), ("fell_back", pa.bool_())])
+TABLE = Table[dict[str, Any]](
+    pa.schema([("problem_id", pa.string()), ("n_rollouts", pa.int32()), ("fell_back", pa.bool_())]), dict
+)
 
 
 class Teacher(NamedTuple):
@@ -102,11 +104,11 @@ def all_teachers(
 def writers(made: Mapping[str, Teacher]) -> dict[str, Writer]:
     """The teachers of a task: the states as .npy and, row for row, whose they are as .parquet."""
     rows = [{"problem_id": name, "n_rollouts": one.n_rollouts, "fell_back": one.fell_back} for name, one in made.items()]
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
     states_PKD = np.stack([one.states for one in made.values()]) if made else np.empty((0, 0, 0), np.float32)
+    return {STATES: array_writer(states_PKD), INDEX: TABLE.writer(rows)}
 
-    def write_states(path: Path) -> None:
-        with path.open("wb") as file:
-            np.save(file, states_PKD, allow_pickle=False)
 
-    return {STATES: write_states, INDEX: lambda path: pq.write_table(table, path)}
+def read(folder: Path) -> dict[str, Float[np.ndarray, "K D"]]:
+    """The teacher of each problem that has one."""
+    states = np.load(folder / STATES, allow_pickle=False)
+    return {row["problem_id"]: state for row, state in zip(TABLE.read(folder / INDEX), states, strict=True)}

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from qthink_core import hub
-from qthink_core.artifacts.store import canonical_json, write_file
+from qthink_core.artifacts.files import canonical_json, write_file
 from qthink_core.errors import DataError
 from qthink_core.models.model_folder import (
     CONFIG,

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from qthink_core.artifacts.store import Writer, canonical_json
+from qthink_core.artifacts.files import Writer, canonical_json
 from qthink_core.errors import DataError
 from qthink_core.models.loading import CONFIG, HEAD, TOKENIZER_FILES
 

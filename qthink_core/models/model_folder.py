@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from qthink_core.artifacts.store import write_file
+from qthink_core.artifacts.files import write_file
 from qthink_core.errors import DataError
 
 CONFIG, WEIGHTS, GENERATION = "config.json", "model.safetensors", "generation_config.json"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from qthink_core.artifacts.store import Writer
+from qthink_core.artifacts.files import Writer
 from qthink_core.benchmarks.world import World
 from qthink_core.errors import ParamError
 from qthink_core.models import base_model, model_folder, think_tokens

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from qthink_core.artifacts.store import canonical_json, write_file
+from qthink_core.artifacts.files import canonical_json, write_file
 from qthink_core.errors import DataError
 from qthink_core.models.model_folder import CONFIG, TEMPLATE, TOKENIZER, WEIGHTS, read_json, read_tensors, write_tensors
 

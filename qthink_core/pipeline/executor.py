@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from qthink_core.artifacts.store import Work, Writer
+from qthink_core.artifacts.files import Writer
+from qthink_core.artifacts.store import Work
 from qthink_core.errors import ParamError
 from qthink_core.pipeline import ranks
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qthink_core.artifacts.store import Writer
+from qthink_core.artifacts.files import Writer
 from qthink_core.errors import DataError, ParamError, QThinkError
 
 # A unit's files by name, and its counts.

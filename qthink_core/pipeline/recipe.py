@@ -65,11 +65,20 @@ class Recipe(Section):
 
 
 class Drawn(Section):
-    """How the tokens of rows that think are drawn where they are (decisions 16 and 19)."""
+    """How sampled tokens are drawn (decisions 16 and 19)."""
 
     temperature: float = Field(gt=0)
     top_p: float = Field(gt=0, le=1)
     top_k: int = Field(ge=0)
+
+
+class Answering(Drawn):
+    """Whether thoughts are sampled, the limits, and the engine; `max_new_tokens` counts thinking and answer."""
+
+    thinking: Literal["greedy", "sampled"]
+    max_new_tokens: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    engine: Literal["hf", "vllm"]
 
 
 class Distillation(Section):

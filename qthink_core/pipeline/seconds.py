@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from qthink_core.artifacts.store import write_file
+from qthink_core.artifacts.files import write_file
 from qthink_core.errors import ParamError
 from qthink_core.pipeline.graph import Box
 

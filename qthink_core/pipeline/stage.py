@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from qthink_core.artifacts import store
+from qthink_core.artifacts import files, store
 from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, UnavailableError
 from qthink_core.pipeline import code, layout, parameters, process, ranks
 from qthink_core.pipeline.graph import Box, declared, remove_orphans, stages
@@ -86,9 +86,9 @@ def identity(root: Path, at: Box) -> tuple[str, str, dict[str, str]]:
     inputs = {dep: store.digest(root / dep) for dep in entry["deps"] if dep not in of_code}
     keys = sorted({name for names in entry["params"].values() for name in names})
     values = {"instance": str(at), "params": {key: parameters.value(tree, key) for key in keys}, "inputs": inputs}
-    made_from = hashlib.sha256(store.canonical_json(values)).hexdigest()
+    made_from = hashlib.sha256(files.canonical_json(values)).hexdigest()
     said = {one: code.of_stage(root, one) for one in (stages(root) if at.stage == code.STAGE else [at.stage])}
-    fingerprint = hashlib.sha256(store.canonical_json(values | {"code": said})).hexdigest()
+    fingerprint = hashlib.sha256(files.canonical_json(values | {"code": said})).hexdigest()
     return fingerprint, made_from, inputs
 
 
@@ -171,7 +171,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
         if ranks.rank() > 0:
             ranks.barrier()  # until rank 0 has opened the work folder
             joined = store.JoinedWork(place, identity(root, at)[0])
-            with store.storage(joined.folder), device_memory(root, stage):
+            with files.storage(joined.folder), device_memory(root, stage):
                 run(params, at, joined)
             ranks.leave()
             return
@@ -184,7 +184,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
             store.sweep(root / ".work", inputs)
             work = store.Work(place, fingerprint, made_from, inputs)
             ranks.barrier()
-            with store.storage(work.folder), device_memory(root, stage):
+            with files.storage(work.folder), device_memory(root, stage):
                 made = run(params, at, work)
             if identity(root, at)[0] != fingerprint:
                 raise DataError(f"parameters, inputs or code of {at} changed while it ran: run `dvc repro` again")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core.artifacts import store
+from qthink_core.artifacts import files, store
 from qthink_core.errors import DataError
 
 LOG = Path("logs") / "runs.jsonl"
@@ -127,6 +127,6 @@ def about(folder: Path) -> dict[str, Any]:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        return store.unsealed((folder / store.MANIFEST).read_bytes())
+        return files.unsealed((folder / store.MANIFEST).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the stage that reads it says what is wrong with it
         return {}

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qthink_core.artifacts import completions, grades, prepared
-from qthink_core.artifacts.completions import TRAINED, Answer
+from qthink_core.artifacts import answers, grades, prepared
+from qthink_core.artifacts.answers import TRAINED, Answer
 from qthink_core.artifacts.store import MANIFEST
 from qthink_core.errors import DataError, ParamError
 from qthink_core.pipeline.stage import read_params
@@ -39,16 +39,16 @@ def to_csv(root: Path, task: str, system: str, seed: int | None, condition: str)
     for needed in (own.problems, own.grades, folder):
         if not (root / needed / MANIFEST).is_file():
             raise DataError(f"{needed} is missing: run `dvc repro grade@{task}`")
-    answers = _of_seed(completions.read(root / folder), system, seed, condition)
+    rows = _of_seed(answers.read(root / folder), system, seed, condition)
     graded = {
         row.problem_id: row
         for row in grades.read_grades(root / own.grades)
-        if (row.system, row.seed, row.condition) == (system, answers[0].seed, condition)
+        if (row.system, row.seed, row.condition) == (system, rows[0].seed, condition)
     }
     problems = {row["id"]: row for row in prepared.read(root / own.problems, params.split)}
-    if not {row.problem_id for row in answers} <= graded.keys() & problems.keys():
+    if not {row.problem_id for row in rows} <= graded.keys() & problems.keys():
         raise DataError(f"{own.grades} and {folder} are of other questions or seeds: run `dvc repro grade@{task}`")
-    return written([_row(row, problems[row.problem_id], graded[row.problem_id]) for row in answers])
+    return written([_row(row, problems[row.problem_id], graded[row.problem_id]) for row in rows])
 
 
 def _known(what: str, name: str, known: Mapping[str, Any], where: str) -> None:

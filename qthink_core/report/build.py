@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core.artifacts import completions, prepared, readout
-from qthink_core.artifacts.completions import TRAINED
+from qthink_core.artifacts import answers, prepared, readout
+from qthink_core.artifacts.answers import TRAINED
+from qthink_core.artifacts.files import write_file
 from qthink_core.artifacts.grades import read_grades
-from qthink_core.artifacts.store import write_file
 from qthink_core.evidence import analysis, scores
 from qthink_core.evidence.fairness import marks
 from qthink_core.evidence.findings import Answered, Findings, Question, System
@@ -92,7 +92,7 @@ def read_losses(adapter: Path) -> list[dict[str, Any]]:
 def questions(task: str, folders: Folders, found: scores.Task, split: str, count: int) -> list[Question]:
     """The first questions by id, with every system's answer of its lowest seed and the readout of each latent step."""
     problems = {row["id"]: row for row in prepared.read(folders.problems, split)}
-    answers = {system: answers_of_lowest_seed(folder) for system, folder in folders.answers.items()}
+    by_system = {system: answers_of_lowest_seed(folder) for system, folder in folders.answers.items()}
     verdicts = {
         (row.system, row.problem_id): (row.verdict, row.extracted)
         for row in read_grades(folders.grades)
@@ -101,7 +101,7 @@ def questions(task: str, folders: Folders, found: scores.Task, split: str, count
     readouts = {system: readout.read(folder, found.first_seed(system)) for system, folder in folders.probes.items()}
 
     def answered(system: str, one: str) -> Answered:
-        answer = answers[system][one]
+        answer = by_system[system][one]
         read = readouts.get(system, {}).get(one, ())
         return Answered(answer.text, *verdicts[system, one], len(answer.tokens), answer.finish, read)
 
@@ -111,15 +111,15 @@ def questions(task: str, folders: Folders, found: scores.Task, split: str, count
             one,
             problems[one]["question"],
             problems[one]["gold"],
-            {system: answered(system, one) for system in answers},
+            {system: answered(system, one) for system in by_system},
         )
         for one in found.ids[:count]
     ]
 
 
-def answers_of_lowest_seed(folder: Path) -> dict[str, completions.Answer]:
+def answers_of_lowest_seed(folder: Path) -> dict[str, answers.Answer]:
     """The answers of a system's lowest training seed, by problem."""
-    rows = completions.read(folder)
+    rows = answers.read(folder)
     return {row.problem_id: row for row in rows if row.seed == rows[0].seed}
 
 

@@ -158,7 +158,7 @@ def judged(found: Verdicts, control: str, K: int) -> dict[str, str]:
     """
     import numpy as np
 
-    from qthink_core.artifacts.completions import TRAINED
+    from qthink_core.artifacts.answers import TRAINED
     from qthink_core.evidence import verdicts
 
     return {

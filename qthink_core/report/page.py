@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from qthink_core.artifacts.completions import TRAINED
+from qthink_core.artifacts.answers import TRAINED
 from qthink_core.evidence import claims, published
 from qthink_core.evidence.findings import Findings
 from qthink_core.report import display, overview, plots, sentences

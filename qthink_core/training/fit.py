@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow.parquet as pq
-
 from qthink_core.artifacts import rollouts
+from qthink_core.artifacts.files import canonical_json
 from qthink_core.artifacts.grades import read_rewards
-from qthink_core.artifacts.store import Work, canonical_json
+from qthink_core.artifacts.store import Work
 from qthink_core.errors import DataError
 from qthink_core.method import projection_head, targets, teachers, think
 from qthink_core.method.student import Student
@@ -60,7 +58,7 @@ def fit(
     where = loading.pick_device(device)
     tokenizer = loading.load_tokenizer(sources.base)
     problems = {row["id"]: row for row in sources.problems}
-    states = read_teachers(sources.teachers) if sources.teachers else {}
+    states = teachers.read(sources.teachers) if sources.teachers else {}
     wanted, counts = make_targets(sources, problems, tokenizer, shape, recipe, seed)
     examples, kept = targets.examples(
         problems,
@@ -146,10 +144,3 @@ def make_targets(
         add({name: unseen.pop(name) for name in sampled}, sampled)
     add(unseen, {})
     return wanted, dict(counts)
-
-
-def read_teachers(folder: Path) -> dict[str, Any]:
-    """The teacher (K, D) of each problem that has one."""
-    states = np.load(folder / teachers.STATES, allow_pickle=False)
-    ids = pq.read_table(folder / teachers.INDEX).column("problem_id").to_pylist()
-    return dict(zip(ids, states, strict=True))

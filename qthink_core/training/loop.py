@@ -15,7 +15,8 @@ from accelerate import Accelerator, DistributedType
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from qthink_core.artifacts.store import Work, canonical_json
+from qthink_core.artifacts.files import canonical_json
+from qthink_core.artifacts.store import Work
 from qthink_core.errors import DataError, NumericError, ParamError
 from qthink_core.method.losses import PROBLEMS, distillation
 from qthink_core.method.student import Student

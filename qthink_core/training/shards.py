@@ -17,7 +17,6 @@ from qthink_core.pipeline.executor import Made, Make
 def maker(
     base: Path,
     problems: Path,
-    blocks: Path,
     device: str,
     dtype: str,
     *,
@@ -27,12 +26,12 @@ def maker(
     batch_tokens: int,
     store: str,
 ) -> Iterator[Make]:
-    """What makes a shard out of a file in the folder `blocks`, with the model in `base`."""
+    """What makes a shard out of the file of a block of rollouts, with the model in `base`."""
     marks, model = think.marks(load_tokenizer(base)), load_model(base, pick_device(device), dtype)
     prompts = {row["id"]: row["prompt_thinking"] for row in prepared.read(problems, "train")}
 
-    def make(shard: str, block: str) -> Made:
-        rows, counts = extraction.select(rollouts.read(blocks / block), prompts, marks, K, cut_blocks, positions)
+    def make(shard: str, block: Path) -> Made:
+        rows, counts = extraction.select(rollouts.read(block), prompts, marks, K, cut_blocks, positions)
         once, which = extraction.distinct(rows)
         states = read_positions(model, once, K, batch_tokens, store)
         return extraction.writers(shard, rows, states[np.array(which, dtype=int)]), counts | {"read": len(once)}

@@ -1,0 +1,103 @@
+"""Files: hashes, JSON in one spelling, and writes that leave a file whole or absent."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from qthink_core.errors import QThinkError, StorageError
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+# np.save on a full disk raises an OSError without errno, safetensors an exception of its own: only the words say so.
+REFUSED_IN_WORDS = re.compile(r"No space left on device|\d+ requested and \d+ written|Disk quota exceeded|File too large")
+Writer = Callable[[Path], None]
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def number_of(text: str) -> int:
+    """A number of 64 bits for a text, the same on every machine: the first eight bytes of its sha256."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value that is hashed and stored: sorted keys, no NaN, a newline at the end."""
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def sealed(content: Mapping[str, Any]) -> bytes:
+    """A JSON object in its one spelling, with its own sha256 as `seal`."""
+    return canonical_json({**content, "seal": hashlib.sha256(canonical_json(content)).hexdigest()})
+
+
+def unsealed(raw: bytes) -> dict[str, Any]:
+    """The object that `sealed` wrote; raises ValueError when a byte has changed."""
+    found = json.loads(raw)
+    content = {key: value for key, value in found.items() if key != "seal"} if isinstance(found, dict) else {}
+    if sealed(content) != raw:
+        raise ValueError("its seal is not that of its content")
+    return content
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes the names inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def storage(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Raises StorageError, with the path and the bytes written and free, where the disk is full or refuses the write."""
+    try:
+        yield
+    except Exception as error:
+        refused = isinstance(error, OSError) and error.errno in REFUSALS
+        if isinstance(error, QThinkError) or not (refused or REFUSED_IN_WORDS.search(str(error))):
+            raise
+        written = temporary.stat().st_size if temporary is not None and temporary.exists() else 0
+        there = next(folder for folder in path.parents if folder.exists())
+        free = shutil.disk_usage(there).free
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise StorageError(
+            f"{path} could not be written ({reason}; {written} bytes written, {free} free): "
+            "make room or check the folder's rights, then run the same command again; finished units are kept"
+        ) from error
+
+
+def write_file(path: Path, write: Writer | bytes) -> None:
+    """Writes `path` durably, whole or not at all; a callable gets a temporary path to write to.
+
+    The stage's lock lets one process at a time write a path, so a temporary file that a killed process left is replaced.
+    Raises StorageError where the disk is full or refuses.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with storage(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)
+            if isinstance(write, bytes):
+                temporary.write_bytes(write)
+            else:
+                write(temporary)
+            # safetensors leaves 0600, which a shared cache or a second user could not read.
+            temporary.chmod(0o644)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.rename(path)
+            fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)

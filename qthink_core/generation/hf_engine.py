@@ -1,0 +1,54 @@
+"""The engine hf: transformers, and a loop of our own that reads a prompt once for all its completions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from qthink_core.artifacts.completions import Completion
+from qthink_core.generation.decoding import Choose, decode, greedy, sampler
+from qthink_core.generation.requests import Request, completed
+from qthink_core.method.latent_steps import Context, latent_steps, read_prompts
+from qthink_core.models import loading
+from qthink_core.models.loading import QThinkConfig, System
+
+
+def load(folder: Path, config: QThinkConfig, device: torch.device, dtype: str) -> System:
+    """The system in a folder: an exported one with its head, or a model without latent steps; raises as `load_system`."""
+    if config.K:
+        return loading.load_system(folder, device, dtype)
+    return loading.base_system(folder, device, dtype, config.thinking)
+
+
+class HFEngine:
+    """A loaded system and its limit of new tokens (engine.Engine)."""
+
+    def __init__(self, system: System, max_new_tokens: int) -> None:
+        self.system = system
+        self.max_new_tokens = max_new_tokens
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """The n completions of each request, in one batch."""
+        model, prompts = self.system.model, [one.prompt for one in requests]
+        with torch.inference_mode():
+            context = read_prompts(model, prompts, self.system.tokenizer.pad_token_id)
+            context, _ = latent_steps(model, self.system.head, context, self.system.K)
+            return complete(self.system, requests, context, self.max_new_tokens)
+
+
+def complete(system: System, requests: Sequence[Request], context: Context, max_new_tokens: int) -> list[list[Completion]]:
+    """The completions of requests whose prompts, with whatever followed them, are in the context; the context is used up."""
+    (n,) = {one.n for one in requests}
+    names = [f"completion {index} of {one.problem_id}" for one in requests for index in range(n)]
+    choose, eos = chooser(requests, max_new_tokens), system.tokenizer.eos_token_id
+    rows = iter(decode(system.model, context, choose, eos, max_new_tokens, names, each=n))
+    return [[completed(one, next(rows), system.tokenizer) for _ in range(n)] for one in requests]
+
+
+def chooser(requests: Sequence[Request], max_new_tokens: int) -> Choose:
+    """How the next tokens of all completions of the requests are chosen."""
+    (how,) = {one.sampling and one.sampling._replace(first=0) for one in requests}
+    if how is None:
+        return greedy
+    keys = [one.sampling.key(one.problem_id, index) for one in requests if one.sampling for index in range(one.n)]
+    return sampler(keys, how.temperature, how.top_p, how.top_k, max_new_tokens)

@@ -1,0 +1,57 @@
+"""Requests: what an engine is asked for, and the random numbers by which its completions are drawn."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qthink_core.artifacts.completions import LENGTH, STOP, Completion
+from qthink_core.artifacts.files import number_of
+from qthink_core.method.think import spoken
+
+
+class Sampling(NamedTuple):
+    """How tokens are drawn: temperature, then top-k (0 keeps all), then top-p over what is left.
+
+    The draws of completion i of a problem are a function of (seed, problem id, first + i) and of nothing else, so neither
+    batches nor workers change them (decision 16).
+    """
+
+    seed: int
+    temperature: float
+    top_p: float
+    top_k: int
+    first: int = 0
+
+    def of_training(self, seed: int | None) -> "Sampling":
+        """The same, with draws of their own for the answers of each training seed; None is the base model (decision 19)."""
+        return self._replace(first=0 if seed is None else seed + 1)
+
+    def key(self, problem_id: str, index: int) -> list[int]:
+        """The entropy of a completion's stream of uniform numbers, for the engine hf."""
+        return [self.seed, number_of(problem_id), self.first + index]
+
+    def request_seed(self, problem_id: str) -> int:
+        """The seed of a request to vLLM, of 62 bits; vLLM samples completion i with this seed + i."""
+        state = np.random.SeedSequence([self.seed, number_of(problem_id)]).generate_state(1, np.uint64)
+        return int(state[0] >> np.uint64(2)) + self.first
+
+
+class Request(NamedTuple):
+    """A prompt as token ids, and its n completions: sampled, or without `sampling` greedy."""
+
+    problem_id: str
+    prompt: Sequence[int]
+    n: int = 1
+    sampling: Sampling | None = None
+
+
+def stream(key: Sequence[int]) -> np.random.Generator:
+    """The random numbers of a key, the same on every machine."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def completed(request: Request, tokens: list[int], tokenizer: Any) -> Completion:
+    """The completion of a request from its tokens: it stopped where the last one is the end token."""
+    finish = STOP if tokens[-1] == tokenizer.eos_token_id else LENGTH
+    return Completion(tokens, spoken(tokenizer, request.prompt, tokens), finish)
