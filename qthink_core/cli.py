@@ -11,6 +11,7 @@ from typing import Annotated, BinaryIO, Literal, NoReturn
 
 import typer
 
+from qthink_core.artifacts.json_object import read_object
 from qthink_core.benchmarks.graders import grader, latex_equality
 from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError
 
@@ -85,17 +86,17 @@ def plan(
 
 def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> None:
     # pydantic and the pages' parameters would slow `grade` down
-    from qthink_core.planning import plan, plan_words
+    from qthink_core.planning import plan_text, run_plan
 
     root = Path()
-    found = plan.make(root, scale, device, gpus)
+    found = run_plan.plan_run(root, scale, device, gpus)
     if as_json:
-        print(plan_words.as_json(found))
+        print(plan_text.as_json(found))
         return
-    here = found.device == plan.CPU or Path("/dev/nvidia0").exists()
-    instead = None if here else plan.make(root, scale, plan.CPU, 1)
-    words = plan_words.verdict(found, shutil.disk_usage(root).free, instead)
-    print(plan_words.table(found), plan_words.assumptions(found), plan_words.power_line(found), words, sep="\n\n")
+    here = found.device == run_plan.CPU or Path("/dev/nvidia0").exists()
+    instead = None if here else run_plan.plan_run(root, scale, run_plan.CPU, 1)
+    summary = plan_text.summary(found, shutil.disk_usage(root).free, instead)
+    print(plan_text.table(found), plan_text.assumptions(found), plan_text.power_line(found), summary, sep="\n\n")
 
 
 @app.command()
@@ -108,9 +109,9 @@ def preflight(
     each with its fix, and the exit code is 69. Nothing is downloaded, and a hub that does not answer costs five seconds.
     """
     with _one_line():
-        from qthink_core.pipeline import stage
+        from qthink_core.planning import preflight
 
-        print(*stage.preflight(None, scale), sep="\n")
+        print(*preflight.check(Path(), None, scale), sep="\n")
 
 
 @app.command()
@@ -215,32 +216,9 @@ def _object(line: bytes, where: str) -> dict[str, object]:
     if not line.strip():
         raise DataError(f"{where} is empty: expected {_EXPECTED}, drop it")
     try:
-        row = json.loads(line.decode(), object_pairs_hook=_without_doubles, parse_constant=_refused, parse_float=_finite)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not UTF-8 (byte {error.start + 1}, {error.reason}): convert the file") from None
-    except ValueError as error:  # also integers of 5,000 digits
-        raise DataError(f"{where} is not JSON ({error}): expected {_EXPECTED}") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where} holds a JSON {type(row).__name__}: expected {_EXPECTED}")
-    return row
-
-
-def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made: dict[str, object] = {}
-    for name, value in pairs:
-        if name in made:
-            raise ValueError(f"field {name!r:.60} appears twice")
-        made[name] = value
-    return made
-
-
-def _refused(text: str) -> NoReturn:
-    raise ValueError(f"{text:.40} is not a finite number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if abs(value) < float("inf") else _refused(text)
+        return read_object(line)
+    except ValueError as error:
+        raise DataError(f"{where} {error}: expected {_EXPECTED}") from None
 
 
 def _complain(message: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from artifact_folders import published
 
 from qthink_core.artifacts import completions, grades, prepared, readout
-from qthink_core.artifacts.completions import TRAINED, Answer
+from qthink_core.artifacts.completions import Answer
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.grades import Graded
 from qthink_core.artifacts.readout import Read
 from qthink_core.report.build import Folders, Plan

@@ -109,7 +109,7 @@ def test_every_box_is_made_behind_those_that_it_needs_with_a_line_each_and_then_
     assert (root / "artifacts/collected/gsm8k/names.txt").read_text() == "long short"
     done = subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "Data and pipelines are up to date.\n"
-    assert run(root) == (0, "Nothing to do: all 3 boxes are made of what is here.\n", "")
+    assert run(root) == (0, "Nothing to do: all 3 boxes are up to date.\n", "")
 
 
 def test_what_has_not_changed_counts_as_done_and_what_comes_out_alike_is_unchanged_after_it(root: Path) -> None:
@@ -231,7 +231,7 @@ def test_progress_bars_and_what_would_steer_a_terminal_are_not_passed_on() -> No
 
 
 def test_imports_of_dvc_start_no_thread_that_a_fork_would_lack() -> None:
-    program = "import os; from qthink_core.demo import dvc_fork; dvc_fork.load(); print(len(os.listdir('/proc/self/task')))"
+    program = "import os; from qthink_core.demo import dvc_jobs; dvc_jobs.load(); print(len(os.listdir('/proc/self/task')))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
 
@@ -275,12 +275,12 @@ def test_a_base_model_of_unknown_shape_does_not_stop_the_demo(tmp_path: Path) ->
 def test_a_signal_while_a_box_is_forked_waits_until_the_fork_is_known(number: signal.Signals) -> None:
     program = f"""
 import os, signal
-from qthink_core.demo import dvc_fork
+from qthink_core.demo import dvc_jobs
 signal.signal({int(number)}, signal.default_int_handler)
 try:
-    with dvc_fork.held():
+    with dvc_jobs.held():
         os.kill(os.getpid(), {int(number)})
-        one = dvc_fork._start(lambda: len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+        one = dvc_jobs._start(lambda: len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
         known = True
 except KeyboardInterrupt:
     print(known, os.getpgid(one.pid) == one.pid, os.waitpid(one.pid, 0)[1])

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from qthink_core.artifacts import grades
-from qthink_core.artifacts.completions import TRAINED, Answer
+from qthink_core.artifacts.completions import Answer
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.grades import Graded, Reward
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.benchmarks import grading

@@ -14,16 +14,15 @@ import small_run
 from graph import SCALES, STAGES, boxes, code, inputs, outputs, resolved, tree_of
 from imports import OURS, ROOT
 
-from qthink_core.artifacts.completions import TRAINED
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.store import canonical_json
 from qthink_core.pipeline import code as source
 from qthink_core.pipeline import layout, parameters
-from qthink_core.pipeline.graph import Box
-from qthink_core.pipeline.stage import stage_sections
+from qthink_core.pipeline.graph import Box, parameter_classes
 from qthink_core.planning import schedule
 from qthink_core.report import build
 
-SECTIONS = stage_sections()
+SECTIONS = parameter_classes()
 every_stage = pytest.mark.parametrize("stage", STAGES)
 
 

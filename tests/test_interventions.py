@@ -15,19 +15,13 @@ import torch
 from artifact_folders import work
 
 from qthink_core.artifacts import completions, readout
-from qthink_core.artifacts.completions import Answer, steps_condition
+from qthink_core.artifacts.completions import Answer
+from qthink_core.artifacts.conditions import MEAN, NOISE, NONE, OTHER, REPLACED, TEACHER, ZEROS, steps_condition
 from qthink_core.artifacts.store import Work, listed
 from qthink_core.errors import NumericError
 from qthink_core.generation.answering import answer, complete
 from qthink_core.generation.interventions import (
-    MEAN,
     NO_TEACHER,
-    NOISE,
-    NONE,
-    OTHER,
-    REPLACED,
-    TEACHER,
-    ZEROS,
     Latents,
     branch,
     feed,

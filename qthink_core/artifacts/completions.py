@@ -20,14 +20,7 @@ SCHEMA = pa.schema(
     ]
 )
 
-
-TRAINED = "trained"
 BATCH = "batch-"
-
-
-def steps_condition(K: int) -> str:
-    """The condition of K latent steps: the trained number of them, as `probe` decodes it, or another one."""
-    return f"K={K}"
 
 
 class Answer(NamedTuple):

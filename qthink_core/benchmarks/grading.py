@@ -4,7 +4,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from qthink_core.artifacts.completions import TRAINED, Answer
+from qthink_core.artifacts.completions import Answer
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.grades import Graded, Reward
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.benchmarks.graders import Grade, grade

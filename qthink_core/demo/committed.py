@@ -1,8 +1,8 @@
-"""This run beside the committed one: the same bytes, or which cells differ by more than chance, and which verdicts.
+"""This run compared with the committed one: the same bytes, or which accuracies and verdicts differ by more than chance.
 
-Results repeat to rounding, and a training amplifies rounding: on another processor a cell can be off by some questions. So
-accuracies are compared as the table's are (statistics.py): exact paired tests on the same questions, the trainings counted
-where there are several, Holm's correction over all cells.
+Results repeat up to rounding, and training amplifies rounding: on another processor a cell can differ by a few questions. So
+accuracies are compared like those of the table (statistics.py): exact paired tests on the same questions, with the trainings
+counted where there are several, and Holm's correction over all cells.
 """
 
 import csv
@@ -12,14 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from qthink_core.artifacts.conditions import NONE, TRAINED
+from qthink_core.evidence.significance import ALPHA
+
 BACK = (
-    "dvc.lock and results/ hold this run now. To be able to come back to it: git commit -m 'This machine' dvc.lock results. "
-    "To have the committed figures again: git restore dvc.lock results."
+    "dvc.lock and results/ now hold this run. To keep it: git commit -m 'This machine' dvc.lock results. "
+    "To restore the committed results: git restore dvc.lock results."
 )
-# After the boxes of some tasks alone, whose table goes to a folder of its own.
+# For a run of some tasks, whose table goes to a folder of its own.
 PART = (
-    "dvc.lock holds the boxes of this run now, {folder}/ its table, and results/ is as it was. "
-    "To have the committed dvc.lock again: git restore dvc.lock."
+    "dvc.lock now holds the boxes of this run, {folder}/ its table, and results/ is unchanged. "
+    "To restore the committed dvc.lock: git restore dvc.lock."
 )
 
 
@@ -36,13 +39,13 @@ class Cell(NamedTuple):
 def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], control: str, K: int) -> str:
     """Sentences on how the run in `folder` compares with `results` as the last commit has them."""
     if git(root, "rev-parse", "--verify", "HEAD") is None:
-        return "Nothing is committed here that this run could be compared with."
+        return "This run was not compared: the repository has no commit."
     if git(root, "diff", "--quiet", "HEAD", "--", "params.yaml", "params") is None:
         return "The parameters are not the committed ones, so this run was not compared with the committed one."
     same = git(root, "diff", "--quiet", "HEAD", "--", "dvc.lock", str(results)) is not None
     files = {task: git(root, "show", f"HEAD:./{results}/verdicts/{task}.csv") for task in tasks}
     if same and None not in files.values():
-        return "All outputs are the committed ones to the byte."
+        return "All outputs equal the committed ones, byte for byte."
     back = BACK if folder == results else PART.format(folder=folder)
     pairs = [
         (task, parsed((root / folder / "verdicts" / f"{task}.csv").read_bytes()), parsed(text))
@@ -51,7 +54,7 @@ def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], cont
     ]
     if len(pairs) < len(files) or any(ours.ids != theirs.ids or not alike(ours, theirs) for _, ours, theirs in pairs):
         return f"The committed results are of other tasks, systems, seeds or questions: not compared. {back}"
-    return f"{cells(pairs)} {words(pairs, control, K)}\n{back}"
+    return f"{cells(pairs)} {verdicts_sentence(pairs, control, K)}\n{back}"
 
 
 class Verdicts(NamedTuple):
@@ -62,7 +65,7 @@ class Verdicts(NamedTuple):
 
 
 def parsed(text: bytes) -> Verdicts:
-    """The verdicts in a file of results/verdicts (report_data.verdicts_csv); condition `` is the system as trained."""
+    """The verdicts in a file of results/verdicts (report/files.py); an empty condition is the system as trained."""
     head, *rows = csv.reader(io.StringIO(text.decode()))
     right: dict[tuple[str, str], list[list[bool]]] = {}
     for column, name in enumerate(head[1:], 1):
@@ -75,21 +78,22 @@ def parsed(text: bytes) -> Verdicts:
 
 
 def alike(ours: Verdicts, theirs: Verdicts) -> bool:
-    """Whether both are of the same systems, conditions and numbers of seeds."""
+    """Whether both have the same systems, conditions and numbers of seeds."""
     return {key: len(rows) for key, rows in ours.right.items()} == {key: len(rows) for key, rows in theirs.right.items()}
 
 
 def cells(pairs: Sequence[tuple[str, Verdicts, Verdicts]]) -> str:
-    """How many accuracies of the table differ, and which of them by more than chance."""
+    """A sentence on how many accuracies of the table differ, and which of them by more than chance."""
     found, count = differing(pairs)
     if not found:
-        return f"All {count} accuracies are the committed ones, though not every byte is."
+        return f"All {count} accuracies equal the committed ones, though not every byte does."
     start = f"{len(found)} of {count} accuracies {'differs' if len(found) == 1 else 'differ'} from the committed ones"
-    beyond = [one for one in found if one.p < 0.05]
+    tests = f"paired tests, Holm's correction over all {count}, {ALPHA}"
+    beyond = [one for one in found if one.p < ALPHA]
     if not beyond:
-        return f"{start}, none distinguishably (paired tests, Holm's correction over all {count}, 0.05)."
+        return f"{start}, none significantly ({tests})."
     listed = [f"{one.task} {one.system} {100 * one.ours:.1f} % (committed {100 * one.committed:.1f} %)" for one in beyond]
-    return f"{start}, distinguishably (paired tests, Holm's correction over all {count}, 0.05): {', '.join(listed)}."
+    return f"{start}, significantly ({tests}): {', '.join(listed)}."
 
 
 def differing(pairs: Sequence[tuple[str, Verdicts, Verdicts]]) -> tuple[list[Cell], int]:
@@ -110,8 +114,8 @@ def differing(pairs: Sequence[tuple[str, Verdicts, Verdicts]]) -> tuple[list[Cel
     return [one for one in found if one.ours != one.committed], len(found)
 
 
-def words(pairs: Sequence[tuple[str, Verdicts, Verdicts]], control: str, K: int) -> str:
-    """Which verdicts on the latents are others than the committed ones."""
+def verdicts_sentence(pairs: Sequence[tuple[str, Verdicts, Verdicts]], control: str, K: int) -> str:
+    """A sentence on the verdicts on the latents that differ from the committed ones."""
     both = [(task, judged(ours, control, K), judged(theirs, control, K)) for task, ours, theirs in pairs]
     others = [
         f"{task} {system} {word} (committed: {theirs[system]})"
@@ -121,7 +125,7 @@ def words(pairs: Sequence[tuple[str, Verdicts, Verdicts]], control: str, K: int)
     ]
     count = sum(len(ours) for _, ours, _ in both)
     if not others:
-        return f"All {count} verdicts on the latents are the committed ones."
+        return f"All {count} verdicts on the latents equal the committed ones."
     return f"{len(others)} of {count} verdicts on the latents differ: {', '.join(others)}."
 
 
@@ -129,7 +133,6 @@ def judged(found: Verdicts, control: str, K: int) -> dict[str, str]:
     """The verdict's word for each system of K latent steps."""
     import numpy as np
 
-    from qthink_core.artifacts.completions import TRAINED
     from qthink_core.evidence import verdicts
 
     return {
@@ -139,12 +142,12 @@ def judged(found: Verdicts, control: str, K: int) -> dict[str, str]:
             np.array(found.right[control, ""]),
         ).word
         for system, condition in found.right
-        if condition == verdicts.NONE
+        if condition == NONE
     }
 
 
 def git(root: Path, *arguments: str) -> bytes | None:
-    """What a Git command says; None where it fails or there is no Git."""
+    """The output of a Git command; None where it fails or Git is missing."""
     try:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

@@ -1,11 +1,11 @@
 """The paper's claims as experiments: what was published, which two systems of ours test it, and whether it holds here.
 
-The rule, written before its figures were seen. A claim says that `left` is right more often than `right`, or generates fewer
+The rule, written before its results were seen: a claim says that `left` is right more often than `right`, or generates fewer
 tokens. `holds` or `opposite`: the difference of the two on the same questions has the claimed sign or the other one, with
-p < 0.05 after Holm's correction over all rows that can be decided, where p counts other questions and other trainings
-(`statistics.Comparison.p_method`). Everything else is `undecided`; so is a row with fewer than three trainings of
-a trained system, which is then not among those corrected for. The sign is judged, not the size: the published difference
-is beside ours.
+p < 0.05 after Holm's correction over all rows that can be decided, where p is about other questions and other trainings
+(`statistics.Comparison.p_method`). Everything else is `undecided`. So is a row with fewer than three trainings of a trained
+system, which the correction then leaves out. The rule is about the sign, not the size: the published difference is shown
+beside ours.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from qthink_core.evidence import published
-from qthink_core.evidence.statistics import MIN_SEEDS, Comparison, compare, compare_means, holm
+from qthink_core.evidence.significance import ALPHA, MIN_SEEDS
+from qthink_core.evidence.statistics import Comparison, compare, compare_means, holm
 
-LEVEL = 0.05
 HOLDS, OPPOSITE, UNDECIDED = "holds", "opposite", "undecided"
 POINTS, TOKENS = "points", "tokens"
 UNTRAINED = ("base", "base_direct")
@@ -26,8 +26,8 @@ UNTRAINED = ("base", "base_direct")
 class Claim(NamedTuple):
     """A published claim, the pair of systems that tests it, its unit, and what else differed in the published pair.
 
-    A caveat may name `{K}`, the latent steps of the run. `stated` holds a difference by benchmark that was published as
-    such, without the two figures it is made of.
+    A caveat may contain `{K}`, the latent steps of the run. `stated` holds differences by benchmark that were published
+    without the two accuracies behind them.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Claim(NamedTuple):
     stated: tuple[tuple[str, float], ...] = ()
 
     def published(self, task: str) -> float | None:
-        """left - right as published, in per cent points or tokens; None where it never was."""
+        """left - right as published, in percentage points or tokens; None where it was not published."""
         left, right = (self._figure(task, system) for system in (self.left, self.right))
         return dict(self.stated).get(task) if left is None or right is None else round(left - right, 1)
 
@@ -81,14 +81,14 @@ CLAIMS = (
         "latents beat the same training without them",
         "uniform",
         "answer_only",
-        caveat="never published: the card has no such control",
+        caveat="not published: the card has no such control",
     ),
     Claim(
         "distillation",
         "distilled latents beat latents that nothing supervises (gamma 0)",
         "uniform",
         "undistilled",
-        caveat="never published: the card has no such control",
+        caveat="not published: the card has no such control",
     ),
     Claim("beyond_sft", "latents beat SFT on think + answer", "uniform", "sft"),
     Claim(
@@ -111,9 +111,9 @@ CLAIMS = (
 
 
 class Row(NamedTuple):
-    """A claim on a benchmark: published and own difference with its interval, in `unit`; None where there is none.
+    """A claim on a benchmark: published and own difference with its interval, in the claim's unit; None where unknown.
 
-    `p` is adjusted, and None in a row that cannot be decided; `seeds` are the trainings of the side with fewer.
+    `p` is adjusted, and None in a row that cannot be decided; `seeds` is the smaller number of trainings of the two sides.
     """
 
     claim: Claim
@@ -135,8 +135,8 @@ def verdicts(
 ) -> list[Row]:
     """A row per claim and benchmark of the run, by the rule above; `right` and `tokens` are by benchmark and system.
 
-    A claim whose systems are not all there says in its note what to run. Raises ValueError when questions or seeds of two
-    systems do not match.
+    Where a system of a claim is missing, the note says what to run. Raises ValueError when questions or seeds of two systems
+    do not match.
     """
     rows = [
         _row(claim, task, (right if claim.unit == POINTS else tokens).get(task, {})) for claim in claims for task in right
@@ -150,7 +150,7 @@ def verdicts(
 
 
 def on_seeds(seeds: Iterable[int]) -> str:
-    """What to run for the rows that have too few seeds, or "" where there are none; a row of 0 lacks its systems."""
+    """What to run for rows with too few seeds, or "" where there are none; a row of 0 seeds lacks a system."""
     few = any(0 < count < MIN_SEEDS for count in seeds)
     return f"With fewer than {MIN_SEEDS} seeds a claim stays undecided: dvc exp run -S 'seeds=[0,1,2]'." if few else ""
 
@@ -172,6 +172,6 @@ def _row(claim: Claim, task: str, systems: Mapping[str, np.ndarray]) -> tuple[Ro
 
 
 def _verdict(row: Row, p: float) -> str:
-    if p >= LEVEL or not row.difference:
+    if p >= ALPHA or not row.difference:
         return UNDECIDED
     return HOLDS if (row.difference > 0) == (row.claim.unit == POINTS) else OPPOSITE

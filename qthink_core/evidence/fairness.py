@@ -1,4 +1,4 @@
-"""Fair comparison: what the systems of one table do not share, in words for the table itself (decision 18)."""
+"""Fair comparison: the settings that the systems of one table do not share, as text for the table itself (decision 18)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,17 +14,17 @@ SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def marks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """What sets each system apart from the others, by system in the order given; an empty list where nothing does.
+    """How each system differs from the others, by system in the order given; an empty list where it does not differ.
 
-    The reference of a setting is its most common value among the systems that have it, of equally common ones that of the
-    first row; a system with another value is marked. A system without a setting, as one without latents has no gamma, is not
-    compared in it. Settings are named in the order in which they first appear.
+    The reference of a setting is its most common value among the systems that have it, or of equally common values the first
+    in the order of rows; a system with another value is marked. A system without a setting is not compared in it: one
+    without latents has no gamma. Settings are named in the order in which they first appear.
     """
     found: dict[str, list[str]] = {system: [] for system in settings}
     for setting in dict.fromkeys(name for own in settings.values() for name in own):
         held = {system: own[setting] for system, own in settings.items() if setting in own}
         values = list(held.values())
-        reference = max(values, key=values.count)  # the first of the most common
+        reference = max(values, key=values.count)  # the first of the most common values
         for system, value in held.items():
             if value != reference:
                 others = "the others" if values.count(reference) == len(values) - 1 else "others"
@@ -34,7 +34,7 @@ def marks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def footnotes(marks: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], list[str]]:
-    """The sign behind the name of each marked system, and the lines below the table; equal marks share one."""
+    """The sign after the name of each marked system, and the lines below the table; equal marks share one sign."""
     lines = list(dict.fromkeys("; ".join(own) for own in marks.values() if own))
     signs = [str(number).translate(SUPERSCRIPTS) for number in range(1, len(lines) + 1)]
     by_system = {system: signs[lines.index("; ".join(own))] for system, own in marks.items() if own}

@@ -1,4 +1,4 @@
-"""What a run found, as plain values: everything that the report page shows. Shares and p-values are in [0, 1]."""
+"""What a run found, as plain values: everything that the report shows. Shares and p-values are in [0, 1]."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from qthink_core.evidence.power import Scatter
 
 
 class System(NamedTuple):
-    """A row of the tables: its displayed name, whether it takes latent steps, and in what it differs from the other rows."""
+    """A row of the tables: its displayed name, whether it takes latent steps, and how it differs from the other rows."""
 
     name: str
     latent: bool = False
@@ -18,7 +18,7 @@ class Cell(NamedTuple):
     """A system on a benchmark: accuracy with standard error and 95 % interval over `n` questions.
 
     `spread` is the standard deviation of the accuracies of several seeds, None with one; `hit_limit` the share of answers
-    that ran into the token limit; `latents` the passes before the first token, each of which costs as much as a token.
+    that reached the token limit; `latents` the passes before the first token, each of which costs as much as a token.
     """
 
     accuracy: float
@@ -34,9 +34,9 @@ class Cell(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Accuracy of `left` less that of `right` on the same questions, with 95 % interval; p before and after correction.
+    """Accuracy of `left` minus that of `right` on the same questions, with 95 % interval; p before and after correction.
 
-    `trainings`: those of the trained side, of two trained sides the fewer; None between base models.
+    `trainings`: those of the trained side, or the smaller number of two trained sides; None between base models.
     """
 
     task: str
@@ -51,10 +51,10 @@ class Comparison(NamedTuple):
 
 
 class Power(NamedTuple):
-    """The smallest difference that `n` questions and `seeds` trainings would find with 80 % power, None where there is none.
+    """The smallest difference that `n` questions and `seeds` trainings detect with 80 % power, None where there is none.
 
     `scatter` was measured between the latent `system` and the control. `alone` is without a correction for several
-    comparisons, `corrected` as the first of all in the table.
+    comparisons, `corrected` with the correction that the first of all comparisons in the table gets.
     """
 
     system: str
@@ -68,7 +68,7 @@ class Power(NamedTuple):
 class Conditions(NamedTuple):
     """A trained latent system under each evaluation condition, in order, and the verdict: a word and a sentence.
 
-    `trained` changes nothing, `K=0`, `K=1`, ... take that many steps; any other name stands for what replaces the latents.
+    `trained` changes nothing, `K=0`, `K=1`, ... take that many steps; any other name says what replaces the latents.
     """
 
     cells: Mapping[str, Cell]
@@ -77,7 +77,7 @@ class Conditions(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A published claim and our run of it; differences are shares, or in `unit` where it is not points; None: missing."""
+    """A published claim and our test of it; differences are shares, or in `unit`; None where missing."""
 
     words: str
     benchmark: str
@@ -115,12 +115,12 @@ class Question(NamedTuple):
 class Findings(NamedTuple):
     """A whole run; mappings are in the order of display.
 
-    `setting` completes "This run is of ..." in words, and `repeats_published` says that model and problems are those of the
-    published results; `K` is the number of latent steps trained; `control` the system without latents that the latent ones
-    must beat, `direct` the base that does not think. `cells` and `curves` are by task, then system; `curves` holds a mapping
-    for each optimiser step with `step`, `cross_entropy` (nats a token) and, of latent systems, `distillation` and `distance`
-    (L1 at each latent step); `power` is by task, `conditions` by task and latent system, `further` by task, system and
-    scorer.
+    `setting` completes the sentence "This run is of ..."; `repeats_published` says whether model and problems are those of
+    the published results; `K` is the number of latent steps trained; `control` the system without latents that the latent
+    systems must beat; `direct` the base without thinking. `cells` and `curves` are by task, then system; `curves` holds a
+    mapping for each optimiser step with `step`, `cross_entropy` (nats a token) and, of latent systems, `distillation` and
+    `distance` (L1 at each latent step); `power` is by task, `conditions` by task and latent system, `further` by task,
+    system and scorer.
     """
 
     scale: str

@@ -1,14 +1,14 @@
-"""The published results, to be put beside ours: Qwen3-1.7B, from the model card of QThink-Qwen3-1.7B-GSM8k.
+"""The published results, for comparison with ours: Qwen3-1.7B, from the model card of QThink-Qwen3-1.7B-GSM8k.
 
-Exact match on Tooluse is "Cross-Benchmark Results" of the same card; its action accuracy is on the author's Tooluse card
-alone. The cards give no intervals: the Wilson intervals are ours, from the accuracy and the size of the test set.
+Exact match on Tooluse is from "Cross-Benchmark Results" of the same card; action accuracy only from the author's Tooluse
+card. The cards give no intervals: the Wilson intervals are ours, from the accuracy and the size of the test set.
 """
 
 from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """A published accuracy in [0, 1], its 95 % Wilson interval, questions, and mean generated tokens with what they are."""
+    """A published accuracy in [0, 1], its 95 % Wilson interval, questions, mean generated tokens and what these include."""
 
     accuracy: float
     low: float

@@ -1,9 +1,9 @@
-"""The verdict on the latents of a system: one sentence, by a rule that was written before its figures were seen.
+"""The verdict on the latents of a system: one sentence, by a rule that was written before its results were seen.
 
-The conditions are the same trained weights with something else in place of their K latents: none at all (`K=0`), `zeros`,
+The conditions are the same trained weights with something else in place of their K latents: nothing (`K=0`), `zeros`,
 Gaussian `noise` of the same scale, the latents of another question (`other`), and their mean over questions (`mean`). The
 control is `answer_only`, trained on the same targets without latents. Six comparisons of the system as trained, on the same
-questions, against these, corrected together (Holm, 0.05), are each `better`, `worse` or `undecided`. Those of the same
+questions, against these, corrected together (Holm), are each `better`, `worse` or `undecided`. Those of the same
 weights use the p-value of these weights; that against the control is about the method and counts the trainings too, where
 there are several (`statistics.Comparison`). Both sides of a comparison were decoded by one engine: `probe` answers with the
 K trained latents itself (`K=6`) beside its other conditions, and `evaluate` as trained beside the control.
@@ -12,10 +12,10 @@ K trained latents itself (`K=6`) beside its other conditions, and `evaluate` as 
 
     worse than K=0                                        harm: the latents do harm
     undecided against K=0                                 nothing: they do nothing measurable
-    better than K=0, not than all of the four others      positions: the model needs them, not their content
-    better than K=0 and than all of the four others       information: they carry information about the question
+    better than K=0, not than all four others             positions: the model needs them, not their content
+    better than K=0 and than all four others              information: they carry information about the question
 
-A model that was trained with latents may only break without them; so a headline needs the control too. *Verdict*:
+A model that was trained with latents may fail without them; so a headline needs the control too. *Verdict*:
 
     content                   better than the control   undecided              worse
     information               earns                     used but not better    used but worse
@@ -23,11 +23,11 @@ A model that was trained with latents may only break without them; so a headline
     nothing                   idle                      idle                   idle
     harm                      harmful                   harmful                harmful
 
-Below three trainings nothing is known of other ones, and a word that praises or blames says so: `earns, these weights only`.
-So do `helps as pauses`, `used but worse` and `harmful`; `used but not better` and `idle` do neither.
+With fewer than three trainings nothing is known about other trainings, and a verdict that praises or blames (`earns`, `helps
+as pauses`, `used but worse`, `harmful`) says so: `earns, these weights only`.
 
-Undecided is not equal: few questions leave everything undecided. Other conditions (a sweep over K, teacher states) are shown
-beside the verdict and have no part in it.
+Undecided does not mean equal: with few questions everything is undecided. Other conditions (a sweep over K, teacher states)
+are shown beside the verdict and do not change it.
 """
 
 from collections.abc import Mapping
@@ -36,12 +36,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from qthink_core.artifacts.completions import TRAINED, steps_condition
-from qthink_core.evidence.statistics import MIN_SEEDS, THESE_WEIGHTS, Comparison, compare, holm
+from qthink_core.artifacts.conditions import JUDGED, MEAN, NOISE, NONE, OTHER, TRAINED, ZEROS, steps_condition
+from qthink_core.evidence.significance import ALPHA, MIN_SEEDS, THESE_WEIGHTS
+from qthink_core.evidence.statistics import Comparison, compare, holm
 
-LEVEL = 0.05
-NONE, ANSWER_ONLY = "K=0", "answer_only"
-SUBSTITUTES = {"zeros": "zeros", "noise": "noise", "other": "another question's latents", "mean": "the mean latent"}
+ANSWER_ONLY = "answer_only"
+SUBSTITUTES = {ZEROS: "zeros", NOISE: "noise", OTHER: "another question's latents", MEAN: "the mean latent"}
 BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
 INFORMATION, POSITIONS, NOTHING, HARM = "information", "positions", "nothing", "harm"
 EARNS, PAUSES, NOT_BETTER, USED_WORSE = "earns", "helps as pauses", "used but not better", "used but worse"
@@ -76,7 +76,7 @@ class Row(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The word (with `these weights only` where it is about no more), the sentence, both findings, the six comparisons."""
+    """The word, the sentence, both findings and the six comparisons; the word says where it is about these weights only."""
 
     word: str
     sentence: str
@@ -91,11 +91,11 @@ def judge(right: Mapping[str, Bool[np.ndarray, "S Q"]], K: int, answer_only_SQ: 
     Raises ValueError when a condition of the rule is missing or questions do not match.
     """
     probed = steps_condition(K)
-    needed = (TRAINED, probed, NONE, *SUBSTITUTES)
+    needed = (TRAINED, probed, *JUDGED)
     missing = [name for name in needed if name not in right]
     if missing:
         raise ValueError(f"no answers under {', '.join(missing)}: the verdict needs {', '.join(needed)}")
-    compared = {name: compare(right[probed], right[name]) for name in (NONE, *SUBSTITUTES)}
+    compared = {name: compare(right[probed], right[name]) for name in JUDGED}
     compared[ANSWER_ONLY] = compare(right[TRAINED], answer_only_SQ)
     adjusted = holm([one.p_method if name == ANSWER_ONLY else one.p for name, one in compared.items()])
     rows = [Row(name, one, p, outcome(one, p)) for (name, one), p in zip(compared.items(), adjusted, strict=True)]
@@ -105,14 +105,14 @@ def judge(right: Mapping[str, Bool[np.ndarray, "S Q"]], K: int, answer_only_SQ: 
     return Verdict(scoped(word, few and word in PRAISE_OR_BLAME), sentence, content, worth, rows)
 
 
-def scoped(said: str, few: bool) -> str:
-    """The word or headline of a verdict, with what it is about where `few` trainings let it say nothing of the method."""
-    return f"{said}, {THESE_WEIGHTS}" if few else said
+def scoped(verdict: str, few: bool) -> str:
+    """The word or headline of a verdict, with a limit where `few` trainings do not allow a statement about the method."""
+    return f"{verdict}, {THESE_WEIGHTS}" if few else verdict
 
 
 def outcome(comparison: Comparison, adjusted: float) -> str:
-    """`better` or `worse` where the adjusted p-value is below 0.05, else `undecided`."""
-    if adjusted >= LEVEL:
+    """`better` or `worse` where the adjusted p-value is below ALPHA, else `undecided`."""
+    if adjusted >= ALPHA:
         return UNDECIDED
     return BETTER if comparison.difference > 0 else WORSE
 

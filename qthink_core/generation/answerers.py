@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qthink_core.artifacts.completions import TRAINED, Answer
+from qthink_core.artifacts.completions import Answer
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.errors import DataError, NumericError
 from qthink_core.generation import answering, vllm_engine
 from qthink_core.generation.decoding import Sampling, answer_key, request_seed

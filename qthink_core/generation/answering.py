@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from qthink_core.artifacts.completions import BATCH, TRAINED, Answer
+from qthink_core.artifacts.completions import BATCH, Answer
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.generation.decoding import Choose, Sampling, answer_key, decode, greedy, sampler
 from qthink_core.method.latent_steps import Context, latent_steps, read_prompts
 from qthink_core.method.think import spoken

@@ -1,6 +1,5 @@
 """Decoding: from a context to completions, greedily or by seeded sampling, in batches that shrink as rows finish."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from qthink_core.artifacts.named_numbers import number_of
 from qthink_core.errors import NumericError
 from qthink_core.generation.roomy_cache import with_room
 from qthink_core.method.hidden_states import last_hidden, logits
@@ -109,8 +109,7 @@ def _distinct(
 
 def rollout_key(seed: int, problem_id: str, rollout: int) -> list[int]:
     """The entropy of one rollout: a function of (seed, problem, index) and of nothing else (decision 16)."""
-    named = int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:8], "big")
-    return [seed, named, rollout]
+    return [seed, number_of(problem_id), rollout]
 
 
 def answer_key(seed: int, problem_id: str, training: int | None) -> list[int]:

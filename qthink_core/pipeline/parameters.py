@@ -54,16 +54,19 @@ def _parsed(path: Path, content: bytes) -> dict[str, Any]:
     return value
 
 
-def load(root: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
-    """The merged tree of params.yaml and the file of its scale, and for each leaf the file it came from.
+def load(root: Path, other: str | None = None) -> tuple[dict[str, Any], dict[Path_, str]]:
+    """The merged tree of params.yaml and the file of its scale, or of another, and for each leaf the file it came from.
 
     Raises ParamError when the scale has no file or a leaf is in both files (one of them would have no effect).
     """
     common = read_yaml(root / "params.yaml")
     scales = sorted(path.stem for path in (root / "params").glob("*.yaml"))
+    if other is not None and other not in scales:
+        raise ParamError(f"--scale is {other!r}: expected one of {', '.join(scales)}")
+    common |= {"scale": other} if other is not None else {}
     scale = common.get("scale")
     if scale not in scales:
-        raise ParamError(f"params.yaml has scale: {scale!r}, but there is only {', '.join(scales)} in params/")
+        raise ParamError(f"params.yaml has scale: {scale!r}, expected one of the files in params/: {', '.join(scales)}")
     sized = read_yaml(root / "params" / f"{scale}.yaml")
     origin = dict.fromkeys(leaves(common), "params.yaml")
     for leaf in leaves(sized):

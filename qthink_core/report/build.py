@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qthink_core.artifacts import completions, prepared, readout
-from qthink_core.artifacts.completions import TRAINED, Answer
+from qthink_core.artifacts.completions import Answer
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.grades import read_grades
 from qthink_core.artifacts.store import write_file
 from qthink_core.errors import DataError
@@ -17,6 +18,7 @@ from qthink_core.evidence import claims, published, scatter, scores, verdicts
 from qthink_core.evidence.fairness import marks
 from qthink_core.evidence.findings import Answered, Claim, Comparison, Conditions, Findings, Power, Question, System
 from qthink_core.evidence.power import smallest_difference
+from qthink_core.evidence.significance import ALPHA
 from qthink_core.evidence.statistics import compare, holm
 from qthink_core.pipeline.systems import Distilled, Finetuned
 from qthink_core.report.files import losses_csv, metrics_json, place, tokens_csv, verdicts_csv
@@ -98,7 +100,7 @@ def plan(params: ReportParams) -> Plan:
     return Plan(
         {name: own[name] for name in (*params.systems.baseline, *params.systems.trained)},
         made_with,
-        f"{params.base.words} on {problems}",
+        f"{params.base.description} on {problems}",
         hub is not None and hub.repo.endswith(f"/{published.MODEL}") and params.prepare.source != "generated",
         params.K,
         params.report.control,
@@ -185,7 +187,7 @@ def _pair_power(task: scores.Task, system: str, control: str, compared: int) -> 
     left, right = task.scores[system][TRAINED].right, task.scores[control][TRAINED].right
     measured, n, seeds = scatter.measured(left, right), len(task.ids), min(len(left), len(right))
     smallest = partial(smallest_difference, n, seeds, measured)
-    return Power(system, n, seeds, measured, smallest(), smallest(level=verdicts.LEVEL / compared))
+    return Power(system, n, seeds, measured, smallest(), smallest(level=ALPHA / compared))
 
 
 def conditions(task: scores.Task, system: str, K: int, control: str) -> Conditions:

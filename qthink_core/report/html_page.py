@@ -16,22 +16,23 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from qthink_core.artifacts.completions import TRAINED
+from qthink_core.artifacts.conditions import MEAN, NOISE, NONE, OTHER, TEACHER, TRAINED, ZEROS
 from qthink_core.evidence import claims, published
 from qthink_core.evidence.findings import Comparison, Findings
+from qthink_core.evidence.significance import ALPHA
 from qthink_core.report import plots, words
-from qthink_core.report.words import ALPHA, distinguishable, few
+from qthink_core.report.words import distinguishable, few
 
 PAGE = Path(__file__).with_name("page_files")
 BENCHMARKS = {"gsm8k": "GSM8K", "math500": "MATH-500", "tooluse": "Tooluse"}
 CONDITIONS = {
     TRAINED: "as trained",
-    "K=0": "no latent steps",
-    "zeros": "zeros",
-    "noise": "noise of the same scale",
-    "other": "another question's",
-    "mean": "mean latent",
-    "teacher": "teacher states",
+    NONE: "no latent steps",
+    ZEROS: "zeros",
+    NOISE: "noise of the same scale",
+    OTHER: "another question's",
+    MEAN: "mean latent",
+    TEACHER: "teacher states",
 }
 LOSSES = {"cross_entropy": "cross-entropy (nats a token)", "distillation": "mean L1 distance"}
 GLYPHS = {"right": "✓", "wrong": "✗", "unparsable": "?", "over_limit": "…", "timeout": "◷"}

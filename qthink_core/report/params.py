@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from qthink_core.models.base_source import Base
+from qthink_core.models.base_params import Base
 from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import Distillation, Seeds, unique
 from qthink_core.pipeline.systems import Baseline, Distilled, Finetuned

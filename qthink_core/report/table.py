@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from qthink_core.evidence import claims
 from qthink_core.evidence.fairness import footnotes
 from qthink_core.evidence.findings import Cell, Findings
-from qthink_core.report.words import ALPHA, SECONDS, power, scope, summary
+from qthink_core.evidence.significance import ALPHA
+from qthink_core.report.words import SECONDS, power, scope, summary
 
 
 def markdown(findings: Findings) -> str:

@@ -237,7 +237,7 @@ def test_a_box_that_is_run_alone_after_an_edit_refuses_to_put_the_old_code_into_
     assert refused.returncode != 0
     again = "run `dvc repro`, or `dvc repro fingerprint` and the same command again"
     assert (
-        f"{DISTILLING}: artifacts/code/train.json is of another version of qthink_core/method/losses.py: {again}\n"
+        f"{DISTILLING}: artifacts/code/train.json records another version of qthink_core/method/losses.py: {again}\n"
         in refused.stdout
     )
     assert unbroken.lock == before

@@ -1,11 +1,11 @@
 """Problems of the tiny scale: generated rows of the three benchmarks, each with the steps that solve it."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from qthink_core.artifacts.named_numbers import number_of
 from qthink_core.benchmarks.synthetic import expressions, tool_calls, word_problems
 from qthink_core.benchmarks.synthetic.chains import Step, working
 from qthink_core.benchmarks.world import World
@@ -75,7 +75,7 @@ def worked(task: str, split: str, n: int, seed: int, world: World, show: Show | 
 
 def bucket(text: str) -> int:
     """The bucket 0..99 of a working."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % 100
+    return number_of(text) % 100
 
 
 def _numbered(task: str, split: str, index: int, row: dict[str, object]) -> dict[str, object]:
