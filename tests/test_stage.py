@@ -321,7 +321,7 @@ def test_a_missing_input_ends_with_the_command_that_makes_it(root: Path) -> None
 def test_a_second_run_is_refused_at_once_and_names_the_first(root: Path, paused: subprocess.Popen[str]) -> None:
     code, _, err = run(root)
     assert code == StoppedError.exit_code == 75
-    assert err.startswith(f"{BOX}: {BOX} is already running as process {paused.pid}: let it end")
+    assert err.startswith(f"{BOX}: {BOX} is already running as process {paused.pid}: wait until it ends")
     assert finish(root, paused) == (0, "")
 
 

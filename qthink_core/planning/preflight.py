@@ -171,6 +171,6 @@ def cluster(address: str) -> Iterator[Check]:
     from qthink_core.pipeline import ray_workers
 
     try:
-        ray_workers.knock(address)
+        ray_workers.check_listening(address)
     except OSError as error:
         yield Check(False, f"no Ray cluster answers at RAY_ADDRESS, {address} ({error}): start it, or unset it")
