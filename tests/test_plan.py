@@ -127,7 +127,7 @@ def test_the_recipe_reads_gigabytes_that_a_gpu_may_not_have(root: Path) -> None:
     cache = 128 * 2838 * 114_688
     assert found["sample"].memory == pytest.approx(cache + 1_720_451_072 * 2 + 128 * 151_936 * 4)
     said = plan_text.summary(plan_run(root, "paper", "4090", 1), free=10**15)
-    assert "sample may need 45 GB of memory where its rows are longest, 24 GB are there" in said
+    assert "sample may need 45 GB of memory where its rows are longest, 24 GB are available" in said
 
 
 EDITS = {

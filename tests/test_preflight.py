@@ -78,7 +78,7 @@ def test_a_machine_without_gpu_and_hub_hears_at_once_of_everything_that_the_pape
     assert re.fullmatch(r"base: scale paper needs \d+ things that this machine lacks:", header)
     for said in (
         r"device is cuda but torch .* sees no GPU",
-        r"math500 train is not on the hub in its published form: take it from",
+        r"math500 train is not on the hub in its published form: take the file from",
         r"tooluse train is not on the hub",
         r"tooluse test is not on the hub",
         rf"base model: config\.json of Qwen/Qwen3-1\.7B at {tree_of('paper')[0]['base']['hub']['revision']} is not in",
@@ -218,7 +218,7 @@ def test_engines_and_launchers_that_are_not_installed_are_named(monkeypatch: pyt
     said = [one.text for one in preflight.engines(tree())]
     fix = "run `pip install --constraint constraints.txt --editable '.[ray]'`"
     assert said[0] == f"engine: ray for QTHINK_EXECUTOR is not installed: {fix}"
-    assert said[1].startswith("launcher: no-such-launcher for QTHINK_LAUNCH is not a program on the path")
+    assert said[1].startswith("launcher: no-such-launcher for QTHINK_LAUNCH is not on the path")
 
 
 def test_a_ray_cluster_that_does_not_answer_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,8 +278,8 @@ def test_files_of_the_folder_are_held_against_their_record(tmp_path: Path) -> No
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("{}\n")
     train, test, tools, tool_test = source_checks.data(asked, tmp_path)
-    assert "gsm8k/train.jsonl has sha256" in train.said
-    assert "gsm8k/test.jsonl is missing: put the file there" in test.said
+    assert "gsm8k/train.jsonl has sha256" in train.text
+    assert "gsm8k/test.jsonl is missing: put the file there" in test.text
     assert tools == Check(True, f"data: {tmp_path}/tooluse/train.json, without a sha256 on record")
     assert [one.passed for one in (train, test, tool_test)] == [False] * 3
     assert list(source_checks.data(tree(), None)) == []
@@ -322,8 +322,8 @@ def test_a_tokenizer_that_breaks_the_conventions_is_a_fault(
 def test_a_missing_folder_and_another_version_of_a_wheel_are_faults(tmp_path: Path) -> None:
     (found,) = source_checks.base_model(Base(thinking="native", folder=str(tmp_path / "nowhere")))
     assert found == Check(False, f"base.folder {tmp_path}/nowhere does not exist: give an existing folder in the params")
-    assert source_checks.wheel("no-such-package", "1.0").said.endswith("run `pip install --no-deps no-such-package==1.0`")
-    assert "is installed where 0.0.1 is expected" in source_checks.wheel("pytest", "0.0.1").said
+    assert source_checks.wheel("no-such-package", "1.0").text.endswith("run `pip install --no-deps no-such-package==1.0`")
+    assert "is installed where 0.0.1 is expected" in source_checks.wheel("pytest", "0.0.1").text
     assert source_checks.wheel("pytest", pytest.__version__).passed
 
 

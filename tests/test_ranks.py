@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both_with_the_same_words(fo
 GLOO = "[/gloo/transport/tcp/pair.cc:537] "
 NCCL = "NCCL error in: /NCCLUtils.cpp:94, "
 RESET = "Read error [127.0.0.1]:17327: Connection reset by peer"
-GO_ON = "; finished units are kept, `dvc repro` goes on"
+GO_ON = "; finished units are kept, `dvc repro` continues"
 
 
 @pytest.mark.parametrize(

@@ -239,9 +239,7 @@ def test_a_node_that_does_not_see_the_project_is_named(
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(ROOT)
     missing = tmp_path / "elsewhere" / "work"
-    expected = (
-        rf"^worker on node \w+ \(\w{{8}}\) does not see {missing}: put the project on a file system that all nodes share$"
-    )
+    expected = rf"^worker on node \w+ \(\w{{8}}\) cannot see {missing}: put the project on a file system of all nodes$"
     with pytest.raises(DataError, match=expected):
         list(ray_workers.made(dealing.maker, {"a": ""}, missing, "cpu"))
 
