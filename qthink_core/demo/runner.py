@@ -64,7 +64,7 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     known = [str(task) for task in tree["tasks"]]
     for task in tasks:
         if task not in known:
-            raise ParamError(f"there is no task {task!r}: params.yaml has {', '.join(known)}")
+            raise ParamError(f"task {task!r} is unknown: params.yaml has {', '.join(known)}")
     part = [task for task in known if task in tasks] if tasks and set(tasks) != set(known) else []
     needs = of_tasks(schedule.edges(root, tree), part or known)
     make(root, tree, needs, jobs)
@@ -289,9 +289,9 @@ def report_of(root: Path, tree: Mapping[str, Any], tasks: Sequence[str]) -> Path
     """Writes the report of some tasks into a folder of its own, and returns that."""
     from qthink_core.report import build
 
-    page = importlib.import_module(f"stages.{REPORT}")  # only a stage file knows the paths of artifacts
-    own = parameters.prune({**tree, "tasks": list(tasks)}, parameters.patterns(page.Params))
-    params = page.Params.model_validate(own)
+    stage_file = importlib.import_module(f"stages.{REPORT}")  # only a stage file knows the paths of artifacts
+    own = parameters.prune({**tree, "tasks": list(tasks)}, parameters.patterns(stage_file.Params))
+    params = stage_file.Params.model_validate(own)
     folders = params.folders()
     shutil.rmtree(root / PART, ignore_errors=True)
     build.write(root / PART, build.find(folders, build.plan(params)), folders)

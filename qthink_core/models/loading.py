@@ -25,7 +25,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 
 class QThinkConfig(NamedTuple):
-    """What an exported model says of itself in `qthink.json`."""
+    """The description of an exported model in its `qthink.json`."""
 
     K: int
     thinking: bool

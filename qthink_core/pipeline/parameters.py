@@ -223,7 +223,7 @@ def _trained_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Ite
     """DVC exports and evaluates what `systems.trained` lists: each system that is trained, once."""
     systems = tree.get("systems")
     if not isinstance(systems, Mapping):
-        return  # said by the sections that read it, as are the next two
+        return  # the sections that read it report that, and the next two faults
     listed, groups = systems.get("trained"), [systems.get("finetuned"), systems.get("distilled")]
     if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in groups):
         return
@@ -246,7 +246,7 @@ def _thinker_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Ite
     systems, probe = tree.get("systems"), tree.get("probe")
     baseline = systems.get("baseline") if isinstance(systems, Mapping) else None
     if not isinstance(baseline, Mapping) or not isinstance(probe, Mapping) or "thinker" not in probe:
-        return  # said by the sections that read them
+        return  # the sections that read them report that
     able = [str(name) for name, one in baseline.items() if isinstance(one, Mapping) and one.get("thinking") is True]
     if probe["thinker"] not in able:
         here = f"{_file(origin, ('probe', 'thinker'))}: probe.thinker is {probe['thinker']!r}"
@@ -258,7 +258,7 @@ def _control_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Ite
     systems, report = tree.get("systems"), tree.get("report")
     finetuned = systems.get("finetuned") if isinstance(systems, Mapping) else None
     if not isinstance(finetuned, Mapping) or not isinstance(report, Mapping) or "control" not in report:
-        return  # said by the sections that read them
+        return  # the sections that read them report that
     able = [str(name) for name, one in finetuned.items() if isinstance(one, Mapping) and one.get("target") == "answer"]
     if report["control"] not in able:
         here = f"{_file(origin, ('report', 'control'))}: report.control is {report['control']!r}"

@@ -75,8 +75,8 @@ def identity(root: Path, at: Box) -> tuple[str, str, dict[str, str]]:
     keys = sorted({name for names in entry["params"].values() for name in names})
     values = {"instance": str(at), "params": {key: parameters.value(tree, key) for key in keys}, "inputs": inputs}
     made_from = hashlib.sha256(store.canonical_json(values)).hexdigest()
-    said = {one: code.of_stage(root, one) for one in (stages(root) if at.stage == code.STAGE else [at.stage])}
-    fingerprint = hashlib.sha256(store.canonical_json(values | {"code": said})).hexdigest()
+    digests = {one: code.of_stage(root, one) for one in (stages(root) if at.stage == code.STAGE else [at.stage])}
+    fingerprint = hashlib.sha256(store.canonical_json(values | {"code": digests})).hexdigest()
     return fingerprint, made_from, inputs
 
 
