@@ -86,15 +86,17 @@ def plan(
 
 def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> None:
     # pydantic and the parameters of the stages would slow `grade` down
-    from qthink_core.planning import plan_text, run_plan
+    from qthink_core.planning import plan_text
+    from qthink_core.planning.calibration import CPU
+    from qthink_core.planning.run_plan import plan_run
 
     root = Path()
-    found = run_plan.plan_run(root, scale, device, gpus)
+    found = plan_run(root, scale, device, gpus)
     if as_json:
         print(plan_text.as_json(found))
         return
-    here = found.device == run_plan.CPU or Path("/dev/nvidia0").exists()
-    instead = None if here else run_plan.plan_run(root, scale, run_plan.CPU, 1)
+    here = found.device == CPU or Path("/dev/nvidia0").exists()
+    instead = None if here else plan_run(root, scale, CPU, 1)
     summary = plan_text.summary(found, shutil.disk_usage(root).free, instead)
     print(plan_text.table(found), plan_text.assumptions(found), plan_text.power_line(found), summary, sep="\n\n")
 

@@ -24,7 +24,8 @@ from qthink_core.errors import ParamError, QThinkError, StoppedError
 from qthink_core.pipeline import graph, parameters, process, stage
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import calibration, progress, schedule
-from qthink_core.planning.run_plan import CPU, RunPlan, plan_run
+from qthink_core.planning.calibration import CPU
+from qthink_core.planning.run_plan import RunPlan, plan_run
 from qthink_core.planning.stage_costs import COSTS
 
 REPORT = "report"
@@ -128,7 +129,7 @@ def after(needs: Mapping[str, frozenset[str]], changed: Collection[str]) -> set[
 @contextlib.contextmanager
 def warm_server(tree: Mapping[str, Any]) -> Iterator[None]:
     """A warm server for the stages of the context, where they compute on the processor."""
-    if tree.get("device", "cpu") != "cpu" or sys.platform != "linux":
+    if tree.get("device", CPU) != CPU or sys.platform != "linux":
         yield
         return
     with warm.server(tree["cpu_threads"], tree["cpu_kernels"]) as place:

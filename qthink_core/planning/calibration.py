@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from qthink_core.artifacts import store
 from qthink_core.artifacts.json_object import read_object
 from qthink_core.errors import DataError
+from qthink_core.pipeline.executor import HERE
 
 LOG = Path("logs") / "runs.jsonl"
-CPU, HERE = "cpu", "here"
+CPU = "cpu"
 
 
 class Logged(NamedTuple):

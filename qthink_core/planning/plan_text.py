@@ -6,8 +6,9 @@ from typing import Any
 
 from qthink_core.evidence.significance import POWER
 from qthink_core.planning import cost
+from qthink_core.planning.calibration import CPU
 from qthink_core.planning.cost import EXTRACTION, SAMPLING, TRAINING
-from qthink_core.planning.run_plan import CPU, DVC_S, IMPORTS_S, RunPlan, StagePlan, processor
+from qthink_core.planning.run_plan import DVC_S, IMPORTS_S, RunPlan, StagePlan, processor
 
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86400, 365.25 * 86400
 HEADER = ("stage", "boxes", "tokens", "FLOP", "disk", "memory", "floor", "time", "on", "from")

@@ -18,8 +18,9 @@ from qthink_core.models.base_params import Base
 from qthink_core.pipeline import graph, parameters
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import schedule
+from qthink_core.planning.calibration import CPU
 from qthink_core.planning.plan_text import COPIES, short
-from qthink_core.planning.run_plan import CPU, Demands, demands_of, processor
+from qthink_core.planning.run_plan import Demands, demands_of, processor
 from qthink_core.planning.source_checks import Check, Remote, base_model, data, on_hub
 from qthink_core.planning.workload import made_base
 

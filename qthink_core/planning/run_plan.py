@@ -12,11 +12,11 @@ from qthink_core.errors import ParamError
 from qthink_core.pipeline import graph
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import calibration, cost, progress, schedule
+from qthink_core.planning.calibration import CPU
 from qthink_core.planning.cost import Compute, Device
 from qthink_core.planning.stage_costs import COSTS, BoxCost
 from qthink_core.planning.workload import Workload, size_of, workload_of
 
-CPU = "cpu"
 DEVICES = (*cost.GPUS, CPU)
 
 # Seconds that a box takes before its work: without torch, with torch and a model, on a GPU (assumed, the others measured).
