@@ -11,7 +11,8 @@ from artifact_folders import published
 from worlds import WORLD
 
 from qthink_core.artifacts.store import MANIFEST, canonical_json, sha256
-from qthink_core.benchmarks.problems import generated, render
+from qthink_core.benchmarks.problems import generated
+from qthink_core.benchmarks.rendering import render
 from qthink_core.errors import DataError
 from qthink_core.generation.answering import answer, batches
 from qthink_core.method import projection_head

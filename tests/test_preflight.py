@@ -280,7 +280,7 @@ def test_files_of_the_folder_are_held_against_their_record(tmp_path: Path) -> No
     train, test, tools, tool_test = source_checks.data(asked, tmp_path)
     assert "gsm8k/train.jsonl has sha256" in train.text
     assert "gsm8k/test.jsonl is missing: put the file there" in test.text
-    assert tools == Check(True, f"data: {tmp_path}/tooluse/train.json, without a sha256 on record")
+    assert tools == Check(True, f"data: {tmp_path}/tooluse/train.json, which has no recorded sha256")
     assert [one.passed for one in (train, test, tool_test)] == [False] * 3
     assert list(source_checks.data(tree(), None)) == []
 
