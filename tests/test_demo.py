@@ -265,10 +265,10 @@ def test_a_base_model_of_unknown_shape_does_not_stop_the_demo(tmp_path: Path) ->
     (tmp_path / "params/smol.yaml").write_text(small.replace(wheel[0], hub))
     common = (tmp_path / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(re.sub(r"^scale: \w+", "scale: smol", common, flags=re.MULTILINE))
-    assert runner.planned(tmp_path) is None
+    assert runner.plan_or_none(tmp_path) is None
     assert runner.expected(None, ["base", "train@gsm8k-uniform-0"]) == {"base": 1.0, "train@gsm8k-uniform-0": 1.0}
     (tmp_path / "params/smol.yaml").write_text(small)
-    assert runner.planned(tmp_path) is not None
+    assert runner.plan_or_none(tmp_path) is not None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

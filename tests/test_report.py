@@ -228,7 +228,7 @@ def test_a_claim_with_three_seeds_is_judged_and_one_without_its_systems_says_wha
     assert len(claims) == len(CLAIMS)
     latents = by_id["latents"]
     assert (latents.verdict, latents.seeds, latents.ours, latents.published) == (HOLDS, 3, 0.5, None)
-    assert latents.note == "never published: the card has no such control"
+    assert latents.note == "not published: the card has no such control"
     sft = by_id["beyond_sft"]
     assert (sft.verdict, sft.ours, sft.published, sft.seeds) == (UNDECIDED, None, pytest.approx(0.025), 0)
     assert sft.note == "needs sft: add to systems in params.yaml, then dvc repro"
@@ -390,7 +390,7 @@ def test_a_claim_without_a_published_or_own_figure_says_so_in_its_row(tmp_path: 
     lines = table.claims_table(found(tmp_path, three_seeds(EARNS))).splitlines()
     (latents,) = [line for line in lines if "latents beat the same training" in line]
     assert latents.startswith("| latents beat the same training without them | gsm8k | points | never | +50.0 [")
-    assert "] | 3 | holds | never published" in latents
+    assert "] | 3 | holds | not published" in latents
     (sft,) = [line for line in lines if "latents beat SFT" in line]
     assert sft.startswith("| latents beat SFT on think + answer | gsm8k | points | +2.5 |  | 0 | undecided | needs sft")
 
