@@ -14,9 +14,9 @@ import pytest
 import torch
 from artifact_folders import work
 
-from qthink_core.artifacts import completions, conditions, readout
+from qthink_core.artifacts import completions, readout
 from qthink_core.artifacts.completions import Answer
-from qthink_core.artifacts.conditions import MEAN, NOISE, NONE, OTHER, REPLACED, TEACHER, ZEROS, steps_condition
+from qthink_core.artifacts.conditions import MEAN, NOISE, NONE, OTHER, REPLACED, TEACHER, TRAINED, ZEROS, steps_condition
 from qthink_core.artifacts.store import Work, listed
 from qthink_core.errors import NumericError
 from qthink_core.generation.answering import answer, complete
@@ -346,7 +346,7 @@ def thoughts(tokenizer: Any) -> list[Answer]:
     for name, (before, length, after, _) in THOUGHTS.items():
         thought = rng.integers(0, 190, length).tolist()
         tokens = [*tokenizer.encode(before), *thought, *tokenizer.encode(after)]
-        found.append(Answer(name, None, conditions.TRAINED, tokens, tokenizer.decode(tokens), "length"))
+        found.append(Answer(name, None, TRAINED, tokens, tokenizer.decode(tokens), "length"))
     return found
 
 

@@ -163,8 +163,8 @@ def test_a_device_whose_memory_is_full_is_told_in_a_line_with_the_batch_to_lower
     code, out, err = run(root)
     assert (code, out) == (UnavailableError.exit_code, "")
     assert err == (
-        f"{BOX}: the device's memory is full (CUDA out of memory): end other programs that use it and run the same command again, "
-        "or lower its batch in params/small.yaml, after which this box begins again\n"
+        f"{BOX}: the device's memory is full (CUDA out of memory): end other programs that use it and run the same "
+        "command again, or lower its batch in params/small.yaml, after which this box begins again\n"
     )
     with (
         pytest.raises(UnavailableError, match=r"lower evaluate\.batch in params/small\.yaml"),
