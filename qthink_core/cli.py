@@ -26,7 +26,7 @@ app = typer.Typer(
 @app.command()
 def grade(
     benchmark: Annotated[
-        Literal["gsm8k", "math500", "tooluse"], typer.Option(help="Whose rules of extraction and equality apply.")
+        Literal["gsm8k", "math500", "tooluse"], typer.Option(help="Its rules of extraction and equality apply.")
     ],
 ) -> None:
     """Grades JSON lines `{"gold": ..., "answer": ...}` from standard input, one JSON line each on standard output.
@@ -63,8 +63,8 @@ def plan(
     device: Annotated[
         str | None, typer.Option(help="h100, a100, 4090 or cpu (this machine's); by default what the scale asks for.")
     ] = None,
-    gpus: Annotated[int, typer.Option(help="How many of them.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Figures for programs instead of a table.")] = False,
+    gpus: Annotated[int, typer.Option(help="The number of GPUs.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs instead of a table.")] = False,
 ) -> None:
     """Says what a run takes before it starts: boxes, tokens, FLOP, bytes and hours of every stage, and whether it fits.
 
@@ -76,8 +76,8 @@ def plan(
     nothing. An estimate is meant to be right within a factor of two. Stages that were logged here, at this scale and on this
     device, are scaled to the time that they took.
 
-    * **memory**: of the largest box, its rows as long as the limits allow.
-    * **floor**: the least that the device's matrix products and memory allow; **time**: the estimate.
+    * **memory**: of the largest box, with rows as long as the limits allow.
+    * **floor**: the shortest time that the device's matrix products and memory allow; **time**: the estimate.
     """
     with _one_line():
         _plan(scale, device, gpus, as_json)
@@ -97,9 +97,9 @@ def preflight(
     each with its fix, and the exit code is 69. Nothing is downloaded, and a hub that does not answer costs five seconds.
     """
     with _one_line():
-        from qthink_core.pipeline import stage
+        from qthink_core.planning import preflight
 
-        print(*stage.preflight(None, scale), sep="\n")
+        print(*preflight.check(Path(), None, scale), sep="\n")
 
 
 @app.command()
@@ -215,18 +215,20 @@ def _grade(benchmark: str) -> None:
 
 
 def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> None:
-    # pydantic and the stages' parameters would slow `grade` down
-    from qthink_core.planning import plan, plan_words
+    # pydantic and the parameters of the stages would slow `grade` down
+    from qthink_core.planning import plan_text
+    from qthink_core.planning.calibration import CPU
+    from qthink_core.planning.run_plan import plan_run
 
     root = Path()
-    found = plan.make(root, scale, device, gpus)
+    found = plan_run(root, scale, device, gpus)
     if as_json:
-        print(plan_words.as_json(found))
+        print(plan_text.as_json(found))
         return
-    here = found.device == plan.CPU or Path("/dev/nvidia0").exists()
-    instead = None if here else plan.make(root, scale, plan.CPU, 1)
-    words = plan_words.verdict(found, shutil.disk_usage(root).free, instead)
-    print(plan_words.table(found), plan_words.assumptions(found), plan_words.power_line(found), words, sep="\n\n")
+    here = found.device == CPU or Path("/dev/nvidia0").exists()
+    instead = None if here else plan_run(root, scale, CPU, 1)
+    summary = plan_text.summary(found, shutil.disk_usage(root).free, instead)
+    print(plan_text.table(found), plan_text.assumptions(found), plan_text.power_line(found), summary, sep="\n\n")
 
 
 def _seeds(text: str) -> list[int]:
@@ -248,7 +250,7 @@ def _one_line() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _end(StoppedError.exit_code)
-    except BrokenPipeError:  # whoever reads the output has enough of it
+    except BrokenPipeError:  # the reader of the output has closed it
         _end(0)
     except OSError as error:
         what = error.filename or "standard input or output"
@@ -268,7 +270,7 @@ def _complain(message: str) -> None:
 
 
 def _end(code: int) -> NoReturn:
-    # What the closing interpreter would still flush has no reader any more, or none that can take it.
+    # output that the interpreter would flush at its end has no reader, or one that cannot take it
     latex_equality.close()
     os._exit(code)
 

@@ -1,11 +1,11 @@
-"""The ways a stage refuses to go on, each with the exit code that scripts may rely on.
+"""The errors with which a stage ends, each with an exit code for scripts.
 
 A message is one sentence: what was found, where, what was expected and how to fix it.
 """
 
 
 class QThinkError(Exception):
-    """A refusal that is shown as one line without a traceback; `everywhere`: all ranks raise it, and rank 0 says it."""
+    """An error that is shown as one line without a traceback; `everywhere`: all ranks raise it, and rank 0 prints it."""
 
     exit_code = 1
 
@@ -27,7 +27,7 @@ class DataError(QThinkError):
 
 
 class UnavailableError(QThinkError):
-    """What a scale asks for and this machine lacks, all of it, a line each; exit code 69 (EX_UNAVAILABLE)."""
+    """Everything that a scale needs and this machine lacks, a line each; exit code 69 (EX_UNAVAILABLE)."""
 
     exit_code = 69
 
@@ -39,12 +39,12 @@ class NumericError(QThinkError):
 
 
 class StorageError(QThinkError):
-    """A disk that is full or cannot be written; exit code 74 (EX_IOERR)."""
+    """A disk that is full or not writable; exit code 74 (EX_IOERR)."""
 
     exit_code = 74
 
 
 class StoppedError(QThinkError):
-    """Stopped on request or refused for now; the same command goes on from here; exit code 75 (EX_TEMPFAIL)."""
+    """Stopped on request or refused for now; the same command continues later; exit code 75 (EX_TEMPFAIL)."""
 
     exit_code = 75

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.benchmarks.world import World
-from qthink_core.models.base_source import Base
+from qthink_core.models.base_params import Base
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
 
@@ -24,10 +24,10 @@ class Params(Section):
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Puts the model into its folder, as one unit."""
     stage.preflight(at)
-    from qthink_core.models.obtaining import obtain
+    from qthink_core.models import base_model
 
     base = params.base
-    found = obtain(
+    found = base_model.build(
         pretrain=base.pretrain.model_dump() if base.pretrain else None,
         hub=base.hub.model_dump() if base.hub else None,
         folder=base.folder,

@@ -33,22 +33,24 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     """Writes one Parquet file per split, and counts the questions that the test set shares with the others."""
     stage.preflight(at)
     from qthink_core.artifacts import prepared
-    from qthink_core.benchmarks import problems
+    from qthink_core.benchmarks import problems, rendering
+    from qthink_core.benchmarks.published_files import data_folder
+    from qthink_core.models.tokenizer import load_tokenizer
 
     splits = problems.gather(
         at.task,
         seed=params.seed,
-        folder=stage.data_folder(),
+        folder=data_folder(),
         world=params.world,
         show=lambda items, total: stage.progress(items, total, str(at), "problem"),
         **params.prepare.model_dump(),
     )
-    tokenizer = problems.load_tokenizer(layout.BASE)
+    tokenizer = load_tokenizer(layout.BASE)
     longest = []
     for split, found in splits.items():
         shown = stage.progress(found, len(found), f"{at} {split}", "prompt")
-        rows = problems.prompted(at.task, shown, tokenizer)
-        longest.append(problems.longest_prompt(rows))
+        rows = rendering.prompted(at.task, shown, tokenizer)
+        longest.append(rendering.longest_prompt(rows))
         work.commit(split, {f"{split}.parquet": prepared.writer(rows)}, {split: len(rows)})
     shared = problems.overlap(splits)
     work.commit("overlap", {}, shared)

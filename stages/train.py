@@ -54,7 +54,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
         show=lambda steps, total: stage.progress(steps, total, str(at), "step"),
     )
     work.publish(layout.adapters(at.task, at.system, at.seed), "adapter", ["trained"])
-    return f"trained on {counts['examples']} problems" + stage.told(counts, "examples")
+    return f"trained on {counts['examples']} problems" + stage.nonzero(counts, "examples")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def questions(tokenizer: Any) -> list[list[int]]:
     """
     from worlds import WORLD
 
-    from qthink_core.benchmarks.problems import generated, prompted
+    from qthink_core.benchmarks.problems import generated
+    from qthink_core.benchmarks.rendering import prompted
 
     sizes = {"gsm8k": 10, "math500": 10, "tooluse": 5}
     worlds = [WORLD.model_copy(update={"changes": changes}) for changes in range(2, 10)]

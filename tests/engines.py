@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from qthink_core.artifacts.answers import TRAINED, Answer
+from qthink_core.artifacts.answers import Answer
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.generation.engine import Engine
 from qthink_core.generation.requests import Request, Sampling

@@ -17,7 +17,8 @@ from worlds import WORLD
 from qthink_core.artifacts import prepared
 from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.store import Work
-from qthink_core.benchmarks.problems import generated, prompted
+from qthink_core.benchmarks.problems import generated
+from qthink_core.benchmarks.rendering import prompted
 from qthink_core.pipeline import layout, parameters
 
 TASK, N, BLOCK, G = "gsm8k", 32, 2, 4

@@ -7,7 +7,8 @@ from pathlib import Path
 from artifact_folders import published
 
 from qthink_core.artifacts import grades, prepared, readout
-from qthink_core.artifacts.answers import BATCH, TRAINED, Answer, writer
+from qthink_core.artifacts.answers import BATCH, Answer, writer
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.grades import Graded
 from qthink_core.artifacts.readout import Read

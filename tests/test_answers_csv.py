@@ -18,7 +18,7 @@ from imports import ROOT
 from small_run import answered, identifier, rows, substituted
 
 from qthink_core.artifacts import prepared
-from qthink_core.artifacts.answers import TRAINED
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.grades import grades_writer
 from qthink_core.errors import DataError, ParamError
 from qthink_core.report import answers

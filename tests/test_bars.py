@@ -7,7 +7,7 @@ import pytest
 from worlds import STYLE, WORLD
 
 from qthink_core.benchmarks import problems
-from qthink_core.models.obtaining import pretrain_here
+from qthink_core.models.base_model import pretrain_into
 
 
 class Bars:
@@ -40,6 +40,6 @@ def test_a_pre_training_shows_its_problems_and_then_its_steps(tmp_path: Path) ->
         assert len(generated.seen) == 3
         return steps(items, total)
 
-    pretrain_here(sizes | course | STYLE._asdict(), WORLD, 0, tmp_path, show, generated)
+    pretrain_into(tmp_path, sizes | course | STYLE._asdict(), WORLD, 0, show, generated)
     assert generated.seen == [[2, 0, 1]] * 3
     assert steps.seen == [[3, 0, 1, 2]]

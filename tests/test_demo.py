@@ -109,7 +109,7 @@ def test_every_box_is_made_behind_those_that_it_needs_with_a_line_each_and_then_
     assert (root / "artifacts/collected/gsm8k/names.txt").read_text() == "long short"
     done = subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "Data and pipelines are up to date.\n"
-    assert run(root) == (0, "Nothing to do: all 3 boxes are made of what is here.\n", "")
+    assert run(root) == (0, "Nothing to do: all 3 boxes are up to date.\n", "")
 
 
 def test_what_has_not_changed_counts_as_done_and_what_comes_out_alike_is_unchanged_after_it(root: Path) -> None:
@@ -136,7 +136,7 @@ def test_one_task_of_params_as_blocks_runs_its_boxes_alone(root: Path) -> None:
 
 
 def test_an_unknown_task_and_a_wrong_parameter_are_told_in_a_line_before_anything_starts(root: Path) -> None:
-    assert run(root, "math") == (2, "", "qthink: there is no task 'math': params.yaml has gsm8k\n")
+    assert run(root, "math") == (2, "", "qthink: task 'math' is unknown: params.yaml has gsm8k\n")
     (root / "params.yaml").write_text(PARAMS.replace("seed: 0", "seed: none"))
     code, out, err = run(root)
     assert (code, out) == (2, "")
@@ -231,7 +231,7 @@ def test_progress_bars_and_what_would_steer_a_terminal_are_not_passed_on() -> No
 
 
 def test_imports_of_dvc_start_no_thread_that_a_fork_would_lack() -> None:
-    program = "import os; from qthink_core.demo import dvc_fork; dvc_fork.load(); print(len(os.listdir('/proc/self/task')))"
+    program = "import os; from qthink_core.demo import dvc_jobs; dvc_jobs.load(); print(len(os.listdir('/proc/self/task')))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
 
@@ -265,22 +265,22 @@ def test_a_base_model_of_unknown_shape_does_not_stop_the_demo(tmp_path: Path) ->
     (tmp_path / "params/smol.yaml").write_text(small.replace(wheel[0], hub))
     common = (tmp_path / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(re.sub(r"^scale: \w+", "scale: smol", common, flags=re.MULTILINE))
-    assert runner.planned(tmp_path) is None
+    assert runner.plan_or_none(tmp_path) is None
     assert runner.expected(None, ["base", "train@gsm8k-uniform-0"]) == {"base": 1.0, "train@gsm8k-uniform-0": 1.0}
     (tmp_path / "params/smol.yaml").write_text(small)
-    assert runner.planned(tmp_path) is not None
+    assert runner.plan_or_none(tmp_path) is not None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_a_box_is_forked_waits_until_the_fork_is_known(number: signal.Signals) -> None:
     program = f"""
 import os, signal
-from qthink_core.demo import dvc_fork
+from qthink_core.demo import dvc_jobs
 signal.signal({int(number)}, signal.default_int_handler)
 try:
-    with dvc_fork.held():
+    with dvc_jobs.held():
         os.kill(os.getpid(), {int(number)})
-        one = dvc_fork._start(lambda: len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+        one = dvc_jobs._start(lambda: len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
         known = True
 except KeyboardInterrupt:
     print(known, os.getpgid(one.pid) == one.pid, os.waitpid(one.pid, 0)[1])

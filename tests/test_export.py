@@ -13,7 +13,8 @@ from worlds import WORLD
 
 from qthink_core.artifacts.files import canonical_json, sha256
 from qthink_core.artifacts.store import MANIFEST
-from qthink_core.benchmarks.problems import generated, render
+from qthink_core.benchmarks.problems import generated
+from qthink_core.benchmarks.rendering import render
 from qthink_core.errors import DataError
 from qthink_core.generation.hf_engine import HFEngine
 from qthink_core.generation.units import batches

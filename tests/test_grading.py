@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from qthink_core.artifacts import grades
-from qthink_core.artifacts.answers import TRAINED, Answer
+from qthink_core.artifacts.answers import Answer
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.grades import Graded, Reward
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.benchmarks import grading
-from qthink_core.benchmarks.graders import Grade
+from qthink_core.benchmarks.graders.contract import Grade
 from qthink_core.errors import DataError
 
 GOLDS = {"p0": "4", "p1": "5"}

@@ -14,18 +14,17 @@ import small_run
 from graph import SCALES, STAGES, boxes, code, inputs, outputs, resolved, tree_of
 from imports import OURS, ROOT
 
-from qthink_core.artifacts.answers import TRAINED
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import canonical_json
 from qthink_core.demo import figures
 from qthink_core.pipeline import code as source
 from qthink_core.pipeline import layout, parameters
-from qthink_core.pipeline.graph import Box
-from qthink_core.pipeline.stage import stage_sections
+from qthink_core.pipeline.graph import Box, parameter_classes
 from qthink_core.planning import schedule
 from qthink_core.report import build
 from qthink_core.report.params import SYSTEM_NAMES
 
-SECTIONS = stage_sections()
+SECTIONS = parameter_classes()
 every_stage = pytest.mark.parametrize("stage", STAGES)
 
 
@@ -178,10 +177,10 @@ def test_artifacts_lie_where_the_page_reads_and_writes_them(stage: str) -> None:
 
 def test_every_input_is_made_by_a_stage_and_every_artifact_by_one_alone() -> None:
     tree, _ = tree_of("tiny")
-    instances = [at for stage in STAGES for at in boxes(stage, tree)]
-    made = [path for at in instances for path in resolved(outputs(at.stage), at, tree)]
+    every_box = [at for stage in STAGES for at in boxes(stage, tree)]
+    made = [path for at in every_box for path in resolved(outputs(at.stage), at, tree)]
     assert len(made) == len(set(made))
-    for at in instances:
+    for at in every_box:
         for path in resolved(inputs(at.stage), at, tree):
             assert any(PurePosixPath(one).is_relative_to(path) for one in made), f"{at} needs {path}, which no stage makes"
 

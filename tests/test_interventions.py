@@ -17,19 +17,13 @@ from artifact_folders import work
 from engines import answer, requests
 
 from qthink_core.artifacts import answers, readout
-from qthink_core.artifacts.answers import TRAINED, Answer, steps_condition
+from qthink_core.artifacts.answers import Answer
+from qthink_core.artifacts.conditions import MEAN, NOISE, NONE, OTHER, REPLACED, TEACHER, TRAINED, ZEROS, steps_condition
 from qthink_core.artifacts.store import Work, listed
 from qthink_core.errors import NumericError
 from qthink_core.generation.hf_engine import HFEngine, complete
 from qthink_core.generation.interventions import (
-    MEAN,
     NO_TEACHER,
-    NOISE,
-    NONE,
-    OTHER,
-    REPLACED,
-    TEACHER,
-    ZEROS,
     Latents,
     branch,
     feed,

@@ -12,7 +12,7 @@ import pytest
 from imports import ROOT, closure, imported, outside
 
 from qthink_core.benchmarks.graders import BENCHMARKS
-from qthink_core.pipeline.stage import stage_sections
+from qthink_core.pipeline.graph import parameter_classes
 
 CORE = sorted((ROOT / "qthink_core").rglob("*.py"))
 PAGES = sorted(path for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
@@ -31,13 +31,13 @@ ARROWS = {
     "demo": "artifacts pipeline evidence report planning errors",
 }
 MAX_MODULES, MAX_LINES = 13, 300
-# Packages whose modules load no torch, but for `preflight`, which looks at models, and the grader's program.
+# Packages whose modules load no torch, except for the preflight, which checks models, and the program of a grader.
 WITHOUT_TORCH = ("artifacts", "pipeline", "benchmarks", "evidence", "report", "planning", "demo")
 # Which modules may import a package by name.
 SOLE_IMPORTERS = {
     "accelerate": {"training.loop"},
-    "dvc": {"demo.dvc_fork"},
     "jinja2": {"report.page"},
+    "dvc": {"demo.dvc_jobs"},
     "matplotlib": {"report.plots"},
     "peft": {"method.student", "method.merged_lora", "models.export"},
     "ray": {"pipeline.ray_workers"},
@@ -57,7 +57,10 @@ def name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-APART = {ROOT / "qthink_core/planning/preflight.py", ROOT / "qthink_core/benchmarks/graders/latex_worker.py"}
+APART = {
+    ROOT / "qthink_core" / path
+    for path in ("planning/preflight.py", "planning/source_checks.py", "benchmarks/graders/latex_worker.py")
+}
 LIGHT = sorted({path for one in WITHOUT_TORCH for path in (ROOT / "qthink_core").glob(f"{one}/**/*.py")} - APART)
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
@@ -66,7 +69,7 @@ every_module = pytest.mark.parametrize("path", [*CORE, *PAGES], ids=name)
 
 def test_the_core_does_not_import_stages_but_for_the_check_of_all_parameters() -> None:
     upward = {name(path) for path in CORE if any(one.split(".")[0] == "stages" for one in imported(path))}
-    assert upward == {"qthink_core.pipeline.stage"}
+    assert upward == {"qthink_core.pipeline.graph"}
 
 
 @every_page
@@ -200,8 +203,9 @@ def test_imports_are_absolute_and_by_name_so_that_the_closure_sees_them(path: Pa
     by_value = [
         node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module")
     ]
-    # the parameter classes of all pages, and the preflight, for checking; no result depends on another page or on it
-    assert not by_value or name(path) == "qthink_core.pipeline.stage" or name(path).startswith(AROUND_STAGES)
+    # the parameter classes of all stage files, and the preflight, are for checking: no result depends on them
+    by_name = {"qthink_core.pipeline.graph", "qthink_core.pipeline.stage"}
+    assert not by_value or name(path) in by_name or name(path).startswith(AROUND_STAGES)
 
 
 def test_no_stage_reaches_what_starts_stages() -> None:
@@ -230,5 +234,5 @@ def test_nothing_that_a_model_or_a_file_says_is_executed(path: Path) -> None:
 
 
 def test_the_report_knows_every_benchmark_by_name() -> None:
-    (literal,) = get_args(stage_sections()["report"].model_fields["tasks"].annotation)
+    (literal,) = get_args(parameter_classes()["report"].model_fields["tasks"].annotation)
     assert get_args(literal) == BENCHMARKS

@@ -9,14 +9,14 @@ import tiny_folders
 import torch
 
 from qthink_core.errors import DataError
-from qthink_core.models import base_model, model_folder
+from qthink_core.models import model_folder, sources
 from qthink_core.models.model_folder import WEIGHTS, check, read_tensors, write_tensors
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     tiny_folders.save(tmp_path / "source", tiny_folders.plain_tokenizer())
-    base_model.from_folder(tmp_path / "source", tmp_path / "base")
+    sources.from_folder(tmp_path / "source", tmp_path / "base")
     return tmp_path / "base"
 
 
@@ -37,7 +37,7 @@ def test_the_facts_of_a_model_are_those_of_its_architecture(folder: Path) -> Non
 @pytest.mark.parametrize("tied", [True, False])
 def test_tied_weights_need_not_be_stored_twice(tmp_path: Path, tied: bool) -> None:
     model = tiny_folders.save(tmp_path / "source", tiny_folders.plain_tokenizer(), tied=tied)
-    base_model.from_folder(tmp_path / "source", tmp_path / "base")
+    sources.from_folder(tmp_path / "source", tmp_path / "base")
     assert check(tmp_path / "base")["parameters"] == sum(weight.numel() for weight in model.parameters())
 
 

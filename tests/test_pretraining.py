@@ -11,7 +11,8 @@ from worlds import STYLE, WORLD
 from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.synthetic import TASKS, worked
 from qthink_core.benchmarks.synthetic.chains import slipped, thought, values
-from qthink_core.models.pretraining import Sample, backward, chats, pretrain, schedule
+from qthink_core.models.lr_schedule import warmup_cosine
+from qthink_core.models.pretraining import LAST_LR, Sample, backward, chats, pretrain
 from qthink_core.models.tiny_tokenizer import build
 
 SIZES = {
@@ -167,7 +168,7 @@ def test_what_the_user_wrote_is_not_trained(model: Qwen3ForCausalLM) -> None:
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_tenth() -> None:
-    rates = [schedule(step, 1000, 50) for step in range(1000)]
+    rates = [warmup_cosine(step, 1000, 50, LAST_LR) for step in range(1000)]
     assert rates[0] == pytest.approx(0.02)
     assert (max(rates), rates.index(max(rates))) == (1.0, 49)
     assert rates[-1] == pytest.approx(0.1, abs=1e-4)

@@ -13,8 +13,9 @@ import pytest
 from worlds import STYLE, WORLD
 
 from qthink_core.artifacts import prepared
-from qthink_core.benchmarks import problems
-from qthink_core.benchmarks.graders import BENCHMARKS, Problem, grade, grader
+from qthink_core.benchmarks import problems, published_files, rendering
+from qthink_core.benchmarks.graders import BENCHMARKS, grade, grader
+from qthink_core.benchmarks.graders.contract import Problem
 from qthink_core.benchmarks.problems import check_disjoint, generated, published, select, split_validation
 from qthink_core.errors import DataError, ParamError
 
@@ -88,8 +89,8 @@ def test_a_published_file_that_lost_its_last_line_is_found(tmp_path: Path) -> No
     [
         (b'{"prompt": "x", "answer"', "line 3 is not JSON"),
         (b'["prompt"]', "line 3 holds a JSON list"),
-        (b'{"prompt": "\xff"}', "line 3 is not JSON"),
-        (b"[" * 100_000, "line 3 is not JSON"),
+        (b'{"prompt": "\xff"}', "line 3 is not UTF-8"),
+        (b"[" * 100_000, "line 3 is nested too deep"),
         (b'{"idx": ' + b"9" * 5_000 + b"}", "line 3 is not JSON"),
         (b"", "line 3 is not JSON"),
         (b'{"prompt": "x"}', "line 3: tooluse train row 2 has nothing in field 'answer'"),
@@ -115,7 +116,7 @@ def test_a_doubled_id_names_both_lines(tmp_path: Path) -> None:
     }
     other = row | {"unique_id": "train/a/2.json"}
     folder = write_lines(tmp_path, [row, other, row], "math500/train.jsonl")
-    with pytest.raises(DataError, match=r"train\.jsonl, line 3: id train/a/1\.json is that of line 1 too"):
+    with pytest.raises(DataError, match=r"train\.jsonl, line 3: id train/a/1\.json is also that of line 1"):
         published("math500", "train", folder)
 
 
@@ -200,9 +201,9 @@ def test_the_data_page_names_every_file_with_its_records_and_digest() -> None:
         (row,) = [line for line in text.splitlines() if line.startswith(f"| `{file.path}`")]
         assert f"| {file.records:,} |" in row
         assert file.sha256 in row
-    for hub_file in problems.HUB_FILES.values():
+    for hub_file in published_files.HUB_FILES.values():
         assert all(fact in text for fact in hub_file)
-    for place in problems.PUBLISHED_IN.values():
+    for place in published_files.PUBLISHED_IN.values():
         assert place.partition(" of ")[0] in text
 
 
@@ -230,7 +231,7 @@ def test_validation_and_training_share_nothing_and_lose_nothing() -> None:
 
 
 def test_more_problems_than_there_are_cannot_be_chosen() -> None:
-    with pytest.raises(ParamError, match="51 problems are asked for but there are 50"):
+    with pytest.raises(ParamError, match="51 problems are asked for but the source has 50"):
         select(numbered(50), 51, seed=4)
 
 
@@ -243,7 +244,7 @@ def tokenizer():
 
 @pytest.mark.parametrize("thinking", [True, False])
 def test_a_prompt_is_the_rendered_template_token_by_token(tokenizer, thinking: bool) -> None:
-    ids = problems.render(tokenizer, "What is 1 + 1?", thinking)
+    ids = rendering.render(tokenizer, "What is 1 + 1?", thinking)
     block = "" if thinking else "<think>\n\n</think>\n\n"
     assert tokenizer.decode(ids) == f"<|im_start|>user\nWhat is 1 + 1?<|im_end|>\n<|im_start|>assistant\n{block}"
     assert all(type(token) is int for token in ids)
@@ -252,12 +253,12 @@ def test_a_prompt_is_the_rendered_template_token_by_token(tokenizer, thinking: b
 @pytest.mark.parametrize("task", BENCHMARKS)
 def test_a_prepared_split_is_read_back_as_it_was_written(tokenizer, task: str, tmp_path: Path) -> None:
     items = generated(task, "train", 5, seed=0, world=WORLD)
-    rows = problems.prompted(task, items, tokenizer)
+    rows = rendering.prompted(task, items, tokenizer)
     prepared.writer(rows)(tmp_path / "train.parquet")
     assert prepared.read(tmp_path, "train") == rows
     assert [Problem(r["id"], r["question"], r["gold"], r["rationale"]) for r in rows] == items
     assert [r["target_gold"] for r in rows] == [grader(task).gold_answer(item) for item in items]
-    assert rows[0]["prompt_direct"] == problems.render(tokenizer, items[0].question, thinking=False)
+    assert rows[0]["prompt_direct"] == rendering.render(tokenizer, items[0].question, thinking=False)
 
 
 @pytest.mark.parametrize("task", BENCHMARKS)
@@ -268,7 +269,7 @@ def test_gathered_generated_splits_have_the_sizes_asked_for_and_share_no_questio
 
 
 def test_generated_problems_have_no_end() -> None:
-    with pytest.raises(ParamError, match="`all` generated problems, which have no end"):
+    with pytest.raises(ParamError, match="`all` generated problems, which have no limit"):
         problems.gather("gsm8k", "generated", "all", 10, 20, seed=2, folder=None, world=WORLD)
 
 
@@ -307,7 +308,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @with_data
 def test_math500_comes_from_the_hub_cache_without_network(hub_cache: Path) -> None:
-    record = problems.HUB_FILES["math500", "test"]
+    record = published_files.HUB_FILES["math500", "test"]
     file = cached(hub_cache, record.repo, record.revision, record.file)
     file.write_bytes((DATA / "math500/test.jsonl").read_bytes())
     assert published("math500", "test", None) == published("math500", "test", DATA)
@@ -320,8 +321,8 @@ def test_a_parquet_copy_gives_the_problems_of_the_published_lines(hub_cache: Pat
     pq.write_table(pa.Table.from_pylist(rows), file)
     # Another writer's Parquet file of the same rows has another digest.
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    record = problems.HUB_FILES["gsm8k", "test"]._replace(sha256=digest)
-    monkeypatch.setitem(problems.HUB_FILES, ("gsm8k", "test"), record)
+    record = published_files.HUB_FILES["gsm8k", "test"]._replace(sha256=digest)
+    monkeypatch.setitem(published_files.HUB_FILES, ("gsm8k", "test"), record)
     assert published("gsm8k", "test", None) == published("gsm8k", "test", DATA)
 
 

@@ -185,13 +185,13 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both_with_the_same_words(fo
 GLOO = "[/gloo/transport/tcp/pair.cc:537] "
 NCCL = "NCCL error in: /NCCLUtils.cpp:94, "
 RESET = "Read error [127.0.0.1]:17327: Connection reset by peer"
-GO_ON = "; finished units are kept, `dvc repro` goes on"
+GO_ON = "; finished units are kept, `dvc repro` continues"
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "said"),
     [
-        (RuntimeError(f"{GLOO}{RESET}. This is typically"), LostError, f"the other ranks have gone ({RESET}){GO_ON}"),
+        (RuntimeError(f"{GLOO}{RESET}. This is typically"), LostError, f"the other ranks have ended ({RESET}){GO_ON}"),
         (RuntimeError(f"{NCCL}remote process exited or there was a network error, NCCL version 2.27"), LostError, GO_ON),
         (
             RuntimeError(f"{NCCL}unhandled system error\nLast error:\nno device"),
@@ -396,7 +396,7 @@ def running(pid: int) -> bool:
 def test_a_launcher_that_is_no_program_is_refused_in_one_line(root: Path, launcher: str) -> None:
     code, out, err = run(root, launcher)
     assert (code, out) == (2, "")
-    assert err.startswith(f"{BOX}: QTHINK_LAUNCH is {launcher!r}, no program found here: give ")
+    assert err.startswith(f"{BOX}: QTHINK_LAUNCH is {launcher!r}, which is not a program on the path: give ")
     assert err.count("\n") == 1
 
 

@@ -9,7 +9,7 @@ import pytest
 from imports import ROOT
 
 from qthink_core.artifacts import grades
-from qthink_core.artifacts.answers import TRAINED
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.evidence import verdicts
 from qthink_core.evidence.statistics import compare
 from qthink_core.pipeline import layout, parameters

@@ -13,8 +13,9 @@ from imports import ROOT
 from ruamel.yaml import YAML
 
 from qthink_core.pipeline import parameters
-from qthink_core.planning import preflight
+from qthink_core.planning import source_checks
 from qthink_core.planning.calibration import with_params
+from qthink_core.planning.source_checks import Check
 
 PAGE = (ROOT / "docs/scale.md").read_text()
 
@@ -95,8 +96,6 @@ def test_a_run_of_the_page_names_known_parameters_and_data_that_can_be_had(text:
         tree = with_params(tree, {key: YAML(typ="safe").load(value)})
     assert tree["scale"] == "paper"
     folder = re.search(r"^export QTHINK_DATA=(\S+)", text, re.MULTILINE)
-    found = list(preflight.data(tree, Path(folder[1]) if folder else None))
+    found = list(source_checks.data(tree, Path(folder[1]) if folder else None))
     assert found
-    assert not [
-        one for one in found if isinstance(one, preflight.Finding) and re.search("not on the hub|QTHINK_DATA", one.said)
-    ]
+    assert not [one for one in found if isinstance(one, Check) and re.search("not on the hub|QTHINK_DATA", one.text)]

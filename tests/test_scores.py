@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_run import graded, rows
 
-from qthink_core.artifacts.answers import TRAINED
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.grades import Graded
 from qthink_core.errors import DataError
 from qthink_core.evidence import scores

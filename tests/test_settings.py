@@ -13,9 +13,11 @@ from graph import SCALES, boxes, copy_repository, tree_of
 from imports import ROOT
 
 from qthink_core.errors import ParamError
-from qthink_core.pipeline import parameters, stage
+from qthink_core.pipeline import parameters
+from qthink_core.pipeline.graph import parameter_classes
 
-SECTIONS = stage.stage_sections()
+# From the promise in docs/decisions/engineering.md: a bad parameter ends a stage within 2 s.
+SECTIONS = parameter_classes()
 # From the promise in docs/decisions/engineering.md: a bad parameter ends a stage within 2 s.
 MAX_CPU_S = 2.0
 
@@ -332,7 +334,7 @@ def test_a_section_that_is_a_value_in_the_other_file_is_refused(params: Path) ->
 
 def test_a_scale_without_a_file_is_refused_with_those_that_have_one(params: Path) -> None:
     edit(params / "params.yaml", "scale: tiny", "scale: huge")
-    with pytest.raises(ParamError, match=r"scale: 'huge', but there is only paper, smol, tiny in params/$"):
+    with pytest.raises(ParamError, match=r"scale: 'huge', expected one of the files in params/: paper, smol, tiny$"):
         parameters.load(params)
 
 

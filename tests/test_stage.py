@@ -163,8 +163,8 @@ def test_a_device_whose_memory_is_full_is_told_in_a_line_with_the_batch_to_lower
     code, out, err = run(root)
     assert (code, out) == (UnavailableError.exit_code, "")
     assert err == (
-        f"{BOX}: the device's memory is full (CUDA out of memory): end what else uses it and run the same command again, "
-        "or lower its batch in params/small.yaml, with which this box begins anew\n"
+        f"{BOX}: the device's memory is full (CUDA out of memory): end other programs that use it and run the same "
+        "command again, or lower its batch in params/small.yaml, after which this box begins again\n"
     )
     with (
         pytest.raises(UnavailableError, match=r"lower evaluate\.batch in params/small\.yaml"),
@@ -185,7 +185,7 @@ def test_a_file_system_that_does_not_lock_is_told_in_a_line(tmp_path: Path, monk
 
 
 def test_counts_are_told_by_name_but_not_those_that_are_nothing_or_were_said() -> None:
-    assert stage.told({"examples": 4, "target_cut": 0, "target_missing": 2}, "examples") == ", target_missing 2"
+    assert stage.nonzero({"examples": 4, "target_cut": 0, "target_missing": 2}, "examples") == ", target_missing 2"
 
 
 def logged(root: Path) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def test_a_comment_written_while_a_stage_is_stopped_loses_none_of_its_units(
 def test_a_stage_refuses_to_run_while_dvc_compares_other_code_than_the_one_that_is_there(root: Path) -> None:
     (root / "stages" / "write.py").write_text(PAGE + "FURTHER = 1\n")
     again = "run `dvc repro`, or `dvc repro fingerprint` and the same command again"
-    refused = f"{BOX}: artifacts/code/write.json is of another version of stages/write.py: {again}\n"
+    refused = f"{BOX}: artifacts/code/write.json records another version of stages/write.py: {again}\n"
     assert run(root) == (DataError.exit_code, "", refused)
     assert not (root / "computed").exists()
     (root / "artifacts/code/write.json").unlink()
@@ -321,7 +321,7 @@ def test_a_missing_input_ends_with_the_command_that_makes_it(root: Path) -> None
 def test_a_second_run_is_refused_at_once_and_names_the_first(root: Path, paused: subprocess.Popen[str]) -> None:
     code, _, err = run(root)
     assert code == StoppedError.exit_code == 75
-    assert err.startswith(f"{BOX}: {BOX} is already running as process {paused.pid}: let it end")
+    assert err.startswith(f"{BOX}: {BOX} is already running as process {paused.pid}: wait until it ends")
     assert finish(root, paused) == (0, "")
 
 
@@ -460,7 +460,7 @@ def test_inputs_of_different_lineage_are_not_mixed(tmp_path: Path) -> None:
         make("rollouts", b"of one", {"problems": store.digest(Path("problems"))})
         stage.check_lineage(root, ["problems", "rollouts"])
         make("problems", b"two", {})
-        said = r"^rollouts was made from another problems than the one here: run `dvc repro`$"
+        said = r"^rollouts was made from another version of problems than the present one: run `dvc repro`$"
         with pytest.raises(DataError, match=said):
             stage.check_lineage(root, ["problems", "rollouts"])
 
@@ -515,7 +515,7 @@ def test_what_a_system_left_behind_that_has_gone_from_params_is_removed_before_a
     (root / "params.yaml").write_text(PARAMS.replace("  long: {words: one two three}\n", ""))
     code, out, err = run(root, "collect@gsm8k")
     assert (code, err) == (0, "")
-    line = "artifacts/written/gsm8k/long is made by no box of the graph any more: removed (DVC's cache keeps it)"
+    line = "removed artifacts/written/gsm8k/long, which no box of the graph makes any more (DVC's cache keeps it)"
     assert out.splitlines()[0] == f"collect@gsm8k: {line}"
     assert out.splitlines()[1].startswith("collect@gsm8k: 1 names (")
     assert (root / "artifacts/collected/gsm8k/names.txt").read_text() == "short"

@@ -6,18 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qthink_core.method.think import (
-    CUT,
-    EMPTY,
-    ENDED_INSIDE,
-    NEVER_OPENED,
-    WHOLE,
-    Block,
-    Marks,
-    evenly,
-    find_block,
-    positions,
-)
+from qthink_core.method.positions import evenly, positions
+from qthink_core.method.think import CUT, EMPTY, ENDED_INSIDE, NEVER_OPENED, WHOLE, Block, Marks, find_block
 
 THINK, END, N1, N2, EOS = 1, 2, 3, 4, 5  # <think>, </think>, "\n", "\n\n", end of turn
 MARKS = Marks(THINK, END, frozenset({N1, N2}), EOS)

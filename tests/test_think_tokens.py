@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from worlds import STYLE, WORLD
 
 from qthink_core.errors import DataError
-from qthink_core.models import base_model, model_folder, tiny_tokenizer
+from qthink_core.models import model_folder, sources, tiny_tokenizer
 from qthink_core.models.think_tokens import with_thinking
 
 USER = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
@@ -21,7 +21,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def base(tmp_path: Path, **options: object) -> Path:
     tiny_folders.save(tmp_path / "source", tiny_folders.plain_tokenizer(), **options)  # type: ignore[arg-type]
-    base_model.from_folder(tmp_path / "source", tmp_path / "base")
+    sources.from_folder(tmp_path / "source", tmp_path / "base")
     return tmp_path / "base"
 
 
@@ -36,7 +36,7 @@ def prompt(folder: Path, **options: bool) -> str:
 @pytest.mark.parametrize("thinking", ["native", "added"])
 def test_a_model_that_thinks_is_left_as_it_is(tmp_path: Path, thinking: str) -> None:
     tiny_folders.save(tmp_path / "source", tiny_tokenizer.build(WORLD, STYLE.opening))
-    base_model.from_folder(tmp_path / "source", tmp_path / "base")
+    sources.from_folder(tmp_path / "source", tmp_path / "base")
     before = contents(tmp_path / "base")
     with_thinking(tmp_path / "base", thinking)  # type: ignore[arg-type]
     assert contents(tmp_path / "base") == before

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from imports import ROOT
 
+from qthink_core.artifacts.conditions import JUDGED, NONE, TRAINED
 from qthink_core.evidence import verdicts
 from qthink_core.evidence.statistics import wilson
-from qthink_core.evidence.verdicts import ANSWER_ONLY, BETTER, NONE, SUBSTITUTES, TRAINED, UNDECIDED, WORSE, judge, rule
-from qthink_core.pipeline.systems import JUDGED
+from qthink_core.evidence.verdicts import ANSWER_ONLY, BETTER, SUBSTITUTES, UNDECIDED, WORSE, judge, rule
 
 N = 200
 K, PROBED = 6, "K=6"

@@ -11,13 +11,7 @@ from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.store import listed
 from qthink_core.artifacts.tables import Table
 
-TRAINED = "trained"
 BATCH = "batch-"
-
-
-def steps_condition(K: int) -> str:
-    """The condition of K latent steps: the trained number of them, as `probe` decodes it, or another one."""
-    return f"K={K}"
 
 
 @dataclass(frozen=True, kw_only=True)

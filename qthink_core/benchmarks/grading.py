@@ -1,13 +1,15 @@
-"""Grading: verdicts on rollouts and on answers, by the page of their benchmark, one row for each text and none dropped."""
+"""Grading: verdicts on rollouts and on answers by the grader of their benchmark, one row for each text."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from qthink_core.artifacts.answers import TRAINED, Answer
+from qthink_core.artifacts.answers import Answer
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.grades import Graded, Reward
 from qthink_core.artifacts.rollouts import Rollout
-from qthink_core.benchmarks.graders import Grade, grade
+from qthink_core.benchmarks.graders import grade
+from qthink_core.benchmarks.graders.contract import Grade
 from qthink_core.errors import DataError
 
 
@@ -26,8 +28,8 @@ def grade_rollouts(task: str, golds: Mapping[str, str], rows: Iterable[Rollout])
 def grade_answers(task: str, golds: Mapping[str, str], answers: Iterable[tuple[str, Sequence[Answer]]]) -> list[Graded]:
     """The verdict on each answer of each (system, answers), in order; equal texts to one question are graded once.
 
-    Raises DataError unless a system has, for each seed and condition, one answer to each question (a score has the whole
-    set as its denominator), and for each seed those as trained.
+    Raises DataError unless a system has, for each seed and condition, one answer to each question (the denominator of a
+    score is the whole set), and for each seed answers as trained.
     """
     seen: dict[tuple[str, str], Grade] = {}
     graded = []
@@ -55,7 +57,7 @@ def grade_answers(task: str, golds: Mapping[str, str], answers: Iterable[tuple[s
 
 
 def check_whole(task: str, golds: Mapping[str, str], system: str, answers: Iterable[Answer]) -> None:
-    """Raises DataError unless each seed has answers as trained, and each seed and condition one to each question."""
+    """Raises DataError unless each seed has answers as trained, and each seed and condition one answer to each question."""
     groups: dict[tuple[int | None, str], list[str]] = {}
     for row in answers:
         groups.setdefault((row.seed, row.condition), []).append(row.problem_id)
@@ -70,5 +72,5 @@ def check_whole(task: str, golds: Mapping[str, str], system: str, answers: Itera
 
 
 def verdict_counts(rows: Iterable[Graded | Reward]) -> dict[str, int]:
-    """How often each verdict was given, by name."""
+    """How often each verdict was given, by verdict."""
     return dict(sorted(Counter(row.verdict for row in rows).items()))

@@ -1,7 +1,6 @@
 """Prompts: the user message of each benchmark, from the fields of its published rows.
 
-They are apart from the benchmarks' pages in `answers`, so that an edit of a scoring rule does not make a model again that
-was pre-trained on them.
+They are separate from the graders, so that an edit of a grading rule does not rerun the pre-training that uses them.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""This run beside the committed one: the same bytes, or which cells differ by more than chance, and which verdicts.
+"""This run compared with the committed one: the same bytes, or which accuracies and verdicts differ by more than chance.
 
 How two runs are compared is in `report.compare`.
 """
@@ -13,7 +13,7 @@ BACK = (
     "dvc.lock and results/ hold this run now. To keep it: git commit -m 'This machine' dvc.lock results. "
     "To restore the committed figures: git restore dvc.lock results."
 )
-# After the boxes of some tasks alone, whose table goes to a folder of its own.
+# For a run of some tasks, whose table goes to a folder of its own.
 PART = (
     "dvc.lock holds the boxes of this run now, {folder}/ holds its table, and results/ is unchanged. "
     "To restore the committed dvc.lock: git restore dvc.lock."
@@ -32,7 +32,7 @@ def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], cont
     same = git(root, "diff", "--quiet", "HEAD", "--", "dvc.lock", str(results)) is not None
     files = {task: git(root, "show", f"HEAD:./{results}/verdicts/{task}.csv") for task in tasks}
     if same and None not in files.values():
-        return "All outputs are the committed ones to the byte."
+        return "All outputs equal the committed ones, byte for byte."
     back = BACK if folder == results else PART.format(folder=folder)
     theirs = {task: verdicts_of(text) for task, text in files.items() if text is not None}
     ours = {task: verdicts_of((root / folder / "verdicts" / f"{task}.csv").read_bytes()) for task in tasks}
@@ -57,7 +57,7 @@ def accuracies(committed: Mapping[str, Verdicts], ours: Mapping[str, Verdicts]) 
     start = (
         f"{len(differing)} of {count} accuracies {'differs' if len(differing) == 1 else 'differ'} from the committed ones"
     )
-    tests = f"(paired tests, Holm's correction over all {count}, {compare.LEVEL})"
+    tests = f"(paired tests, Holm's correction over all {count}, {ALPHA})"
     beyond = [
         f"{one.task} {one.system} {100 * (one.after or 0):.1f} % (committed {100 * (one.before or 0):.1f} %)"
         for one in differing

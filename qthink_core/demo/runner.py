@@ -1,7 +1,7 @@
-"""The demo: every box of the graph that has to be made, several at once, and what came out beside what is committed.
+"""The demo: makes every box of the graph that has changed, several at once, and compares the results with the commit's.
 
-`dvc repro` makes one box after another. Here a box starts as soon as all that it depends on is made and a processor is
-free, the one with the longest chain of boxes behind it first, each by `dvc repro --single-item` (dvc_fork.py).
+`dvc repro` makes one box after another. Here a box starts as soon as everything that it depends on is made and a processor
+is free. The box with the longest chain of boxes after it starts first, by `dvc repro --single-item` (dvc_jobs.py).
 """
 
 import contextlib
@@ -18,29 +18,31 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qthink_core.demo import committed, dvc_fork, warm
-from qthink_core.demo.dvc_fork import Running
+from qthink_core.demo import committed, dvc_jobs, warm
+from qthink_core.demo.dvc_jobs import Job
 from qthink_core.errors import ParamError, QThinkError, StoppedError
 from qthink_core.pipeline import graph, parameters, process, stage
 from qthink_core.pipeline.graph import Box
-from qthink_core.planning import calibration, plan, progress, schedule
+from qthink_core.planning import calibration, progress, schedule
+from qthink_core.planning.calibration import CPU
+from qthink_core.planning.run_plan import RunPlan, plan_run
 from qthink_core.planning.stage_costs import COSTS
 
 REPORT = "report"
-# Where the report of some of the tasks lies; Git ignores it.
+# The folder for a report on some of the tasks; Git ignores it.
 PART = Path("demo")
 # A stopped stage finishes or drops its unit within 20 s.
 STOPPING_S = 25.0
 KILLED = 128 + signal.SIGKILL
-# While DVC holds its lock for one box, at its start and its end, others wait: so many more keep the processors busy.
+# At its start and end a box holds DVC's lock and others wait: so many more boxes keep the processors busy.
 SPARE = 1
-# The warm server costs what one start of a stage does.
+# The warm server costs as much as one cold start of a stage, so it does not pay for so few boxes.
 FEW = 3
-BAR = re.compile(r"\d+%\|")  # of a progress bar
+BAR = re.compile(r"\d+%\|")  # a progress bar
 
 
 class BoxFailedError(QThinkError):
-    """A box that failed and has said why; the program ends with its exit code."""
+    """A box that failed and has printed why; the program ends with its exit code."""
 
     def __init__(self, box: str, code: int) -> None:
         killed = ": it was killed, perhaps because memory ran out; --jobs 1 runs one box at a time" if code == KILLED else ""
@@ -53,19 +55,19 @@ class BoxFailedError(QThinkError):
 def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     """Makes all boxes, or those of some tasks, prints the table, and compares it with the committed one.
 
-    Raises ParamError at a task that params do not have, and BoxFailedError when a box fails: nothing new is started then,
-    and what runs is let end.
+    Raises ParamError at a task that is not in params, and BoxFailedError when a box fails: then no other box is started, and
+    those that run can end.
     """
     from qthink_core.report import markdown
 
     process.stop_on_signals()
     # `python` in dvc.yaml is this one
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    tree = plan.checked(root, None)
+    tree = graph.checked_parameters(root)
     known = [str(task) for task in tree["tasks"]]
     for task in tasks:
         if task not in known:
-            raise ParamError(f"there is no task {task!r}: params.yaml has {', '.join(known)}")
+            raise ParamError(f"task {task!r} is unknown: params.yaml has {', '.join(known)}")
     part = [task for task in known if task in tasks] if tasks and set(tasks) != set(known) else []
     needs = of_tasks(schedule.edges(root, tree), part or known)
     make(root, tree, needs, jobs)
@@ -74,7 +76,7 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     if part:
         written = report_of(root, tree, part)
     else:
-        # Results come with a clone, and DVC leaves them where all that they are made of is the same again.
+        # a clone contains results, and DVC does not make them again where their inputs come out the same
         if all(one["stage"] != REPORT for one in calibration.entries(root / calibration.LOG)):
             make(root, tree, {REPORT: frozenset()}, 1, force=True)
         written = results(root, tree)
@@ -86,7 +88,7 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
 
 
 def of_tasks(needs: Mapping[str, frozenset[str]], tasks: Collection[str]) -> dict[str, frozenset[str]]:
-    """The boxes that can be made from these tasks' boxes and from those of no task."""
+    """The boxes of these tasks and of no task, without those that also need boxes of other tasks."""
     kept: dict[str, frozenset[str]] = {}
     for box, before in needs.items():
         if Box.parse(box).task in ("", *tasks) and before <= kept.keys():
@@ -97,14 +99,14 @@ def of_tasks(needs: Mapping[str, frozenset[str]], tasks: Collection[str]) -> dic
 def make(
     root: Path, tree: Mapping[str, Any], needs: Mapping[str, frozenset[str]], jobs: int | None, force: bool = False
 ) -> None:
-    """Makes the boxes that have changed and those that depend on them, as many at once as the plan says without `jobs`."""
-    todo = set(needs) if force else after(needs, dvc_fork.changed() & needs.keys())
+    """Makes the boxes that have changed and those that depend on them, `jobs` at once or as many as the plan says."""
+    todo = set(needs) if force else after(needs, dvc_jobs.changed() & needs.keys())
     if not todo:
-        print(f"Nothing to do: all {len(needs)} boxes are made of what is here.", flush=True)
+        print(f"Nothing to do: all {len(needs)} boxes are up to date.", flush=True)
         return
-    dvc_fork.load()
-    known = planned(root)
-    processors = unplanned(tree)
+    dvc_jobs.load()
+    known = plan_or_none(root)
+    processors = jobs_without_plan(tree)
     spare = 0
     if jobs is None:
         jobs = known.at_once if known else processors
@@ -128,8 +130,8 @@ def after(needs: Mapping[str, frozenset[str]], changed: Collection[str]) -> set[
 
 @contextlib.contextmanager
 def warm_server(tree: Mapping[str, Any]) -> Iterator[None]:
-    """Has stages find a warm server, where they compute on the processor."""
-    if tree.get("device", "cpu") != "cpu" or sys.platform != "linux":
+    """A warm server for the stages of the context, where they compute on the processor."""
+    if tree.get("device", CPU) != CPU or sys.platform != "linux":
         yield
         return
     with warm.server(tree["cpu_threads"], tree["cpu_kernels"]) as place:
@@ -140,28 +142,28 @@ def warm_server(tree: Mapping[str, Any]) -> Iterator[None]:
             del os.environ[warm.PLACE]
 
 
-def planned(root: Path) -> plan.Plan | None:
-    """The plan, which knows earlier runs; None where a stage of the graph or the base model's shape is unknown to it."""
+def plan_or_none(root: Path) -> RunPlan | None:
+    """The plan of the run; None where the cost of a stage or the shape of the base model is unknown."""
     if not graph.stages(root).keys() <= COSTS.keys():
         return None
     with contextlib.suppress(ParamError):
-        return plan.make(root, None, None, 1)
+        return plan_run(root, None, None, 1)
     return None
 
 
-def unplanned(tree: Mapping[str, Any]) -> int:
-    """How many boxes run at once without a plan, so that nobody knows their memory: one on a GPU."""
-    return schedule.side_by_side(tree["cpu_threads"], math.inf) if tree.get("device", plan.CPU) == plan.CPU else 1
+def jobs_without_plan(tree: Mapping[str, Any]) -> int:
+    """How many boxes run at once without a plan, when their memory is unknown: one on a GPU."""
+    return schedule.side_by_side(tree["cpu_threads"], math.inf) if tree.get("device", CPU) == CPU else 1
 
 
-def expected(known: plan.Plan | None, boxes: Collection[str]) -> dict[str, float]:
-    """Seconds of each box by the plan; all alike without one."""
+def expected(known: RunPlan | None, boxes: Collection[str]) -> dict[str, float]:
+    """Seconds of each box by the plan; the same for all boxes without one."""
     means = known.means if known else {}
     return {box: max(means.get(Box.parse(box).stage, 1.0), 0.1) for box in boxes}
 
 
 class Queue:
-    """The boxes that wait, those that run, and the line that says how far it is."""
+    """The boxes that wait, those that run, and the line that shows the progress."""
 
     def __init__(
         self,
@@ -175,8 +177,8 @@ class Queue:
         self.needs = {box: needs[box] & todo for box in todo}
         self.boxes = len(needs)
         self.waiting = set(todo)
-        self.running: dict[str, Running] = {}
-        self.said: dict[str, bytearray] = {}
+        self.running: dict[str, Job] = {}
+        self.output: dict[str, bytearray] = {}
         self.failed: BoxFailedError | None = None
         self.most, self.force = jobs + spare, force
         self.began = time.monotonic()
@@ -192,7 +194,7 @@ class Queue:
                 self._show()
                 closed = [key.data for key, _ in self.selector.select(timeout=1.0) if not self._read(key.data)]
                 for box, one in list(self.running.items()):
-                    # a process that a stage left behind keeps the pipe open
+                    # a process that a stage left running keeps the pipe open
                     ended, status = os.waitpid(one.pid, 0 if box in closed else os.WNOHANG)
                     if ended:
                         self._ended(box, status)
@@ -209,15 +211,15 @@ class Queue:
                 return
             box = max(ready, key=lambda one: (self.estimate.paths[one], one))
             self.waiting.remove(box)
-            self.said[box] = bytearray()
-            with dvc_fork.held():  # a stop in between would leave the box running
-                self.running[box] = dvc_fork.start(box, self.force)
+            self.output[box] = bytearray()
+            with dvc_jobs.held():  # a stop signal between start and entry would leave the box running
+                self.running[box] = dvc_jobs.start(box, self.force)
             self.selector.register(self.running[box].output, selectors.EVENT_READ, box)
 
     def _read(self, box: str) -> bool:
-        """Takes what a box says; False where it has ended."""
+        """Reads the output of a box; False where the output has ended."""
         part = os.read(self.running[box].output, 1 << 16)
-        self.said[box] += part
+        self.output[box] += part
         return bool(part)
 
     def _ended(self, box: str, status: int) -> None:
@@ -226,16 +228,16 @@ class Queue:
         os.set_blocking(one.output, False)
         with contextlib.suppress(BlockingIOError):
             while part := os.read(one.output, 1 << 16):
-                self.said[box] += part
+                self.output[box] += part
         os.close(one.output)
         self.estimate.finished(box, time.monotonic() - one.began)
-        said = lines(bytes(self.said.pop(box)))
+        output = lines(bytes(self.output.pop(box)))
         code = os.waitstatus_to_exitcode(status)
         if code:
-            self._print(said)
+            self._print(output)
             self.failed = self.failed or BoxFailedError(box, code if code > 0 else 128 - code)
             return
-        *others, made = said or [f"{box}: already made"]
+        *others, made = output or [f"{box}: already made"]
         self._print([*others, f"{self._line()} {made}"])
 
     def left(self) -> float:
@@ -247,9 +249,9 @@ class Queue:
         done = self.boxes - len(self.waiting) - len(self.running)
         return progress.line(done, self.boxes, time.monotonic() - self.began, self.left())
 
-    def _print(self, said: Sequence[str]) -> None:
+    def _print(self, printed: Sequence[str]) -> None:
         clear = "\r\x1b[K" if self.live else ""
-        print(clear + "\n".join(said), flush=True)
+        print(clear + "\n".join(printed), flush=True)
 
     def _show(self) -> None:
         if self.live and self.running:
@@ -275,15 +277,15 @@ class Queue:
         self._print([""] if self.live else [])
 
 
-def lines(said: bytes) -> list[str]:
-    """What a box said, without progress bars and empty lines, fit for a terminal."""
-    shown = [line.rpartition("\r")[2] for line in said.decode(errors="replace").split("\n")]
+def lines(output: bytes) -> list[str]:
+    """The output of a box without progress bars and empty lines, safe for a terminal."""
+    shown = [line.rpartition("\r")[2] for line in output.decode(errors="replace").split("\n")]
     return [stage.printable(line) for line in shown if line.strip() and not BAR.search(line)]
 
 
 def results(root: Path, tree: Mapping[str, Any]) -> Path:
     """The folder of the report."""
-    return plan.out_of(graph.stages(root)[REPORT], Box(REPORT), tree).parent
+    return schedule.first_outputs(root, tree)[Box(REPORT)].parent
 
 
 def report_of(root: Path, tree: Mapping[str, Any], tasks: Sequence[str]) -> Path:
@@ -291,9 +293,9 @@ def report_of(root: Path, tree: Mapping[str, Any], tasks: Sequence[str]) -> Path
     from qthink_core.report import build
     from qthink_core.report.params import outline
 
-    page = importlib.import_module(f"stages.{REPORT}")  # it alone knows where artifacts lie
-    own = parameters.prune({**tree, "tasks": list(tasks)}, parameters.patterns(page.Params))
-    params = page.Params.model_validate(own)
+    stage_file = importlib.import_module(f"stages.{REPORT}")  # only a stage file knows the paths of artifacts
+    own = parameters.prune({**tree, "tasks": list(tasks)}, parameters.patterns(stage_file.Params))
+    params = stage_file.Params.model_validate(own)
     folders = params.folders()
     shutil.rmtree(root / PART, ignore_errors=True)
     build.write(root / PART, build.find(folders, outline(params)), folders)

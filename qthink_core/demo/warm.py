@@ -1,14 +1,15 @@
-"""The warm server: one process with the packages of all stages imported, which forks for each stage that is started.
+"""The client of the warm server: one process that has imported the packages of all stages and forks for each stage.
 
-A stage of the tiny scale computes for seconds, and imports take it five of them: torch, transformers, PEFT. `make demo`
+A stage of the tiny scale computes for seconds, and its imports of torch, transformers and PEFT take five more. `qthink demo`
 starts a server that imports them once (warm_server.py). `python -m stages.X` then finds the server by QTHINK_WARM, sends it
-its arguments, environment and descriptors, and waits; the server's fork becomes that stage, and this process ends as the
-fork does. The fork imports our own modules anew, so an edit counts at once. It is for processors only, and for one process a
-stage; everything else starts cold, and so does a stage whose parameters ask for other threads or kernels than the server was
-pinned to.
+its arguments, environment and descriptors, and waits. The server's fork becomes that stage, and this process ends with the
+exit code of the fork. The fork imports our own modules again, so an edit takes effect at once. The server is for processors
+and for stages of one process. Everything else starts cold, and so does a stage whose parameters ask for other threads or
+kernels than those of the server.
 
-Nothing outlives what started it: a fork is killed when its client has gone, and the kernel kills it with the server and the
-server with the demo. No result depends on this module, so it is not a dep of the stages: `stages` finds it by its name.
+No process outlives the one that started it: a fork is killed when its client has ended, and the kernel kills it with the
+server, and the server with the demo. No result depends on this module, so it is not a dep of the stages: `stages` finds it
+by name.
 """
 
 import array
@@ -30,14 +31,14 @@ from qthink_core.errors import StoppedError
 from qthink_core.pipeline import process
 
 PLACE = "QTHINK_WARM"  # the path of the server's socket
-# Starts of several processes are not for a fork of one.
+# A start of several processes cannot use one fork.
 SEVERAL = {"QTHINK_LAUNCH", "QTHINK_EXECUTOR", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"}
 LENGTH = struct.Struct("!I")
 STARTED = b"s"
 
 
 class Request(NamedTuple):
-    """What a stage was started with; `prefix` is its Python's environment."""
+    """The start of a stage: its module, arguments, environment and folder; `prefix` is that of its Python environment."""
 
     module: str
     argv: list[str]
@@ -50,7 +51,7 @@ class Request(NamedTuple):
 
 
 def hand_over() -> None:
-    """Has the warm server run this `python -m stages.X` and ends with its exit code; returns where it has to start cold."""
+    """Runs this `python -m stages.X` in the warm server and ends with its exit code; returns where it must start cold."""
     place = os.environ.get(PLACE)
     if not place or sys.platform != "linux" or sys.argv[:1] != ["-m"] or SEVERAL & os.environ.keys():
         return
@@ -60,21 +61,21 @@ def hand_over() -> None:
         with _signals_to(connection) as held:
             _send(connection, _request())
             started = connection.recv(1) == STARTED
-            said = b"".join(iter(lambda: connection.recv(64), b"")) if started else b""
+            text = b"".join(iter(lambda: connection.recv(64), b"")) if started else b""
         if not started:
             for number in held:
                 os.kill(os.getpid(), number)
             return
-        if not said:
+        if not text:
             box = os.environ.get("DVC_STAGE", "qthink")
             print(f"{box}: the warm server, which ran this stage, has ended: run `dvc repro` again", file=sys.stderr)
             sys.exit(StoppedError.exit_code)
-        _end(int(said))
+        _end(int(text))
 
 
 @contextlib.contextmanager
 def _signals_to(connection: socket.socket) -> Iterator[list[int]]:
-    """Passes on what would stop this process; yields the numbers of the signals that came."""
+    """Passes on the signals that would stop this process; yields the list of their numbers."""
     came: list[int] = []
 
     def send(number: int, _frame: FrameType | None) -> None:
@@ -91,7 +92,7 @@ def _signals_to(connection: socket.socket) -> Iterator[list[int]]:
 
 
 def _end(status: int) -> None:
-    """Ends as the fork did, by its code or by its signal; returns where it found that the stage has to start cold."""
+    """Ends as the fork did, by its exit code or its signal; returns where the fork found that the stage must start cold."""
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         if -code != signal.SIGKILL:
@@ -109,7 +110,7 @@ def _request() -> Request:
 
 
 def _send(connection: socket.socket, request: Request) -> None:
-    text = json.dumps(request._asdict()).encode()  # ASCII: bytes of the environment that are not UTF-8 survive as surrogates
+    text = json.dumps(request._asdict()).encode()  # ASCII, so that bytes which are not UTF-8 pass as surrogates
     descriptors = array.array("i", [0, 1, 2])
     connection.sendmsg([LENGTH.pack(len(text))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
     connection.sendall(text)
@@ -117,12 +118,12 @@ def _send(connection: socket.socket, request: Request) -> None:
 
 @contextlib.contextmanager
 def server(threads: int, kernels: str) -> Iterator[Path]:
-    """The socket of a server whose forks compute on so many threads with these kernels; it ends with the context.
+    """The socket of a server whose forks compute on a number of threads with these kernels; it ends with the context.
 
-    Clients may come at once and wait until the packages are imported. Call it from the main thread: the kernel ends
-    the server with the thread that started it.
+    Clients may connect at once; they wait until the packages are imported. Call it from the main thread, because the kernel
+    ends the server with the thread that started it.
     """
-    with tempfile.TemporaryDirectory(prefix="qthink-") as folder:  # for this user only
+    with tempfile.TemporaryDirectory(prefix="qthink-") as folder:  # readable by this user only
         place = Path(folder, "warm")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(place))
@@ -133,7 +134,7 @@ def server(threads: int, kernels: str) -> Iterator[Path]:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[listener.fileno()],
                 env=os.environ | {"QTHINK_PARENT": str(os.getpid())},
-                start_new_session=True,  # Ctrl-C reaches the clients alone, and they pass it on
+                start_new_session=True,  # Ctrl-C must reach only the clients, which pass it on
             )
         try:
             yield place

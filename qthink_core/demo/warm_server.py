@@ -1,4 +1,4 @@
-"""The server side of warm.py: imports the packages of all stages, and becomes one of them in each fork.
+"""The warm server (warm.py is its client): imports the packages of all stages, and becomes a stage in each fork.
 
 `python -m qthink_core.demo.warm_server <descriptor of a listening socket> <threads> <kernels>`
 """
@@ -21,7 +21,7 @@ from qthink_core.errors import StoppedError
 from qthink_core.pipeline import process
 
 OURS = {"stages", "qthink_core"}
-# What stages import and what is slow in it. Not pyarrow, which starts a thread: a fork would lack that.
+# The slow imports of the stages. Not pyarrow, which starts a thread that a fork would lack.
 PACKAGES = (
     "numpy",
     "pydantic",
@@ -38,12 +38,12 @@ PACKAGES = (
     "peft",
     "scipy.stats",
 )
-# Seconds that a client has for sending what it was started with.
+# Seconds in which a client must send its request.
 PATIENCE_S = 10.0
 
 
 def main() -> None:
-    """The server: imports, then forks until it is killed. In a fork it returns when the stage has ended."""
+    """Imports, then forks until it is killed; in a fork it returns when the stage has ended."""
     descriptor, threads, kernels = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     process.die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -57,14 +57,14 @@ def main() -> None:
     if len(os.listdir("/proc/self/task")) > 1:
         sys.exit("qthink: an import started a thread, so no process can be forked here: stages start cold")
     gc.collect()
-    gc.freeze()  # what is imported stays as it is: its pages are shared
+    gc.freeze()  # the collector then leaves imported objects alone, so that forks share their pages
     request = _Server(socket.socket(fileno=descriptor)).next_fork()
     os.environ[process.PINNED] = f"{threads} {kernels} cpu"
     runpy.run_module(request.module, run_name="__main__", alter_sys=True)
 
 
 class _Server:
-    """The running forks, each by the connection of its client."""
+    """The server's loop; it holds the running forks by the connection of their client."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener = listener
@@ -73,7 +73,7 @@ class _Server:
         self.forks: dict[socket.socket, tuple[int, int]] = {}  # process id and its descriptor
 
     def next_fork(self) -> Request:
-        """Serves for ever; returns only in a fork, which has taken on what its request says."""
+        """Serves without end; returns only in a fork, which then has the arguments and environment of its request."""
         while True:
             for key, _ in self.selector.select():
                 if key.fileobj is self.listener:
@@ -81,12 +81,12 @@ class _Server:
                     if request is not None:
                         return request
                 elif key.data is None:
-                    self._heard(key.fileobj)
+                    self._receive_signal(key.fileobj)
                 else:
                     self._ended(key.data)
 
     def _accept(self) -> Request | None:
-        """A fork for one client; returns in the fork alone."""
+        """A fork for one client; returns a request only in the fork."""
         client, _ = self.listener.accept()
         descriptors: list[int] = []
         try:
@@ -95,7 +95,7 @@ class _Server:
             if request.prefix != sys.prefix or not request.module.startswith("stages."):
                 raise ValueError(request.module)
             parent, pid = os.getpid(), os.fork()
-        except (OSError, ValueError, TypeError, KeyError):  # the client reads the end of the connection, and starts cold
+        except (OSError, ValueError, TypeError, KeyError):  # the client sees that the connection has ended, and starts cold
             for one in descriptors:
                 os.close(one)
             client.close()
@@ -115,7 +115,7 @@ class _Server:
         return None
 
     def _close(self, client: socket.socket) -> None:
-        """In a fork: nothing of the server's stays open. By the objects, which would close a later file otherwise."""
+        """Closes all of the server's files in a fork, through their objects, which would otherwise close a later file."""
         self.selector.close()
         self.listener.close()
         client.close()
@@ -123,16 +123,16 @@ class _Server:
             other.close()
             os.close(descriptor)
 
-    def _heard(self, client: Any) -> None:
-        """A signal for the fork, or the client's end, which is the fork's."""
-        if client not in self.forks:  # its fork ended in the same moment
+    def _receive_signal(self, client: Any) -> None:
+        """Passes on a signal from the client to the fork, and kills the fork when the client has ended."""
+        if client not in self.forks:  # its fork has just ended
             return
         try:
-            said = client.recv(1)
+            message = client.recv(1)
         except OSError:
-            said = b""
-        os.kill(self.forks[client][0], said[0] if said else signal.SIGKILL)
-        if not said:
+            message = b""
+        os.kill(self.forks[client][0], message[0] if message else signal.SIGKILL)
+        if not message:
             self.selector.unregister(client)
 
     def _ended(self, client: socket.socket) -> None:
@@ -166,7 +166,7 @@ def _receive(client: socket.socket) -> tuple[Request, list[int]]:
 
 
 def _become(request: Request, descriptors: list[int], parent: int) -> None:
-    """Takes on what a stage was started with, as if Python had begun there."""
+    """Takes on the environment and descriptors of a request, as if Python had been started with them."""
     environ = {name: value for name, value in request.environ.items() if name != PLACE} | {"QTHINK_PARENT": str(parent)}
     os.environ.clear()
     os.environ.update(environ)
@@ -189,7 +189,7 @@ def _python_as_started(request: Request) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
         del sys.modules[name]
     importlib.invalidate_caches()
-    sys.modules["numpy"].random.seed()  # a fork would draw what the others draw; `random` has seeded itself anew
+    sys.modules["numpy"].random.seed()  # otherwise all forks would draw the same numbers; `random` seeds itself again
     sys.modules["torch"].default_generator.seed()
 
 

@@ -1,1 +1,1 @@
-"""What the answers show: scores, statistics, power, verdicts on the latents, the claims of the paper."""
+"""Evidence from the answers: scores, statistics, power, verdicts on the latents, the claims of the paper."""

@@ -5,11 +5,12 @@ import math
 from collections.abc import Collection, Mapping
 from functools import partial
 
-from qthink_core.artifacts.answers import TRAINED
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.errors import DataError
 from qthink_core.evidence import claims, scatter, scores, verdicts
 from qthink_core.evidence.findings import Claim, Comparison, Conditions, Power
 from qthink_core.evidence.power import smallest_difference
+from qthink_core.evidence.significance import ALPHA
 from qthink_core.evidence.statistics import compare, holm
 
 # The order of display; any other condition is a number of latent steps and comes after these.
@@ -56,7 +57,7 @@ def _pair_power(task: scores.Task, system: str, control: str, compared: int) -> 
     left, right = task.scores[system][TRAINED].right, task.scores[control][TRAINED].right
     measured, n, seeds = scatter.measured(left, right), len(task.ids), min(len(left), len(right))
     smallest = partial(smallest_difference, n, seeds, measured)
-    return Power(system, n, seeds, measured, smallest(), smallest(level=verdicts.LEVEL / compared))
+    return Power(system, n, seeds, measured, smallest(), smallest(level=ALPHA / compared))
 
 
 def conditions(task: scores.Task, system: str, K: int, control: str) -> Conditions:

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from qthink_core.evidence import published
-from qthink_core.evidence.statistics import MIN_SEEDS, Comparison, compare, compare_means, holm
+from qthink_core.evidence.significance import ALPHA, MIN_SEEDS
+from qthink_core.evidence.statistics import Comparison, compare, compare_means, holm
 
-LEVEL = 0.05
 HOLDS, OPPOSITE, UNDECIDED = "holds", "opposite", "undecided"
 POINTS, TOKENS = "points", "tokens"
 UNTRAINED = ("base", "base_direct")
@@ -177,6 +177,6 @@ def _row(claim: Claim, task: str, systems: Mapping[str, np.ndarray]) -> tuple[Ro
 
 
 def _verdict(row: Row, p: float) -> str:
-    if p >= LEVEL or not row.difference:
+    if p >= ALPHA or not row.difference:
         return UNDECIDED
     return HOLDS if (row.difference > 0) == (row.claim.unit == POINTS) else OPPOSITE

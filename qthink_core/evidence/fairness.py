@@ -24,7 +24,7 @@ def marks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     for setting in dict.fromkeys(name for own in settings.values() for name in own):
         held = {system: own[setting] for system, own in settings.items() if setting in own}
         values = list(held.values())
-        reference = max(values, key=values.count)  # the first of the most common
+        reference = max(values, key=values.count)  # the first of the most common values
         for system, value in held.items():
             if value != reference:
                 others = "the others" if values.count(reference) == len(values) - 1 else "others"
@@ -34,7 +34,7 @@ def marks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def footnotes(marks: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], list[str]]:
-    """The sign behind the name of each marked system, and the lines below the table; equal marks share one."""
+    """The sign after the name of each marked system, and the lines below the table; equal marks share one sign."""
     lines = list(dict.fromkeys("; ".join(own) for own in marks.values() if own))
     signs = [str(number).translate(SUPERSCRIPTS) for number in range(1, len(lines) + 1)]
     by_system = {system: signs[lines.index("; ".join(own))] for system, own in marks.items() if own}

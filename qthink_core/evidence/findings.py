@@ -34,7 +34,7 @@ class Cell(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Accuracy of `left` less that of `right` on the same questions, with 95 % interval; p before and after correction.
+    """Accuracy of `left` minus that of `right` on the same questions, with 95 % interval; p before and after correction.
 
     `trainings` counts those of the trained side, or of the side with fewer if both are trained; None between base models.
     """

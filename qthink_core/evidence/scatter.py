@@ -1,4 +1,4 @@
-"""The scatter of differences as a run measured it, which says what it could have found (power.py)."""
+"""The scatter of differences as a run measured it, from which power.py computes what the run could have detected."""
 
 import math
 
@@ -12,8 +12,8 @@ from qthink_core.evidence.statistics import mean_squares, paired
 def measured(one: Bool[np.ndarray, "S Q"], other: Bool[np.ndarray, "S Q"]) -> Scatter:
     """The scatter of the difference of two systems on the same questions.
 
-    Discordant beyond the difference itself; variances from the mean squares, none below 0. Of one training the spread is 0
-    and everything is repeated, as nothing is known of others. Raises ValueError as `compare` does.
+    `discordant` is the share beyond the difference itself; variances come from the mean squares and are at least 0. With one
+    training the spread is 0 and `repeated` is 1, because other trainings are unknown. Raises ValueError as `compare` does.
     """
     left, right = paired(one, other)
     S, n = left.shape

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from qthink_core.artifacts.answers import TRAINED
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.grades import Graded, read_grades
 from qthink_core.errors import DataError
 from qthink_core.evidence.findings import Cell
@@ -18,7 +18,7 @@ from qthink_core.evidence.statistics import estimate
 class Scores(NamedTuple):
     """The scores of a system under one condition: verdicts, right or not, generated tokens, and whether the limit was hit.
 
-    Rows are training seeds in rising order (the base model has one row), columns questions in the order of their ids.
+    Rows are training seeds in ascending order (the base model has one row), columns questions in the order of their ids.
     """
 
     verdicts: list[list[str]]
@@ -90,9 +90,9 @@ def _scores(by_seed: dict[int | None, list[Graded]]) -> Scores:
 
 
 def cell(scores: Scores, latents: int = 0) -> Cell:
-    """The cell of a system of so many latent steps: accuracy with its errors, mean tokens over answers and seeds, the share
-    at the limit.
+    """The cell of a system with a number of latent steps: accuracy with its errors, mean tokens, the share at the limit.
 
-    A verdict other than `right` counts as wrong. Tokens are those generated: thinking and answer, without latent steps.
+    Tokens are a mean over answers and seeds. A verdict other than `right` counts as wrong. Generated tokens count, thinking
+    and answer, without latent steps.
     """
     return Cell(*estimate(scores.right), float(scores.tokens.mean()), float(scores.at_limit.mean()), latents)

@@ -2,14 +2,15 @@
 
 Arrays have a row per training seed (S) and a column per question (Q). Questions and seeds are two crossed random effects:
 other questions could have been asked, and another seed would have trained another model. With MS_Q and MS_S the mean
-squares of questions and seeds, and MS_E that of what is left (two-way analysis of variance, one value a cell), the mean has
+squares of questions and seeds, and MS_E that of the residual (two-way analysis of variance, one value a cell), the mean has
 the variance
 
     (MS_Q + max(0, MS_S - MS_E)) / (S Q)
 
-so that what is left, which sits in MS_Q and MS_S alike, counts once. Its degrees of freedom are Satterthwaite's (Biometrics
-Bulletin 2, 1946, 110-114) of MS_Q and MS_S, between S - 1 and Q - 1: few seeds say little about the spread over seeds, and
-Student's t pays for that. One seed has no spread over seeds: nothing here then speaks about other trainings.
+so that the residual, which is part of both MS_Q and MS_S, counts once. Its degrees of freedom are Satterthwaite's
+(Biometrics Bulletin 2, 1946, 110-114) of MS_Q and MS_S, between S - 1 and Q - 1: with few seeds the spread over seeds is
+uncertain, and Student's t accounts for that. With one seed the spread over seeds is unknown, and nothing here is then about
+other trainings.
 """
 
 import math
@@ -20,10 +21,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import binom, binomtest, norm, t, ttest_1samp
 
-LEVEL = 0.95
-# With fewer trainings nothing follows for the method: a claim stays undecided, praise and blame are about these weights.
-MIN_SEEDS = 3
-THESE_WEIGHTS = "these weights only"
+from qthink_core.evidence.significance import CONFIDENCE
+
+QUANTILE = (1 + CONFIDENCE) / 2
 
 
 class Interval(NamedTuple):
@@ -49,8 +49,8 @@ class Comparison(NamedTuple):
     """The difference left - right of two systems on the same questions, with its interval and two-sided p-values.
 
     `p` is about the models as they were trained: would they differ on other questions? `p_trainings` is about the method:
-    would it differ on other questions and after other trainings? One seed cannot say, and has None there, as for `spread`,
-    the standard deviation of the difference over seeds.
+    would it differ on other questions and after other trainings? With one seed that is unknown, so `p_trainings` is None,
+    and so is `spread`, the standard deviation of the difference over seeds.
     """
 
     difference: float
@@ -64,12 +64,12 @@ class Comparison(NamedTuple):
 
     @property
     def p_method(self) -> float:
-        """The p-value of a claim about the method: both hypotheses must fall, so the larger; of one seed, `p`."""
+        """The p-value of a claim about the method: the larger one, because both hypotheses must be rejected."""
         return self.p if self.p_trainings is None else max(self.p, self.p_trainings)
 
 
 class MeanSquares(NamedTuple):
-    """The mean squares MS_Q, MS_S and MS_E of the module's text."""
+    """The mean squares MS_Q, MS_S and MS_E of the module's docstring."""
 
     questions: float
     seeds: float
@@ -90,15 +90,15 @@ class _Side(NamedTuple):
     variance: _Variance
 
 
-def wilson(right: int, n: int, level: float = LEVEL) -> Interval:
+def wilson(right: int, n: int) -> Interval:
     """The score interval of `right` of n (Wilson, JASA 22, 1927, 209-212); raises ValueError for n = 0."""
     if n < 1:
         raise ValueError(f"{right} of {n} questions have no accuracy: expected at least one question")
-    found = binomtest(right, n).proportion_ci(level, "wilson")
+    found = binomtest(right, n).proportion_ci(CONFIDENCE, "wilson")
     return Interval(float(found.low), float(found.high))
 
 
-def estimate(right_SQ: Bool[np.ndarray, "S Q"], level: float = LEVEL) -> Estimate:
+def estimate(right_SQ: Bool[np.ndarray, "S Q"]) -> Estimate:
     """The accuracy of a system, its standard error and its interval, over questions and seeds together.
 
     One seed: the proportion p, sqrt(p (1 - p) / n) and Wilson's interval. Several: the mean over seeds, and Wilson's
@@ -108,42 +108,43 @@ def estimate(right_SQ: Bool[np.ndarray, "S Q"], level: float = LEVEL) -> Estimat
     questions, the interval covered 94-96 % with 5 seeds, 93-99 % with 3 and 89-98 % with 2. Raises ValueError for an empty
     array, and for one question under several seeds.
     """
-    side = _side(right_SQ, level)
+    side = _side(right_SQ)
     S, n = right_SQ.shape
     return Estimate(side.accuracy, side.standard_error, *side.interval, n, S, _spread(right_SQ))
 
 
-def compare(left_SQ: Bool[np.ndarray, "S Q"], right_SQ: Bool[np.ndarray, "S Q"], level: float = LEVEL) -> Comparison:
+def compare(left_SQ: Bool[np.ndarray, "S Q"], right_SQ: Bool[np.ndarray, "S Q"]) -> Comparison:
     """The paired comparison of two systems on the same questions in the same order; a side of one seed meets every seed.
 
     `p` is the exact sign-flip test over questions: with d_q the difference of the answers right to question q, summed over
     seeds, how often is |sum_q +-d_q| at least as large as it was, over all signs? The seeds of a question flip together.
     For one seed each it is the exact test of McNemar (two-sided binomial on the discordant pairs). It conditions on the
     trained models. `p_trainings` is Student's t of the two-way variance, which counts the trainings too; a side of one seed
-    adds none, so a trained system of one seed is taken as fixed.
+    adds none, so a trained system of one seed is treated as fixed.
 
     The interval is Newcombe's hybrid score interval for paired proportions (Statistics in Medicine 17, 1998, 2635-2650,
-    method 10): Wilson's intervals of both sides, those of `estimate`, put together with the correlation of their errors,
+    method 10): Wilson's intervals of both sides, those of `estimate`, combined with the correlation of their errors,
     which follows from the two-way variances of both sides and of their difference; for one seed that is his phi, continuity
-    correction included. Of several seeds its reach is widened by max(1, t_df / z): quantiles of Student's t at the degrees
+    correction included. With several seeds it is widened by max(1, t_df / z): quantiles of Student's t at the degrees
     of freedom of the difference, and of the normal distribution. Interval and p-values are not inversions of each other and
-    can disagree at the edge.
+    can disagree near the level.
 
     In 84 simulations of 400 draws each (2, 3 and 5 seeds on 68 to 500 questions, trainings that differ by 0 to 18 points,
     methods alike and ten points apart) the interval covered the true difference in 95.5-99.8 % of the draws, without the
     widening in 90.0-99.0 %. Of methods alike `p_method` fell below 0.05 in at most 6 % with 5 seeds, 9 % with 3 and 11 %
-    with 2, but `p` alone in up to 79 %. Beside a side of one row, as the base has, it covered 95-97 % with 5 seeds, 92-98 %
-    with 3 and 88-97 % with 2.
+    with 2, but `p` alone in up to 79 %. Against a side of one row, such as the base, it covered 95-97 % with 5 seeds, 92-98
+    % with 3 and 88-97 % with 2.
 
-    Raises ValueError when the questions differ in number, or the seeds do and neither side has one; or with one question.
+    Raises ValueError when the numbers of questions differ, when those of seeds differ and neither is one, and with one
+    question.
     """
     left, right = paired(left_SQ, right_SQ)
-    sides = _side(left_SQ, level), _side(right_SQ, level)
+    sides = _side(left_SQ), _side(right_SQ)
     S, n = left.shape
     variance = _two_way(left - right)
     difference = float((left - right).mean())
     lower, upper = _square_and_add(*sides, variance.of_mean, n)
-    widening = 1.0 if S == 1 else _few_seeds(variance.df, level)
+    widening = 1.0 if S == 1 else _few_seeds(variance.df)
     return Comparison(
         difference,
         max(-1.0, difference - widening * lower),
@@ -156,7 +157,7 @@ def compare(left_SQ: Bool[np.ndarray, "S Q"], right_SQ: Bool[np.ndarray, "S Q"],
     )
 
 
-def compare_means(left_SQ: Float[np.ndarray, "S Q"], right_SQ: Float[np.ndarray, "S Q"], level: float = LEVEL) -> Comparison:
+def compare_means(left_SQ: Float[np.ndarray, "S Q"], right_SQ: Float[np.ndarray, "S Q"]) -> Comparison:
     """The paired comparison of a count, such as generated tokens: as `compare`, but Student's t throughout.
 
     `p` is the paired t-test over questions of the means over seeds; the interval is that of the two-way variance.
@@ -165,7 +166,7 @@ def compare_means(left_SQ: Float[np.ndarray, "S Q"], right_SQ: Float[np.ndarray,
     S, n = left.shape
     variance = _two_way(left - right)
     difference = float((left - right).mean())
-    half = float(t.ppf((1 + level) / 2, variance.df)) * math.sqrt(variance.of_mean)
+    half = float(t.ppf(QUANTILE, variance.df)) * math.sqrt(variance.of_mean)
     by_question = (left - right).mean(axis=0)
     p = float(ttest_1samp(by_question, 0).pvalue) if np.ptp(by_question) else float(not by_question.any())
     p_trainings = None if S == 1 else _t_test(difference, variance)
@@ -175,7 +176,7 @@ def compare_means(left_SQ: Float[np.ndarray, "S Q"], right_SQ: Float[np.ndarray,
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p-values adjusted for their number, in their order (Holm, Scandinavian Journal of Statistics 6, 1979, 65-70).
 
-    The i-th smallest of m, i = 0..m-1, is multiplied by m - i; none falls below a smaller one's, none exceeds 1.
+    The i-th smallest of m, i = 0..m-1, is multiplied by m - i; no result is below that of a smaller p-value, none exceeds 1.
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0
@@ -206,7 +207,7 @@ def _spread(values_SQ: Float[np.ndarray, "S Q"]) -> float | None:
 
 
 def _two_way(values_SQ: Float[np.ndarray, "S Q"]) -> _Variance:
-    """The variance of the mean over questions and seeds, as the module says; sums of whole numbers keep it exact."""
+    """The variance of the mean over questions and seeds by the module's formula; sums of whole numbers keep it exact."""
     S, n = values_SQ.shape
     questions, seeds, chance = mean_squares(values_SQ)
     if S == 1:
@@ -217,7 +218,7 @@ def _two_way(values_SQ: Float[np.ndarray, "S Q"]) -> _Variance:
 
 
 def mean_squares(values_SQ: Float[np.ndarray, "S Q"]) -> MeanSquares:
-    """The mean squares of the module's text; of one seed only that of questions, and 0 for the others."""
+    """The mean squares of the module's docstring; with one seed that of questions, and 0 for the others."""
     S, n = values_SQ.shape
     questions = values_SQ.sum(axis=0).var(ddof=1) / S
     if S == 1:
@@ -227,12 +228,12 @@ def mean_squares(values_SQ: Float[np.ndarray, "S Q"]) -> MeanSquares:
     return MeanSquares(float(questions), float(values_SQ.sum(axis=1).var(ddof=1) / n), float(chance))
 
 
-def _side(right_SQ: Bool[np.ndarray, "S Q"], level: float) -> _Side:
+def _side(right_SQ: Bool[np.ndarray, "S Q"]) -> _Side:
     S, n = right_SQ.shape
     if S == 1:
         accuracy = float(right_SQ.mean())
         variance = _Variance(accuracy * (1 - accuracy) / max(n - 1, 1), n - 1)
-        return _Side(accuracy, math.sqrt(accuracy * (1 - accuracy) / n), wilson(int(right_SQ.sum()), n, level), variance)
+        return _Side(accuracy, math.sqrt(accuracy * (1 - accuracy) / n), wilson(int(right_SQ.sum()), n), variance)
     if S < 1 or n < 2:
         raise ValueError(f"{S} seeds on {n} questions have no error: expected at least one seed and two questions")
     accuracy, variance = float(right_SQ.mean()), _two_way(right_SQ.astype(np.float64))
@@ -240,14 +241,13 @@ def _side(right_SQ: Bool[np.ndarray, "S Q"], level: float) -> _Side:
     effective = float(n)  # all right or all wrong: as one seed
     if of_one_seed > 0:
         effective = min(S * n, n * of_one_seed / variance.of_mean) if variance.of_mean > 0 else S * n
-    quantile = (1 + level) / 2
-    few_seeds = float(t.ppf(quantile, n - 1) / t.ppf(quantile, variance.df)) ** 2
-    interval = _wilson_at(accuracy, effective * few_seeds, float(norm.ppf(quantile)))
+    few_seeds = float(t.ppf(QUANTILE, n - 1) / t.ppf(QUANTILE, variance.df)) ** 2
+    interval = _wilson_at(accuracy, effective * few_seeds, float(norm.ppf(QUANTILE)))
     return _Side(accuracy, math.sqrt(accuracy * (1 - accuracy) / effective), interval, variance)
 
 
 def _wilson_at(p: float, n: float, z: float) -> Interval:
-    """Wilson's interval where n is not a whole number, which scipy's refuses."""
+    """Wilson's interval where n is not a whole number, which scipy's function refuses."""
     centre, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     scale = 1 + z**2 / n
     return Interval(max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
@@ -269,10 +269,9 @@ def _square_and_add(left: _Side, right: _Side, variance: float, n: int) -> tuple
     return below, above
 
 
-def _few_seeds(df: float, level: float) -> float:
-    """By how much the interval of a difference reaches further when few seeds say little about their spread."""
-    quantile = (1 + level) / 2
-    return max(1.0, float(t.ppf(quantile, df) / norm.ppf(quantile)))
+def _few_seeds(df: float) -> float:
+    """The factor by which the interval of a difference is wider because the spread over few seeds is uncertain."""
+    return max(1.0, float(t.ppf(QUANTILE, df) / norm.ppf(QUANTILE)))
 
 
 def _sign_flip(differences_Q: Float[np.ndarray, " Q"]) -> float:
@@ -288,7 +287,7 @@ def _sign_flip(differences_Q: Float[np.ndarray, " Q"]) -> float:
 
 
 def _t_test(difference: float, variance: _Variance) -> float:
-    """Two-sided; a difference without any variance is either nothing or certain."""
+    """The two-sided p-value; without any variance it is 1 for a difference of 0, else 0."""
     if variance.of_mean <= 0:
         return float(difference == 0)
     return float(2 * t.sf(abs(difference) / math.sqrt(variance.of_mean), variance.df))

@@ -13,8 +13,8 @@ for the control.
 
     worse than K=0                                        harm: the latents do harm
     undecided against K=0                                 nothing: they do nothing measurable
-    better than K=0, not than all of the four others      positions: the model needs them, not their content
-    better than K=0 and than all of the four others       information: they carry information about the question
+    better than K=0, not than all four others             positions: the model needs them, not their content
+    better than K=0 and than all four others              information: they carry information about the question
 
 A model that was trained with latents may simply break without them, so the verdict needs the control too. *Verdict*:
 
@@ -38,12 +38,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from qthink_core.artifacts.answers import TRAINED, steps_condition
-from qthink_core.evidence.statistics import MIN_SEEDS, THESE_WEIGHTS, Comparison, compare, holm
+from qthink_core.artifacts.conditions import JUDGED, MEAN, NOISE, NONE, OTHER, TRAINED, ZEROS, steps_condition
+from qthink_core.evidence.significance import ALPHA, MIN_SEEDS, THESE_WEIGHTS
+from qthink_core.evidence.statistics import Comparison, compare, holm
 
-LEVEL = 0.05
-NONE, ANSWER_ONLY = "K=0", "answer_only"
-SUBSTITUTES = {"zeros": "zeros", "noise": "noise", "other": "another question's latents", "mean": "the mean latent"}
+ANSWER_ONLY = "answer_only"
+SUBSTITUTES = {ZEROS: "zeros", NOISE: "noise", OTHER: "another question's latents", MEAN: "the mean latent"}
 BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
 INFORMATION, POSITIONS, NOTHING, HARM = "information", "positions", "nothing", "harm"
 EARNS, PAUSES, NOT_BETTER, USED_WORSE = "earns", "helps as pauses", "used but not better", "used but worse"
@@ -99,11 +99,11 @@ def judge(right: Mapping[str, Bool[np.ndarray, "S Q"]], K: int, answer_only_SQ: 
     Raises ValueError when a condition of the rule is missing or questions do not match.
     """
     probed = steps_condition(K)
-    needed = (TRAINED, probed, NONE, *SUBSTITUTES)
+    needed = (TRAINED, probed, *JUDGED)
     missing = [name for name in needed if name not in right]
     if missing:
         raise ValueError(f"no answers under {', '.join(missing)}: the verdict needs {', '.join(needed)}")
-    compared = {name: compare(right[probed], right[name]) for name in (NONE, *SUBSTITUTES)}
+    compared = {name: compare(right[probed], right[name]) for name in JUDGED}
     compared[ANSWER_ONLY] = compare(right[TRAINED], answer_only_SQ)
     adjusted = holm([one.p_method if name == ANSWER_ONLY else one.p for name, one in compared.items()])
     rows = [Row(name, one, p, outcome(one, p)) for (name, one), p in zip(compared.items(), adjusted, strict=True)]
@@ -113,14 +113,14 @@ def judge(right: Mapping[str, Bool[np.ndarray, "S Q"]], K: int, answer_only_SQ: 
     return Verdict(scoped(word, few and word in PRAISE_OR_BLAME), sentence, content, worth, rows)
 
 
-def scoped(text: str, few: bool) -> str:
-    """The word or headline of a verdict; with `few` trainings it says that it is not about the method."""
-    return f"{text}, {THESE_WEIGHTS}" if few else text
+def scoped(verdict: str, few: bool) -> str:
+    """The word or headline of a verdict, with a limit where `few` trainings do not allow a statement about the method."""
+    return f"{verdict}, {THESE_WEIGHTS}" if few else verdict
 
 
 def outcome(comparison: Comparison, adjusted: float) -> str:
-    """`better` or `worse` if the adjusted p-value is below 0.05, else `undecided`."""
-    if adjusted >= LEVEL:
+    """`better` or `worse` where the adjusted p-value is below ALPHA, else `undecided`."""
+    if adjusted >= ALPHA:
         return UNDECIDED
     return BETTER if comparison.difference > 0 else WORSE
 

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qthink_core.artifacts import readout
-from qthink_core.artifacts.answers import Answer, counts, steps_condition, writer
+from qthink_core.artifacts.answers import Answer, counts, writer
+from qthink_core.artifacts.conditions import MEAN, NOISE, NONE, OTHER, TEACHER, ZEROS, steps_condition
 from qthink_core.artifacts.files import number_of
 from qthink_core.artifacts.readout import Read
 from qthink_core.artifacts.rollouts import Rollout
@@ -29,7 +30,6 @@ from qthink_core.method.latent_steps import Context, latent_steps, project, read
 from qthink_core.method.think import marks
 from qthink_core.models.loading import System
 
-NONE, ZEROS, NOISE, OTHER, MEAN, TEACHER = REPLACED = ("K=0", "zeros", "noise", "other", "mean", "teacher")
 NO_TEACHER = "no_teacher"
 
 

@@ -13,7 +13,8 @@ from qthink_core.generation import engine, units
 from qthink_core.generation.engine import Engine
 from qthink_core.generation.units import Unit
 from qthink_core.method.think import marks, thoughts
-from qthink_core.models.loading import load_tokenizer, pick_device
+from qthink_core.models.loading import pick_device
+from qthink_core.models.tokenizer import load_tokenizer
 from qthink_core.pipeline import seconds
 from qthink_core.pipeline.executor import Made, Make
 
@@ -80,7 +81,7 @@ def answer_maker(setting: Setting, log: Path) -> Iterator[Make]:
             started = time.perf_counter()
             done = asked.generate(unit.requests)
             spent = time.perf_counter() - started
-            rows = units.answers_of(unit.requests, done, unit.seed, answers.TRAINED)
+            rows = units.answers_of(unit.requests, done, unit.seed, TRAINED)
             seconds.record(log, name, len(rows), spent, place)
             return {f"{name}.parquet": answers.writer(rows)}, answers.counts(rows)
 

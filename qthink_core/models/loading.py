@@ -4,18 +4,19 @@ An exported folder holds merged `model.safetensors`, config, tokenizer, chat tem
 the model card publishes them, and `qthink.json` with what an evaluation must know: K and whether it thinks.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from qthink_core.artifacts.json_object import read_object
 from qthink_core.errors import DataError, ParamError
 from qthink_core.method import projection_head
 from qthink_core.method.projection_head import ProjectionHead
+from qthink_core.models.tokenizer import load_tokenizer
 from qthink_core.pipeline import ranks
 
 CONFIG = "qthink.json"
@@ -24,7 +25,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 
 class QThinkConfig(NamedTuple):
-    """What an exported model says of itself in `qthink.json`."""
+    """The description of an exported model in its `qthink.json`."""
 
     K: int
     thinking: bool
@@ -44,9 +45,9 @@ transformers.utils.logging.disable_progress_bar()
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that params name, of several GPUs this rank's own.
+    """The device that params name; of several GPUs this rank's own.
 
-    Raises ParamError where it is not there: another one is never taken silently.
+    Raises ParamError where it is missing: another device is never used instead.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ParamError("device is cuda but torch sees no GPU: run on a machine with one, or choose another scale")
@@ -68,30 +69,25 @@ def load_model(folder: Path, device: torch.device, dtype: str) -> PreTrainedMode
     return model.eval()
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in `folder` with its chat template."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
 def hidden_size(folder: Path) -> int:
-    """D of the model in `folder`, which is not loaded."""
+    """The hidden size D of the model in `folder`, without loading the model."""
     return int(AutoConfig.from_pretrained(folder, local_files_only=True).hidden_size)
 
 
 def read_config(folder: Path) -> QThinkConfig:
-    """The `qthink.json` of an exported model; raises DataError when it is missing or not understood."""
+    """The `qthink.json` of an exported model; raises DataError when it is missing or cannot be read."""
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_bytes())
+        config = read_object(path.read_bytes())
         return QThinkConfig(int(config["K"]), bool(config["thinking"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} does not describe an exported model ({error}): run `dvc repro merge`") from None
 
 
 def load_system(folder: Path, device: torch.device, dtype: str) -> System:
-    """An exported model and its head in one dtype, as the card's usage has them.
+    """An exported model and its projection head in one dtype, as in the model card's example.
 
-    Raises DataError as `read_config` does, or when the head is not one of this model.
+    Raises DataError as `read_config` does, or when the head does not belong to this model.
     """
     K, thinking = read_config(folder)
     model = load_model(folder, device, dtype)
@@ -102,10 +98,10 @@ def load_system(folder: Path, device: torch.device, dtype: str) -> System:
 
 
 def of_seed(folder: Path, seed: int, seeds: Sequence[int]) -> Path:
-    """Where the export of one training seed lies: the first one's is the folder itself, the others' are inside it."""
+    """The export of one training seed: the folder itself for the first seed, a folder inside it for each other."""
     return folder if seed == seeds[0] else folder / f"seed-{seed}"
 
 
 def base_system(folder: Path, device: torch.device, dtype: str, thinking: bool) -> System:
-    """The base model as it is, asked to think or not."""
+    """The base model itself, with or without thinking."""
     return System(load_model(folder, device, dtype), load_tokenizer(folder), None, 0, thinking)

@@ -1,6 +1,5 @@
-"""The folder of a model in the Hugging Face layout: its files, its tensors, and that they belong together."""
+"""The folder of a model in the Hugging Face layout: its files, its tensors, and the check that they belong together."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from qthink_core.artifacts.files import write_file
+from qthink_core.artifacts.json_object import read_object
 from qthink_core.errors import DataError
+from qthink_core.models.tokenizer import load_tokenizer
 
 CONFIG, WEIGHTS, GENERATION = "config.json", "model.safetensors", "generation_config.json"
 TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
@@ -21,12 +22,12 @@ INDEX = "model.safetensors.index.json"
 def check(folder: Path) -> dict[str, int | str]:
     """Facts of a usable model: architecture, hidden_size, layers, vocab, tokens, parameters, dtype.
 
-    `vocab` counts embedding rows, `tokens` those that the tokenizer uses. Raises DataError when a file is
-    missing or unreadable, when the weights are not those of the configuration (by name and shape), hold a NaN
-    or an infinity, or have fewer embedding rows than the tokenizer has tokens, or when the chat template does
-    not end an assistant's turn with the tokenizer's end token.
+    `vocab` counts embedding rows, `tokens` those that the tokenizer uses. Raises DataError when a file is missing or
+    unreadable, when the weights do not match the configuration in name and shape, contain a NaN or an infinity, or have
+    fewer embedding rows than the tokenizer has tokens, or when the chat template does not end an assistant's turn with the
+    tokenizer's end token.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     for name in FILES:
         if not (folder / name).is_file():
@@ -35,12 +36,12 @@ def check(folder: Path) -> dict[str, int | str]:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     dtype = _check_tensors(folder / WEIGHTS, model)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
     vocab = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > vocab:
         raise DataError(
             f"{folder} has {len(tokenizer)} tokens but {vocab} embedding rows: "
-            "its tokenizer is another model's, take both from one"
+            "its tokenizer belongs to another model, take both from one"
         )
     check_end_of_turn(folder, tokenizer)
     return {
@@ -55,7 +56,7 @@ def check(folder: Path) -> dict[str, int | str]:
 
 
 def _check_tensors(path: Path, model: Any) -> str:
-    """The one dtype of the weights, which are those of `model` by name and shape."""
+    """The dtype of the weights; raises DataError unless they match `model` in name and shape and share one dtype."""
     expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     found, dtypes = set(), set()
     for name, tensor in tensors_of(path):
@@ -91,10 +92,10 @@ def check_end_of_turn(folder: Path, tokenizer: Any) -> None:
 
 
 def tensors_of(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a safetensors file with their names; raises DataError when it is truncated or none."""
+    """The tensors of a safetensors file with their names; raises DataError when it is truncated or of another format."""
     try:
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (no mapping)
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
                 yield name, file.get_tensor(name)
     except SafetensorError as error:
         raise DataError(f"{path} is not a whole safetensors file ({error}): fetch it again") from None
@@ -106,7 +107,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Writes the weights file; one metadata key, because with two the bytes differ at every save."""
+    """Writes the weights file, with one metadata key, because with two the bytes differ at every save."""
     write_file(folder / WEIGHTS, lambda path: save_file(dict(tensors), path, metadata={"format": "pt"}))
 
 
@@ -127,11 +128,8 @@ def shards_of(index: Path) -> dict[str, set[str]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; raises DataError when it holds none."""
+    """The object in a JSON file; raises DataError when the file holds something else."""
     try:
-        content = json.loads(path.read_bytes())
+        return read_object(path.read_bytes())
     except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}): fetch it again") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a JSON {type(content).__name__} where an object is expected: fetch it again")
-    return content
+        raise DataError(f"{path} {error}: fetch it again") from None

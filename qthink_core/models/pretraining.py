@@ -1,4 +1,4 @@
-"""The base model of the tiny scale: a Qwen3 architecture trained from nothing to think before it answers."""
+"""The base model of the tiny scale: a Qwen3 architecture trained from random weights to think before it answers."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,30 +16,32 @@ from qthink_core.benchmarks.synthetic import TASKS, Show, worked
 from qthink_core.benchmarks.synthetic.chains import slipped, thought, values
 from qthink_core.benchmarks.world import World
 from qthink_core.errors import NumericError
-from qthink_core.models.tiny_tokenizer import THINK, THINK_END, TURN_END, build
+from qthink_core.models.lr_schedule import warmup_cosine
+from qthink_core.models.think_tokens import END_THINK, THINK
+from qthink_core.models.tiny_tokenizer import TURN_END, build
 from qthink_core.pipeline import process
 
 MAX_POSITIONS = 4096
 MAX_GRAD_NORM = 1.0
 LAST_LR = 0.1  # of the peak
 
-# 0.02, made for wide models, leaves the tied logits of 96 dimensions flat: with 0.06, these betas and lr 5e-3 the loss
+# 0.02, chosen for wide models, leaves the tied logits of 96 dimensions flat. With 0.06, these betas and lr 5e-3 the loss
 # after 400 steps was 0.038 instead of 0.071 (0.02, 0.99, 3e-3) in the first world (docs/search.md).
 INITIAL_STD = 0.06
 BETAS = (0.9, 0.98)
 
-# A step of the working is found by counting along the question, and with a large theta few of a head's 16 frequencies
-# tell neighbours apart: in the first world (docs/search.md) the loss after 400 steps was 0.135 with 10^4, 0.033 with 10^3,
+# The model finds a step of the working by counting along the question, and with a large theta few of a head's 16 frequencies
+# distinguish neighbours: in the first world (docs/search.md) the loss after 400 steps was 0.135 with 10^4, 0.033 with 10^3,
 # 0.086 with 10^2 (one seed each).
 ROPE_THETA = 1000.0
 
-# Samples of a batch run in chunks of like length, so that little padding is computed (1 chunk took 1.6
-# times the time in the first world, docs/search.md), and so that every core has one.
+# Samples of a batch run in chunks of similar length, so that little padding is computed (a single chunk took 1.6 times as
+# long in the first world, docs/search.md) and every core has work.
 SAMPLES_PER_CHUNK = 16
 
 
 class Sample(NamedTuple):
-    """A chat as token ids; from `start` on the assistant writes and the loss counts."""
+    """A chat as token ids; the loss counts the assistant's tokens, which begin at `start`."""
 
     ids: Int[np.ndarray, " T"]
     start: int
@@ -48,9 +50,9 @@ class Sample(NamedTuple):
 class Style(NamedTuple):
     """How the chats of pre-training think.
 
-    The share `without_thinking` answers at once behind an empty block. The others write `newlines` newlines behind
-    `<think>`, then a thought that opens with the word `opening`, if there is one. A share `slips` of the borrows in thoughts
-    goes wrong by one, and the answer follows from that.
+    The share `without_thinking` answers at once after an empty block. The others write `newlines` newlines after `<think>`,
+    then a thought that opens with the word `opening`, if there is one. A share `slips` of the borrows in thoughts is wrong
+    by one, and the answer follows from that.
     """
 
     without_thinking: float
@@ -83,9 +85,9 @@ def pretrain(
 ) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """A trained model and its tokenizer; `report(step, loss)` is called after every step.
 
-    No sample is seen twice: steps * batch problems of the split "pretrain", a third of each task. AdamW, linear
-    warm-up over the share `warmup` of the steps, then cosine to a tenth of lr. Float32; the same arguments and number of
-    threads of an operation give the same weights on any number of cores. Raises NumericError at a loss that is not finite.
+    Each sample is used once: steps * batch problems of the split "pretrain", a third of each task. AdamW, linear warm-up
+    over the share `warmup` of the steps, then cosine to a tenth of lr. Float32; the same arguments and number of threads in
+    an operation give the same weights on any number of cores. Raises NumericError at a loss that is not finite.
     """
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
@@ -116,7 +118,7 @@ def pretrain(
     with ThreadPoolExecutor(max(1, process.cores() // torch.get_num_threads())) as cores:
         for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = lr * schedule(step, steps, n_warmup)
+                group["lr"] = lr * warmup_cosine(step, steps, n_warmup, LAST_LR)
             loss = backward(model, samples[step * batch : (step + 1) * batch], cores)
             if not math.isfinite(loss):
                 raise NumericError(f"pre-training has loss {loss} at step {step + 1}: lower base.pretrain.lr")
@@ -126,14 +128,6 @@ def pretrain(
             report(step + 1, loss)
     model.eval()
     return model, tokenizer
-
-
-def schedule(step: int, steps: int, n_warmup: int) -> float:
-    """The learning rate at a step, as a share of its peak: linear warm-up, then cosine down to LAST_LR."""
-    if step < n_warmup:
-        return (step + 1) / n_warmup
-    done = (step - n_warmup) / max(1, steps - n_warmup)
-    return LAST_LR + (1 - LAST_LR) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def chats(
@@ -151,7 +145,7 @@ def chats(
             before, after = frames[thinking]
             prompts.append(before + message(task, problem.row) + after)
             block = (
-                f"{THINK}{chr(10) * style.newlines}{thought(running, style.opening)}\n{THINK_END}\n\n" if thinking else ""
+                f"{THINK}{chr(10) * style.newlines}{thought(running, style.opening)}\n{END_THINK}\n\n" if thinking else ""
             )
             replies.append(f"{block}{problem.answer(running[-1])}{TURN_END}")
     tokens = zip(tokenizer(prompts)["input_ids"], tokenizer(replies)["input_ids"], strict=True)
@@ -162,7 +156,7 @@ def chats(
 def backward(model: Qwen3ForCausalLM, samples: Sequence[Sample], cores: Executor) -> float:
     """The mean cross-entropy over all tokens that the assistant writes; its gradient is added to the model's.
 
-    Chunks are computed side by side and added up in their order, so that the number of cores changes no bit.
+    Chunks are computed in parallel and added up in a fixed order, so that the number of cores does not change the result.
     """
     n_targets = sum(len(sample.ids) - sample.start for sample in samples)
     ordered = sorted(samples, key=lambda sample: len(sample.ids))
@@ -171,7 +165,7 @@ def backward(model: Qwen3ForCausalLM, samples: Sequence[Sample], cores: Executor
 
     def gradient(chunk: Sequence[Sample]) -> tuple[float, tuple[Tensor, ...]]:
         ids_BT, written_BT = _padded(chunk)
-        # Padding is on the right, so the causal mask alone keeps it out.
+        # padding is on the right, so the causal mask is enough to exclude it
         hidden_BTD = model.model(input_ids=ids_BT[:, :-1], use_cache=False).last_hidden_state
         logits = model.lm_head(hidden_BTD[written_BT[:, 1:]])
         targets = ids_BT[:, 1:][written_BT[:, 1:]]
@@ -187,7 +181,7 @@ def backward(model: Qwen3ForCausalLM, samples: Sequence[Sample], cores: Executor
 
 
 def _padded(samples: Sequence[Sample]) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-    """(ids filled up with 0 on the right, where the assistant writes)."""
+    """(ids padded with 0 on the right, whether the assistant writes the token)."""
     shape = len(samples), max(len(sample.ids) for sample in samples)
     ids, written = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
     for row, sample in enumerate(samples):
@@ -197,7 +191,7 @@ def _padded(samples: Sequence[Sample]) -> tuple[Int[Tensor, "B T"], Bool[Tensor,
 
 
 def _frame(tokenizer: PreTrainedTokenizerFast, thinking: bool) -> list[str]:
-    """What the chat template puts before and after a question: rendering it for every chat would take seconds."""
+    """The text that the chat template puts before and after a question: to render it for every chat would take seconds."""
     chat = tokenizer.apply_chat_template(
         [{"role": "user", "content": "?"}],
         tokenize=False,

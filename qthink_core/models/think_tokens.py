@@ -1,4 +1,4 @@
-"""Think tokens of a base model: checked where it has them, added where it has none.
+"""Think tokens of a base model: checked where it has them, added where it does not.
 
 The method needs `<think>` and `</think>` as single tokens that decoding keeps, and a chat template whose
 `enable_thinking=False` ends the prompt in an empty think block (Qwen3's convention).
@@ -13,10 +13,11 @@ import torch
 from qthink_core.artifacts.files import canonical_json, write_file
 from qthink_core.errors import DataError
 from qthink_core.models.model_folder import CONFIG, TEMPLATE, TOKENIZER, WEIGHTS, read_json, read_tensors, write_tensors
+from qthink_core.models.tokenizer import load_tokenizer
 
 THINK, END_THINK = "<think>", "</think>"
 EMPTY_BLOCK = f"{THINK}\n\n{END_THINK}\n\n"
-# A model that was never trained to think opens no block by itself, so its prompt opens one.
+# A model that was never trained to think does not open a block itself, so its prompt opens one.
 OPEN_BLOCK = f"{THINK}\n"
 ADDED_TEMPLATE = (
     "{%- if add_generation_prompt %}"
@@ -30,12 +31,11 @@ EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 def with_thinking(folder: Path, thinking: Literal["native", "added"]) -> None:
-    """Leaves in `folder` a model that follows Qwen3's think convention.
+    """Makes the model in `folder` follow Qwen3's think convention.
 
-    `native` changes nothing and checks. `added` adds what is missing: each think token starts as the mean of
-    the embeddings of its plain-text pieces ('<', 'think', '>'), and the template's generation prompt ends in
-    an open `<think>`, or in an empty block when `enable_thinking` is false. Raises DataError when the result
-    does not follow the convention.
+    `native` only checks it. `added` adds what is missing: the embedding of each think token starts as the mean of those of
+    its plain-text pieces ('<', 'think', '>'), and the template's generation prompt ends in an open `<think>`, or in an empty
+    block when `enable_thinking` is false. Raises DataError when the result does not follow the convention.
     """
     if thinking == "added":
         _add_tokens(folder)
@@ -69,7 +69,7 @@ def _add_tokens(folder: Path) -> None:
 
 
 def _with_means(weight_VD: torch.Tensor, rows: dict[int, list[int]]) -> torch.Tensor:
-    """The matrix with row i set to the mean of its rows `rows[i]`, made longer where i lies beyond it."""
+    """The matrix with row i set to the mean of its rows `rows[i]`, and extended where i is beyond its end."""
     n_rows = max(weight_VD.shape[0], *(row + 1 for row in rows))
     grown_VD = torch.zeros(n_rows, weight_VD.shape[1], dtype=weight_VD.dtype)
     grown_VD[: weight_VD.shape[0]] = weight_VD
@@ -79,7 +79,7 @@ def _with_means(weight_VD: torch.Tensor, rows: dict[int, list[int]]) -> torch.Te
 
 
 def _extend_template(folder: Path) -> None:
-    if _prompt(_tokenizer(folder), enable_thinking=False).endswith(EMPTY_BLOCK):
+    if _prompt(load_tokenizer(folder), enable_thinking=False).endswith(EMPTY_BLOCK):
         return
     template = (folder / TEMPLATE).read_text(encoding="utf-8")
     write_file(folder / TEMPLATE, (template + ADDED_TEMPLATE).encode())
@@ -87,7 +87,7 @@ def _extend_template(folder: Path) -> None:
 
 def check(folder: Path) -> None:
     """Raises DataError, naming the fix, where the tokenizer of `folder` does not follow the think convention."""
-    tokenizer = _tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     fix = "set thinking to `added`, or take a model that thinks"
     for token in (THINK, END_THINK):
         ids = tokenizer.encode(token, add_special_tokens=False)
@@ -102,7 +102,7 @@ def check(folder: Path) -> None:
             f"empty think block ({EMPTY_BLOCK!r}) is expected: {fix}"
         )
     if without.removesuffix(EMPTY_BLOCK) != thinking.removesuffix(OPEN_BLOCK):
-        raise DataError(f"{folder / TEMPLATE} changes more with enable_thinking than the think block: take another one")
+        raise DataError(f"{folder / TEMPLATE} changes more with enable_thinking than the think block: take another model")
 
 
 def _prompt(tokenizer: Any, enable_thinking: bool) -> str:
@@ -114,9 +114,3 @@ def _prompt(tokenizer: Any, enable_thinking: bool) -> str:
     )
     assert isinstance(text, str)
     return text
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)

@@ -1,9 +1,9 @@
 """The tokenizer of the tiny scale: lossless on any text, few tokens on the generated problems.
 
-Every piece that the splitting rule cuts is one token if the generated problems use it and else its UTF-8 bytes
-(BPE without merges, `ignore_merges`). The published prompts are long and always the same, so their fixed
-passages are single "superword" tokens (arXiv 2503.13423). One change of a problem (", buys 3", "-4)", ", double it") is
-one token too: docs/world.md says why. Special tokens and chat format are Qwen3's.
+A piece of the splitting rule is one token if the generated problems use it, otherwise its UTF-8 bytes (BPE without merges,
+`ignore_merges`). The fixed passages of the published prompts are long, so each is a single "superword" token
+(arXiv 2503.13423). One change in a problem (", buys 3", "-4)", ", double it") is one token too: docs/world.md explains why.
+Special tokens and chat format are Qwen3's.
 """
 
 from typing import Any
@@ -15,9 +15,9 @@ from qthink_core.benchmarks.prompts import MATH_INSTRUCTION
 from qthink_core.benchmarks.synthetic import BUCKETS, TASKS, tool_calls, worked
 from qthink_core.benchmarks.synthetic.chains import thought, values
 from qthink_core.benchmarks.world import World
+from qthink_core.models.think_tokens import END_THINK, THINK
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-THINK, THINK_END = "<think>", "</think>"
 
 SUPERWORDS = (
     tool_calls.HEAD,
@@ -39,12 +39,12 @@ N_SAMPLED = 400
 LARGEST_NUMBER = 99
 
 CHANGES = (
-    r", [a-z]+ (?:[0-9]|them|half|it)(?![0-9a-z])",  # a story's or a request's
-    r"(?:[+\-][0-9]|\\cdot 2|\\div 2)\)",  # an expression's, with the bracket that it closes
+    r", [a-z]+ (?:[0-9]|them|half|it)(?![0-9a-z])",  # in a story or a request
+    r"(?:[+\-][0-9]|\\cdot 2|\\div 2)\)",  # in an expression, with the closing bracket
     r"\$\(+",
 )
 
-# What Qwen3's template does with system, user and assistant turns; tools are left out.
+# Qwen3's template for system, user and assistant turns, without tools.
 CHAT_TEMPLATE = """\
 {%- set ns = namespace(last_query=messages|length - 1) %}
 {%- for message in messages %}
@@ -83,7 +83,7 @@ CHAT_TEMPLATE = """\
 def build(world: World, opening: str | None) -> PreTrainedTokenizerFast:
     """The tokenizer of a world with its chat template; `save_pretrained` writes the same bytes at every build.
 
-    `opening` is the word that opens every thought, if one does.
+    `opening` is the word that opens every thought, or None.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = sorted(_pieces(world, opening) - set(alphabet))
@@ -93,7 +93,7 @@ def build(world: World, opening: str | None) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     marks = (END_OF_TEXT, TURN_START, TURN_END)
     tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
-    tokenizer.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in (THINK, THINK_END)])
+    tokenizer.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in (THINK, END_THINK)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=TURN_END,

@@ -1,6 +1,6 @@
-"""The code of a stage: the modules that its page reaches by import, and what each of them says. No torch.
+"""The code of a stage: the modules that its stage file reaches by import, and a digest of each. No torch.
 
-A module is what its syntax tree says, without docstrings: comments, blank lines and line breaks do not count. So an edit
+The digest is of the module's syntax tree without docstrings: comments, blank lines and line breaks do not count. So an edit
 reruns the stages that reach a changed statement and no others.
 """
 
@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qthink_core.artifacts.files import canonical_json, sha256, write_file
+from qthink_core.artifacts.json_object import read_object
 from qthink_core.errors import DataError
 
 PACKAGES = ("qthink_core", "stages")
-# The stage that writes down what the code of the others says, so that DVC compares that.
+# The stage that records the code of the others, so that DVC compares it.
 STAGE = "fingerprint"
 # Files that are not modules and shape what a stage makes: their folder, by the module that reads them.
 READ_BY = {"qthink_core/report/page.py": "qthink_core/report/templates"}
@@ -24,7 +25,7 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Module(NamedTuple):
-    """What a source says (sha256), the dotted names that it may import, and the names of files that it may run."""
+    """The digest (sha256) of a source, the dotted names that it may import, and the names of files that it may run."""
 
     digest: str
     imports: frozenset[str]
@@ -32,9 +33,9 @@ class Module(NamedTuple):
 
 
 def of_stage(root: Path, stage: str) -> dict[str, str]:
-    """{path: sha256} of all code that shapes what a stage makes, by path relative to `root`.
+    """{path: sha256} of all code that can change what a stage makes, by path relative to `root`.
 
-    Every module that its page reaches, and the bytes of the other files that those read.
+    It covers every module that the stage file reaches, and the bytes of other files that those modules read.
     """
     reached = modules(root, f"stages/{stage}.py")
     found = {path: module.digest for path, module in reached.items()}
@@ -46,7 +47,7 @@ def of_stage(root: Path, stage: str) -> dict[str, str]:
 def modules(root: Path, path: str) -> dict[str, Module]:
     """A module of the repository and every other that it reaches by import, inside functions too, or runs as a program.
 
-    Packages' `__init__` are among them. What is imported by a name that is a value is not seen.
+    Packages' `__init__` are included. An import by a name that is computed is not seen.
     """
     todo, found = [path], dict[str, Module]()
     while todo:
@@ -58,13 +59,13 @@ def modules(root: Path, path: str) -> dict[str, Module]:
 
 
 def read(path: Path) -> Module:
-    """The module in a file; one that did not change is not parsed again. Raises DataError where it is not Python."""
+    """The module in a file, parsed once while it does not change. Raises DataError where it is missing or not Python."""
     try:
         return _module(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} is missing: restore it with `git checkout {path}`") from None
     except SyntaxError as error:
-        raise DataError(f"{path} cannot be read as Python (line {error.lineno}: {error.msg}): correct it") from None
+        raise DataError(f"{path} cannot be read as Python (line {error.lineno}: {error.msg}): fix it") from None
 
 
 def reached(root: Path, path: str, module: Module) -> Iterator[str]:
@@ -90,23 +91,23 @@ def _module(source: bytes) -> Module:
             imports |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".py"):
             programs |= {node.value} if "/" not in node.value else set()
-    said = json.dumps(_said(tree), separators=(",", ":"))
-    return Module(hashlib.sha256(said.encode()).hexdigest(), frozenset(imports), frozenset(programs))
+    listed = json.dumps(_plain(tree), separators=(",", ":"))
+    return Module(hashlib.sha256(listed.encode()).hexdigest(), frozenset(imports), frozenset(programs))
 
 
-def _said(node: Any) -> Any:
+def _plain(node: Any) -> Any:
     """A syntax tree as nested lists, without positions and docstrings.
 
-    Unlike in `ast.dump` there are no empty fields and no empty parts of f-strings: versions of Python differ in those. Nor
-    is there `ctx`, which follows from where a name is.
+    Unlike `ast.dump` it leaves out empty fields and empty parts of f-strings, in which versions of Python differ, and `ctx`,
+    which follows from the place of a name.
     """
     if isinstance(node, list):
-        return [_said(one) for one in node]
+        return [_plain(one) for one in node]
     if isinstance(node, ast.Constant):
         return [type(node.value).__name__, repr(node.value)]
     if not isinstance(node, ast.AST):
         return node
-    said: list[Any] = [type(node).__name__]
+    listed: list[Any] = [type(node).__name__]
     for name in node._fields:
         value = getattr(node, name, None)
         if name == "body" and isinstance(node, DOCUMENTED):
@@ -114,8 +115,8 @@ def _said(node: Any) -> Any:
         elif isinstance(node, ast.JoinedStr):
             value = [one for one in node.values if not (isinstance(one, ast.Constant) and one.value == "")]
         if value is not None and value != [] and name != "ctx":
-            said += [name, _said(value)]
-    return said
+            listed += [name, _plain(value)]
+    return listed
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
@@ -124,23 +125,23 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     return body[1:] if named else body
 
 
-def write(folder: Path, said: Mapping[str, Mapping[str, str]]) -> list[Path]:
-    """Writes what the code of each stage says as `<stage>.json`, and returns the files."""
-    files = {folder / f"{stage}.json": canonical_json(one) for stage, one in said.items()}
+def write(folder: Path, digests: Mapping[str, Mapping[str, str]]) -> list[Path]:
+    """Writes the code digests of each stage as `<stage>.json`, and returns the files."""
+    files = {folder / f"{stage}.json": canonical_json(one) for stage, one in digests.items()}
     for path, content in files.items():
         write_file(path, content)
     return list(files)
 
 
-def check(path: Path, said: Mapping[str, str]) -> None:
-    """Raises DataError unless a file that `write` wrote says the same as the code does now."""
+def check(path: Path, digests: Mapping[str, str]) -> None:
+    """Raises DataError unless a file that `write` wrote has the digests of the present code."""
     again = f"run `dvc repro`, or `dvc repro {STAGE}` and the same command again"
     try:
-        recorded = json.loads(path.read_bytes())
+        recorded = read_object(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} is missing: {again}") from None
     except ValueError:
         raise DataError(f"{path} is damaged: run `dvc checkout --force {path.parent}`") from None
-    other = sorted(name for name in {*recorded, *said} if recorded.get(name) != said.get(name))
+    other = sorted(name for name in {*recorded, *digests} if recorded.get(name) != digests.get(name))
     if other:
-        raise DataError(f"{path} is of another version of {', '.join(other)}: {again}")
+        raise DataError(f"{path} records another version of {', '.join(other)}: {again}")

@@ -1,7 +1,7 @@
-"""Executors: who makes the units of a stage. The environment chooses, and nothing that is made shows whom it chose.
+"""Executors: which processes make the units of a stage. The environment chooses one, and the output is the same for all.
 
-`here`: this process, one unit after the other. `ranks`: the processes of a launcher, each its share of the units. `ray`: the
-workers of a Ray cluster, to which units are dealt as they come free (ray_workers.py).
+`here`: this process, one unit after the other. `ranks`: the processes of a launcher, each with a share of the units. `ray`:
+the workers of a Ray cluster, which get units as they become free (ray_workers.py).
 """
 
 import os
@@ -15,9 +15,9 @@ from qthink_core.errors import ParamError
 from qthink_core.pipeline import ranks
 
 HERE, RANKS, RAY = "here", "ranks", "ray"
-# What a unit is made into: its files by name, and its counts.
+# A unit that was made: its files by name, and its counts.
 Made = tuple[Mapping[str, Writer | bytes], Mapping[str, int]]
-# make(unit, payload); a maker loads what its units need, the model above all, and lets go of it at its end.
+# make(unit, payload); a maker loads what its units need, such as the model, and releases it at its end.
 Make = Callable[[str, Any], Made]
 Maker = Callable[[], AbstractContextManager[Make]]
 Show = Callable[[Iterable[tuple[str, Made]], int], Iterable[tuple[str, Made]]]
@@ -32,17 +32,17 @@ def chosen() -> str:
 
 
 def run(maker: Maker, plan: Mapping[str, Any], work: Work, show: Show, device: str) -> list[str]:
-    """Commits the units of the plan that are missing, and returns all of its units in order.
+    """Commits the missing units of the plan, and returns the names of all its units in order.
 
-    `plan` maps a unit's name to its payload: something small that can be sent to another process, like `maker`, which is
-    opened once in each process that makes units, and in none where no unit is missing. Units may be committed in any order;
-    what is published has the plan's. A unit may not depend on what was made before it. Under a launcher every rank commits
-    its own share, and returns when all have; rank 0 alone is to publish.
+    `plan` maps a unit's name to its payload, which is small and can be sent to another process. So can `maker`, which is
+    opened once in each process that makes units, and not at all where no unit is missing. Units may be committed in any
+    order; what is published has the order of the plan. A unit may not depend on units made before it. Under a launcher every
+    rank commits its own share and returns when all have done so; only rank 0 may publish.
     """
     how = chosen()
     missing = {name: payload for name, payload in plan.items() if not work.done(name)}
     if how == RANKS:
-        # The shares are cut from the same list by all, so none may commit before all have looked.
+        # all ranks must see the same list of missing units, so none may commit before all have listed them
         ranks.barrier()
         missing = share(missing, ranks.rank(), ranks.world())
     for name, (files, counts) in show(_made(how, maker, missing, work, device), len(missing)):
@@ -53,7 +53,7 @@ def run(maker: Maker, plan: Mapping[str, Any], work: Work, show: Show, device: s
 
 
 def share(units: Mapping[str, Any], rank: int, world: int) -> dict[str, Any]:
-    """Every world-th unit, beginning with the rank-th."""
+    """The share of a rank: every world-th unit, starting with number `rank`."""
     return {name: payload for number, (name, payload) in enumerate(units.items()) if number % world == rank}
 
 

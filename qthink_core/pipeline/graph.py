@@ -1,10 +1,12 @@
-"""The boxes of the graph, as dvc.yaml and the parameters say, their names and what they declare.
+"""The graph: its stages with their parameter classes, its boxes with their names, and what each box declares.
 
-DVC tells a stage its name through the environment (DVC_STAGE), so the commands in dvc.yaml are constants and no parameter
+DVC passes the name of a box through the environment (DVC_STAGE), so the commands in dvc.yaml are constants and no parameter
 ever reaches a shell.
 """
 
+import importlib
 import itertools
+import pkgutil
 import re
 import shutil
 from collections.abc import Mapping
@@ -34,7 +36,7 @@ class Box:
 
     @classmethod
     def parse(cls, text: str) -> "Box":
-        """Raises ParamError when the text names no instance."""
+        """The box of this name; raises ParamError where the text is not the name of a box."""
         stage, _, cell = text.partition("@")
         task, system, seed = [*cell.split("-", 2), "", ""][:3]
         for part in filter(None, (stage, task, system)):
@@ -48,8 +50,28 @@ class Box:
         return found
 
 
+def parameter_classes() -> dict[str, type[parameters.Section]]:
+    """The parameters class of every stage, found in the `stages` package; their modules import nothing heavy."""
+    import stages  # the only import of `stages` here: all parameters are checked before anything expensive starts
+
+    names = sorted(module.name for module in pkgutil.iter_modules(stages.__path__))
+    return {name: importlib.import_module(f"stages.{name}").Params for name in names}
+
+
+def checked_parameters(root: Path, scale: str | None = None) -> dict[str, Any]:
+    """The parameters of all stages at the scale of params.yaml or at another, without a fault.
+
+    Raises ParamError with every fault of the params files, one a line.
+    """
+    tree, origin = parameters.load(root, scale)
+    found = parameters.faults(tree, origin, parameter_classes())
+    if found:
+        raise ParamError("\n".join(found))
+    return tree
+
+
 def resolve(text: str, at: Box, tree: Mapping[str, Any]) -> str:
-    """A path or key of dvc.yaml with its `${...}` filled in for one instance: parts of its name, else parameters."""
+    """A path or key of dvc.yaml with its `${...}` filled in for one box, from the parts of its name or from parameters."""
     known = {"item.task": at.task, "item.system": at.system, "item.seed": str(at.seed)}
     return re.sub(
         r"\$\{([^}]*)\}", lambda found: known[found[1]] if found[1] in known else parameters.value(tree, found[1]), text
@@ -57,18 +79,18 @@ def resolve(text: str, at: Box, tree: Mapping[str, Any]) -> str:
 
 
 def stages(root: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The stages of dvc.yaml as they are written."""
+    """The stages of dvc.yaml by name, with `${...}` left in."""
     return parameters.read_yaml(root / "dvc.yaml")["stages"]
 
 
 def boxes(stage: str, entry: Mapping[str, Any], tree: Mapping[str, Any]) -> list[Box]:
-    """Every box of a stage: the product of its matrix over the parameters that it names."""
+    """Every box of a stage: the product of the lists of parameters that its matrix names."""
     axes = [list(parameters.value(tree, axis[2:-1])) for axis in entry.get("matrix", {}).values()]
     return [Box(stage, **dict(zip(entry.get("matrix", {}), cell, strict=True))) for cell in itertools.product(*axes)]
 
 
 def declared(root: Path, at: Box, tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The instance's deps and params as dvc.yaml declares them: {"deps": [path], "params": {file: [key]}}."""
+    """The deps and params of a box as dvc.yaml declares them: {"deps": [path], "params": {file: [key]}}."""
     known = stages(root)
     if at.stage not in known:
         raise ParamError(f"dvc.yaml has no stage {at.stage!r}: it has {', '.join(known)}")
@@ -81,12 +103,12 @@ def declared(root: Path, at: Box, tree: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def remove_orphans(root: Path, at: Box) -> list[str]:
-    """Removes from the instance's input folders the artifacts that no box of the graph makes any more, and returns them.
+    """Removes from the input folders of a box the artifacts that no box of the graph makes any more, and returns them.
 
-    A stage that depends on a whole folder (all seeds of a system, all systems of a task) would otherwise hash and check what
-    a seed or system left behind that has gone from params. DVC's cache keeps them. Only an artifact whose manifest says that
-    it is of this very place is removed, and only from a folder in which boxes of the graph make others; what they make
-    inside of it stays.
+    A stage that depends on a whole folder (all seeds of a system, all systems of a task) would otherwise hash and check the
+    artifacts of a seed or system that was removed from params. DVC's cache keeps them. An artifact is removed only if its
+    manifest names this folder, and only from a folder in which boxes of the graph make other artifacts; what they make
+    inside it stays.
     """
     tree, _ = parameters.load(root)
     made = {
@@ -106,7 +128,7 @@ def remove_orphans(root: Path, at: Box) -> list[str]:
 
 
 def _remove(root: Path, folder: Path, but: set[Path]) -> None:
-    """Removes a folder but for the paths inside it that are to stay."""
+    """Removes a folder except for the paths inside it that are to stay."""
     if not any(folder in one.parents for one in but):
         shutil.rmtree(root / folder)
         return

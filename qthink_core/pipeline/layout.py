@@ -1,4 +1,4 @@
-"""Where artifacts lie, relative to the repository; dvc.yaml says the same, and a test holds the two together."""
+"""The paths of artifacts, relative to the repository; a test compares them with dvc.yaml."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ CODE = ARTIFACTS / "code"
 
 
 def code(stage: str) -> Path:
-    """What the code of a stage says: a digest of each module that it reaches."""
+    """The code of a stage: a digest of each module that it reaches."""
     return CODE / f"{stage}.json"
 
 
@@ -24,7 +24,7 @@ def rollouts(task: str) -> Path:
 
 
 def rewards(task: str) -> Path:
-    """Right or wrong, for each rollout."""
+    """The verdict on each rollout."""
     return ARTIFACTS / "rewards" / task
 
 
@@ -44,17 +44,17 @@ def adapters(task: str, system: str, seed: int) -> Path:
 
 
 def model(task: str, system: str) -> Path:
-    """The exported model in the published checkpoint layout: the first training seed's, the others' in folders inside."""
+    """The exported model in the published layout: that of the first training seed, with the others in folders inside."""
     return Path("models") / task / system
 
 
 def answers(task: str, system: str) -> Path:
-    """What a system answered to the test questions."""
+    """The answers of a system to the test questions."""
     return ARTIFACTS / "answers" / task / system
 
 
 def probes(task: str, system: str) -> Path:
-    """What a latent system answers when its latents are replaced, left out or lengthened, and what each one says."""
+    """A latent system's answers with its latents replaced, left out or extended, and the likeliest tokens of each latent."""
     return ARTIFACTS / "probes" / task / system
 
 

@@ -1,7 +1,7 @@
-"""Parameters as values: params.yaml and params/<scale>.yaml read as one tree, checked whole, handed out typed.
+"""Parameters as values: params.yaml and params/<scale>.yaml are read as one tree, checked as a whole, and typed.
 
-Each stage owns a `Section` with exactly the parameters that it reads. A key that no stage reads is refused, so an option
-without effect cannot be in a params file.
+Each stage has a `Section` with exactly the parameters that it reads. A key that no stage reads is refused, so a params file
+cannot contain an option without effect.
 """
 
 import copy
@@ -30,9 +30,9 @@ class Section(BaseModel):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML 1.2 file (`1e-05` is a number there, unlike in PyYAML); doubled keys are refused.
+    """The mapping in a YAML 1.2 file (`1e-05` is a number, unlike in PyYAML); repeated keys are refused.
 
-    What a process has parsed once is not parsed again while the file says the same.
+    A process parses a file again only when its content has changed.
     """
     try:
         return copy.deepcopy(parse_yaml(path, path.read_bytes()))
@@ -55,16 +55,19 @@ def parse_yaml(path: Path, content: bytes) -> dict[str, Any]:
     return value
 
 
-def load(root: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
-    """The merged tree of params.yaml and the file of its scale, and for each leaf the file it came from.
+def load(root: Path, other: str | None = None) -> tuple[dict[str, Any], dict[Path_, str]]:
+    """The merged tree of params.yaml and the file of its scale (or of `other`), and for each leaf the file that it is from.
 
     Raises ParamError when the scale has no file or a leaf is in both files (one of them would have no effect).
     """
     common = read_yaml(root / "params.yaml")
     scales = sorted(path.stem for path in (root / "params").glob("*.yaml"))
+    if other is not None and other not in scales:
+        raise ParamError(f"--scale is {other!r}: expected one of {', '.join(scales)}")
+    common |= {"scale": other} if other is not None else {}
     scale = common.get("scale")
     if scale not in scales:
-        raise ParamError(f"params.yaml has scale: {scale!r}, but there is only {', '.join(scales)} in params/")
+        raise ParamError(f"params.yaml has scale: {scale!r}, expected one of the files in params/: {', '.join(scales)}")
     sized = read_yaml(root / "params" / f"{scale}.yaml")
     origin = dict.fromkeys(leaves(common), "params.yaml")
     for leaf in leaves(sized):
@@ -75,7 +78,7 @@ def load(root: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
 
 
 def leaves(tree: Mapping[str, Any], above: Path_ = ()) -> Iterator[Path_]:
-    """The paths of all values of a tree that are not (non-empty) mappings."""
+    """The paths of all values in a tree, except for non-empty mappings."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, (*above, str(key)))
@@ -94,7 +97,7 @@ def value(tree: Mapping[str, Any], key: str) -> Any:
 
 
 def write_value(path: Path, key: str, new: Any) -> None:
-    """Changes one top-level value or list of a YAML file and nothing else of it, comments and layout included.
+    """Changes one top-level value or list of a YAML file and nothing else in it, comments and layout included.
 
     Raises ParamError where the file has no such key.
     """
@@ -115,7 +118,7 @@ def merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def patterns(section: type[BaseModel], above: Path_ = ()) -> set[Path_]:
-    """The leaf paths that a Section reads; `*` stands for any name where it reads a mapping of sections."""
+    """The leaf paths that a Section reads; `*` is any name in a mapping of sections."""
     found: set[Path_] = set()
     for name, info in section.model_fields.items():
         inner, path = _inner_section(info.annotation), (*above, name)
@@ -135,14 +138,14 @@ def _inner_section(annotation: Any) -> tuple[type[BaseModel], bool] | None:
 
 
 def matches(path: Path_, pattern: Path_) -> bool:
-    """Whether a leaf lies at or below a pattern (a leaf may be a whole list or mapping to the stage that reads it)."""
+    """Whether a leaf is at or below a pattern (a leaf may be a whole list or mapping for the stage that reads it)."""
     if len(path) < len(pattern):
         return False
     return all(have == want or want == ANY for have, want in zip(path, pattern, strict=False))
 
 
 def prune(tree: Mapping[str, Any], wanted: set[Path_], above: Path_ = ()) -> dict[str, Any]:
-    """The part of a tree that a stage reads, so that another stage's keys are neither seen nor refused."""
+    """The part of a tree that a stage reads, without the keys of other stages, which it would refuse."""
     kept: dict[str, Any] = {}
     for key, value in tree.items():
         path = (*above, str(key))
@@ -154,7 +157,7 @@ def prune(tree: Mapping[str, Any], wanted: set[Path_], above: Path_ = ()) -> dic
 
 
 def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mapping[str, type[Section]]) -> list[str]:
-    """All that is wrong with the parameters, one sentence each: unknown keys first, then wrong, then missing values."""
+    """All faults of the parameters, one sentence each: unknown keys first, then wrong values, then missing ones."""
     read = {name: patterns(section) for name, section in sections.items()}
     known = set().union(*read.values())
     unknown = []
@@ -164,7 +167,7 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
             near = difflib.get_close_matches(".".join(leaf), names, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else "remove it"
             unknown.append(f"{origin.get(leaf, 'params')}: no stage reads {'.'.join(leaf)}: {hint}")
-    # the alternatives of a union each have their say, and several stages may say the same
+    # each alternative of a union reports its fault, and several stages may report the same one
     wrong: dict[str, dict[str, None]] = {}
     readers: dict[str, dict[str, None]] = {}
     for name, section in sections.items():
@@ -193,17 +196,17 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
 
 
 def _left_out(tree: Mapping[str, Any], leaf: Path_, pattern: Path_) -> bool:
-    """Whether the leaf is the null of a section that a stage reads: DVC wants the key in every file."""
+    """Whether the leaf is null in place of a section that a stage reads: DVC needs the key in every file."""
     return matches(pattern, leaf) and value(tree, ".".join(leaf)) is None
 
 
 def _named(pattern: Path_, leaf: Path_) -> Path_:
-    """The pattern with the names of a leaf for its wildcards."""
+    """The pattern with its wildcards replaced by the names in a leaf."""
     return tuple(leaf[at] if part == ANY and at < len(leaf) else part for at, part in enumerate(pattern))
 
 
 def _within(tree: Mapping[str, Any], loc: tuple[int | str, ...]) -> Path_:
-    """The keys of a pydantic location, which may go on into the alternatives of a union."""
+    """The keys of a pydantic location, which may continue into the alternatives of a union."""
     path: Path_ = ()
     here: Any = tree
     for part in loc:
@@ -222,7 +225,7 @@ def _trained_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Ite
     """DVC exports and evaluates what `systems.trained` lists: each system that is trained, once."""
     systems = tree.get("systems")
     if not isinstance(systems, Mapping):
-        return  # said by the sections that read it, as are the next two
+        return  # the sections that read it report that, and the next two faults
     listed, groups = systems.get("trained"), [systems.get("finetuned"), systems.get("distilled")]
     if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in groups):
         return
@@ -245,7 +248,7 @@ def _thinker_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Ite
     systems, probe = tree.get("systems"), tree.get("probe")
     baseline = systems.get("baseline") if isinstance(systems, Mapping) else None
     if not isinstance(baseline, Mapping) or not isinstance(probe, Mapping) or "thinker" not in probe:
-        return  # said by the sections that read them
+        return  # the sections that read them report that
     able = [str(name) for name, one in baseline.items() if isinstance(one, Mapping) and one.get("thinking") is True]
     if probe["thinker"] not in able:
         here = f"{_file(origin, ('probe', 'thinker'))}: probe.thinker is {probe['thinker']!r}"
@@ -257,7 +260,7 @@ def _control_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Ite
     systems, report = tree.get("systems"), tree.get("report")
     finetuned = systems.get("finetuned") if isinstance(systems, Mapping) else None
     if not isinstance(finetuned, Mapping) or not isinstance(report, Mapping) or "control" not in report:
-        return  # said by the sections that read them
+        return  # the sections that read them report that
     able = [str(name) for name, one in finetuned.items() if isinstance(one, Mapping) and one.get("target") == "answer"]
     if report["control"] not in able:
         here = f"{_file(origin, ('report', 'control'))}: report.control is {report['control']!r}"

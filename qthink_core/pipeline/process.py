@@ -17,22 +17,22 @@ from qthink_core.errors import ParamError, StoppedError, StorageError
 from qthink_core.pipeline import ranks
 
 PR_SET_PDEATHSIG = 1
-# A fork of the warm server (warm.py): what its numerics are pinned to, and how it ends where a stage asks for other ones.
+# In a fork of the warm server (demo/warm.py): its pinned numerics, and its exit code where a stage asks for other ones.
 PINNED, COLD = "QTHINK_PINNED", 99
 
 
 def pin_numerics(threads: int, kernels: str) -> None:
     """Sets, before torch is imported, what decides the bits of a CPU result: threads, and kernels.
 
-    `avx2` keeps ATen, oneDNN and MKL to AVX2, `native` takes the instructions of the machine. In both MKL's products do not
-    depend on where their operands lie in memory (docs/decisions/engineering.md, Reproducibility).
+    `avx2` limits ATen, oneDNN and MKL to AVX2, `native` uses the instructions of the machine. With both, MKL's products do
+    not depend on the addresses of their operands (docs/decisions/engineering.md, Reproducibility).
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ["MKL_DYNAMIC"] = "FALSE"
     os.environ["OMP_DYNAMIC"] = "FALSE"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    # Unset, MKL picks a product's kernel by the addresses of its operands too. AMD processors read both values as AUTO.
+    # without it MKL chooses kernels by the addresses of operands too; AMD processors treat both values as AUTO
     os.environ["MKL_CBWR"] = "AVX2" if kernels == "avx2" else "AUTO"
     if kernels == "avx2":
         os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
@@ -45,9 +45,9 @@ def cores() -> int:
 
 
 def only_as_pinned(threads: int, kernels: str, device: str) -> None:
-    """Ends a fork of the warm server, with nothing said or done, where its stage needs other numerics: it then starts cold.
+    """Ends a fork of the warm server silently where its stage needs other numerics; the stage then starts cold.
 
-    Torch is imported there already, so it is too late for other threads or kernels, and the fork is for processors.
+    The fork has imported torch already, so threads and kernels cannot change, and it is for processors only.
     """
     pinned = os.environ.pop(PINNED, None)
     if pinned is not None and pinned != f"{threads} {kernels} {device}":
@@ -55,9 +55,9 @@ def only_as_pinned(threads: int, kernels: str, device: str) -> None:
 
 
 def die_with_parent() -> None:
-    """Asks the kernel to kill this process when DVC dies: an orphan would go on writing beside the next run.
+    """Asks the kernel to kill this process when DVC dies: otherwise it would continue to write during the next run.
 
-    The commands in dvc.yaml pass DVC's process id, since DVC may have died before this process could ask: then StoppedError.
+    The commands in dvc.yaml pass DVC's process id. Raises StoppedError where DVC died before this process could ask.
     """
     parent = int(os.environ.get("QTHINK_PARENT") or os.getppid())
     if sys.platform == "linux":
@@ -68,14 +68,18 @@ def die_with_parent() -> None:
 
 @contextlib.contextmanager
 def lock(path: Path, what: str) -> Iterator[None]:
-    """Holds the stage's lock for the duration; raises StoppedError naming the process that holds it already."""
+    """Holds the box's lock in the context; raises StoppedError naming the process that holds it already.
+
+    The kernel releases the lock when the process ends, in whatever way. Raises StorageError where files cannot be locked.
+    Why not a library is in docs/decisions/engineering.md, section "Libraries".
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise StoppedError(f"{what} is already running as process {file.read().strip()}: let it end") from None
+            raise StoppedError(f"{what} is already running as process {file.read().strip()}: wait until it ends") from None
         except OSError as error:  # Lustre without -o flock, some NFS
             raise StorageError(
                 f"{path} cannot be locked ({error.strerror}): mount its file system with flock, or move the repository"
@@ -87,21 +91,21 @@ def lock(path: Path, what: str) -> Iterator[None]:
 
 
 def stop_on_signals() -> None:
-    """Has SIGINT and SIGTERM raise KeyboardInterrupt with their name."""
+    """Makes SIGINT and SIGTERM raise KeyboardInterrupt with their name."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _on_signal)
 
 
 def _on_signal(number: int, _frame: object) -> NoReturn:
-    # Not a StoppedError: libraries catch Exception around their optional imports, and the stop would be lost.
+    # not a StoppedError: libraries catch Exception around optional imports, and the stop would be lost
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def launch(stage: str) -> None:
     """Becomes the launcher that QTHINK_LAUNCH names, which starts this stage again, once for each rank; else does nothing.
 
-    The process id stays, and so does the kernel's order to end it with DVC; the ranks go with the launcher. Raises
-    ParamError when QTHINK_LAUNCH names no program or accelerate has started one process where several were asked for.
+    The process id stays the same, so the launcher ends with DVC, and the ranks end with the launcher. Raises ParamError when
+    QTHINK_LAUNCH does not name a program, or accelerate has started one process where several were asked for.
     """
     text = os.environ.pop("QTHINK_LAUNCH", None)
     if ranks.forsaken():
@@ -113,9 +117,12 @@ def launch(stage: str) -> None:
     except ValueError:
         command = []
     if not command or not shutil.which(command[0]):
-        raise ParamError(f"QTHINK_LAUNCH is {text!r}, no program found here: give `accelerate launch ...`, or unset it")
+        raise ParamError(
+            f"QTHINK_LAUNCH is {text!r}, which is not a program on the path: give `accelerate launch ...`, or unset it"
+        )
     if re.search(r"--num[_-]processes[= ](?!1( |$))", text) and "--mpirun_hostfile" not in text:
-        # accelerate's --cpu leaves the starting to MPI. Its other launcher starts ranks on CPUs too; params name the device.
+        # with --cpu accelerate leaves the start to MPI; its other launcher also starts ranks on CPUs, and params name the
+        # device
         command = ["--multi_gpu" if word == "--cpu" else word for word in command]
-    os.environ.pop("QTHINK_PARENT", None)  # the ranks' parent is the launcher, on several machines another one each
+    os.environ.pop("QTHINK_PARENT", None)  # the parent of the ranks is the launcher, a different one on each machine
     os.execvp(command[0], [*command, "-m", f"stages.{stage}"])

@@ -1,7 +1,7 @@
-"""The processes that a launcher (accelerate, torchrun) starts for one stage: which one this is, and what they agree on.
+"""The processes that a launcher (accelerate, torchrun) starts for one stage: their number, and what they exchange.
 
-Without a launcher there is one, rank 0 of a world of 1, to which everything here is nothing; torch is imported under a
-launcher only.
+Without a launcher there is one process, rank 0 of a world of 1, and the functions here do nothing; torch is imported only
+under a launcher.
 """
 
 import contextlib
@@ -16,26 +16,26 @@ from qthink_core.errors import QThinkError, StoppedError, UnavailableError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What gloo, NCCL and the store of their meeting say where a peer has gone or is silent.
+# The messages of gloo, NCCL and their store where a peer has ended or does not answer.
 GONE = re.compile(
     r"closed by peer|reset by peer|Broken pipe|caused pair closure|Timed out waiting \d+ms|remote process exited"
     r"|Connection was likely closed"
 )
-# How long a rank waits for the others' last unit of work. The dead are not waited for: their launcher ends all ranks.
+# How long a rank waits for the last unit of the others. If one has died, the launcher ends all ranks.
 PATIENCE = timedelta(hours=6)
 
 
 class LostError(StoppedError):
-    """The other ranks have gone, so this one cannot go on; exit code 75."""
+    """The other ranks have ended, so this one cannot continue; exit code 75."""
 
 
 def launched() -> bool:
-    """Whether a launcher started this process: some clusters set one or two of these for their own ends, never all."""
+    """Whether a launcher started this process: some clusters set one or two of these variables themselves, never all."""
     return {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys()
 
 
 def rank() -> int:
-    """The number of this process, 0..world()-1. Rank 0 leads: it locks, cleans, publishes, logs and speaks."""
+    """The number of this process, 0..world()-1. Rank 0 alone locks, cleans, publishes, logs and prints."""
     return int(os.environ["RANK"]) if launched() else 0
 
 
@@ -50,9 +50,9 @@ def local() -> int:
 
 
 def forsaken() -> bool:
-    """Whether accelerate was asked for several processes and started this one alone.
+    """Whether accelerate was asked for several processes but started only this one.
 
-    Without a GPU, or with --cpu, it leaves the starting to MPI; what it meant for MPI is in the environment.
+    Without a GPU, or with --cpu, it leaves the start to MPI, and passes its settings in the environment.
     """
     return not launched() and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
 
@@ -69,15 +69,17 @@ def _reaching() -> Iterator[None]:
         reason = re.sub(r"^\[[^]]*\] ", "", "; ".join(filter(None, map(str.strip, str(error).splitlines()))))
         if GONE.search(reason):
             reason = reason.partition(". ")[0]
-            raise LostError(f"the other ranks have gone ({reason}); finished units are kept, `dvc repro` goes on") from None
+            raise LostError(
+                f"the other ranks have ended ({reason}); finished units are kept, `dvc repro` continues"
+            ) from None
         raise UnavailableError(
-            f"the ranks cannot reach each other ({reason}): GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the network to "
-            "use, NCCL_DEBUG=INFO tells more"
+            f"the ranks cannot reach each other ({reason}): set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the network "
+            "to use; NCCL_DEBUG=INFO shows details"
         ) from None
 
 
 def join() -> None:
-    """Meets the other ranks: over gloo for what lies in memory, over NCCL for what lies on GPUs."""
+    """Connects to the other ranks: with gloo for tensors in main memory, with NCCL for tensors on GPUs."""
     if not launched():
         return
     import torch
@@ -89,7 +91,7 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Waits until all ranks are here and parts from them."""
+    """Waits for all ranks and disconnects from them."""
     if not launched():
         return
     from torch import distributed
@@ -99,12 +101,12 @@ def leave() -> None:
 
 
 def barrier() -> None:
-    """Returns when all ranks have come here; raises LostError when one will not."""
+    """Returns when all ranks have called it; raises LostError when one has ended."""
     total([0.0])
 
 
 def total(values: Sequence[float]) -> list[float]:
-    """The sums over the ranks of as many numbers on each, in float64: the same on all of them."""
+    """The sums over all ranks of each number, in float64: the same bits on every rank."""
     if world() == 1:
         return list(values)
     import torch
@@ -115,7 +117,7 @@ def total(values: Sequence[float]) -> list[float]:
 
 
 def sum_(tensor: "Tensor") -> None:
-    """Replaces a tensor by its sum over the ranks, the same bits on all of them."""
+    """Replaces a tensor by its sum over all ranks: the same bits on every rank."""
     if world() > 1:
         from torch import distributed
 
@@ -144,7 +146,7 @@ def first() -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_one(kind: type[QThinkError]) -> Iterator[None]:
-    """An error of this kind in the block on any rank is raised on all of them, in the words of the first that has one."""
+    """Raises an error of this kind on all ranks if any rank raises one in the block, with the message of the first."""
     fault = None
     try:
         yield
@@ -156,10 +158,10 @@ def as_one(kind: type[QThinkError]) -> Iterator[None]:
         lengths = total([len(fault.encode()) * (one == rank()) if fault else 0 for one in range(world())])
         if any(lengths):
             source = next(one for one in range(world()) if lengths[one])
-            raise kind(f"rank {source}: {_said(fault, int(lengths[source]), source)}", everywhere=True)
+            raise kind(f"rank {source}: {_shared(fault, int(lengths[source]), source)}", everywhere=True)
 
 
-def _said(text: str | None, size: int, source: int) -> str:
+def _shared(text: str | None, size: int, source: int) -> str:
     import torch
 
     mine = text.encode() if text and rank() == source else bytes(size)

@@ -1,7 +1,7 @@
-"""Ray workers: units are dealt to the actors of a cluster, and one that is lost costs the unit in its hands.
+"""Ray workers: the actors of a cluster get units one by one, and a lost actor costs only the unit that it was making.
 
-An actor makes files and sends their bytes; only the process that deals commits them. An actor computes under the same
-environment and in the same folder, and so makes the same bytes on a CPU, as the process that deals would.
+An actor makes files and sends their bytes; only the stage's process commits them. An actor computes in the same environment
+and folder as the stage's process, so on a CPU it makes the same bytes.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from qthink_core.errors import DataError, ParamError, QThinkError
 # A unit's files by name, and its counts.
 Made = tuple[dict[str, bytes], dict[str, int]]
 
-# What decides the bits of a result (process.pin_numerics) and what engines read, by the beginnings of its names.
+# Prefixes of the variables that decide the bits of a result (process.pin_numerics) or that engines read.
 CARRIED = ("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "TOKENIZERS_", "CUBLAS_", "TORCH_", "VLLM_")
-# A unit that ends its worker's process this often, on nodes that live on, is itself the cause.
+# A unit whose worker's process has ended this often, on nodes that are alive, is itself the cause.
 DEATHS = 3
-PATIENCE_S, KNOCK_S = 30.0, 5.0
+PATIENCE_S, CONNECT_S = 30.0, 5.0
 
 
 class Worker:
-    """What an actor does: it takes the folder of the process that deals, and makes units with one loaded model."""
+    """An actor: it works in the folder of the stage's process, and makes units with a model that it loads once."""
 
     def __init__(self, maker: Any) -> None:
         self.maker = maker
@@ -40,7 +40,7 @@ class Worker:
         self.held = contextlib.ExitStack()
 
     def start(self, folder: Path, work: Path) -> str:
-        """The id of the node; from now on the actor works in `folder`.
+        """The id of the node; from then on the actor works in `folder`.
 
         Raises DataError where `work` is not seen from the node.
         """
@@ -49,7 +49,7 @@ class Worker:
         node = ray.get_runtime_context().get_node_id()
         if not work.is_dir():
             raise DataError(
-                f"worker on node {called(node)} does not see {work}: put the project on a file system that all nodes share"
+                f"worker on node {node_name(node)} cannot see {work}: put the project on a file system of all nodes"
             )
         os.chdir(folder)
         return str(node)
@@ -63,8 +63,8 @@ class Worker:
 
 
 @dataclass
-class Hand:
-    """An actor that was asked for; it has a node once it has started, and a unit while it makes one."""
+class Slot:
+    """An actor that was requested; it has a node once it has started, and a unit while it makes one."""
 
     actor: Any
     node: str = ""
@@ -72,7 +72,7 @@ class Hand:
 
 
 def contents(write: Writer | bytes) -> bytes:
-    """The bytes that a file of a unit is to hold."""
+    """The bytes of a file of a unit."""
     if isinstance(write, bytes):
         return write
     with tempfile.TemporaryDirectory() as folder:
@@ -82,13 +82,14 @@ def contents(write: Writer | bytes) -> bytes:
 
 
 def made(maker: Any, units: Mapping[str, Any], work: Path, device: str) -> Iterator[tuple[str, Made]]:
-    """Each unit with what it is made into, as the workers finish.
+    """Each unit with its files and counts, in the order in which the workers finish.
 
-    A worker that dies is named on stderr, another takes its place as soon as the cluster has room, and its unit is dealt
-    again. Raises what `maker` or a unit raises, and QThinkError for a unit that has ended its worker's process three times.
+    When a worker dies, a line on stderr says so, another worker replaces it as soon as the cluster has room, and its unit is
+    made again. Raises what `maker` or a unit raises, and QThinkError for a unit whose worker's process has ended three
+    times.
     """
     limit, threads = workers_asked(), int(os.environ.get("OMP_NUM_THREADS", "1"))
-    box, deaths, waits = work.resolve().parent.name, list[Hand](), False
+    box, deaths, waits = work.resolve().parent.name, list[Slot](), False
     with cluster() as ray:
         actor = ray.remote(Worker).options(
             num_cpus=1 if device == "cuda" else threads,
@@ -97,74 +98,74 @@ def made(maker: Any, units: Mapping[str, Any], work: Path, device: str) -> Itera
             max_task_retries=0,
             scheduling_strategy="SPREAD",
         )
-        todo, idle, calls = deque(units), list[Hand](), dict[Any, Hand]()
-        while todo or any(hand.unit for hand in calls.values()):
+        todo, idle, calls = deque(units), list[Slot](), dict[Any, Slot]()
+        while todo or any(slot.unit for slot in calls.values()):
             while todo and idle:
-                hand = idle.pop()
-                hand.unit = todo.popleft()
-                calls[hand.actor.unit.remote(hand.unit, units[hand.unit])] = hand
+                slot = idle.pop()
+                slot.unit = todo.popleft()
+                calls[slot.actor.unit.remote(slot.unit, units[slot.unit])] = slot
             for _ in range(min(len(todo), wanted(ray, device, threads, limit) - len(calls) - len(idle))):
-                hand = Hand(actor.remote(maker))
-                calls[hand.actor.start.remote(Path.cwd(), work.resolve())] = hand
+                slot = Slot(actor.remote(maker))
+                calls[slot.actor.start.remote(Path.cwd(), work.resolve())] = slot
             done, _ = ray.wait(list(calls), timeout=PATIENCE_S)
-            if not done and not waits and not any(hand.node for hand in calls.values()):
+            if not done and not waits and not any(slot.node for slot in calls.values()):
                 say(
                     box,
                     f"Ray has no room for a worker yet: waiting for {'a GPU' if device == 'cuda' else f'{threads} CPUs'}",
                 )
                 waits = True
             for ref in done:
-                hand = calls.pop(ref)
+                slot = calls.pop(ref)
                 result = fetched(ray, ref)
                 if isinstance(result, Exception):
-                    deaths.append(hand)
-                    say(box, obituary(ray, deaths, result))
-                    if hand.unit:
-                        todo.appendleft(hand.unit)
+                    deaths.append(slot)
+                    say(box, describe_death(ray, deaths, result))
+                    if slot.unit:
+                        todo.appendleft(slot.unit)
                     continue
-                if hand.unit:
-                    yield hand.unit, result
-                    hand.unit = ""
+                if slot.unit:
+                    yield slot.unit, result
+                    slot.unit = ""
                 else:
-                    hand.node = result
+                    slot.node = result
                     deaths = [one for one in deaths if one.unit]
-                idle.append(hand)
+                idle.append(slot)
 
 
 def fetched(ray: Any, ref: Any) -> Any:
-    """The result of a call, or the error that says that its worker is lost; raises what the call itself raised."""
+    """The result of a call, or the error of a lost worker; raises what the call itself raised."""
     try:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, QThinkError) else error) from None
     except ray.exceptions.RayError as error:
-        # killed for memory, with its node, before it started, or its result was lost on the way
+        # the worker was killed for memory, ended with its node or before it started, or its result was lost
         return error
 
 
 def wanted(ray: Any, device: str, threads: int, limit: int | None) -> int:
-    """How many workers the cluster as it is now is to have: one a GPU, or one for as many CPUs as a worker has threads."""
+    """The number of workers for the cluster's present size: one for each GPU, or one for each worker's threads in CPUs."""
     found = ray.cluster_resources()
     room = int(found.get("GPU", 0)) if device == "cuda" else int(found.get("CPU", 0)) // threads
     if limit is not None:
         room = min(room, limit) if device == "cuda" else limit
-    # At least one, so that a cluster that grows on demand, or whose nodes were all taken away, is asked for room.
+    # at least one, so that a cluster that grows on demand, or has lost all its nodes, gets a request
     return max(room, 1)
 
 
 def workers_asked() -> int | None:
-    """The number of workers that QTHINK_RAY_ACTORS names: all on CPUs, at most so many on GPUs."""
+    """The number of workers in QTHINK_RAY_ACTORS: exactly so many on CPUs, at most so many on GPUs."""
     text = os.environ.get("QTHINK_RAY_ACTORS")
     if text is not None and (not text.isdecimal() or int(text) < 1):
         raise ParamError(f"QTHINK_RAY_ACTORS is {text!r}: give a whole number of workers, at least 1")
     return None if text is None else int(text)
 
 
-def obituary(ray: Any, deaths: Sequence[Hand], error: Exception) -> str:
-    """Who died last, where and over what; raises QThinkError when that was `DEATHS` times the cause.
+def describe_death(ray: Any, deaths: Sequence[Slot], error: Exception) -> str:
+    """Which worker died last, where, and with which unit; raises QThinkError when the unit was the cause DEATHS times.
 
-    The loss of a node is not a unit's fault. Ray learns of it half a minute after the worker's silence, so the count is made
-    anew at every death.
+    The loss of a node is not caused by a unit. Ray reports it half a minute after the worker's last sign, so the deaths are
+    counted again each time.
     """
     last = deaths[-1]
     ray.kill(last.actor)
@@ -180,18 +181,18 @@ def obituary(ray: Any, deaths: Sequence[Hand], error: Exception) -> str:
         why = "it does not answer"
     else:
         why = str(error).strip().partition("\n")[0]
-    where = f"worker on node {called(last.node)}" if last.node else "a worker"
+    where = f"worker on node {node_name(last.node)}" if last.node else "a worker"
     what = f"it made {last.unit}" if last.unit else "it started"
     if sum(one.unit == last.unit and one.node not in lost for one in deaths) >= DEATHS:
         raise QThinkError(
-            f"{where} died while {what} ({why}), the {DEATHS}rd death over it: give a worker more memory and run the same "
-            "command again, which keeps finished units, or make units smaller, with which the box begins anew"
+            f"{where} died while {what} ({why}), the {DEATHS}rd death with this unit: give a worker more memory and run the "
+            "same command again, which keeps finished units, or make units smaller, after which the box begins again"
         )
-    return f"{where} died while {what}: {'dealt again' if last.unit else 'another is asked for'} ({why})"
+    return f"{where} died while {what}: {'the unit is made again' if last.unit else 'another is requested'} ({why})"
 
 
-def called(node: str) -> str:
-    """A node as its operator knows it: the name or address that it was started with, and the beginning of its id."""
+def node_name(node: str) -> str:
+    """The name of a node for its operator: the name or address that it was started with, and the start of its id."""
     import ray
 
     names = {one["NodeID"]: one["NodeName"] for one in ray.nodes()}
@@ -199,12 +200,12 @@ def called(node: str) -> str:
 
 
 def say(box: str, text: str) -> None:
-    """One line on stderr, behind the name of the stage's box."""
+    """Prints a line on stderr, after the name of the box."""
     print(f"{box}: {text}", file=sys.stderr, flush=True)
 
 
 def environment() -> dict[str, str]:
-    """What the actors' environment has in common with this process's: what decides bits, and where modules come from."""
+    """The part of this process's environment that actors get: what decides bits, and the paths of modules."""
     carried = {name: value for name, value in os.environ.items() if name.startswith(CARRIED) and not name.endswith("_KEY")}
     paths = [str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
     return carried | {"PYTHONPATH": os.pathsep.join(paths)}
@@ -212,13 +213,13 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def cluster() -> Iterator[Any]:
-    """The Ray cluster at RAY_ADDRESS, else one that runs on this machine, else one of this process alone.
+    """The Ray cluster at RAY_ADDRESS, else one that runs on this machine, else one that this process starts.
 
     Raises ParamError where Ray is not installed or no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Of a cluster that starts here: where others use the cores as well, Ray would leave its workers, who do the work, 1 % of
-    # one, and give them up when they have not started within a minute.
+    # For a cluster that starts here: on busy cores Ray would leave its workers, which do the work, 1 % of a core, and would
+    # drop them when they have not started within a minute.
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
     try:
@@ -230,11 +231,11 @@ def cluster() -> Iterator[Any]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     address = os.environ.get("RAY_ADDRESS", "auto")
     try:
-        knock(address)
+        check_listening(address)
         ray.init(runtime_env={"env_vars": environment()}, include_dashboard=False, logging_level=logging.WARNING)
     except (ConnectionError, TimeoutError) as error:
         raise ParamError(f"no Ray cluster answers at RAY_ADDRESS, {address} ({error}): start it, or unset it") from None
-    # Ray sets handlers of its own, which would end a stopped stage without a word.
+    # Ray sets its own handlers, which would end a stopped stage without a message
     for number, handler in handlers.items():
         signal.signal(number, handler)
     try:
@@ -243,11 +244,11 @@ def cluster() -> Iterator[Any]:
         ray.shutdown()
 
 
-def knock(address: str) -> None:
-    """Raises ConnectionError at once where nothing listens at `host:port`: Ray itself tries for minutes."""
+def check_listening(address: str) -> None:
+    """Raises ConnectionError at once where nothing listens at `host:port`; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdecimal() and "/" not in host:
         try:
-            socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
-        except OSError as error:  # also a name or a way that is not found, which no ConnectionError says
+            socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+        except OSError as error:  # also where a name or route is not found, which is not a ConnectionError
             raise ConnectionError(error.strerror or str(error)) from None

@@ -1,7 +1,7 @@
-"""Seconds that answers took: measured batch by batch where they are made, and kept in logs/, never in an output.
+"""The seconds that answers took: measured for each batch where it is made, and kept in logs/, never in an output.
 
-A record is a file of its own, so that workers on several machines may write side by side. One that is made again replaces
-the old one, and a box that begins anew begins with none.
+Each record is a separate file, so that workers on several machines can write at the same time. A batch that is made again
+replaces its record, and a box that starts from the beginning starts without records.
 """
 
 import json
@@ -27,12 +27,12 @@ class Measured(NamedTuple):
 
     @property
     def each(self) -> float:
-        """Seconds an answer, where a batch shares its time."""
+        """Seconds per answer; the answers of a batch share its time."""
         return self.seconds / self.answers
 
 
 def folder(box: str, resumed: bool) -> Path:
-    """Where the records of a box go; what an earlier run left there stays only where that run is resumed."""
+    """The folder for the records of a box; records of an earlier run stay only where that run is resumed."""
     place = LOG / box
     if not resumed:
         shutil.rmtree(place, ignore_errors=True)
@@ -46,7 +46,7 @@ def record(place: Path, unit: str, answers: int, seconds: float, device: str) ->
 
 
 def read(log: Path) -> dict[tuple[str, str], Measured]:
-    """What was measured, by task and system; a folder that is not a box of the graph is left out."""
+    """The measurements by task and system; a folder that is not named like a box is ignored."""
     found: dict[tuple[str, str], Measured] = {}
     for place in sorted(log.glob("*/")):
         rows: list[Mapping[str, object]] = [json.loads(file.read_bytes()) for file in sorted(place.glob("*.json"))]

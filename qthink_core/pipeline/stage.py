@@ -1,11 +1,10 @@
-"""What every stage does around its one page: checked parameters, one run at a time, verified inputs, words, exit codes."""
+"""What every stage does around its stage file: checked parameters, one run at a time, verified inputs, exit codes."""
 
 import contextlib
 import hashlib
 import importlib
 import json
 import os
-import pkgutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,18 +14,9 @@ from typing import Any, NoReturn, TypeVar
 from qthink_core.artifacts import files, store
 from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, UnavailableError
 from qthink_core.pipeline import code, layout, parameters, process, ranks
-from qthink_core.pipeline.graph import Box, declared, remove_orphans, stages
+from qthink_core.pipeline.graph import Box, checked_parameters, declared, parameter_classes, remove_orphans, stages
 
 Item = TypeVar("Item")
-
-
-def stage_sections() -> dict[str, type[parameters.Section]]:
-    """The parameters class of every stage, found in the `stages` package; their modules import nothing heavy."""
-    import stages  # the one look upward: to check all parameters at once, before anything expensive starts
-
-    names = sorted(module.name for module in pkgutil.iter_modules(stages.__path__))
-    modules = {name: importlib.import_module(f"stages.{name}") for name in names}
-    return {name: module.Params for name, module in modules.items()}
 
 
 def read_params(root: Path, stage: str) -> Any:
@@ -34,26 +24,24 @@ def read_params(root: Path, stage: str) -> Any:
 
     Raises ParamError with every fault of the params files, one a line.
     """
-    tree, origin = parameters.load(root)
-    sections = stage_sections()
-    found = parameters.faults(tree, origin, sections)
-    if found:
-        raise ParamError("\n".join(found))
-    return sections[stage].model_validate(parameters.prune(tree, parameters.patterns(sections[stage])))
+    tree = checked_parameters(root)
+    section = parameter_classes()[stage]
+    return section.model_validate(parameters.prune(tree, parameters.patterns(section)))
 
 
-def preflight(at: Box | None, scale: str | None = None) -> list[str]:
-    """What this machine has of what a scale asks for, a line each, before a box starts or whenever somebody asks.
+def preflight_module() -> Any:
+    """The preflight of the planning package. It only refuses to start, so it is found by name and no stage depends on it."""
+    return importlib.import_module("qthink_core.planning.preflight")
 
-    Raises UnavailableError with everything that is missing, a line each. It only refuses, so its module is found by name,
-    like those of the parameter classes, and is not a dep of the stages that ask.
-    """
-    return importlib.import_module("qthink_core.planning.preflight").check(Path(), at, scale)
+
+def preflight(at: Box) -> list[str]:
+    """What this machine has of what the box needs, a line each; raises UnavailableError with everything that is missing."""
+    return preflight_module().check(Path(), at, None)
 
 
 @contextlib.contextmanager
 def device_memory(root: Path, stage: str) -> Iterator[None]:
-    """Raises UnavailableError, naming the parameter to lower, where the device's memory is full, here or in a worker."""
+    """Raises UnavailableError, naming the parameter to lower, where the device's memory is full, also in a worker."""
     try:
         yield
     except Exception as error:
@@ -62,23 +50,23 @@ def device_memory(root: Path, stage: str) -> Iterator[None]:
         if torch is None or not isinstance(cause, torch.OutOfMemoryError):
             raise
         tree, _ = parameters.load(root)
-        key = importlib.import_module("qthink_core.planning.preflight").to_lower(stage, tree)
+        key = preflight_module().to_lower(stage, tree)
         raise UnavailableError(
-            f"the device's memory is full ({str(cause).partition('. ')[0]}): end what else uses it and run the same command "
-            f"again, or lower {key} in params/{tree['scale']}.yaml, with which this box begins anew"
+            f"the device's memory is full ({str(cause).partition('. ')[0]}): end other programs that use it and run the "
+            f"same command again, or lower {key} in params/{tree['scale']}.yaml, after which this box begins again"
         ) from None
 
 
-def told(counts: Mapping[str, int], *but: str) -> str:
-    """The counts that are not 0, each behind a comma, but for those that the sentence before has said."""
-    return "".join(f", {name} {count}" for name, count in counts.items() if count and name not in but)
+def nonzero(counts: Mapping[str, int], *without: str) -> str:
+    """The counts that are not 0, each after a comma, without those that the sentence before has named."""
+    return "".join(f", {name} {count}" for name, count in counts.items() if count and name not in without)
 
 
 def identity(root: Path, at: Box) -> tuple[str, str, dict[str, str]]:
     """(fingerprint of parameters, inputs and code; digest of parameters and inputs; digest of each input).
 
-    Parameters are those that dvc.yaml declares for this instance, so that another system's settings change nothing here. The
-    code is read anew from the sources; of the stage that writes it down for the others, it is that of all stages.
+    Parameters are those that dvc.yaml declares for this box, so that another system's settings change nothing here. The code
+    is read from the sources each time; for the stage that records the code, it is that of all stages.
     """
     tree, _ = parameters.load(root)
     entry = declared(root, at, tree)
@@ -86,22 +74,20 @@ def identity(root: Path, at: Box) -> tuple[str, str, dict[str, str]]:
     inputs = {dep: store.digest(root / dep) for dep in entry["deps"] if dep not in of_code}
     keys = sorted({name for names in entry["params"].values() for name in names})
     values = {"instance": str(at), "params": {key: parameters.value(tree, key) for key in keys}, "inputs": inputs}
-    made_from = hashlib.sha256(files.canonical_json(values)).hexdigest()
-    said = {one: code.of_stage(root, one) for one in (stages(root) if at.stage == code.STAGE else [at.stage])}
-    fingerprint = hashlib.sha256(files.canonical_json(values | {"code": said})).hexdigest()
+    made_from = hashlib.sha256(store.canonical_json(values)).hexdigest()
+    digests = {one: code.of_stage(root, one) for one in (stages(root) if at.stage == code.STAGE else [at.stage])}
+    fingerprint = hashlib.sha256(store.canonical_json(values | {"code": digests})).hexdigest()
     return fingerprint, made_from, inputs
 
 
 def check_code(root: Path, at: Box) -> None:
-    """Raises DataError when DVC compares other code than that which is there: a stage was run without the one before it."""
+    """Raises DataError when the recorded code, which DVC compares, is not the present code: `fingerprint` did not run."""
     if at.stage != code.STAGE:
         code.check(root / layout.code(at.stage), code.of_stage(root, at.stage))
 
 
 def check_lineage(root: Path, inputs: Iterable[str]) -> None:
-    """Raises DataError when an input is damaged, is the artifact of another place, or was made from another version of
-    an artifact that this stage reads as well.
-    """
+    """Raises DataError when an input is damaged, belongs elsewhere, or was made from another version of another input."""
     folders = {
         str(file.parent.relative_to(root)): store.read_manifest(file.parent)
         for path in inputs
@@ -112,13 +98,13 @@ def check_lineage(root: Path, inputs: Iterable[str]) -> None:
             raise DataError(f"{name} holds the artifact of {manifest.place}: run `dvc checkout --force {name}`")
         for source, recorded in manifest.inputs.items():
             if source in folders and recorded != store.digest(root / source):
-                raise DataError(f"{name} was made from another {source} than the one here: run `dvc repro`")
+                raise DataError(f"{name} was made from another version of {source} than the present one: run `dvc repro`")
 
 
 def progress(items: Iterable[Item], total: int, what: str, unit: str = "it") -> Iterator[Item]:
-    """The items, with a bar on a terminal (rate and time left); in a log a line each half minute, none for a short stage.
+    """The items, with a progress bar on a terminal, and in a log a line each half minute; nothing for a short stage.
 
-    Of several ranks the first one's.
+    Of several ranks only the first shows it.
     """
     from tqdm import tqdm
 
@@ -126,18 +112,8 @@ def progress(items: Iterable[Item], total: int, what: str, unit: str = "it") -> 
     return iter(tqdm(items, total=total, desc=what, unit=unit, mininterval=pause, delay=pause, disable=ranks.rank() > 0))
 
 
-def data_folder() -> Path | None:
-    """The folder of published benchmark files that QTHINK_DATA names.
-
-    The path is in no fingerprint: files with a recorded sha256 are pinned by it, the others (MATH and Tooluse training
-    problems) are the user's own to keep as they are.
-    """
-    text = os.environ.get("QTHINK_DATA")
-    return Path(text) if text else None
-
-
 def checkpoint_every() -> int:
-    """Optimiser steps between two checkpoints; QTHINK_CHECKPOINT_EVERY, since no result depends on it."""
+    """Optimiser steps between two checkpoints, from QTHINK_CHECKPOINT_EVERY: no result depends on it."""
     text = os.environ.get("QTHINK_CHECKPOINT_EVERY", "25")
     if not text.isdigit() or int(text) < 1:
         raise ParamError(f"QTHINK_CHECKPOINT_EVERY is {text!r}: give a whole number of optimiser steps, at least 1")
@@ -145,11 +121,11 @@ def checkpoint_every() -> int:
 
 
 def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
-    """Runs one instance of a stage and ends the process with its exit code.
+    """Runs one box of a stage and ends the process with its exit code.
 
-    `run(params, at, work)` returns the sentence that says what was made. Parameters, inputs and code are fingerprinted
-    before and after: an edit in the middle would put wrong hashes into dvc.lock. A `launchable` stage can use the ranks of
-    a launcher: rank 0 does all this, and the others have their part in `run` alone.
+    `run(params, at, work)` returns a sentence about what was made. Parameters, inputs and code are fingerprinted before and
+    after: an edit during the run would put wrong hashes into dvc.lock. A `launchable` stage can use the ranks of a launcher:
+    rank 0 does all this, and the others only take part in `run`.
     """
     root, started = Path(), time.monotonic()
     name = os.environ.get("DVC_STAGE", "")
@@ -177,7 +153,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
             return
         with process.lock(place.with_suffix(".lock"), str(at)):
             for folder in remove_orphans(root, at):
-                print(f"{at}: {folder} is made by no box of the graph any more: removed (DVC's cache keeps it)", flush=True)
+                print(f"{at}: removed {folder}, which no box of the graph makes any more (DVC's cache keeps it)", flush=True)
             fingerprint, made_from, inputs = identity(root, at)
             check_code(root, at)
             check_lineage(root, inputs)
@@ -199,7 +175,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
     except QThinkError as error:
         if ranks.world() > 1 and not error.everywhere:
             name += f": rank {ranks.rank()}"
-        elif ranks.rank() > 0:  # or the launcher would end rank 0 before it has said it
+        elif ranks.rank() > 0:  # otherwise the launcher would end rank 0 before it has printed the error
             with contextlib.suppress(ranks.LostError, KeyboardInterrupt):
                 ranks.barrier()
         silent = ranks.rank() > 0 and (error.everywhere or isinstance(error, ranks.LostError))
@@ -213,16 +189,16 @@ def _end(name: str, message: str, code: int) -> NoReturn:
 
 
 def printable(text: str) -> str:
-    """The text with control characters escaped: ids and names out of files must not steer a terminal."""
+    """The text with control characters escaped, so that ids and names from files cannot control a terminal."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def log_run(root: Path, at: Box, seconds: float, params: parameters.Section, resumed: bool) -> None:
-    """Adds the run to logs/runs.jsonl: clocks and durations live there and never in an output.
+    """Adds the run to logs/runs.jsonl: times are recorded there and never in an output.
 
-    With what `calibration` must know of it: scale, device, processes, executor, the stage's parameters, and whether units of
-    an earlier run were found made. `cpu_seconds` are those of the processor, in this process from its start and in the
-    children that it waited for: unlike `seconds` they hardly grow where other boxes run beside this one.
+    The entry holds what planning/calibration.py needs: scale, device, processes, executor, the stage's parameters, and
+    whether the run continued an earlier one. `cpu_seconds` are those of the processor, in this process from its start and in
+    the children that it waited for: unlike `seconds` they hardly grow when other boxes run at the same time.
     """
     (root / "logs").mkdir(exist_ok=True)
     entry = {
@@ -242,8 +218,8 @@ def log_run(root: Path, at: Box, seconds: float, params: parameters.Section, res
 
 
 def device_of(params: parameters.Section) -> str:
-    """Where a stage computed: `cpu`, the name of its GPU, or `cuda` where this process never asked for that name."""
+    """Where a stage computed: `cpu`, the name of its GPU, or `cuda` where this process never loaded torch."""
     if getattr(params, "device", "cpu") == "cpu":
         return "cpu"
-    torch = sys.modules.get("torch")  # a stage that loaded it has done so by now, and no other should
+    torch = sys.modules.get("torch")  # a stage that needs it has loaded it by now, and the others must not
     return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "cuda"

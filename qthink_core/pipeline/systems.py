@@ -4,11 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from qthink_core.artifacts.conditions import JUDGED, Replaced
 from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import unique
-
-# What the verdict on the latents compares them with (verdicts.py).
-JUDGED = ("K=0", "zeros", "noise", "other", "mean")
 
 
 def judgeable(conditions: list[str]) -> list[str]:
@@ -20,9 +18,7 @@ def judgeable(conditions: list[str]) -> list[str]:
 
 
 # What is put into the latents' places (interventions.py).
-Conditions = Annotated[
-    list[Literal["K=0", "zeros", "noise", "other", "mean", "teacher"]], AfterValidator(unique), AfterValidator(judgeable)
-]
+Conditions = Annotated[list[Replaced], AfterValidator(unique), AfterValidator(judgeable)]
 
 
 class Baseline(Section):

@@ -1,1 +1,1 @@
-"""What a run takes: costs, time, memory, and whether this machine has it."""
+"""Planning a run: costs, time and memory, and whether this machine has what the run needs."""

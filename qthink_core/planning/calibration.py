@@ -1,7 +1,6 @@
-"""Calibration: what earlier runs in this folder say about the next: seconds, parameters, counts. No torch."""
+"""Calibration: what earlier runs in this folder say about the next one: seconds, parameters, counts. No torch."""
 
 import collections
-import json
 import math
 import re
 import statistics
@@ -9,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core.artifacts import files, store
+from qthink_core.artifacts import store
+from qthink_core.artifacts.json_object import read_object
 from qthink_core.errors import DataError
+from qthink_core.pipeline.executor import HERE
 
 LOG = Path("logs") / "runs.jsonl"
-CPU, HERE = "cpu", "here"
+CPU = "cpu"
 
 
 class Logged(NamedTuple):
@@ -24,14 +25,14 @@ class Logged(NamedTuple):
 
 
 class Log(NamedTuple):
-    """The last run of each box that can stand for the next one, and how many runs cannot, by reason."""
+    """The last run of each box that predicts the next one, and how many runs do not, by reason."""
 
     runs: dict[str, Logged]
     left_out: dict[str, int]
 
 
-def logged(root: Path, scale: str, device: str) -> Log:
-    """The last run of each box at a scale and on a device, from nothing and in one process, as far as this folder knows it.
+def read_log(root: Path, scale: str, device: str) -> Log:
+    """The last whole run of each box in this folder, at a scale, on a device and in one process.
 
     Raises DataError where the log cannot be read.
     """
@@ -47,8 +48,10 @@ def logged(root: Path, scale: str, device: str) -> Log:
 
 
 def took(run: Mapping[str, Any]) -> float:
-    """Seconds that a box takes alone: those of the processor where it computed on one thread, so that boxes which ran beside
-    it do not count; else those of the clock, as for a base model that is fetched and not made here.
+    """Seconds that a box takes when it runs alone.
+
+    Those of the processor where it computed on one thread, so that boxes which ran beside it do not count; else those of
+    the clock, which also cover a base model's download.
     """
     base = run["params"].get("base", {})
     alone = run["device"] == CPU and run["params"].get("cpu_threads") == 1 and (not base or "pretrain" in base)
@@ -56,9 +59,7 @@ def took(run: Mapping[str, Any]) -> float:
 
 
 def unfit(run: Mapping[str, Any], scale: str, device: str) -> str:
-    """Why a run says nothing of the next one at a scale and on a device; empty where it does."""
-    if "cpu_seconds" not in run:
-        return "of an older log, without seconds of the processor"
+    """Why a run does not predict the next one at a scale and on a device; empty where it does."""
     if run["scale"] != scale:
         return f"at scale {run['scale']}"
     if "device" in run["params"] and not same_device(run["device"], device):
@@ -74,21 +75,18 @@ def same_device(name: str, device: str) -> bool:
 
 
 def entries(log: Path) -> Iterator[dict[str, Any]]:
-    """Every run in a log, the oldest first; none where there is no log."""
+    """Every run in a log, the oldest first; nothing where there is no log. Raises DataError naming the line at fault."""
     for number, line in enumerate(log.read_bytes().splitlines() if log.is_file() else [], 1):
         try:
-            run = json.loads(line)
-            run["stage"] = str(run["stage"])
-            for name in {"seconds", "cpu_seconds"} & run.keys() | {"seconds"}:
-                run[name] = float(run[name])
-                if not 0 <= run[name] < math.inf:
-                    raise ValueError(f"{run[name]} seconds")
-            if "cpu_seconds" in run:
-                run |= {"params": dict(run["params"]), "resumed": bool(run["resumed"]), "processes": int(run["processes"])}
-                run |= {name: str(run[name]) for name in ("scale", "device", "executor")}
-            yield run
+            run = read_object(line)
+            run |= {name: float(run[name]) for name in ("seconds", "cpu_seconds")}
+            run |= {name: str(run[name]) for name in ("stage", "scale", "device", "executor")}
+            run |= {"params": dict(run["params"]), "resumed": bool(run["resumed"]), "processes": int(run["processes"])}
+            if not all(0 <= run[name] < math.inf for name in ("seconds", "cpu_seconds")):
+                raise ValueError("has a time below 0 or without end")
         except (ValueError, KeyError, TypeError):
             raise DataError(f"{log} line {number} is not the record of a run: delete that line") from None
+        yield run
 
 
 def with_params(tree: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,28 +103,25 @@ def with_params(tree: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str,
 def factor(ratios: Mapping[str, float], box: str) -> float:
     """What a box's estimate is multiplied by: its own measured/estimated seconds, else the median of its stage's boxes.
 
-    A run that was resumed logs its last part alone, so a ratio below half of the median counts as the median. 1 where no box
-    of the stage was logged.
+    1 where no box of the stage was logged.
     """
     stage = box.partition("@")[0]
     known = [ratio for other, ratio in ratios.items() if other.partition("@")[0] == stage]
-    middle = statistics.median(known) if known else 1.0
-    own = ratios.get(box, middle)
-    return own if own >= middle / 2 else middle
+    return ratios.get(box, statistics.median(known) if known else 1.0)
 
 
 def counts(folder: Path) -> dict[str, int]:
-    """What the manifest of an artifact counts; {} where there is none that is whole."""
+    """What the manifest of an artifact counts; {} where there is no whole manifest."""
     return _manifest(folder).get("counts", {})
 
 
 def about(folder: Path) -> dict[str, Any]:
-    """The facts in the manifest of an artifact; {} where there is none that is whole."""
+    """The facts in the manifest of an artifact; {} where there is no whole manifest."""
     return _manifest(folder).get("about", {})
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        return files.unsealed((folder / store.MANIFEST).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the stage that reads it says what is wrong with it
+        return store.unsealed((folder / store.MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the stage that reads it reports what is wrong with it
         return {}

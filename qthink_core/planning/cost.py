@@ -1,18 +1,18 @@
 """Cost: what a stage computes, moves and stores, from shapes and counts alone, and how long a device takes for it.
 
 The formulas, the default efficiencies and what they were compared with are in docs/decisions/cost-model.md.
-Counts are floats: they are estimates. Letters as everywhere: N sequences, G rollouts, K latent steps, D hidden size.
+Counts are floats because they are estimates. N: sequences; G: rollouts; K: latent steps; D: hidden size.
 """
 
 from collections.abc import Collection
 from typing import NamedTuple
 
-# Shares of the floor's speed that a good implementation reaches, before anything was measured.
+# Shares of the peak speed that a good implementation reaches, assumed before anything was measured.
 SAMPLING, EXTRACTION, TRAINING = 0.35, 0.50, 0.30
 
-# Python issues the kernels of one layer in this time, on a fast host as on a slow one: the least that a pass takes.
+# The least that a pass through one layer takes: Python issues its kernels in this time, on fast and slow hosts alike.
 LAYER_PASS_S = 3e-4
-# A backward pass issues two kernels for each of the forward one's.
+# A backward pass issues two kernels for each kernel of the forward pass.
 TRAINING_PASSES = 3
 FLOAT32_BYTES = 4
 
@@ -44,14 +44,15 @@ GPUS = {
     "a100": Device({"bfloat16": 312e12, "float32": 19.5e12}, 2.039e12, 80e9),
     "4090": Device({"bfloat16": 165e12, "float32": 82.6e12}, 1.008e12, 24e9),
 }
-# One thread with AVX2 at 2.8 GHz, always in float32; an AMD EPYC measured 96 GFLOP/s and 17 GB/s, alone on its machine.
+# One thread with AVX2 at 2.8 GHz, always in float32; an otherwise idle AMD EPYC measured 96 GFLOP/s and 17 GB/s.
 THREAD_FLOPS = 90e9
 CPU_BANDWIDTH = 10e9
 
 
-class Work(NamedTuple):
-    """Tokens read or generated, FLOPs, bytes of keys and values read, and what batches of a certain size add to them:
-    bytes of weights read, and passes through one layer.
+class Compute(NamedTuple):
+    """Tokens read or generated, FLOPs, bytes of keys and values read, bytes of weights read, and passes through one layer.
+
+    The last two depend on the size of the batches.
     """
 
     tokens: float = 0.0
@@ -60,12 +61,12 @@ class Work(NamedTuple):
     weights: float = 0.0
     passes: float = 0.0
 
-    def __add__(self, other: "Work") -> "Work":  # type: ignore[override]
-        return Work(*(mine + its for mine, its in zip(self, other, strict=True)))
+    def __add__(self, other: "Compute") -> "Compute":  # type: ignore[override]
+        return Compute(*(mine + its for mine, its in zip(self, other, strict=True)))
 
-    def times(self, n: float) -> "Work":
-        """The same work n times."""
-        return Work(*(part * n for part in self))
+    def times(self, n: float) -> "Compute":
+        """The sum of n times the same."""
+        return Compute(*(part * n for part in self))
 
 
 def cpu(threads: int, memory: float) -> Device:
@@ -85,31 +86,31 @@ def output_head(shape: Shape) -> int:
 
 
 def parameters(shape: Shape) -> int:
-    """All weights, the embedding once more where the output head has a matrix of its own."""
+    """All weights; the embedding counts twice where the output head has its own matrix."""
     return body(shape) + output_head(shape) * (1 if shape.tied else 2)
 
 
 def kv_bytes(shape: Shape, width: int) -> int:
-    """Bytes of keys and values that one token leaves in the cache; `width` is the bytes of a number."""
+    """Bytes of keys and values that one token leaves in the cache; `width` is the bytes per number."""
     return shape.layers * 2 * shape.kv_heads * shape.head_dim * width
 
 
 def attention_flops(shape: Shape, context: float) -> float:
-    """FLOPs of one token's attention to `context` others: scores and weighted sum, 2 * 2 * heads * head_dim each layer."""
+    """FLOPs of one token's attention to `context` others: scores and weighted sum, 2 * 2 * heads * head_dim a layer."""
     return 4.0 * shape.layers * shape.heads * shape.head_dim * context
 
 
 def decoding(
     shape: Shape, rows: float, prompt: float, generated: float, width: int, steps: float = 0.0, launched: float = 0.0
-) -> Work:
-    """Work of generating tokens behind prompts that were read: rows * S tokens through body and output head.
+) -> Compute:
+    """The cost of generating tokens after prompts that were read: rows * S tokens through body and output head.
 
     Token i reads the keys and values of prompt + i tokens, so S tokens read S * (P + S/2) of them. `steps` counts the
-    passes of all batches, each of which reads all weights (0: batches without end); `launched` those of them that Python
-    launches layer by layer, where no engine replays captured ones.
+    passes of all batches, each of which reads all weights (0: batches of unlimited size). `launched` counts the passes that
+    Python launches layer by layer, because no engine replays captured ones.
     """
     tokens = rows * generated
-    return Work(
+    return Compute(
         tokens,
         2.0 * (body(shape) + output_head(shape)) * tokens,
         tokens * (prompt + generated / 2) * kv_bytes(shape, width),
@@ -118,20 +119,20 @@ def decoding(
     )
 
 
-def reading(shape: Shape, sequences: float, length: float, passes: float) -> Work:
-    """Work of reading sequences through the body alone, in `passes` batches: 2 FLOPs a weight and token, and attention."""
+def reading(shape: Shape, sequences: float, length: float, passes: float) -> Compute:
+    """The cost of reading sequences through the body, in `passes` batches: 2 FLOPs per weight and token, and attention."""
     tokens = sequences * length
     flops = tokens * (2.0 * body(shape) + attention_flops(shape, length / 2))
-    return Work(tokens, flops, passes=passes * shape.layers)
+    return Compute(tokens, flops, passes=passes * shape.layers)
 
 
-def training(shape: Shape, sequences: float, length: float, passes: float) -> Work:
-    """Work of training steps on sequences, in `passes` forward passes: 6 FLOPs a weight of the body and token.
+def training(shape: Shape, sequences: float, length: float, passes: float) -> Compute:
+    """The cost of training steps on sequences, in `passes` forward passes: 6 FLOPs per weight of the body and token.
 
-    The output head on the answers (a tenth) is left out, and the gradients of frozen weights (a third) are not taken off.
+    The output head on the answers (a tenth) is left out, and the gradients of frozen weights (a third) are not subtracted.
     """
     tokens = sequences * length
-    return Work(tokens, 6.0 * body(shape) * tokens, passes=passes * TRAINING_PASSES * shape.layers)
+    return Compute(tokens, 6.0 * body(shape) * tokens, passes=passes * TRAINING_PASSES * shape.layers)
 
 
 def hidden_bytes(N: float, G: int, K: int, D: int, width: int) -> float:
@@ -140,7 +141,7 @@ def hidden_bytes(N: float, G: int, K: int, D: int, width: int) -> float:
 
 
 def adapted(shape: Shape, targets: str | Collection[str]) -> Collection[str]:
-    """The names of the linear layers that get an adapter; as text the targets are PEFT's `all-linear`."""
+    """The names of the linear layers that get an adapter; a text as `targets` is PEFT's `all-linear`."""
     return list(adapted_inputs(shape)) if isinstance(targets, str) else targets
 
 
@@ -161,7 +162,7 @@ def lora_parameters(shape: Shape, r: int, targets: str | Collection[str]) -> int
 
 
 def adapted_inputs(shape: Shape) -> dict[str, int]:
-    """The width of what each linear layer reads that may get an adapter."""
+    """The input width of each linear layer that may get an adapter."""
     before = dict.fromkeys(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"), shape.hidden)
     return before | {"o_proj": shape.heads * shape.head_dim, "down_proj": shape.intermediate}
 
@@ -172,18 +173,18 @@ def projection_parameters(D: int) -> int:
 
 
 def kept_bytes(shape: Shape, r: int, targets: str | Collection[str], width: int) -> int:
-    """Bytes that reading a token leaves of one layer for the backward pass, in a batch with padding.
+    """Bytes that a token leaves in one layer for the backward pass, in a batch with padding.
 
     In the model's type: queries, the keys and values that attention repeats for every head, its output, three vectors of
-    the MLP. In float32: what the norms read (Qwen3's of queries and keys too), and r numbers of each adapter. PEFT casts
-    the input of each adapter to float32 for it alone; where it is float32, adapters of one input share it.
+    the MLP. In float32: what the norms read (in Qwen3 those of queries and keys too), and r numbers for each adapter. PEFT
+    makes a float32 copy of the input for each adapter; an input that is already float32 is shared by its adapters.
     """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     inputs, names = adapted_inputs(shape), set(adapted(shape, targets))
     if width < FLOAT32_BYTES:
         cast = sum(inputs[name] for name in names)
     else:
-        # what the output projection reads is attention's output, which is counted
+        # the input of the output projection is attention's output, which is counted already
         shared = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"down_proj"})
         cast = sum(inputs[min(alike)] for alike in shared if alike & names)
     normed = 2 * shape.hidden + queries + keys
@@ -203,10 +204,10 @@ def training_memory(
 ) -> float:
     """Bytes that a micro-batch of rows of `prompt + K + written` tokens takes when its backward pass begins.
 
-    Each layer keeps its tokens, a number for each pair of them (the mask that attention is given), and, since every latent
-    step reads a longer copy of keys and values, K copies more. The last layer, which keeps little of the prompt, is counted
-    as the others. The logits of `logits` target tokens are there three times in
-    float32: log-probabilities, their gradient, and that of the logits.
+    Each layer keeps what `kept_bytes` says of each token, a number for each pair of tokens (attention's mask), and K more
+    copies of keys and values, because every latent step reads a longer copy. The last layer keeps little of the prompt but
+    is counted like the others. Three float32 values are held for each logit of `logits` target tokens: log-probabilities,
+    their gradient, and the gradient of the logits.
     """
     length = prompt + K + written
     copied = K * (prompt + (K - 1) / 2) * 2 * shape.heads * shape.head_dim
@@ -214,16 +215,17 @@ def training_memory(
     return rows * (shape.layers * layer + logits * shape.vocabulary * 3 * FLOAT32_BYTES)
 
 
-def floor_s(work: Work, device: Device, dtype: str) -> float:
-    """Seconds at the device's peak in batches without end: matrix products and the reading of keys and values one after
-    the other, as the parts of a layer run.
+def floor_s(compute: Compute, device: Device, dtype: str) -> float:
+    """Seconds at the device's peak in batches of unlimited size.
+
+    Matrix products and the reading of keys and values run one after the other, like the parts of a layer.
     """
-    return work.flops / device.peak[dtype] + work.moved / device.bandwidth
+    return compute.flops / device.peak[dtype] + compute.moved / device.bandwidth
 
 
-def seconds(work: Work, device: Device, dtype: str, efficiency: float) -> float:
-    """Seconds at a share of that speed, and what batches add: the weights of each pass, and launching it.
+def seconds(compute: Compute, device: Device, dtype: str, efficiency: float) -> float:
+    """Seconds at a share of the peak, plus reading the weights in each pass and launching it.
 
-    The host waits for every token that is decoded, so that launches do not hide behind the device's work.
+    The host waits for every decoded token, so launches do not overlap with the device's work.
     """
-    return floor_s(work, device, dtype) / efficiency + work.weights / device.bandwidth + work.passes * LAYER_PASS_S
+    return floor_s(compute, device, dtype) / efficiency + compute.weights / device.bandwidth + compute.passes * LAYER_PASS_S

@@ -1,24 +1,24 @@
-"""How far a run of many boxes is: how many are done, and how long the rest will take, by what the finished ones took."""
+"""The progress of a run of many boxes: how many are done, and the time left, estimated from the finished ones."""
 
 from collections.abc import Mapping, Set
 from typing import NamedTuple
 
-# As if so much of all work had already taken what was expected: the first small box says little about the large ones.
+# The share of all work that counts as done in the expected time, because the first small box predicts large ones badly.
 PRIOR = 0.1
 
 
 class Rest(NamedTuple):
-    """What is still to be made: boxes that wait, and the seconds for which each running one has run."""
+    """The boxes that are not made yet: those that wait, and those that run with the seconds since their start."""
 
     waiting: Set[str]
     running: Mapping[str, float]
 
 
 class Estimate:
-    """Seconds that are left, from what each box is expected to take and from what the finished ones took.
+    """The seconds left, from the expected seconds of each box and the measured ones of the finished boxes.
 
-    `needs` are the boxes that a box waits for. Expectations need only be right relative to each other: they are scaled by
-    what the finished boxes took beside what had been expected of them, of which PRIOR is there from the start.
+    `needs` are the boxes that a box waits for. Expected seconds need only be right relative to each other: they are scaled
+    by measured/expected of the finished boxes, to which PRIOR is added from the start.
     """
 
     def __init__(self, expected: Mapping[str, float], needs: Mapping[str, Set[str]], jobs: int) -> None:
@@ -38,11 +38,11 @@ class Estimate:
         return self.paths[box]
 
     def finished(self, box: str, seconds: float) -> None:
-        """Counts what a box took."""
+        """Records the seconds that a box took."""
         self.took[box] = seconds
 
     def left(self, rest: Rest) -> float:
-        """Seconds until the last box ends: the work by the number of jobs, and not less than the longest chain."""
+        """Seconds until the last box ends: the work divided by the number of jobs, but at least the longest chain."""
         prior = PRIOR * sum(self.expected.values())
         scale = (sum(self.took.values()) + prior) / (sum(self.expected[box] for box in self.took) + prior)
         still = {box: max(self.expected[box] * scale - seconds, 0.0) for box, seconds in rest.running.items()}
@@ -63,7 +63,7 @@ def duration(seconds: float) -> str:
 
 
 def about(seconds: float) -> str:
-    """An estimate in words, no finer than it is known: steps of 5 s, from a minute on of 10 s, from ten on of a minute."""
+    """An estimate in words, rounded to 5 s, from a minute on to 10 s, from ten minutes on to a minute."""
     step = 5 if seconds < 60 else 10 if seconds < 600 else 60
     return f"about {duration(max(step, step * round(seconds / step)))}"
 

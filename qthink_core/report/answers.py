@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from qthink_core.artifacts import answers, grades, prepared
-from qthink_core.artifacts.answers import TRAINED, Answer
+from qthink_core.artifacts.answers import Answer
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.store import MANIFEST
 from qthink_core.errors import DataError, ParamError
 from qthink_core.pipeline.stage import read_params

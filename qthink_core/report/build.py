@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qthink_core.artifacts import answers, prepared, readout
-from qthink_core.artifacts.answers import TRAINED
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import write_file
 from qthink_core.artifacts.grades import read_grades
 from qthink_core.evidence import analysis, scores

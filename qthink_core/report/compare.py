@@ -11,12 +11,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from qthink_core.evidence.significance import ALPHA
 from qthink_core.pipeline import parameters
-from qthink_core.pipeline.stage import printable, stage_sections
+from qthink_core.pipeline.graph import parameter_classes
+from qthink_core.pipeline.stage import printable
 from qthink_core.report import revisions
 from qthink_core.report.revisions import Run, Verdicts
 
-LEVEL = 0.05
 # Parameters of `prepare` that change no question.
 NO_QUESTION = ("cpu_threads", "cpu_kernels")
 OTHER_QUESTIONS, OTHER_SEEDS, ONE_SIDE = "other questions", "other training seeds", "in one run only"
@@ -43,7 +44,7 @@ class Cell(NamedTuple):
     @property
     def beyond_chance(self) -> bool | None:
         """Whether the difference is distinguishable from zero; None if that was not tested."""
-        return None if self.p is None else self.p < LEVEL
+        return None if self.p is None else self.p < ALPHA
 
 
 class Change(NamedTuple):
@@ -130,7 +131,7 @@ def cells(
 
 def other_questions(before: Run, after: Run) -> list[str]:
     """The tasks whose questions may differ although their ids are the same: parameters that decide them are not the same."""
-    wanted = parameters.patterns(stage_sections()["prepare"]) | {("split",)}
+    wanted = parameters.patterns(parameter_classes()["prepare"]) | {("split",)}
     trees = [parameters.prune(run.params, wanted) for run in (before, after)]
     left, right = ({key: value for key, value in tree.items() if key not in NO_QUESTION} for tree in trees)
     return [] if left == right else [task for task in before.verdicts if task in after.verdicts]
@@ -158,7 +159,7 @@ def judged(found: Verdicts, control: str, K: int) -> dict[str, str]:
     """
     import numpy as np
 
-    from qthink_core.artifacts.answers import TRAINED
+    from qthink_core.artifacts.conditions import TRAINED
     from qthink_core.evidence import verdicts
 
     return {
@@ -198,7 +199,7 @@ def text(found: Compared) -> str:
     tested = sum(one.p is not None for one in found.cells)
     count = _of(len(differing), len(found.cells), "accuracies")
     if differing and tested:
-        count += f", {len(beyond)} beyond chance (paired tests, Holm's correction over all {tested} tested, {LEVEL})"
+        count += f", {len(beyond)} beyond chance (paired tests, Holm's correction over all {tested} tested, {ALPHA})"
     rows = [
         [one.task, one.system, _share(one.before), _share(one.after), _points(one.difference), _beyond(one)]
         for one in differing

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qthink_core.artifacts.answers import TRAINED
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.evidence import scores
 from qthink_core.evidence.analysis import place
 from qthink_core.evidence.findings import Cell

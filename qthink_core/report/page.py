@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from qthink_core.artifacts.answers import TRAINED
+from qthink_core.artifacts.conditions import MEAN, NOISE, NONE, OTHER, TEACHER, TRAINED, ZEROS
 from qthink_core.evidence import claims, published
 from qthink_core.evidence.findings import Findings
 from qthink_core.report import display, overview, plots, sentences
@@ -25,12 +25,12 @@ TEMPLATES = Path(__file__).with_name("templates")
 BENCHMARKS = {"gsm8k": "GSM8K", "math500": "MATH-500", "tooluse": "Tooluse"}
 CONDITIONS = {
     TRAINED: "as trained",
-    "K=0": "no latent steps",
-    "zeros": "zeros",
-    "noise": "noise of the same scale",
-    "other": "another question's",
-    "mean": "mean latent",
-    "teacher": "teacher states",
+    NONE: "no latent steps",
+    ZEROS: "zeros",
+    NOISE: "noise of the same scale",
+    OTHER: "another question's",
+    MEAN: "mean latent",
+    TEACHER: "teacher states",
 }
 LOSSES = {"cross_entropy": "cross-entropy (nats per token)", "distillation": "mean L1 distance"}
 GLYPHS = {"right": "✓", "wrong": "✗", "unparsable": "?", "over_limit": "…", "timeout": "◷"}

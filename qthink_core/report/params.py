@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, Field
 
 from qthink_core.evidence import published
-from qthink_core.models.base_source import Base
+from qthink_core.models.base_params import Base
 from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import Distillation, Seeds, unique
 from qthink_core.pipeline.systems import Baseline, Distilled, Finetuned
@@ -120,7 +120,7 @@ def outline(params: ReportParams) -> Outline:
     return Outline(
         settings=settings(params),
         made_with=made_with(params),
-        setting=f"{params.base.words} on {problems}",
+        setting=f"{params.base.description} on {problems}",
         repeats_published=published_model and params.prepare.source != "generated",
         K=params.K,
         control=params.report.control,

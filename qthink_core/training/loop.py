@@ -21,6 +21,7 @@ from qthink_core.errors import DataError, NumericError, ParamError
 from qthink_core.method.losses import PROBLEMS, distillation
 from qthink_core.method.student import Student
 from qthink_core.method.targets import Example
+from qthink_core.models.lr_schedule import warmup_cosine
 from qthink_core.pipeline import ranks
 from qthink_core.pipeline.recipe import Recipe
 
@@ -47,10 +48,7 @@ def plan(n_examples: int, recipe: Recipe, seed: int) -> list[list[int]]:
 
 def lr_factor(step: int, total: int, warmup: float) -> float:
     """The learning rate's factor at a step 0..total-1: linear warm-up over `warmup * total` steps, then cosine to 0."""
-    rising = math.ceil(warmup * total)
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(total - rising, 1)))
+    return warmup_cosine(step, total, math.ceil(warmup * total))
 
 
 def micro_batches(batch: Sequence[int], examples: Sequence[Example], size: int) -> list[list[int]]:

@@ -9,7 +9,8 @@ import numpy as np
 from qthink_core.artifacts import prepared, rollouts
 from qthink_core.method import extraction, think
 from qthink_core.method.hidden_states import read_positions
-from qthink_core.models.loading import load_model, load_tokenizer, pick_device
+from qthink_core.models.loading import load_model, pick_device
+from qthink_core.models.tokenizer import load_tokenizer
 from qthink_core.pipeline.executor import Made, Make
 
 

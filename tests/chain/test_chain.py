@@ -239,7 +239,7 @@ def test_a_box_that_is_run_alone_after_an_edit_refuses_to_put_the_old_code_into_
     assert refused.returncode != 0
     again = "run `dvc repro`, or `dvc repro fingerprint` and the same command again"
     assert (
-        f"{DISTILLING}: artifacts/code/train.json is of another version of qthink_core/method/losses.py: {again}\n"
+        f"{DISTILLING}: artifacts/code/train.json records another version of qthink_core/method/losses.py: {again}\n"
         in refused.stdout
     )
     assert unbroken.lock == before
@@ -328,7 +328,9 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(strikes: dict[str, 
     assert by_dvc.returncode != 0
     assert re.search(r"is busy, it is being blocked by:\s+\(PID \d+\): .*dvc repro", by_dvc.stdout)
     assert by_stage.returncode == 75
-    assert re.fullmatch(rf"sample@{TASK}: sample@{TASK} is already running as process \d+: let it end\n", by_stage.stdout)
+    assert re.fullmatch(
+        rf"sample@{TASK}: sample@{TASK} is already running as process \d+: wait until it ends\n", by_stage.stdout
+    )
 
 
 def test_the_demo_makes_the_same_boxes_in_forks_with_the_same_bytes(

@@ -112,7 +112,9 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None
 
 def deaths(said: str) -> list[tuple[str, str, str]]:
     """(node, unit, reason) of each death that was told."""
-    return re.findall(r"worker on node (\w+) \([0-9a-f]{8}\) died while it made (\S+): dealt again \((.*)\)$", said, re.M)
+    return re.findall(
+        r"worker on node (\w+) \([0-9a-f]{8}\) died while it made (\S+): the unit is made again \((.*)\)$", said, re.M
+    )
 
 
 def test_a_worker_that_dies_is_named_and_its_unit_alone_is_made_again(tmp_path: Path, cluster: Any) -> None:
@@ -155,7 +157,9 @@ def test_a_unit_that_kills_its_worker_three_times_ends_the_run_and_is_named(tmp_
     assert status == 1
     assert [unit for _, unit, _ in deaths(said)] == ["b", "b"]
     last = said.splitlines()[-1]
-    assert re.match(r"worker on node \w+ \(\w+\) died while it made b \(.*\), the 3rd death over it: give a worker", last)
+    assert re.match(
+        r"worker on node \w+ \(\w+\) died while it made b \(.*\), the 3rd death with this unit: give a worker", last
+    )
     assert dealing.begun(tmp_path / dealing.LOG) == Counter(a=1, b=3)
 
 
@@ -235,9 +239,7 @@ def test_a_node_that_does_not_see_the_project_is_named(
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(ROOT)
     missing = tmp_path / "elsewhere" / "work"
-    expected = (
-        rf"^worker on node \w+ \(\w{{8}}\) does not see {missing}: put the project on a file system that all nodes share$"
-    )
+    expected = rf"^worker on node \w+ \(\w{{8}}\) cannot see {missing}: put the project on a file system of all nodes$"
     with pytest.raises(DataError, match=expected):
         list(ray_workers.made(dealing.maker, {"a": ""}, missing, "cpu"))
 

@@ -1,8 +1,8 @@
 """One module per benchmark, and the dispatch between them.
 
-A module states its source, licence, prompt, extraction and equality in its docstring and offers `FILES`,
-`problem`, `gold`, `gold_answer`, `extract` and `grade`. Model text is hostile: nothing in it is evaluated,
-lengths are bounded before anything is parsed, and computer algebra runs in a process that can be killed.
+A module documents its source, licence, prompt, extraction and equality in its docstring and defines `FILES`, `problem`,
+`gold`, `gold_answer`, `extract` and `grade`. Model text is treated as hostile: nothing in it is evaluated, lengths are
+limited before anything is parsed, and computer algebra runs in a process that can be killed.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ __all__ = ["BENCHMARKS", "Grade", "Problem", "PublishedFile", "Verdict", "grade"
 
 
 class Grader(Protocol):
-    """What a benchmark's module offers."""
+    """What a benchmark's module defines; contract.py has the types."""
 
     FILES: dict[str, PublishedFile]
 
@@ -34,12 +34,12 @@ BENCHMARKS = tuple(_GRADERS)
 
 
 def grader(task: str) -> Grader:
-    """The module of a benchmark. Raises ParamError where there is none of that name."""
+    """The module of a benchmark; raises ParamError where the name is unknown."""
     if task not in _GRADERS:
         raise ParamError(f"no benchmark is called {task!r}: choose one of {', '.join(BENCHMARKS)}")
     return _GRADERS[task]
 
 
 def grade(task: str, gold: str, answer: str) -> Grade:
-    """The grade of a model's text, thought included, against a gold: a verdict whatever the text holds."""
+    """The grade of a model's text, thought included, against a gold; any text gets a verdict."""
     return grader(task).grade(gold, answer)

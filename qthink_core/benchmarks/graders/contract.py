@@ -1,4 +1,4 @@
-"""What every benchmark page takes and gives: a problem, a grade, and the published file it reads."""
+"""The types of every grader: a problem, a grade, a published file; and the checks of their fields."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -21,7 +21,7 @@ class Problem(NamedTuple):
 
 
 class Grade(NamedTuple):
-    """A verdict, the text that it was passed on, and the further scores of the benchmark by name."""
+    """A verdict, the extracted text that it is about, and the further scores of the benchmark by name."""
 
     verdict: Verdict
     extracted: str | None
@@ -29,7 +29,7 @@ class Grade(NamedTuple):
 
 
 class PublishedFile(NamedTuple):
-    """The file of one published split, relative to the data folder, and what proves that it is that file."""
+    """The file of one published split, relative to the data folder, its number of records and its sha256."""
 
     path: str
     records: int
@@ -39,7 +39,7 @@ class PublishedFile(NamedTuple):
 def text_field(row: Mapping[str, object], name: str, where: str) -> str:
     """The non-empty text of one field.
 
-    Raises DataError where the field is missing, empty or no text, or cannot be written as UTF-8.
+    Raises DataError where the field is missing, empty, of another type, or cannot be written as UTF-8.
     """
     if name not in row:
         raise DataError(f"{where} has nothing in field {name!r}, expected non-empty text: fix or drop it")
@@ -49,9 +49,9 @@ def text_field(row: Mapping[str, object], name: str, where: str) -> str:
 
 
 def text_of(value: object, name: str, where: str) -> str:
-    """The non-empty text that a field gives, or the digits of its number.
+    """The non-empty text of a field, or the digits of its number.
 
-    Raises DataError where it is empty or another type, or cannot be written as UTF-8.
+    Raises DataError where it is empty, of another type, or cannot be written as UTF-8.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
@@ -72,7 +72,7 @@ def _shown(value: object) -> str:
 
 
 def require_right(grade: Grade, gold: str, where: str) -> None:
-    """Nothing; raises DataError where the published answer of a row does not match its own gold."""
+    """Raises DataError where the published answer of a row does not match its own gold."""
     if grade.verdict != "right":
         raise DataError(
             f"{where} has the gold {gold!r:.80}, which its own answer does not match "

@@ -3,14 +3,12 @@ r"""GSM8K: grade-school word problems whose answer is one number.
 Source: openai/grade-school-math, `grade_school_math/data/{train,test}.jsonl` at commit 3101c7d (Cobbe et
 al., arXiv:2110.14168). Licence: MIT.
 Prompt: the question, verbatim.
-Gold: what follows `####` in the published solution.
-Extraction, the first that finds a number: the last balanced `\boxed{}`; directly after the last `####`;
-after the last "answer is"; the last number of the text. A box that holds more than one number, or a
-number under an operator, is not computed: it is extracted as it is written and is wrong. Where an equation
-follows `####` or "answer is", its result is meant. A fraction `a/b` or
-`\frac{a}{b}` is one number, so is `1.5e3`; digits of any script are digits.
-Equality: exact rational numbers. Thousands commas, currency and percent signs and a trailing `.0` mean
-nothing.
+Gold: the text after `####` in the published solution.
+Extraction, the first that finds a number: the last balanced `\boxed{}`; directly after the last `####`; after the last
+"answer is"; the last number of the text. A box with several numbers, or with an operator, is not computed: it is
+extracted as written and is wrong. Of an equation after `####` or "answer is" the result counts. A fraction `a/b` or
+`\frac{a}{b}` is one number, and so is `1.5e3`; digits of any script are digits.
+Equality: exact rational numbers. Thousands commas, currency and percent signs and a trailing `.0` are ignored.
 """
 
 import re
@@ -37,18 +35,18 @@ FILES = {
 
 MAX_NUMBER_CHARS = 100
 
-# A comma is part of a number only between whole groups of three, so that "3, 4" and "1,2" stay two numbers.
+# A comma is part of a number only between groups of three digits, so that "3, 4" and "1,2" are two numbers.
 _DIGITS = (
     r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]++(?!_[0-9]))(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)(?:[eE][-+]?[0-9]+(?!\w))?"
 )
 _CURRENCY = "$€£¥₹"
-# In "10-5" the hyphen subtracts; it is a sign only where no operand comes before it. In "_18_" the underscores
-# are emphasis, in "x_1" the 1 is an index.
+# In "10-5" the hyphen subtracts; it is a sign only where no operand comes before it. In "_18_" the underscores are emphasis,
+# in "x_1" the 1 is an index.
 _NUMBER = re.compile(
     rf"(?P<sign>(?<![^\W_])(?<![)\]}}])-[{_CURRENCY}]?)?(?<![^\W_])(?<![^\W_]_)"
     rf"(?:(?P<top>{_DIGITS})(?:/[{_CURRENCY}]?(?P<bottom>{_DIGITS}))?)"
 )
-# "20 - 2 = 18" states 18; "18 = 20 - 2" states 18 too, and is not a match.
+# "20 - 2 = 18" states 18; "18 = 20 - 2" also states 18, and does not match.
 _EQUATION = re.compile(
     rf"-?[{_CURRENCY}(]*{_DIGITS}\)*(?:\s*[-+*/÷×]\s*[{_CURRENCY}(]*{_DIGITS}\)*)++\s*=\s*[{_CURRENCY}]*(?P<result>-?{_DIGITS})"
 )
@@ -82,28 +80,28 @@ def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
 
 
 def gold(given: object, where: str) -> str:
-    """The number of a gold: bare, as text or as a JSON number, or what follows `####` in a published solution.
+    """The number of a gold: alone, as text or as a JSON number, or after `####` in a published solution.
 
-    Raises DataError where that is not a number.
+    Raises DataError where it is not a number.
     """
     text = text_of(given, "gold", where).rpartition("####")[2].strip()
     if len(text) > MAX_NUMBER_CHARS or _value(text) is None:
-        raise DataError(f"{where} has the gold {text!r:.60}, expected one number, bare or after '####': fix or drop it")
+        raise DataError(f"{where} has the gold {text!r:.60}, expected one number, alone or after '####': fix or drop it")
     return text
 
 
 def gold_answer(problem: Problem) -> str:
-    """What a perfect system would write: the published solution, whole."""
+    """The answer of a perfect system: the whole published solution."""
     assert problem.rationale is not None
     return problem.rationale
 
 
 def extract(answer: str) -> str | None:
-    """The text that the answer gives as its number, or None."""
+    """The number that the answer states, as text, or None."""
     text = _spelled_plainly(plain_characters(without_thought(answer)))
     if (boxed := last_boxed(text)) is not None and (given := _from_box(boxed)) is not None:
         return given
-    # "#### Step 2" is a heading: only a number that follows at once is an answer.
+    # "#### Step 2" is a heading: only a number directly after the mark is an answer
     _, mark, rest = text.rpartition("####")
     if mark and (number := _NUMBER.match(rest.lstrip(f" \t*+:{_CURRENCY}"))):
         return _stated(number)
@@ -127,7 +125,7 @@ def grade(gold: str, answer: str) -> Grade:
 
 
 def _stated(number: re.Match[str]) -> str:
-    """The number, or the result of the equation that begins with it."""
+    """The number, or the result of the equation that starts with it."""
     equation = _EQUATION.match(number.string, number.start())
     return equation["result"] if equation else number[0]
 
@@ -147,14 +145,14 @@ def _spelled_plainly(text: str) -> str:
 def _plain(spelling: re.Match[str]) -> str:
     top, bottom = spelling["top"] or spelling["one"], spelling["bottom"] or spelling["other"]
     if top:
-        # A mixed number stays two numbers: 3\frac{1}{2} is not 31/2.
+        # a mixed number stays two numbers: 3\frac{1}{2} is not 31/2
         space = " " if spelling.string[max(spelling.start() - 1, 0)].isdigit() else ""
         return f"{space}{top}/{bottom}"
     return "," if spelling["comma"] else "=" if spelling["equals"] else ""
 
 
 def _from_box(boxed: str) -> str | None:
-    """The number of a box, or the whole box where that is an expression, or None where it holds no number."""
+    """The number of a box, or the whole box where it is an expression, or None where it has no number."""
     content = _UNIT.sub(lambda unit: f" {unit[1] or ''} ", boxed.rpartition("=")[2])
     content = _SIGN.sub(r"\1", content)
     numbers = list(_NUMBER.finditer(content))
@@ -167,7 +165,7 @@ def _from_box(boxed: str) -> str | None:
 
 
 def _value(text: str) -> Fraction | None:
-    """The rational number that a text spells, or None; the caller bounds its length."""
+    """The rational number that a text states, or None; the caller limits its length."""
     number = _NUMBER.fullmatch(text.strip().lstrip(_CURRENCY).rstrip("%"))
     if number is None or any(len(power) > MAX_EXPONENT_DIGITS for power in _EXPONENT.findall(text)):
         return None

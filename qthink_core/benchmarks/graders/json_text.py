@@ -1,7 +1,7 @@
 """JSON objects inside model text, read within limits.
 
-`json.loads` alone makes `1e999` infinite, raises RecursionError at depth 10^5 and a plain ValueError at
-5,000 digits.
+`json.loads` alone makes `1e999` infinite, and raises RecursionError at depth 10^5 and a plain ValueError at 5,000 digits.
+Files and standard input are read by artifacts/json_object.py.
 """
 
 import json
@@ -12,16 +12,16 @@ from typing import NoReturn
 MAX_DEPTH = 32
 MAX_NUMBER_CHARS = 40
 
-# Possessive, and an unclosed string runs to the end: one pass, no backtracking.
+# possessive, and an unclosed string runs to the end: one pass without backtracking
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[{}\[\]]', re.DOTALL)
 
 
 class UnreadableError(ValueError):
-    """The text holds no finite JSON object at that place."""
+    """The text has no JSON object with finite numbers at that place."""
 
 
 class OverLimitError(ValueError):
-    """The object is nested deeper, or holds a longer number, than is read."""
+    """The object is nested too deep, or has a number that is too long."""
 
 
 def read_object(text: str, start: int) -> tuple[dict[str, object], int]:

@@ -1,8 +1,8 @@
 """Whether two LaTeX expressions are equal, decided by Math-Verify in another process.
 
-Math-Verify's own time-out is SIGALRM: it raises off the main thread, cancels the alarms of others, and
-does not stop a factorial inside GMP. Here the parent sets no signal and imports no computer algebra; see
-`latex_worker` for the limits.
+Math-Verify's own time-out uses SIGALRM: it raises outside the main thread, cancels other alarms, and does not stop a
+factorial inside GMP. Here the parent sets no signal and imports no computer algebra; `latex_worker` has the limits. Why not
+a process pool of a library is in docs/decisions/engineering.md, section "Libraries".
 """
 
 import atexit
@@ -32,7 +32,7 @@ class _Worker:
         # JSON escapes every character beyond ASCII, lone surrogates too, and every line break.
         question = json.dumps([gold, answer]) + "\n"
         with self._lock:
-            for _ in range(2):  # once more where somebody killed the idle worker
+            for _ in range(2):  # again if the idle worker was killed from outside
                 reply = self._exchange(question)
                 for verdict in _VERDICTS:
                     if reply == f"{verdict}\n":
@@ -40,13 +40,13 @@ class _Worker:
                 self._stop()
         raise StoppedError(
             f"the process that compares LaTeX answered {reply!r:.60} twice, expected a verdict: "
-            "see that math-verify is installed and memory is free, then run the same command again"
+            "check that math-verify is installed and memory is free, then run the same command again"
         )
 
     def start(self) -> None:
         if self._process is None:
-            # -P: the pages beside it must not shadow installed modules. A fixed hash seed: SymPy's orderings. A group of
-            # its own: Ctrl-C in a terminal is for this process, which may still want a verdict.
+            # -P: modules in the same folder must not shadow installed ones. A fixed hash seed, because SymPy's order depends
+            # on it. A process group of its own: Ctrl-C is for this process, which may still need a verdict.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(_WORKER)],
                 stdin=subprocess.PIPE,
@@ -70,7 +70,7 @@ class _Worker:
         except BrokenPipeError:
             reply = ""
         finally:
-            if not whole:  # interrupted between question and reply: the next question must not read this reply
+            if not whole:  # after an interruption the next question must not read this reply
                 self._stop()
         return reply
 
@@ -78,7 +78,7 @@ class _Worker:
         if self._process is not None:
             process, self._process = self._process, None
             process.kill()
-            with contextlib.suppress(BrokenPipeError), process:  # closing its pipe sends what it never read
+            with contextlib.suppress(BrokenPipeError), process:  # closing its pipe sends what was not read
                 pass
 
     def close(self) -> None:
@@ -98,22 +98,22 @@ def compare(gold: str, answer: str) -> Verdict:
 
 
 def start() -> None:
-    """Nothing; starts the worker process, so that the first comparison does not wait for it to import."""
+    """Starts the worker process, so that the first comparison does not wait for its imports."""
     _worker.start()
 
 
 def close() -> None:
-    """Nothing; ends the worker process, which the next comparison starts anew."""
+    """Ends the worker process; the next comparison starts a new one."""
     _worker.close()
 
 
 def process_id() -> int | None:
-    """The id of the worker process, or None where none runs."""
+    """The id of the worker process, or None where it is not running."""
     return _worker.process_id()
 
 
 def _forget_worker() -> None:
-    """A forked child must neither share its parent's pipes nor inherit a lock that another thread held."""
+    """Gives a forked child a worker of its own: it must not share its parent's pipes, or a lock that another thread held."""
     global _worker
     _worker = _Worker()
 

@@ -1,9 +1,9 @@
 r"""A script that writes a verdict for every line `[gold, answer]` of JSON on its standard input.
 
-It imports Math-Verify once and forks a child for every question. The child alone sees model text, under
-limits that the kernel enforces, so an answer can neither run on, nor eat the memory, nor change the
-verdict of the next one. The time limit counts processor time: a verdict must not depend on how busy the
-machine is. The process ends when its standard input closes, hence with its parent, however that died.
+It imports Math-Verify once and forks a child for every question. Only the child sees model text, under limits that the
+kernel enforces, so an answer cannot run without end, use up the memory, or change the verdict on the next one. The time
+limit is in processor time, because a verdict must not depend on how busy the machine is. The process ends when its standard
+input closes, so it ends with its parent in every case.
 """
 
 import gc
@@ -19,14 +19,14 @@ from typing import NoReturn
 
 import sympy
 import sympy.parsing.sympy_parser
-import sympy.physics.units  # SymPy imports it late, and its unit names are sympified: before `_numeral` is in place
+import sympy.physics.units  # SymPy imports it late and sympifies its unit names, which must come before `_numeral`
 from math_verify import LatexExtractionConfig, parse, verify
 
-# The slowest published gold takes 0.2 s; with the start of this process (0.7 s) no item costs 2.5 s, with some to spare.
+# The slowest published gold takes 0.2 s; with the start of this process (0.7 s) every item costs less than 2.5 s.
 CPU_LIMIT_S = 1.2
 WALL_LIMIT_S = 10.0  # for a child that waits instead of computing
 MEMORY_LIMIT_BYTES = 2 << 30
-# Decimals are compared to as many; with Math-Verify's own 6, 1.570796 would be pi/2.
+# The places to which decimals are compared; with Math-Verify's default of 6, 1.570796 would equal pi/2.
 DECIMAL_PLACES = 12
 
 # LaTeX only: Math-Verify reads plain expressions with SymPy's parse_expr, which evaluates Python.
@@ -35,19 +35,19 @@ _NUMERAL = re.compile(r"\s*(Integer|Float)\s*\(\s*'?([0-9]*\.?[0-9]*)'?\s*\)\s*"
 
 
 def equal(gold: str, answer: str) -> bool:
-    """Whether Math-Verify takes the answer for the gold; not symmetric, the gold comes first."""
+    """Whether Math-Verify finds answer and gold equal; not symmetric, the gold comes first."""
     return verify(_parsed(gold), _parsed(answer), float_rounding=DECIMAL_PLACES, timeout_seconds=None)
 
 
 def _parsed(latex: str) -> list[object]:
-    # "first_match": what is in the box, and nothing that a looser rule would find inside it.
+    # "first_match": the content of the box, and nothing that a looser rule would find in it
     return parse(f"\\boxed{{{latex}}}", _BOXED, extraction_mode="first_match", parsing_timeout=None)
 
 
 def _numeral(code: str, *_: object) -> sympy.Number:
-    """The number that SymPy's generated code `Integer (3 )` or `Float ('0.5' )` spells, without evaluating it.
+    """The number in SymPy's generated code `Integer (3 )` or `Float ('0.5' )`, without evaluating the code.
 
-    latex2sympy reads numerals with `sympy.Number(text)`, which ends in this place of `eval`; nothing else may.
+    latex2sympy reads numerals with `sympy.Number(text)`, which calls this function in place of `eval`; no other code may.
     """
     numeral = _NUMERAL.fullmatch(code)
     if numeral is None:
@@ -78,7 +78,7 @@ def _decide_and_exit(gold: str, answer: str, write_end: int) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        # Nobody handles SIGPROF, so the kernel ends the child even inside a long step of GMP.
+        # SIGPROF has no handler, so the kernel ends the child even during a long step of GMP
         signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT_S)
         os.write(write_end, b"1" if equal(gold, answer) else b"0")
     finally:
@@ -86,15 +86,15 @@ def _decide_and_exit(gold: str, answer: str, write_end: int) -> NoReturn:
 
 
 def main() -> None:
-    """Nothing; answers questions until standard input closes."""
+    """Answers questions until standard input closes."""
     logging.disable(logging.CRITICAL)
     sympy.parsing.sympy_parser.eval_expr = _numeral
-    # Whatever a library prints must not look like a verdict.
+    # output of a library must not look like a verdict
     replies = os.fdopen(os.dup(1), "w")
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    # Every child would else compile the same patterns and copy the pages that its garbage collector touches.
+    # otherwise every child would compile the same patterns, and copy the pages that its garbage collector touches
     equal("\\frac{1}{2}", "x")
     gc.freeze()
     for line in sys.stdin:

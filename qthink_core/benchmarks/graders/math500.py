@@ -1,18 +1,19 @@
 r"""MATH-500: competition problems whose answer is a LaTeX expression.
 
-Source: openai/prm800k, `prm800k/math_splits/test.jsonl` (500 problems of Hendrycks et al.,
-arXiv:2103.03874, chosen in arXiv:2305.20050); training problems: `train.jsonl` beside it. Licence: MIT.
+Source: openai/prm800k, `prm800k/math_splits/test.jsonl` (500 problems of Hendrycks et al., arXiv:2103.03874, chosen in
+arXiv:2305.20050); training problems: `train.jsonl` beside it. Licence: MIT.
 Prompt: the problem and, on the next line, `prompts.MATH_INSTRUCTION`.
 Gold: the field `answer`.
-Extraction: the content of the last balanced `\boxed{}` of the whole answer. (A window of 100 characters,
-as some graders use, loses 45 of the 500 official solutions and finds 3 where `3\sqrt{13}` is written.)
-Equality, the first that decides: the same text once spacing, typeface, percent signs (many golds are
-asked for without) and spelling variants are gone; both plain rational numbers (decimals, also repeating or
-times a power of ten, and fractions), compared exactly; both whole numbers with a base as index, compared
-by digits and base; units of the same power where both have one; an equation chain whose plain numbers
-differ (`1=2`) is wrong, as is another number of values (`2,3,3` for `2,3`), and a bare list or a set where
-a point or an interval is asked for; Math-Verify on both sides, each in a `\boxed{}` of its own, gold first, in
-a process that can be killed.
+Extraction: the content of the last balanced `\boxed{}` of the whole answer. (A window of 100 characters, as in some
+graders, misses 45 of the 500 official solutions and finds 3 where `3\sqrt{13}` is written.)
+Equality, by the first rule that decides:
+- the same text without spacing, typeface, percent signs (many problems ask for the number alone) and variants of spelling;
+- two plain rational numbers (decimals, also repeating or times a power of ten, and fractions), compared exactly;
+- two whole numbers with a base as index, compared by digits and base;
+- units of different powers, where both have one, are wrong;
+- wrong too: an equation chain whose plain numbers differ (`1=2`), another number of values (`2,3,3` for `2,3`), and a bare
+  list or a set where a point or an interval is asked for;
+- Math-Verify on both sides, each in its own `\boxed{}`, gold first, in a process that can be killed.
 """
 
 import re
@@ -40,7 +41,7 @@ FILES = {
 # The longest of the 500 golds has 53 characters.
 MAX_EXPRESSION_CHARS = 500
 
-# What a reader sees, in LaTeX; typefaces, sizes and colours say nothing.
+# Characters as LaTeX; typefaces, sizes and colours are ignored.
 _SYMBOLS = str.maketrans(
     {
         "°": r"^\circ ",
@@ -92,27 +93,27 @@ def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
 
 
 def gold(given: object, where: str) -> str:
-    """The LaTeX expression of a gold, as the published field has it; a JSON number is one too.
+    """The LaTeX expression of a gold, as in the published field; a JSON number is accepted too.
 
-    Raises DataError where it is empty or long, or a box around it would not hold it whole.
+    Raises DataError where it is empty or too long, or would not be extracted whole from a box around it.
     """
     text = text_of(given, "gold", where)
     if len(text) > MAX_EXPRESSION_CHARS or extract(rf"\boxed{{{text}}}") != text.strip() or r"\boxed" in text:
         raise DataError(
-            f"{where} has the gold {text!r:.60}, expected what is inside a \\boxed{{}}, braces balanced, "
+            f"{where} has the gold {text!r:.60}, expected the content of a \\boxed{{}}, braces balanced, "
             f"at most {MAX_EXPRESSION_CHARS} characters: fix or drop it"
         )
     return text
 
 
 def gold_answer(problem: Problem) -> str:
-    """What a perfect system would write: the published solution, whole."""
+    """The answer of a perfect system: the whole published solution."""
     assert problem.rationale is not None
     return problem.rationale
 
 
 def extract(answer: str) -> str | None:
-    r"""The content of the last balanced `\boxed{}`, or None where there is none or it is empty."""
+    r"""The content of the last balanced `\boxed{}`, or None where it is missing or empty."""
     boxed = last_boxed(without_thought(answer))
     return boxed.strip() or None if boxed is not None else None
 
@@ -132,16 +133,16 @@ def grade(gold: str, answer: str) -> Grade:
     if equal is None:
         verdict = compare(wanted, given)
         if verdict == "right" and (number := _left_number(_normal(wanted), _normal(given))):
-            # `1=\sqrt{2}` says two things, and Math-Verify reads the end only.
+            # `1=\sqrt{2}` makes two statements, and Math-Verify reads only the end
             verdict = compare(wanted, number)
         return Grade(verdict, shown, {})
     return Grade("right" if equal else "wrong", shown, {})
 
 
 def _spelled(latex: str) -> str:
-    """The expression in LaTeX's own characters, without typeface, percent signs and a leading "approximately"."""
+    """The expression in LaTeX's characters, without typeface, percent signs and a leading "approximately"."""
     looks = _LOOKS.sub(_look, plain_characters(latex).translate(_SYMBOLS))
-    # As LaTeX reads it: \frac 304 is 3/0 times 4, and to Math-Verify it would be 3/4.
+    # LaTeX reads \frac 304 as 3/0 times 4, but Math-Verify as 3/4
     return _TWO_DIGITS.sub(r"\\\1frac{\2}{\3}", looks)
 
 
@@ -152,7 +153,7 @@ def _look(found: re.Match[str]) -> str:
 
 
 def _normal(latex: str) -> str:
-    """The expression without spacing, dollar signs and full stop, fractions and commas spelled one way."""
+    """The expression without spacing, dollar signs and full stop, with fractions and commas written one way."""
     text = (
         _SPACING.sub(r"\1", latex)
         .replace(r"\dfrac", r"\frac")
@@ -185,7 +186,7 @@ def _plainly_equal(gold: str, answer: str) -> bool | None:
 
 
 def _contradicts_itself(answer: str) -> bool:
-    """Whether a chain of equations sets two plain numbers equal that differ; Math-Verify reads its end only."""
+    """Whether a chain of equations equates two different plain numbers; Math-Verify reads only its end."""
     listed = _AND.sub(",", answer).split(",") if min(_values(answer)[1]) > 1 else [answer]
     return any(len({_rational(side) for side in _number_sides(one)}) > 1 for one in listed)
 
@@ -204,7 +205,7 @@ def _value_with_base(text: str) -> Fraction | None:
 
 
 def _left_number(gold: str, answer: str) -> str | None:
-    """The plain number that an equation of one value begins with, or None; a gold that is an equation may begin so too."""
+    """The plain number with which an equation of one value starts, or None; None too where the gold allows it."""
     left, equals, _ = answer.partition("=")
     if "=" in gold or _value_with_base(gold) == _rational(left):
         return None
@@ -212,9 +213,10 @@ def _left_number(gold: str, answer: str) -> str | None:
 
 
 def _another_shape(gold: str, answer: str) -> bool:
-    """Whether the answer has another number of values than the gold, or no round or square brackets where the gold has them.
+    """Whether the answer has another number of values than the gold, or lacks the gold's round or square brackets.
 
-    Math-Verify takes a list for a set: `2,3,3` would equal `2,3`, and `5,5` `5`; and a bare list or a set for a point.
+    Math-Verify treats a list as a set, so that `2,3,3` would equal `2,3`, and `5,5` `5`; and a bare list or a set as a
+    point.
     """
     if _has_two_signs(gold) != _has_two_signs(answer) or _RELATION.search(gold + answer):
         return False
@@ -230,9 +232,9 @@ def _has_two_signs(latex: str) -> bool:
 
 
 def _values(latex: str) -> tuple[str, set[int]]:
-    """The brackets around the expression, or "", and how many values it may hold: commas also part thousands and words.
+    """The brackets around the expression, or "", and the possible numbers of values; commas also separate thousands, words.
 
-    What comes before a single `=` or `\\in` is a name.
+    The text before a single `=` or `\\in` is a name.
     """
     unnamed = latex if len(_NAMED.findall(latex)) > 1 else _NAMED.split(latex)[-1]
     listed = _AND.sub(",", unnamed).replace(";", ",").replace(r"\langle", "(").replace(r"\rangle", ")")
@@ -257,7 +259,7 @@ def _values(latex: str) -> tuple[str, set[int]]:
 
 
 def _rational(text: str) -> Fraction | None:
-    """The rational number that a normal expression plainly spells, or None; the caller bounds its length."""
+    """The rational number that a normal expression plainly states, or None; the caller limits its length."""
     found = _RATIONAL.fullmatch(text)
     if found is None:
         return None

@@ -2,8 +2,7 @@ r"""The parts of a model's text that are graded: the answer without its thought,
 
 import re
 
-# Zero-width and direction marks; hyphens and dashes that stand for a minus; thin spaces between thousands; digits
-# of any script.
+# Zero-width and direction marks; hyphens and dashes used as a minus; thin spaces between thousands; digits of any script.
 _CHARACTERS = re.compile(
     "(?P<unseen>[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff])"
     "|(?P<minus>[\u2010-\u2013\u2212\ufe63\uff0d])"
@@ -14,7 +13,7 @@ _BRACE = re.compile(r"(\\boxed\s*\{)|\\.|\{|(\})", re.DOTALL)
 
 
 def without_thought(text: str) -> str:
-    """The answer: what follows the last `</think>`, and nothing of a block that was opened and never closed.
+    """The answer: the text after the last `</think>`, without a block that was opened and never closed.
 
     Qwen3's own chat template splits a message at the last `</think>` too.
     """
@@ -24,8 +23,8 @@ def without_thought(text: str) -> str:
 def last_boxed(text: str) -> str | None:
     r"""The content of the `\boxed{...}` that closes last, or None where none closes.
 
-    Braces are balanced; `\{` and `\}` are printed braces and do not count. One pass with a stack, so that
-    thousands of boxes that never close cost no more than their length.
+    Braces are balanced; `\{` and `\}` are printed braces and do not count. One pass with a stack, so that the time is linear
+    even with thousands of boxes that never close.
     """
     open_boxes: list[int | None] = []
     content = None
@@ -42,7 +41,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def plain_characters(text: str) -> str:
-    """The text as a typist would have it: unseen characters gone, `-` for a minus, 0-9 for the digits of any script."""
+    """The text in plain characters: invisible ones removed, `-` for a minus, 0-9 for the digits of any script."""
     return _CHARACTERS.sub(_plain_character, text)
 
 
@@ -51,5 +50,5 @@ def _plain_character(found: re.Match[str]) -> str:
 
 
 def writable(text: str) -> str:
-    """The text with lone surrogates spelled as `\\udXXX`, so that UTF-8 holds it; other text is unchanged."""
+    """The text with lone surrogates written as `\\udXXX`, so that UTF-8 can encode it; other text is unchanged."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,22 +1,19 @@
 """Tooluse: one question, the tools that may answer it, and the calls to write.
 
-Source: lasgroup/SDPO, `datasets/tooluse/test.json` at commit 0e6d510 (68 items made from
-tangqiaoyu/ToolAlpaca); training problems: `train.json` beside it.
-Licence: Apache-2.0.
-Prompt: the published prompt, verbatim; it lists the tools and asks for `Action:` and `Action Input:`
-lines.
+Source: lasgroup/SDPO, `datasets/tooluse/test.json` at commit 0e6d510 (68 items made from tangqiaoyu/ToolAlpaca); training
+problems: `train.json` beside it. Licence: Apache-2.0.
+Prompt: the published prompt, verbatim; it lists the tools and asks for `Action:` and `Action Input:` lines.
 Gold: the published JSON list of `{"Action", "Action_Input"}`.
 Extraction and equality, in two scorers that are never mixed:
-- `published` is SDPO's own `verl/utils/reward_score/feedback/tooluse.py`: names by `Action:\\s*(\\w+)`,
-  inputs by the shortest `{.*?}`, inputs that do not parse are skipped, thought included. 66 of 68 golds
-  can be reached: the shortest match cuts the nested inputs of items 26 and 33, and no `\\w+` equals the
-  name `[Optional]updateUserProfile` of 33.
-- `strict`, the headline: the thought is removed, inputs are whole JSON objects read within limits, what
-  is inside them is not an action, and one that does not read makes the answer unparsable; a name goes on
-  over `-` and `.`, so that `get-user` is not `get`. 68 of 68.
-In both, action accuracy is equality of the multisets of names, and exact match is that and equality of
-the inputs, merged in order. `[Optional]` in a gold is an annotator's remark (the prompt lists the tool
-without it): `strict` drops it on both sides, and still asks for the call.
+- `published` is SDPO's own `verl/utils/reward_score/feedback/tooluse.py`: names by `Action:\\s*(\\w+)`, inputs by the
+  shortest `{.*?}`, inputs that cannot be parsed are skipped, and the thought counts too. 66 of 68 golds can be reached: the
+  shortest match cuts the nested inputs of items 26 and 33, and `\\w+` never equals the name `[Optional]updateUserProfile`.
+- `strict`, the headline: the thought is removed, inputs are whole JSON objects read within limits, text inside them is not
+  an action, and an input that cannot be read makes the answer unparsable; a name continues over `-` and `.`, so that
+  `get-user` is not `get`. 68 of 68 golds can be reached.
+In both, action accuracy is equality of the multisets of names, and exact match also requires equality of the inputs, merged
+in order. `[Optional]` in a gold is an annotator's remark (the prompt lists the tool without it): `strict` drops it on both
+sides, and still requires the call.
 """
 
 import json
@@ -64,9 +61,9 @@ def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
 
 
 def gold(given: object, where: str) -> str:
-    """The calls of a gold as JSON text, as the published field has them; a JSON list of such calls is taken too.
+    """The calls of a gold as JSON text, as in the published field; a JSON list of such calls is accepted too.
 
-    Raises DataError where they are not calls, or none that an answer could write.
+    Raises DataError where they are not calls, or calls that an answer cannot express.
     """
     text = json.dumps(given) if isinstance(given, list) else text_of(given, "gold", where)
     try:
@@ -83,7 +80,7 @@ def gold(given: object, where: str) -> str:
 
 
 def gold_answer(problem: Problem) -> str:
-    """What a perfect system would write: the gold's calls as the prompt asks for them."""
+    """The answer of a perfect system: the gold's calls in the form that the prompt asks for."""
     return "\n".join(
         f"Action: {_OPTIONAL.sub('', call['Action'])}\nAction Input: {call['Action_Input']}"
         for call in json.loads(problem.gold)
@@ -91,13 +88,13 @@ def gold_answer(problem: Problem) -> str:
 
 
 def extract(answer: str) -> str | None:
-    """The calls that the strict scorer reads, as canonical JSON text, or None where it reads none."""
+    """The calls that the strict scorer reads, as canonical JSON text, or None where it finds none."""
     calls, fault = _read(without_thought(answer))
     return None if fault else _canonical(calls)
 
 
 def grade(gold: str, answer: str) -> Grade:
-    """The strict verdict; the details hold exact match and action accuracy of both scorers."""
+    """The strict verdict, with exact match and action accuracy of both scorers as details."""
     wanted = _gold_calls(gold)
     strict_wanted = Calls([_OPTIONAL.sub("", name) for name in wanted.names], wanted.inputs)
     text = without_thought(answer)
@@ -117,7 +114,7 @@ def grade(gold: str, answer: str) -> Grade:
 
 
 def _read(text: str) -> tuple[Calls, Verdict | None]:
-    """The calls of a text, and why it has none that can be compared."""
+    """The calls of a text, and the verdict where they cannot be compared."""
     names: list[str] = []
     inputs: dict[str, object] = {}
     fault: Verdict | None = None
@@ -126,7 +123,7 @@ def _read(text: str) -> tuple[Calls, Verdict | None]:
         position = line.end()
         if line["name"]:
             names.append(line["name"])
-        elif fault is None:  # after a fault no further input is read: ten thousand open braces stay one pass
+        elif fault is None:  # after a fault no further input is read, so that ten thousand open braces take one pass
             try:
                 merged, position = read_object(text, position)
                 inputs |= merged
@@ -141,14 +138,11 @@ def _read_published(text: str) -> Calls:
     """The calls as SDPO's scorer reads them."""
     names = re.findall(r"Action:\s*(\w+)", text)
     inputs: dict[str, object] = {}
-    # No match ends after the last brace; without the cut every "Action Input: {" would search to the end.
+    # a match cannot end after the last brace; without the cut every "Action Input: {" would search to the end
     for block in re.findall(r"Action Input:\s*({.*?})", text[: text.rfind("}") + 1], re.DOTALL):
         try:
             inputs.update(json.loads(block))
-        except (
-            ValueError,
-            RecursionError,
-        ):  # RecursionError and 4,300 digits would end SDPO's scorer: skipped too
+        except (ValueError, RecursionError):  # SDPO's scorer would fail at a RecursionError or 4,300 digits: skipped here
             continue
     return Calls(names, inputs)
 

@@ -1,8 +1,8 @@
 """A chain of arithmetic steps over small numbers, each step needing the result of the one before.
 
-The three tasks of the tiny scale dress the same chains as stories, expressions and requests. Doubling and
-halving come between additions, so that no sum over the operands gives the result. One change of the running value is one
-token of the question, one token of the thought and one pass of the model (docs/world.md says why this matters).
+The three tasks of the tiny scale present the same chains as stories, expressions and requests. Doubling and halving come
+between additions, so that no sum of the operands gives the result. One change of the running value is one token of the
+question, one token of the thought and one pass of the model (docs/world.md explains why this matters).
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def apply(left: int, sign: str, operand: int) -> int:
 
 
 def chain(rng: np.random.Generator, world: World) -> list[Step]:
-    """A chain from a start value of 2..largest, all results in 1..largest, no step undone by the next one."""
+    """A chain from a start value of 2..largest with all results in 1..largest, in which no step undoes the one before."""
     left = int(rng.integers(2, world.largest + 1))
     steps: list[Step] = []
     while len(steps) < world.changes:
@@ -57,9 +57,9 @@ def values(steps: Sequence[Step]) -> list[int]:
 
 
 def slipped(steps: Sequence[Step], rng: np.random.Generator, share: float, world: World) -> list[int]:
-    """The running values of somebody who forgets one in a `share` of the borrows; what follows builds on the slip.
+    """The running values of somebody who forgets a `share` of the borrows, and continues from the wrong value.
 
-    A slip is one too many. Values that leave 1..largest because of it are taken to its nearer end.
+    A slip makes a value too large by one. Values that leave 1..largest because of it are set to the nearer end.
     """
     found = [steps[0].left]
     for step in steps:
@@ -71,11 +71,11 @@ def slipped(steps: Sequence[Step], rng: np.random.Generator, share: float, world
 
 
 def thought(running: Sequence[int], opening: str | None) -> str:
-    """The running values as a reasoning model writes them, one token each, behind the opening word if there is one."""
+    """The running values as a reasoning model writes them, one token each, after the opening word if there is one."""
     words = [opening] if opening else []
     return "".join(f" {word}" for word in [*words, *map(str, running)])
 
 
 def working(steps: Sequence[Step]) -> str:
-    """The steps in full, by which problems are told apart and put into splits."""
+    """The steps in full, which identify a problem and decide its split."""
     return ";".join(map(str, steps))

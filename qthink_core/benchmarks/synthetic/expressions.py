@@ -24,11 +24,11 @@ def draw(rng: np.random.Generator, world: World) -> tuple[dict[str, object], lis
 
 
 def answer(row: dict[str, object], value: int) -> str:
-    """What an assistant who computed `value` writes."""
+    """The answer of an assistant who computed `value`."""
     return f"The answer is $\\boxed{{{value}}}$."
 
 
 def _nested(steps: list[Step]) -> str:
-    """`((9\\cdot 2)-6)`: every change and its closing bracket are one token."""
+    """The expression `((9\\cdot 2)-6)`: every change is one token together with its closing bracket."""
     changes = "".join(f"{_LATEX.get(step.sign, step.sign)}{step.operand})" for step in steps)
     return f"{'(' * len(steps)}{steps[0].left}{changes}"

@@ -1,4 +1,4 @@
-"""Requests in the schema of the Tooluse set: pick the tool that is asked for and compute its one argument."""
+"""Requests in the schema of the Tooluse set: choose the tool that is asked for and compute its one argument."""
 
 import json
 
@@ -9,7 +9,7 @@ from qthink_core.benchmarks.world import World
 
 N_TOOLS = 2
 
-# The skeleton of the published prompts, word for word; only the documentation between the two is shortened.
+# The frame of the published prompts, word for word; only the documentation inside it is shorter.
 HEAD = "Your task is to answer the user's question using available tools. \nYou have access to the following tools:\nName:"
 ABOUT = "\nDescription: Services of a small business\nDocumentation:"
 TAIL = (
@@ -21,7 +21,7 @@ TAIL = (
 PARAMETERS = '\nParameters: {"'
 INTEGER = '": "integer. How many."}\nOutput: Successful response.\n - Format: application/json\n - Structure: Object{done}'
 
-# Per API its tools, each with the name of its one argument.
+# The tools of each API, with the name of their one argument.
 APIS = {
     "Garden": {"waterRoses": "liters", "plantTrees": "trees", "pickPears": "baskets", "cutGrass": "meters"},
     "Shop": {"orderPens": "packs", "sellLamps": "lamps", "packBoxes": "boxes", "printLabels": "sheets"},
@@ -36,9 +36,9 @@ def draw(rng: np.random.Generator, world: World) -> tuple[dict[str, object], lis
     tools = [list(APIS[api])[int(i)] for i in rng.permutation(len(APIS[api]))[:N_TOOLS]]
     tool = tools[int(rng.integers(N_TOOLS))]
     steps = chain(rng, world)
-    told = ", ".join([f"Take {steps[0].left}", *map(_change, steps)])
+    request = ", ".join([f"Take {steps[0].left}", *map(_change, steps)])
     documentation = "".join(f"\n{t}: {_words(t)}.{PARAMETERS}{APIS[api][t]}{INTEGER}" for t in tools)
-    prompt = f"{HEAD} {api}{ABOUT}{documentation}{TAIL} {_words(tool)}. {told}."
+    prompt = f"{HEAD} {api}{ABOUT}{documentation}{TAIL} {_words(tool)}. {request}."
     action_input = json.dumps({APIS[api][tool]: steps[-1].result})
     row: dict[str, object] = {
         "prompt": prompt,
@@ -54,7 +54,7 @@ def draw(rng: np.random.Generator, world: World) -> tuple[dict[str, object], lis
 
 
 def answer(row: dict[str, object], value: int) -> str:
-    """What an assistant who computed `value` writes: the call of the row with this argument."""
+    """The answer of an assistant who computed `value`: the call of the row with this argument."""
     (call,) = json.loads(str(row["answer"]))
     (argument,) = json.loads(call["Action_Input"])
     return f"Action: {call['Action']}\nAction Input: {json.dumps({argument: value})}"

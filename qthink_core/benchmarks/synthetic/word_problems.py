@@ -1,4 +1,4 @@
-"""Word problems in the schema of GSM8K: a number of things is changed several times."""
+"""Word problems in the schema of GSM8K: a number of things changes several times."""
 
 import numpy as np
 
@@ -13,8 +13,8 @@ def draw(rng: np.random.Generator, world: World) -> tuple[dict[str, object], lis
     """A problem as (row, steps)."""
     name, things = PEOPLE[int(rng.integers(len(PEOPLE)))], THINGS[int(rng.integers(len(THINGS)))]
     steps = chain(rng, world)
-    told = "".join(f", {_event(step)}" for step in steps)
-    question = f"{name} has {steps[0].left} {things}{told}. How many {things} does {name} have now?"
+    events = "".join(f", {_event(step)}" for step in steps)
+    question = f"{name} has {steps[0].left} {things}{events}. How many {things} does {name} have now?"
     rationale = "\n".join(
         f"{name} then has {step.left} {step.sign} {step.operand} = <<{step}>>{step.result} {things}." for step in steps
     )
@@ -22,7 +22,7 @@ def draw(rng: np.random.Generator, world: World) -> tuple[dict[str, object], lis
 
 
 def answer(row: dict[str, object], value: int) -> str:
-    """What an assistant who computed `value` writes."""
+    """The answer of an assistant who computed `value`."""
     return f"The answer is {value}.\n#### {value}"
 
 

@@ -1,8 +1,8 @@
-"""DVC in a fork of this process: what has changed, and one box of the graph made.
+"""DVC in forks of this process: a list of the boxes that have changed, and a job for each box that is made.
 
-Beside the box's own work, `dvc repro --single-item <box>` takes 0.6 s of processor time, 0.4 s of it for Python's start and
-DVC's imports. A process that has imported DVC once and forks for each box saves those. A fork is a process group of its own
-and dies with the process that started it.
+`dvc repro --single-item <box>` takes 0.6 s of processor time besides the box's own work, 0.4 s of it for the start of Python
+and DVC's imports. A process that has imported DVC once and forks for each box saves those. A fork is a process group of its
+own and dies with the process that started it.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ from typing import NamedTuple, NoReturn
 from qthink_core.errors import DataError, StoppedError
 from qthink_core.pipeline import process
 
-# What DVC imports on the way of a box, named so that no fork has to.
+# What DVC imports to make a box, imported here so that no fork has to.
 MODULES = ("dvc.repo.reproduce", "dvc.repo.status", "dvc.stage.run", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
 STOPS = {signal.SIGINT, signal.SIGTERM}
 STATUS = re.compile(r"exited with (-?\d+)$")
 
 
-class Running(NamedTuple):
-    """A box that DVC works on: the fork, the descriptor that all it says is read from, and when it began."""
+class Job(NamedTuple):
+    """A box that DVC makes: the fork, the descriptor from which its output is read, and when it began."""
 
     pid: int
     output: int
@@ -48,7 +48,7 @@ def load() -> None:
 
 
 def changed() -> set[str]:
-    """The boxes that DVC would make again by what they depend on and have made; raises DataError with what DVC says."""
+    """The boxes whose inputs or outputs have changed, so that DVC would make them; raises DataError with DVC's message."""
     with tempfile.TemporaryFile() as file:
 
         def write() -> int:
@@ -59,17 +59,17 @@ def changed() -> set[str]:
                 file.flush()
             return 0
 
-        with _fork(write) as running:
-            said = b"".join(iter(lambda: os.read(running.output, 1 << 16), b""))
-            _, status = os.waitpid(running.pid, 0)
+        with _fork(write) as job:
+            output = b"".join(iter(lambda: os.read(job.output, 1 << 16), b""))
+            _, status = os.waitpid(job.pid, 0)
         if status:
-            raise DataError(said.decode(errors="replace").strip() or "dvc status failed: run it")
+            raise DataError(output.decode(errors="replace").strip() or "dvc status failed: run it")
         file.seek(0)
         return set(json.loads(file.read()))
 
 
-def start(box: str, force: bool) -> Running:
-    """Has DVC make one box if it has changed; the fork ends with the exit code of its stage, 1 if DVC itself refuses."""
+def start(box: str, force: bool) -> Job:
+    """A job that makes one box if it has changed; its exit code is that of the stage, or 1 if DVC itself refuses."""
 
     def reproduce() -> int:
         from dvc.repo import Repo
@@ -83,7 +83,7 @@ def start(box: str, force: bool) -> Running:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Holds back the signals that stop this process until the context ends."""
+    """Blocks the signals that stop this process until the context ends."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
@@ -92,36 +92,36 @@ def held() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _fork(work: Callable[[], int]) -> Iterator[Running]:
-    running = _start(work)
+def _fork(work: Callable[[], int]) -> Iterator[Job]:
+    job = _start(work)
     try:
-        yield running
+        yield job
     except BaseException:
-        running.stop(signal.SIGKILL)
+        job.stop(signal.SIGKILL)
         raise
     finally:
-        os.close(running.output)
+        os.close(job.output)
 
 
-def _start(work: Callable[[], int]) -> Running:
-    """A fork that ends with what `work` returns."""
+def _start(work: Callable[[], int]) -> Job:
+    """A fork whose exit code is what `work` returns."""
     read, write = os.pipe()
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    with held():  # else the fork could get a signal before it has handlers of its own
+    with held():  # otherwise the fork could get a signal before it has its own handlers
         pid = os.fork()
         if not pid:
             _run(work, parent, read, write)
-        # on both sides: whoever comes first, the group is there before anybody signals it
+        # in both processes, so that the group exists before any signal to it, whichever runs first
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)
     os.close(write)
-    return Running(pid, read, time.monotonic())
+    return Job(pid, read, time.monotonic())
 
 
 def _run(work: Callable[[], int], parent: int, read: int, write: int) -> NoReturn:
-    """The fork: what it says goes into the pipe, and it ends with what `work` returns."""
+    """The fork: its output goes into the pipe, and its exit code is what `work` returns."""
     from dvc.exceptions import DvcException
 
     code = 1
@@ -142,7 +142,7 @@ def _run(work: Callable[[], int], parent: int, read: int, write: int) -> NoRetur
     except KeyboardInterrupt:
         code = StoppedError.exit_code
     except (DvcException, OSError) as error:
-        code = _said(error)
+        code = _exit_code(error)
     finally:
         if sys.exc_info()[0]:
             traceback.print_exc()
@@ -152,8 +152,8 @@ def _run(work: Callable[[], int], parent: int, read: int, write: int) -> NoRetur
         os._exit(code)
 
 
-def _said(error: Exception) -> int:
-    """Says why DVC refused, in one line, or nothing where the stage has said it; the exit code."""
+def _exit_code(error: Exception) -> int:
+    """The exit code of the stage that failed; else 1, after one line that says why DVC refused."""
     words = []
     cause: BaseException | None = error
     while cause is not None:

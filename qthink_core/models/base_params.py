@@ -1,4 +1,4 @@
-"""Where the base model comes from, as parameters: pre-trained on the spot, from the hub, a folder or a wheel."""
+"""The parameters of the base model's source: pre-trained here, from the hub, a folder or a wheel."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +9,7 @@ from qthink_core.pipeline.parameters import Section
 
 
 class Pretrain(Section):
-    """A small Qwen3 trained from nothing on generated problems (qthink_core/models/pretraining.py)."""
+    """A small Qwen3 trained from random weights on generated problems (models/pretraining.py)."""
 
     hidden_size: int = Field(ge=1)
     layers: int = Field(ge=1)
@@ -29,7 +29,7 @@ class Pretrain(Section):
 
     @model_validator(mode="after")
     def fitting_heads(self) -> "Pretrain":
-        """Refused here, before the architecture refuses them in words of its own."""
+        """Raises ValueError for heads that the architecture would refuse later, with a less clear message."""
         if self.heads % self.kv_heads or self.head_dim % 2:
             raise ValueError(
                 f"{self.heads} heads of width {self.head_dim} on {self.kv_heads} kv_heads: heads must be a multiple "
@@ -53,7 +53,7 @@ class Wheel(Section):
 
 
 class Base(Section):
-    """Where the model comes from: exactly one of four; `thinking: added` gives think tokens to a model without them."""
+    """Exactly one of four sources; `thinking: added` adds think tokens to a model without them."""
 
     thinking: Literal["native", "added"]
     pretrain: Pretrain | None = None
@@ -63,7 +63,7 @@ class Base(Section):
 
     @model_validator(mode="after")
     def one_source(self) -> "Base":
-        """Refused here, before anything heavy is imported."""
+        """Raises ValueError unless one source is given, before anything heavy is imported."""
         given = self.model_dump(exclude={"thinking"}, exclude_none=True)
         if len(given) != 1:
             raise ValueError(f"{' and '.join(given) or 'nothing'} is given, expected one of pretrain, hub, folder, wheel")
@@ -71,12 +71,12 @@ class Base(Section):
 
     @property
     def source(self) -> dict[str, Any]:
-        """The source as the manifest of the made model records it: what params say, of a folder its name alone."""
-        said = self.model_dump(mode="json", exclude_none=True)
-        return said | ({"folder": Path(self.folder).name} if self.folder else {})
+        """The source as the model's manifest records it: the parameters, with only the name of a folder."""
+        given = self.model_dump(mode="json", exclude_none=True)
+        return given | ({"folder": Path(self.folder).name} if self.folder else {})
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What the report calls the model."""
         if self.pretrain:
             return f"a Qwen3 of {self.pretrain.layers} layers, {self.pretrain.hidden_size} wide, pre-trained on the spot,"

@@ -1,0 +1,214 @@
+"""The text of a plan: a table, what it assumes, its statistical power, and a summary; and the same as JSON. No torch."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from qthink_core.evidence.significance import POWER
+from qthink_core.planning import cost
+from qthink_core.planning.calibration import CPU
+from qthink_core.planning.cost import EXTRACTION, SAMPLING, TRAINING
+from qthink_core.planning.run_plan import DVC_S, IMPORTS_S, RunPlan, StagePlan, processor
+
+MINUTE, HOUR, DAY, YEAR = 60, 3600, 86400, 365.25 * 86400
+HEADER = ("stage", "boxes", "tokens", "FLOP", "disk", "memory", "floor", "time", "on", "from")
+# Columns of words; the others are numbers and aligned on the right.
+TEXT_COLUMNS = {"stage", "on", "from"}
+# DVC keeps a second copy of every output where the file system cannot share blocks.
+COPIES = 2
+
+
+def short(n: float, unit: str) -> str:
+    """A number with two or three digits: `143 M`, `493 PFLOP`, `2.9 GB`; `-` for 0."""
+    if n <= 0:
+        return "-"
+    for prefix in ("", "k", "M", "G", "T", "P", "E"):
+        # a number that rounds to 1,000 takes the next prefix
+        if n < 999.5 or prefix == "E":
+            digits = 1 if n < 9.95 and prefix else 0
+            return f"{n:,.{digits}f} {prefix}{unit}".rstrip()
+        n /= 1000
+    raise AssertionError("the loop returns")
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units: `45 s`, `12 min`, `3 h 12 min`, `2 d 4 h`, `52 d`, `2.6 years`."""
+    if seconds < MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < HOUR - 30:
+        return f"{seconds / MINUTE:.0f} min"
+    if seconds < 2 * DAY:
+        return _two_units(seconds, HOUR, "h", MINUTE, "min")
+    if seconds < 10 * DAY:
+        return _two_units(seconds, DAY, "d", HOUR, "h")
+    return f"{seconds / DAY:,.0f} d" if seconds < 2 * YEAR else f"{seconds / YEAR:,.1f} years"
+
+
+def roughly(seconds: float) -> str:
+    """A time in one unit, for a sentence: `18 min`, `35 h`, `52 days`, `2.4 years`."""
+    for unit, name, end in ((1, "s", 2 * MINUTE), (MINUTE, "min", 2 * HOUR), (HOUR, "h", 3 * DAY), (DAY, "days", 2 * YEAR)):
+        if seconds < end:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds / YEAR:,.1f} years"
+
+
+def _two_units(seconds: float, large: int, large_name: str, small: int, small_name: str) -> str:
+    whole, rest = divmod(round(seconds / small), large // small)
+    return f"{whole} {large_name} {rest} {small_name}" if rest else f"{whole} {large_name}"
+
+
+def table(plan: RunPlan) -> str:
+    """A line for each stage and one for their sum, columns aligned."""
+    total = ("total", "", "", "", short(plan.disk, "B"), "", duration(sum(row.floor_s for row in plan.stages)))
+    lines = [HEADER, *(_cells(row, plan) for row in plan.stages), (*total, duration(plan.seconds), "", "")]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if name in TEXT_COLUMNS else cell.rjust(width)
+            for cell, width, name in zip(line, widths, HEADER, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _cells(row: StagePlan, plan: RunPlan) -> Sequence[str]:
+    busy = f"{row.workers}" if row.fewest == row.workers else f"{row.fewest}-{row.workers}"
+    on = "CPU" if row.workers == 0 else f"{busy} of {plan.gpus} GPUs" if plan.gpus > 1 else "GPU"
+    source = "log" if row.logged == row.boxes else f"log ({row.logged})" if row.logged else "formula"
+    floor = duration(row.floor_s) if row.floor_s else "-"
+    numbers = (short(row.tokens, ""), short(row.flops, "FLOP"), short(row.disk, "B"), short(row.memory, "B"), floor)
+    return row.stage, str(row.boxes), *numbers, duration(row.seconds), on, source
+
+
+def assumptions(plan: RunPlan) -> str:
+    """The lengths, problems and efficiencies that the plan assumes, a line each."""
+    load = plan.workload
+    lines: dict[str, list[str]] = {}
+    for task, one in load.lengths.items():
+        text = f"prompt {one.prompt:,.0f}, thought {one.thought:,.0f}, answer {one.answer:,.0f}; "
+        text += f"answers to questions {one.thinking:,.0f} with thinking, {one.direct:,.0f} without"
+        lines.setdefault(text + (" (from rollouts in this folder)" if task in load.counted else " (assumed)"), []).append(
+            task
+        )
+    sizes = []
+    for task in load.lengths:
+        train, test = load.problems[task, "train"], load.problems[task, load.tree["split"]]
+        known = "a training set of unknown size" if train is None else f"{train:,} training problems"
+        sizes.append(f"{task} {known} and {test or 0:,} questions")
+    made = [
+        *(f"Tokens of {', '.join(tasks)}: {text}." for text, tasks in lines.items()),
+        f"Problems: {', '.join(sizes)}.",
+        "Times in the table are of boxes that start cold, one after the other, as `dvc repro` runs them, without DVC's own "
+        f"{DVC_S} s a box. `qthink demo` starts boxes on the processor warm, which saves up to {IMPORTS_S:.0f} s each.",
+        f"Speed as a share of the floor's: sampling {SAMPLING}, extraction {EXTRACTION}, training {TRAINING}; in addition "
+        f"the reading of the weights and {cost.LAYER_PASS_S * 1000:.1f} ms for each layer and pass.",
+    ]
+    limit = load.tree["train"]["prompt_max_tokens"]
+    made += [
+        f"Prompts of {task} have {one.prompt:,.0f} tokens on average, and training leaves out those of more than "
+        f"train.prompt_max_tokens, {limit:,}."
+        for task, one in load.lengths.items()
+        if one.prompt > limit
+    ]
+    counted = sum(row.logged for row in plan.stages)
+    if counted or plan.left_out:
+        others = ", ".join(f"{n} {reason}" for reason, n in sorted(plan.left_out.items()))
+        calibrated = f"Calibrated by the last logged runs of {counted} boxes on this device"
+        made.append(calibrated + (f"; logged runs that do not count: {others}." if others else "."))
+    missing = [task for task in load.lengths if load.problems[task, "train"] is None]
+    if missing:
+        made.append(
+            f"The training problems of {', '.join(missing)} count as 0, because their number is unknown: put the file in "
+            "place and run `dvc repro prepare`."
+        )
+    if plan.workload.tree["device"] == CPU != plan.device:
+        made.append(f"params/{plan.scale}.yaml has device: {CPU}; the times assume cuda.")
+    return "\n".join(made)
+
+
+def summary(plan: RunPlan, free: int, instead: RunPlan | None = None) -> str:
+    """How long the run takes and whether it fits, in a few sentences; `free` are the bytes free on this machine's disk.
+
+    `instead` is the plan on this machine's processor, where it has no GPU.
+    """
+    lines = [f"About {roughly(plan.wall_s)} on {_where(plan)}."]
+    if plan.gpus > 1:
+        lines.append("Several GPUs share a box with QTHINK_EXECUTOR=ray or QTHINK_LAUNCH: docs/scale.md has the commands.")
+    if instead is not None:
+        lines.append(f"This machine has no NVIDIA GPU: about {roughly(instead.wall_s)} on {_where(instead)}.")
+    available = processor(plan.workload.tree).memory if plan.device == CPU else cost.GPUS[plan.device].memory
+    large = [row for row in plan.stages if row.memory > available]
+    for row in large:
+        fix = "train.micro_batch" if row.stage in ("finetune", "train") else "its batch"
+        lines.append(
+            f"{row.stage} may need {short(row.memory, 'B')} of memory where its rows are longest, "
+            f"{short(available, 'B')} are available: lower {fix}."
+        )
+    if not large:
+        lines.append(
+            f"The memory is enough: {short(max(row.memory for row in plan.stages), 'B')} of {short(available, 'B')}."
+        )
+    wanted = COPIES * plan.disk
+    fits = "fits" if wanted <= free else "does not fit"
+    lines.append(f"On disk {short(wanted, 'B')} with DVC's copy, {short(free, 'B')} are free here: it {fits}.")
+    return "\n".join(lines)
+
+
+def _where(plan: RunPlan) -> str:
+    if plan.device == CPU:
+        threads = round(processor(plan.workload.tree).peak["float32"] / cost.THREAD_FLOPS)
+        where = f"this machine's processor ({threads} {'thread' if threads == 1 else 'threads'} a box"
+        return where + (f", {plan.at_once} boxes at once as `qthink demo` runs them)" if plan.at_once > 1 else ")")
+    return f"one {plan.device.upper()}" if plan.gpus == 1 else f"{plan.gpus} x {plan.device.upper()}"
+
+
+def power_line(plan: RunPlan) -> str:
+    """The smallest differences in accuracy that the questions and trainings of the run can detect, and what is assumed."""
+    from qthink_core.evidence.power import ASSUMED
+
+    found = ", ".join(
+        f"{'none' if one is None else f'{100 * one:.1f} points'} on {task} ({n or 0:,} questions)"
+        for task, (n, one) in _powers(plan).items()
+    )
+    seeds = len(plan.workload.tree["seeds"])
+    assumed = f"{100 * ASSUMED.discordant:.0f} % of the questions discordant beyond the difference"
+    if seeds > 1:
+        assumed += f", {100 * ASSUMED.repeated:.0f} % of it alike in all trainings, trainings {100 * ASSUMED.spread:.0f} "
+        assumed += "points of standard deviation apart"
+    trainings = "one training, so about these weights only" if seeds == 1 else f"{seeds} trainings"
+    return (
+        f"Power: the smallest difference between two systems that {100 * POWER:.0f} % of such runs detect is {found}; "
+        f"{trainings}, before Holm's correction. Assumed: {assumed}."
+    )
+
+
+def smallest_differences(plan: RunPlan) -> dict[str, float | None]:
+    """The smallest difference in accuracy that is detected with 80 % power, by benchmark; None where there is none."""
+    return {task: one for task, (_, one) in _powers(plan).items()}
+
+
+def _powers(plan: RunPlan) -> dict[str, tuple[int | None, float | None]]:
+    # numpy and scipy take a quarter of a second, and preflight, which imports this module, does not need them
+    from qthink_core.evidence.power import smallest_difference
+
+    tree = plan.workload.tree
+    sizes = {task: plan.workload.problems[task, tree["split"]] for task in plan.workload.lengths}
+    return {task: (n, smallest_difference(n, len(tree["seeds"])) if n else None) for task, n in sizes.items()}
+
+
+def as_json(plan: RunPlan) -> str:
+    """The plan as JSON in plain units (tokens, FLOP, bytes, seconds), without this machine's disk."""
+    found: dict[str, Any] = {
+        "scale": plan.scale,
+        "device": plan.device,
+        "gpus": plan.gpus,
+        "seconds": plan.seconds,
+        "wall_seconds": plan.wall_s,
+        "at_once": plan.at_once,
+        "disk": plan.disk,
+        "stages": [row._asdict() for row in plan.stages],
+        "problems": {f"{task} {split}": n for (task, split), n in plan.workload.problems.items()},
+        "lengths": {task: one._asdict() for task, one in plan.workload.lengths.items()},
+        "smallest_differences": smallest_differences(plan),
+    }
+    return json.dumps(found, indent=1, allow_nan=False)

@@ -1,0 +1,208 @@
+"""The plan of a run: boxes, tokens, FLOPs, bytes and hours of every stage, from params and earlier artifacts. No torch.
+
+What a box costs is in stage_costs.py. Here costs are summed, put on a device, and scaled by what earlier runs took.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qthink_core.errors import ParamError
+from qthink_core.pipeline import graph
+from qthink_core.pipeline.graph import Box
+from qthink_core.planning import calibration, cost, progress, schedule
+from qthink_core.planning.calibration import CPU
+from qthink_core.planning.cost import Compute, Device
+from qthink_core.planning.stage_costs import COSTS, BoxCost
+from qthink_core.planning.workload import Workload, size_of, workload_of
+
+DEVICES = (*cost.GPUS, CPU)
+
+# Seconds that a box takes before its work: without torch, with torch and a model, on a GPU (assumed, the others measured).
+LIGHT_S, LOADING_S, GPU_LOADING_S = 0.6, 6.0, 30.0
+# Of those, the imports of torch, transformers and PEFT, which the warm server of `qthink demo` saves a box on the processor.
+IMPORTS_S = 5.0
+# DVC's own seconds for a box, mostly to read and write dvc.lock (docs/decisions/engineering.md, Code in the graph).
+DVC_S = 0.74
+
+# Stages in which one box can keep several GPUs busy: units go to Ray's workers, micro-batches and shards to the ranks of a
+# launcher.
+SHARED = {"sample", "extract", "finetune", "train", "baseline", "evaluate"}
+
+
+class StagePlan(NamedTuple):
+    """A stage in the plan: sums over its boxes, the largest memory of a box, and seconds of all boxes one after the other.
+
+    `seconds` are those of cold starts, as `dvc repro` has them; `warm_saves` is how much less `qthink demo` takes.
+    `workers`: how many GPUs a box keeps busy, 0 for a stage that runs on the processor; `fewest`: the smallest number,
+    where boxes differ; `logged`: boxes with a run in the log.
+    """
+
+    stage: str
+    boxes: int
+    tokens: float
+    flops: float
+    disk: float
+    memory: float
+    floor_s: float
+    seconds: float
+    warm_saves: float
+    workers: int
+    fewest: int
+    logged: int
+
+
+class RunPlan(NamedTuple):
+    """The stages in the order of the graph, the workload that they were computed from, and logged runs left out, by reason.
+
+    `at_once`: how many boxes `qthink demo` runs side by side on a processor; on GPUs it is 1. `needs`: the boxes that each
+    box waits for.
+    """
+
+    scale: str
+    device: str
+    gpus: int
+    at_once: int
+    workload: Workload
+    stages: list[StagePlan]
+    left_out: dict[str, int]
+    needs: dict[str, frozenset[str]]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean seconds of a stage's boxes in `qthink demo`, without DVC's own."""
+        return {row.stage: (row.seconds - row.warm_saves) / row.boxes for row in self.stages if row.boxes}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all boxes, started cold one after the other, without DVC's own."""
+        return sum(row.seconds for row in self.stages)
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds until `qthink demo` ends, boxes side by side and DVC's own seconds included."""
+        expected = {box: self.means[Box.parse(box).stage] + DVC_S for box in self.needs}
+        return progress.Estimate(expected, self.needs, self.at_once).left(progress.Rest(expected.keys(), {}))
+
+    @property
+    def disk(self) -> float:
+        """Bytes of all outputs, without DVC's copy of them."""
+        return sum(row.disk for row in self.stages)
+
+
+def plan_run(root: Path, scale: str | None, device: str | None, gpus: int) -> RunPlan:
+    """The plan of the repository in `root`, at the scale of params.yaml or at another, on a named device.
+
+    Raises ParamError at an unknown scale, device or stage, and with every fault of the params files.
+    """
+    tree = graph.checked_parameters(root, scale)
+    name = device or (CPU if tree["device"] == CPU else next(iter(cost.GPUS)))
+    if name not in DEVICES:
+        raise ParamError(f"--device is {name!r}: expected one of {', '.join(DEVICES)}")
+    if gpus < 1 or (name == CPU and gpus > 1):
+        raise ParamError(f"--gpus is {gpus}: expected 1 or more GPUs, and none beside --device {CPU}")
+    stages = graph.stages(root)
+    require_costs(stages)
+    boxes = schedule.first_outputs(root, tree)
+    load = workload_of(root, tree, boxes)
+    log = calibration.read_log(root, tree["scale"], name)
+    ratios = measured(log.runs, load, boxes, name)
+    rows = [plan_stage(one, [at for at in boxes if at.stage == one], load, name, gpus, ratios) for one in stages]
+    largest = max(row.memory for row in rows)
+    at_once = schedule.side_by_side(tree["cpu_threads"], processor(tree).memory / largest) if name == CPU else 1
+    return RunPlan(tree["scale"], name, gpus, at_once, load, rows, log.left_out, schedule.edges(root, tree))
+
+
+class Demands(NamedTuple):
+    """Bytes of all outputs, and bytes of the device's memory for the largest box of each stage that computes there."""
+
+    disk: float
+    memory: dict[str, float]
+
+
+def demands_of(root: Path, tree: Mapping[str, Any]) -> Demands:
+    """What checked parameters demand of disk and device; raises ParamError where the base model's shape is unknown."""
+    require_costs(graph.stages(root))
+    boxes = schedule.first_outputs(root, tree)
+    load = workload_of(root, tree, boxes)
+    costs = [(at.stage, COSTS[at.stage](load, at)) for at in boxes]
+    memory: dict[str, float] = {}
+    for name, one in costs:
+        if one.gpu:
+            memory[name] = max(one.memory, memory.get(name, 0.0))
+    return Demands(sum(one.disk for _, one in costs), memory)
+
+
+def require_costs(stages: Iterable[str]) -> None:
+    """Raises ParamError at a stage of dvc.yaml whose cost is unknown."""
+    unknown = sorted(set(stages) - set(COSTS))
+    if unknown:
+        raise ParamError(f"dvc.yaml has stage {unknown[0]}, whose cost is unknown: give it a function in stage_costs")
+
+
+def measured(runs: Mapping[str, calibration.Logged], load: Workload, boxes: Iterable[Box], device: str) -> dict[str, float]:
+    """Measured by estimated seconds of the logged boxes, each estimated with the parameters that it ran with."""
+    before: Mapping[str, Any] = load.tree
+    for one in runs.values():
+        before = calibration.with_params(before, one.params)
+    ratios = {}
+    for at in boxes:
+        if str(at) in runs:
+            tree = calibration.with_params(before, runs[str(at)].params)
+            sizes = {
+                (task, split): size if (size := size_of(tree["prepare"], task, split, {})) is not None else known
+                for (task, split), known in load.problems.items()
+                if split != "validation"
+            }
+            old = load._replace(tree=tree, problems=dict(load.problems) | sizes)
+            ratios[str(at)] = runs[str(at)].seconds / box_seconds(COSTS[at.stage](old, at), old, device)
+    return ratios
+
+
+def processor(tree: Mapping[str, Any]) -> Device:
+    """This machine's processor, on as many threads as params ask for and it has."""
+    return cost.cpu(min(tree["cpu_threads"], os.cpu_count() or 1), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def box_seconds(box: BoxCost, load: Workload, device: str) -> float:
+    """Estimated seconds of a box that starts cold, before any calibration."""
+    if box.gpu and device != CPU:
+        compute = cost.seconds(box.compute, cost.GPUS[device], load.tree["dtype"], box.efficiency)
+        return GPU_LOADING_S + compute + box.other_s
+    compute = cost.seconds(box.compute, processor(load.tree), load.tree["dtype"], box.efficiency)
+    return (LIGHT_S if box.light else LOADING_S) + compute + box.other_s
+
+
+def plan_stage(
+    name: str, boxes: Sequence[Box], load: Workload, device: str, gpus: int, ratios: Mapping[str, float]
+) -> StagePlan:
+    """A stage whose boxes run one after another, as DVC runs them, each on as many GPUs as it has units and can share."""
+    costs = [COSTS[name](load, at) for at in boxes]
+    times = [
+        box_seconds(one, load, device) * calibration.factor(ratios, str(at)) for at, one in zip(boxes, costs, strict=True)
+    ]
+    on_gpu = device != CPU and any(one.gpu for one in costs)
+    shares = [min(gpus, max(one.units, 1)) if on_gpu and name in SHARED else 1 for one in costs]
+    # a box of unknown size has no units, and so says nothing about the number of GPUs
+    dealt = [share for share, one in zip(shares, costs, strict=True) if one.units] or [1]
+    alone = GPU_LOADING_S if on_gpu else 0.0
+    on = cost.GPUS[device] if on_gpu else processor(load.tree)
+    floors = [cost.floor_s(one.compute, on, load.tree["dtype"]) for one in costs]
+    compute = sum((one.compute for one in costs), Compute())
+    # a logged box took what it took, in a warm fork or not
+    cold = [at for at, one in zip(boxes, costs, strict=True) if not one.light and str(at) not in ratios]
+    return StagePlan(
+        name,
+        len(boxes),
+        compute.tokens,
+        compute.flops,
+        sum(one.disk for one in costs),
+        max((one.memory for one in costs), default=0.0),
+        sum(floor / share for floor, share in zip(floors, shares, strict=True)),
+        sum(alone + (time - alone) / share for time, share in zip(times, shares, strict=True)),
+        IMPORTS_S * len(cold) if device == load.tree["device"] == CPU else 0.0,
+        max(dealt) if on_gpu else 0,
+        min(dealt) if on_gpu else 0,
+        sum(str(at) in ratios for at in boxes),
+    )

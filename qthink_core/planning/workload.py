@@ -1,0 +1,135 @@
+"""What a run has to compute: its problems, and the mean lengths of prompts, thoughts and answers. No torch.
+
+Lengths are assumed until a run of the same base model has left its counts in the manifests of its artifacts.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qthink_core.benchmarks.graders import grader
+from qthink_core.models.base_params import Base
+from qthink_core.pipeline.graph import Box
+from qthink_core.planning import calibration, shapes
+from qthink_core.planning.cost import Shape
+
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+# Training sets whose size the benchmark's module does not record; that of Tooluse is unknown.
+TRAINING_SETS = {"math500": 12000}  # PRM800K's split of MATH
+
+
+class Lengths(NamedTuple):
+    """Mean tokens: prompt, thought, the answer after it, and the answers to scored questions with and without thinking."""
+
+    prompt: float
+    thought: float
+    answer: float
+    thinking: float
+    direct: float
+
+
+# The recipe's own estimate, and the generated tokens of the model card: base with thinking, QThink.
+PAPER = Lengths(prompt=120, thought=1000, answer=200, thinking=1399, direct=1025)
+# Published prompts that are longer: the 68 of Tooluse's test set list their tools in 481 to 1,300 tokens, 779 on average
+# (SmolLM2's tokenizer); the chat template adds about ten.
+PUBLISHED_PROMPTS = {"tooluse": 790.0}
+# The three generated tasks together, by the base model of the committed run.
+GENERATED = Lengths(prompt=30, thought=12, answer=7, thinking=19, direct=7)
+
+
+class Workload(NamedTuple):
+    """The checked parameters, the model's shape, lengths and problems by task, and mean tokens of answers.
+
+    A size in `problems` is None where no record has it; `generated` holds mean tokens of answers by (task, system);
+    `counted` are the tasks whose lengths come from rollouts in this folder.
+    """
+
+    tree: Mapping[str, Any]
+    shape: Shape
+    lengths: Mapping[str, Lengths]
+    problems: Mapping[tuple[str, str], int | None]
+    generated: Mapping[tuple[str, str], float]
+    counted: frozenset[str] = frozenset()
+
+    @property
+    def width(self) -> int:
+        """Bytes of a weight and of a number in the cache."""
+        return WIDTH[self.tree["dtype"]]
+
+    def n(self, at: Box, split: str) -> int:
+        """Problems of a split; 0 where the number is unknown."""
+        return self.problems[at.task, split] or 0
+
+
+def workload_of(root: Path, tree: Mapping[str, Any], boxes: Mapping[Box, Path]) -> Workload:
+    """The workload of checked parameters; `boxes` maps each box to its first output.
+
+    Raises ParamError where the base model's shape is unknown.
+    """
+    source = Base.model_validate(tree["base"])
+    same = made_base(root, boxes, source)
+    shape = shapes.of_base(source, same)
+    counts = {at: calibration.counts(root / path) if same else {} for at, path in boxes.items()}
+    generated = {
+        (at.task, at.system): found["tokens"] / found["answers"]
+        for at, found in counts.items()
+        if at.stage in ("baseline", "evaluate") and found.get("answers")
+    }
+    problems: dict[tuple[str, str], int | None] = {}
+    lengths: dict[str, Lengths] = {}
+    counted: set[str] = set()
+    for task in tree["tasks"]:
+        prepared = counts.get(Box("prepare", task), {})
+        problems |= {(task, split): size_of(tree["prepare"], task, split, prepared) for split in ("train", "test")}
+        problems[task, "validation"] = tree["prepare"]["n_validation"]
+        assumed = GENERATED if source.pretrain else PAPER
+        if tree["prepare"]["source"] != "generated":
+            assumed = assumed._replace(prompt=PUBLISHED_PROMPTS.get(task, assumed.prompt))
+        mean = with_counts(assumed, task, tree, counts, generated)
+        counted |= {task} if mean != assumed else set()
+        lengths[task] = within(mean, tree["sample"]["max_new_tokens"])
+    return Workload(tree, shape, lengths, problems, generated, frozenset(counted))
+
+
+def made_base(root: Path, boxes: Mapping[Box, Path], source: Base) -> Path | None:
+    """The folder of the base model that was made from this source; None where there is none, or that of another model."""
+    made = root / next(path for at, path in boxes.items() if at.stage == "base")
+    return made if calibration.about(made).get("source") == source.source else None
+
+
+def size_of(prepare: Mapping[str, Any], task: str, split: str, prepared: Mapping[str, int]) -> int | None:
+    """Problems of a split: as params say, as published less those of validation, or as prepared; None where unknown."""
+    wanted = prepare[f"n_{split}"]
+    if wanted != "all":
+        return int(wanted)
+    file = grader(task).FILES.get(split)
+    published = file.records if file else TRAINING_SETS.get(task)
+    if published is None:
+        return prepared.get(split)
+    return max(published - (prepare["n_validation"] if split == "train" else 0), 0)
+
+
+def with_counts(
+    assumed: Lengths,
+    task: str,
+    tree: Mapping[str, Any],
+    counts: Mapping[Box, Mapping[str, int]],
+    generated: Mapping[tuple[str, str], float],
+) -> Lengths:
+    """The lengths with the mean completion of the rollouts in this folder, and the base model's answer without thinking."""
+    rollouts = counts.get(Box("sample", task), {})
+    if not rollouts.get("rollouts"):
+        return assumed
+    both = rollouts["tokens"] / rollouts["rollouts"]
+    plain = [name for name, one in tree["systems"]["baseline"].items() if not one["thinking"]]
+    direct = next((generated[task, name] for name in plain if (task, name) in generated), None)
+    answer = min(assumed.answer if direct is None else direct, both)
+    without_thinking = assumed.direct if direct is None else direct
+    return assumed._replace(thought=both - answer, answer=answer, thinking=both, direct=without_thinking)
+
+
+def within(lengths: Lengths, limit: int) -> Lengths:
+    """The lengths where no rollout has more tokens than a limit; the thought comes first."""
+    thought = min(lengths.thought, limit)
+    return lengths._replace(thought=thought, answer=min(lengths.answer, limit - thought))
