@@ -138,7 +138,7 @@ def demo(
 def _seeds(text: str) -> list[int]:
     from pydantic import TypeAdapter
 
-    from qthink_core.pipeline.recipe import MAX_SEED, Seeds
+    from qthink_core.pipeline.systems import MAX_SEED, Seeds
 
     try:
         return TypeAdapter(Seeds).validate_python([int(one) for one in text.split(",")])

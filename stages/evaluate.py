@@ -8,7 +8,7 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import Drawn, Seeds
+from qthink_core.pipeline.systems import Drawn, Seeds
 
 
 class Evaluate(Drawn):
@@ -35,11 +35,11 @@ class Params(Section):
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """A unit for each batch of each seed; a killed run goes on with those that are missing."""
-    from qthink_core.artifacts import prepared
+    from qthink_core.artifacts import prepared, seconds
     from qthink_core.generation import answer_batches
     from qthink_core.generation.decoding import Sampling
     from qthink_core.models import loading
-    from qthink_core.pipeline import executor, seconds
+    from qthink_core.pipeline import executor
 
     how, problems = params.evaluate, prepared.read(layout.problems(at.task), params.split)
     plan: dict[str, answer_batches.Batch] = {}

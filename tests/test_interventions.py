@@ -16,6 +16,7 @@ from artifact_folders import work
 
 from qthink_core.artifacts import completions, readout
 from qthink_core.artifacts.completions import Answer, steps_condition
+from qthink_core.artifacts.pairs import Pair
 from qthink_core.artifacts.store import Work, listed
 from qthink_core.errors import NumericError
 from qthink_core.generation.answering import answer, complete
@@ -362,7 +363,7 @@ def test_teachers_are_the_last_hidden_states_at_k_even_places_of_each_thought(
 ) -> None:
     thinker = system._replace(head=None, K=0, thinking=True)
     asked = [{"id": row["id"], "prompt_thinking": row["prompt_direct"][:-4]} for row in problems]
-    found = teachers_of(thinker, asked, thoughts, K=K, cut_blocks=cut_blocks, spacing="even", batch_tokens=200)
+    found = teachers_of(thinker, asked, thoughts, pair=Pair(K, "even"), cut_blocks=cut_blocks, batch_tokens=200)
     assert sorted(found) == ["q01", "q02"] + ["q03"] * (cut_blocks == "use")
     by_id = {row["id"]: row["prompt_thinking"] for row in asked}
     for row in thoughts:

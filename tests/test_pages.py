@@ -15,13 +15,13 @@ import torch
 from imports import ROOT
 from worlds import WORLD
 
-from qthink_core.artifacts import completions, grades, prepared
+from qthink_core.artifacts import completions, grades, prepared, seconds
 from qthink_core.artifacts.store import MANIFEST, Manifest, Work, Writer, read_manifest
 from qthink_core.benchmarks.problems import generated, prompted
 from qthink_core.errors import DataError
 from qthink_core.method import projection_head, teachers
 from qthink_core.models import loading
-from qthink_core.pipeline import layout, parameters, seconds
+from qthink_core.pipeline import layout, parameters
 from qthink_core.pipeline.graph import Box
 from stages import baseline, evaluate, finetune, grade, merge, probe, train
 

@@ -16,12 +16,13 @@ from graph import SCALES, tree_of
 from scipy.stats import binomtest, permutation_test, t
 from small_run import K, identifier, plan, rows, run, substituted
 
+from qthink_core.artifacts import seconds
 from qthink_core.artifacts.completions import TRAINED
 from qthink_core.errors import DataError
 from qthink_core.evidence.claims import CLAIMS, HOLDS, UNDECIDED
 from qthink_core.evidence.findings import Cell, Comparison, Findings, Power, System
 from qthink_core.evidence.power import Scatter, smallest_difference
-from qthink_core.pipeline import parameters, seconds
+from qthink_core.pipeline import parameters
 from qthink_core.pipeline.stage import stage_sections
 from qthink_core.report import build, files, table, words
 

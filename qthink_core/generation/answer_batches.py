@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from qthink_core.artifacts import seconds
 from qthink_core.artifacts.completions import Answer, counts, writer
 from qthink_core.generation.answerers import opened
 from qthink_core.generation.answering import asked, batches, unit
 from qthink_core.generation.decoding import Sampling
 from qthink_core.models.loading import QThinkConfig, System, pick_device
-from qthink_core.pipeline import seconds
 from qthink_core.pipeline.executor import Made, Make
 
 

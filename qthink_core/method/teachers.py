@@ -99,8 +99,8 @@ def all_teachers(
     return made, counts
 
 
-def writers(made: Mapping[str, Teacher]) -> dict[str, Writer]:
-    """The teachers of a task: the states as .npy and, row for row, whose they are as .parquet."""
+def writers(made: Mapping[str, Teacher], pair: str = "") -> dict[str, Writer]:
+    """The teachers of a task: the states as .npy and, row by row, whose they are as .parquet, in the folder of a pair."""
     rows = [{"problem_id": name, "n_rollouts": one.n_rollouts, "fell_back": one.fell_back} for name, one in made.items()]
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     states_PKD = np.stack([one.states for one in made.values()]) if made else np.empty((0, 0, 0), np.float32)
@@ -109,4 +109,5 @@ def writers(made: Mapping[str, Teacher]) -> dict[str, Writer]:
         with path.open("wb") as file:
             np.save(file, states_PKD, allow_pickle=False)
 
-    return {STATES: write_states, INDEX: lambda path: pq.write_table(table, path)}
+    folder = Path(pair)
+    return {str(folder / STATES): write_states, str(folder / INDEX): lambda path: pq.write_table(table, path)}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from qthink_core.benchmarks.graders import grader
 from qthink_core.errors import ParamError
 from qthink_core.models.base_source import Base
-from qthink_core.pipeline import graph, parameters, stage
+from qthink_core.pipeline import checks, graph, parameters, stage
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import calibration, cost, progress, schedule, shapes
 from qthink_core.planning.cost import Device, Work
@@ -153,7 +153,7 @@ def checked(root: Path, scale: str | None) -> dict[str, Any]:
         sized = parameters.read_yaml(root / file)
         origin = dict.fromkeys(parameters.leaves(common), "params.yaml") | dict.fromkeys(parameters.leaves(sized), file)
         tree = calibration.with_params(common | {"scale": scale}, sized)
-    found = parameters.faults(tree, origin, stage.stage_sections())
+    found = checks.faults(tree, origin, stage.stage_sections())
     if found:
         raise ParamError("\n".join(found))
     return tree

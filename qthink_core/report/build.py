@@ -18,7 +18,7 @@ from qthink_core.evidence.fairness import marks
 from qthink_core.evidence.findings import Answered, Claim, Comparison, Conditions, Findings, Power, Question, System
 from qthink_core.evidence.power import smallest_difference
 from qthink_core.evidence.statistics import compare, holm
-from qthink_core.pipeline.systems import Distilled, Finetuned
+from qthink_core.pipeline.recipe import Distilled, Finetuned
 from qthink_core.report.files import losses_csv, metrics_json, place, tokens_csv, verdicts_csv
 from qthink_core.report.html_page import page
 from qthink_core.report.params import ReportParams

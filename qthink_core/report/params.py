@@ -6,8 +6,8 @@ from pydantic import AfterValidator, Field
 
 from qthink_core.models.base_source import Base
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import Distillation, Seeds, unique
-from qthink_core.pipeline.systems import Baseline, Distilled, Finetuned
+from qthink_core.pipeline.recipe import Distillation, Distilled, Finetuned
+from qthink_core.pipeline.systems import Baseline, Seeds, unique
 
 
 class Systems(Section):

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from qthink_core.artifacts.seconds import REPORT, Measured
 from qthink_core.evidence.findings import Cell, Comparison, Findings
 from qthink_core.evidence.statistics import MIN_SEEDS, THESE_WEIGHTS
-from qthink_core.pipeline.seconds import REPORT, Measured
 
 # A difference counts as distinguishable from zero below this corrected p.
 ALPHA = 0.05

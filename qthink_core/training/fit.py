@@ -13,12 +13,12 @@ from qthink_core.artifacts.grades import read_rewards
 from qthink_core.artifacts.store import Work, canonical_json
 from qthink_core.errors import DataError
 from qthink_core.method import projection_head, targets, teachers, think
+from qthink_core.method.losses import Objective
 from qthink_core.method.student import Student
 from qthink_core.models import export, loading
 from qthink_core.pipeline import ranks
-from qthink_core.pipeline.recipe import Distillation, Recipe
+from qthink_core.pipeline.recipe import Recipe
 from qthink_core.training import loop
-from qthink_core.training.loop import Objective
 
 
 class Sources(NamedTuple):
@@ -34,13 +34,15 @@ class Sources(NamedTuple):
 class Shape(NamedTuple):
     """What kind of system is trained: K latent steps, what its target holds, and whether its prompt asks for thinking.
 
-    `latents` says where the gradient of K > 0 of them goes.
+    `one_step`: no gradient goes from a latent input into the state that it was made of. `positions`: the rule of a row that
+    has its own, which the exported model then names, because `probe` places teachers by it.
     """
 
     K: int
     target: str
     thinking: bool
-    latents: Distillation | None = None
+    one_step: bool = False
+    positions: str | None = None
 
 
 def fit(
@@ -79,7 +81,7 @@ def fit(
         lora_alpha=recipe.lora.alpha,
         lora_targets=recipe.lora.targets,
         merged=recipe.lora.merged,
-        one_step=shape.latents is not None and shape.latents.gradient == "one_step",
+        one_step=shape.one_step,
     )
     losses = loop.train(
         student,
@@ -88,7 +90,6 @@ def fit(
         recipe,
         objective,
         seed=seed,
-        accelerator=loop.accelerator(device),
         pad_id=tokenizer.pad_token_id,
         work=work,
         checkpoint_every=checkpoint_every,
@@ -98,7 +99,8 @@ def fit(
         files = export.export_adapter(student.adapted, work.scratch())
         if student.head is not None:
             files[loading.HEAD] = projection_head.to_bytes(student.head)
-        files[loading.CONFIG] = canonical_json({"K": shape.K, "thinking": shape.thinking})
+        own = {} if shape.positions is None else {"positions": shape.positions}
+        files[loading.CONFIG] = canonical_json({"K": shape.K, "thinking": shape.thinking} | own)
         files["losses.json"] = canonical_json(losses)
         work.commit("trained", files, counts | kept)
     return counts | kept

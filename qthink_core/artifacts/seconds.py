@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qthink_core.artifacts.store import write_file
-from qthink_core.errors import ParamError
-from qthink_core.pipeline.graph import Box
 
 LOG = Path("logs/seconds")
 REPORT = Path("logs/seconds.md")
@@ -46,16 +44,13 @@ def record(place: Path, unit: str, answers: int, seconds: float, device: str) ->
 
 
 def read(log: Path) -> dict[tuple[str, str], Measured]:
-    """What was measured, by task and system; a folder that is not a box of the graph is left out."""
+    """What was measured, by task and system; a folder that is not named like a box of a system is left out."""
     found: dict[tuple[str, str], Measured] = {}
     for place in sorted(log.glob("*/")):
         rows: list[Mapping[str, object]] = [json.loads(file.read_bytes()) for file in sorted(place.glob("*.json"))]
-        try:
-            at = Box.parse(place.name)
-        except ParamError:
-            continue
-        if rows:
+        task, _, system = place.name.partition("@")[2].partition("-")
+        if rows and system:
             devices = ", ".join(dict.fromkeys(str(row["device"]) for row in rows))
             answers, seconds = (sum(float(str(row[key])) for row in rows) for key in ("answers", "seconds"))
-            found[at.task, at.system] = Measured(int(answers), seconds, devices)
+            found[task, system] = Measured(int(answers), seconds, devices)
     return found
