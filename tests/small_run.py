@@ -133,7 +133,8 @@ def plan(systems: Sequence[str], *, control: str = "answer_only", questions: int
     """The plan of a run of these systems, each keyword the gamma of one."""
     direct = "base_direct" if "base_direct" in systems else None
     settings = {name: {"epochs": 3} | ({"gamma": gamma[name]} if name in gamma else {}) for name in systems}
-    return Plan(settings, {"scale": "small", "seed": 0}, "a small model", False, K, control, direct, "test", questions)
+    made_with = {"scale": "small", "seed": 0}
+    return Plan(settings, made_with, "a small model", False, K, control, direct, "test", questions, "l1")
 
 
 def substituted(system: str, seed: int | None, letters: str) -> dict[tuple[str, int | None, str], str]:

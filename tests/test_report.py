@@ -646,6 +646,20 @@ def test_a_gamma_or_an_answer_length_of_its_own_marks_a_system() -> None:
     }
 
 
+def test_a_row_with_its_own_k_positions_or_distance_is_marked_and_counts_its_own_latent_steps() -> None:
+    params = params_of("tiny")
+    systems = params.systems.model_dump()
+    systems["distilled"]["final_step"] |= {"K": 3, "positions": "running", "distance": "cosine"}
+    asked = build.plan(params_of("tiny", systems=type(params.systems).model_validate(systems)))
+    assert build.marks(asked.settings)["final_step"] == [
+        "3 latent steps, the others 6",
+        "teachers from running positions, the others even",
+        "cosine distance to the teacher, the others l1",
+    ]
+    assert build.marks(asked.settings)["uniform"] == []
+    assert [asked.steps(name) for name in ("uniform", "final_step")] == [6, 3]
+
+
 def test_only_the_published_model_on_the_published_problems_repeats_the_published_results() -> None:
     paper = params_of("paper")
     other = paper.base.model_copy(update={"hub": paper.base.hub.model_copy(update={"repo": "Qwen/Qwen3-0.6B"})})

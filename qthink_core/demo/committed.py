@@ -33,7 +33,7 @@ class Cell(NamedTuple):
     p: float
 
 
-def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], control: str, K: int) -> str:
+def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], control: str, K: Mapping[str, int]) -> str:
     """Sentences on how the run in `folder` compares with `results` as the last commit has them."""
     if git(root, "rev-parse", "--verify", "HEAD") is None:
         return "Nothing is committed here that this run could be compared with."
@@ -110,7 +110,7 @@ def differing(pairs: Sequence[tuple[str, Verdicts, Verdicts]]) -> tuple[list[Cel
     return [one for one in found if one.ours != one.committed], len(found)
 
 
-def words(pairs: Sequence[tuple[str, Verdicts, Verdicts]], control: str, K: int) -> str:
+def words(pairs: Sequence[tuple[str, Verdicts, Verdicts]], control: str, K: Mapping[str, int]) -> str:
     """Which verdicts on the latents are others than the committed ones."""
     both = [(task, judged(ours, control, K), judged(theirs, control, K)) for task, ours, theirs in pairs]
     others = [
@@ -125,8 +125,8 @@ def words(pairs: Sequence[tuple[str, Verdicts, Verdicts]], control: str, K: int)
     return f"{len(others)} of {count} verdicts on the latents differ: {', '.join(others)}."
 
 
-def judged(found: Verdicts, control: str, K: int) -> dict[str, str]:
-    """The verdict's word for each system of K latent steps."""
+def judged(found: Verdicts, control: str, K: Mapping[str, int]) -> dict[str, str]:
+    """The verdict's word for each latent system; K has their latent steps."""
     import numpy as np
 
     from qthink_core.artifacts.completions import TRAINED
@@ -135,7 +135,7 @@ def judged(found: Verdicts, control: str, K: int) -> dict[str, str]:
     return {
         system: verdicts.judge(
             {name or TRAINED: np.array(rows) for (other, name), rows in found.right.items() if other == system},
-            K,
+            K[system],
             np.array(found.right[control, ""]),
         ).word
         for system, condition in found.right

@@ -80,7 +80,8 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     print((written / "table.md").read_text())
     print(f"The same with plots and single questions, to open in a browser: {written / 'report.html'}")
     print()
-    print(committed.compared(root, written, results(root, tree), part or known, tree["report"]["control"], tree["K"]))
+    steps = {name: row.get("K") or tree["K"] for name, row in tree["systems"]["distilled"].items()}
+    print(committed.compared(root, written, results(root, tree), part or known, tree["report"]["control"], steps))
 
 
 def of_tasks(needs: Mapping[str, frozenset[str]], tasks: Collection[str]) -> dict[str, frozenset[str]]:

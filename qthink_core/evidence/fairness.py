@@ -9,6 +9,9 @@ WORDS = {
     "epochs": "trained for {} epochs",
     "seeds": "seeds {}",
     "target": "trained towards {} answers",
+    "K": "{} latent steps",
+    "positions": "teachers from {} positions",
+    "distance": "{} distance to the teacher",
 }
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 

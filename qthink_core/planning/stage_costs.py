@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import cost
 from qthink_core.planning.cost import EXTRACTION, SAMPLING, TRAINING, Shape, Work
+from qthink_core.planning.rows import conditions, latent_steps, positions
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -136,8 +137,8 @@ def grading_s(run: Run, task: str) -> float:
 
 
 def extract(run: Run, at: Box) -> BoxCost:
-    """Prompt and thought of every rollout read once; K states of each are kept."""
-    how, lengths, G, K = run.tree["extract"], run.lengths[at.task], run.tree["rollout"]["G"], run.tree["K"]
+    """Prompt and thought of every rollout read once; its states at the positions of all pairs are kept."""
+    how, lengths, G, K = run.tree["extract"], run.lengths[at.task], run.tree["rollout"]["G"], positions(run.tree)
     N, length = run.n(at, "train"), lengths.prompt + lengths.thought
     blocks = -(-N // run.tree["sample"]["block_problems"])
     passes = max(blocks, N * G * length / how["batch_tokens"])
@@ -149,7 +150,7 @@ def extract(run: Run, at: Box) -> BoxCost:
 
 def average(run: Run, at: Box) -> BoxCost:
     """Every state read twice, once for each kind of teacher."""
-    N, G, K, D = run.n(at, "train"), run.tree["rollout"]["G"], run.tree["K"], run.shape.hidden
+    N, G, K, D = run.n(at, "train"), run.tree["rollout"]["G"], positions(run.tree), run.shape.hidden
     read = cost.hidden_bytes(N, G, K, D, WIDTH[run.tree["extract"]["store"]])
     return BoxCost(other_s=2 * read / DISK_BPS, disk=2 * cost.hidden_bytes(N, 1, K, D, WIDTH["float32"]), light=True)
 
@@ -164,7 +165,7 @@ def finetune(run: Run, at: Box) -> BoxCost:
 
 def train(run: Run, at: Box) -> BoxCost:
     """Prompt, K - 1 latent steps, then the last one and the answer in one pass."""
-    K = run.tree["K"]
+    K = latent_steps(run.tree, at.system)
     return trained(run, at, run.tree["systems"]["distilled"][at.system], 0.0, 0, K=K, chain=K + 1)
 
 
@@ -207,13 +208,10 @@ def adapter_bytes(run: Run, K: int) -> float:
 def merge(run: Run, at: Box) -> BoxCost:
     """A checkpoint for each seed: the base read in float32, the merged weights written."""
     size, seeds = cost.parameters(run.shape), len(run.tree["seeds"])
-    written = size * run.width + (cost.projection_parameters(run.shape.hidden) * 4 if latent(run, at) else 0)
+    written = size * run.width + (
+        cost.projection_parameters(run.shape.hidden) * 4 if latent_steps(run.tree, at.system) else 0
+    )
     return BoxCost(other_s=seeds * (size * WIDTH["float32"] + written) / DISK_BPS, disk=seeds * written)
-
-
-def latent(run: Run, at: Box) -> bool:
-    """Whether a system has latent steps."""
-    return at.system in run.tree["systems"]["distilled"]
 
 
 def baseline(run: Run, at: Box) -> BoxCost:
@@ -228,9 +226,7 @@ def evaluate(run: Run, at: Box) -> BoxCost:
 
 def probe(run: Run, at: Box) -> BoxCost:
     """An answer under each condition, after K steps and after each other number of the sweep, for each training seed."""
-    how, K = run.tree["probe"], run.tree["K"]
-    conditions = len(how["conditions"]) + max(how["sweep"] * K, 1)
-    return answers(run, at, times=conditions * len(run.tree["seeds"]))
+    return answers(run, at, times=conditions(run.tree, at.system) * len(run.tree["seeds"]))
 
 
 def answers(run: Run, at: Box, times: int, paged: bool = False) -> BoxCost:
@@ -241,7 +237,7 @@ def answers(run: Run, at: Box, times: int, paged: bool = False) -> BoxCost:
     of what is then free holds its weights and a row, and the rest a batch of latent steps.
     """
     how, lengths = run.tree["evaluate"], run.lengths[at.task]
-    n, limit, K = run.n(at, run.tree["split"]), how["max_new_tokens"], run.tree["K"] if latent(run, at) else 0
+    n, limit, K = run.n(at, run.tree["split"]), how["max_new_tokens"], latent_steps(run.tree, at.system)
     S = min(limit, run.generated.get((at.task, at.system), lengths.thinking if thinks(run, at) else lengths.direct))
     batches, rows = -(-n // how["batch"]), min(n, how["batch"])
     latents, tokens = batches * K, batches * min(limit, LONGEST * S)
@@ -269,9 +265,8 @@ def thinks(run: Run, at: Box) -> bool:
 
 def grade(run: Run, at: Box) -> BoxCost:
     """Every answer of every row and condition graded once."""
-    systems, how = run.tree["systems"], run.tree["probe"]
-    conditions = len(how["conditions"]) + max(how["sweep"] * run.tree["K"], 1)
-    per_seed = len(systems["trained"]) + len(systems["distilled"]) * conditions
+    systems = run.tree["systems"]
+    per_seed = len(systems["trained"]) + sum(conditions(run.tree, name) for name in systems["distilled"])
     rows = run.n(at, run.tree["split"]) * (len(systems["baseline"]) + per_seed * len(run.tree["seeds"]))
     return BoxCost(other_s=rows * grading_s(run, at.task), disk=rows, light=True)
 

@@ -58,20 +58,27 @@ class Plan(NamedTuple):
     direct: str | None
     split: str
     questions: int
+    distance: str
+
+    def steps(self, system: str) -> int:
+        """The latent steps of a row that takes some: its own number or the shared one."""
+        return int(self.settings.get(system, {}).get("K", self.K))
 
 
 def plan(params: ReportParams) -> Plan:
     """What the parameters of the report stage ask for."""
-    shared: dict[str, Any] = {"max_new_tokens": params.evaluate.max_new_tokens}
-    trained = shared | {
-        "answer_max_tokens": params.train.answer_max_tokens,
-        "epochs": params.train.epochs,
-        "target": params.train.target,
+    train, shared = params.train, dict[str, Any](max_new_tokens=params.evaluate.max_new_tokens)
+    trained = shared | {"answer_max_tokens": train.answer_max_tokens, "epochs": train.epochs, "target": train.target}
+    latent = {
+        "gamma": params.gamma,
+        "K": params.K,
+        "positions": params.extract.positions,
+        "distance": params.distil.distance,
     }
     own = {
         **{name: shared for name in params.systems.baseline},
         **{name: trained | _own(one) for name, one in params.systems.finetuned.items()},
-        **{name: trained | {"gamma": params.gamma} | _own(one) for name, one in params.systems.distilled.items()},
+        **{name: trained | latent | _own(one) for name, one in params.systems.distilled.items()},
     }
     made_with = {
         "scale": params.scale,
@@ -92,6 +99,7 @@ def plan(params: ReportParams) -> Plan:
         "latent prompt": params.distil.prompt,
         "gradient through": params.distil.gradient.replace("_", " "),
         "reduction": params.distil.reduction,
+        "distance": params.distil.distance,
     }
     problems = "generated problems" if params.prepare.source == "generated" else "the published problems"
     hub = params.base.hub
@@ -105,12 +113,13 @@ def plan(params: ReportParams) -> Plan:
         next((name for name, one in params.systems.baseline.items() if not one.thinking), None),
         params.split,
         params.report.questions,
+        params.distil.distance,
     )
 
 
 def _own(system: Finetuned | Distilled) -> dict[str, Any]:
     """The settings in which a row should not differ from the others."""
-    return system.model_dump(include={"gamma", "answer_max_tokens"}, exclude_none=True)
+    return system.model_dump(include={"gamma", "answer_max_tokens", "K", "positions", "distance"}, exclude_none=True)
 
 
 def find(folders: Mapping[str, Folders], plan: Plan) -> Findings:
@@ -125,9 +134,15 @@ def find(folders: Mapping[str, Folders], plan: Plan) -> Findings:
         setting=plan.setting,
         made_with=plan.made_with,
         K=plan.K,
-        systems={name: System(SYSTEM_NAMES.get(name, name), name in latent, differs[name]) for name in systems},
+        distance=plan.distance,
+        systems={
+            name: System(SYSTEM_NAMES.get(name, name), name in latent, differs[name], own.get("K"), own.get("distance"))
+            for name, own in plan.settings.items()
+        },
         cells={
-            task: {name: scores.cell(found.scores[name][TRAINED], plan.K if name in latent else 0) for name in systems}
+            task: {
+                name: scores.cell(found.scores[name][TRAINED], plan.steps(name) if name in latent else 0) for name in systems
+            }
             for task, found in tasks.items()
         },
         control=plan.control if plan.control in systems else None,
@@ -140,11 +155,11 @@ def find(folders: Mapping[str, Folders], plan: Plan) -> Findings:
             for task, one in folders.items()
         },
         conditions={
-            task: {name: conditions(found, name, plan.K, plan.control) for name in folders[task].probes}
+            task: {name: conditions(found, name, plan.steps(name), plan.control) for name in folders[task].probes}
             for task, found in tasks.items()
             if folders[task].probes
         },
-        claims=claimed(tasks, plan.K),
+        claims=claimed(tasks, plan),
         questions=[
             row for task, one in folders.items() for row in browsed(task, one, tasks[task], plan.split, plan.questions)
         ],
@@ -200,12 +215,11 @@ def conditions(task: scores.Task, system: str, K: int, control: str) -> Conditio
     return Conditions({name: scores.cell(found[name]) for name in sorted(found, key=place)}, judged.word, judged.sentence)
 
 
-def claimed(tasks: Mapping[str, scores.Task], K: int) -> list[Claim]:
+def claimed(tasks: Mapping[str, scores.Task], plan: Plan) -> list[Claim]:
     """The paper's claims on this run's answers (claims.py)."""
     right = {task: {name: one[TRAINED].right for name, one in found.scores.items()} for task, found in tasks.items()}
     tokens = {task: {name: one[TRAINED].tokens for name, one in found.scores.items()} for task, found in tasks.items()}
-    rows = claims.verdicts(claims.CLAIMS, right, tokens)
-    return [_claim(row, K) for row in rows]
+    return [_claim(row, plan.steps(row.claim.left)) for row in claims.verdicts(claims.CLAIMS, right, tokens)]
 
 
 def _claim(row: claims.Row, K: int) -> Claim:

@@ -33,7 +33,7 @@ CONDITIONS = {
     "mean": "mean latent",
     "teacher": "teacher states",
 }
-LOSSES = {"cross_entropy": "cross-entropy (nats a token)", "distillation": "mean L1 distance"}
+DISTANCES = {"l1": "L1 distance", "l2": "squared L2 distance", "cosine": "cosine distance"}
 GLYPHS = {"right": "✓", "wrong": "✗", "unparsable": "?", "over_limit": "…", "timeout": "◷"}
 # Of one text; the files under artifacts/ have it whole. Sixty questions of runaway answers would weigh ten megabytes.
 MAX_SHOWN_CHARS = 4000
@@ -68,6 +68,7 @@ def page(findings: Findings) -> bytes:
         notes=notes,
         marks={system: [notes.index(mark) + 1 for mark in findings.systems[system].marks] for system in systems},
         latent=latent,
+        steps=", ".join(map(str, steps_taken(findings))),
         controls=[name for name in (findings.control, findings.direct) if name is not None],
         summary=words.summary(findings),
         scope=words.scope(findings.comparisons),
@@ -195,6 +196,17 @@ def replaced(findings: Findings) -> dict[str, list[str]]:
     return found
 
 
+def shared_distance(findings: Findings) -> str:
+    """What the distances of all latent rows are called together."""
+    held = {one.distance or findings.distance for one in findings.systems.values() if one.latent} or {findings.distance}
+    return DISTANCES[held.pop()] if len(held) == 1 else "distance"
+
+
+def steps_taken(findings: Findings) -> list[int]:
+    """The numbers of latent steps that rows were trained with, each once."""
+    return sorted({one.K or findings.K for one in findings.systems.values() if one.latent} or {findings.K})
+
+
 class Panels(NamedTuple):
     """The plots by kind, each kind a list of (heading, SVG); `keys` are the legends' symbols."""
 
@@ -220,7 +232,8 @@ def panels(findings: Findings) -> Panels:
         about = f"accuracy against mean tokens and latent passes of {len(row)} systems; the figures are in the table"
         numbers = [number[system] for system in row]
         draw(found.tokens, "tokens", title[task], about, plots.accuracy_by_tokens, list(row.values()), numbers)
-    for loss, label in LOSSES.items():
+    losses = {"cross_entropy": "cross-entropy (nats a token)", "distillation": f"mean {shared_distance(findings)}"}
+    for loss, label in losses.items():
         for task, curves in findings.curves.items():
             if any(steps and loss in steps[0] for steps in curves.values()):
                 heading = f"{title[task]}: {loss.replace('_', '-')}"
@@ -228,11 +241,12 @@ def panels(findings: Findings) -> Panels:
     for task, curves in findings.curves.items():
         for system, steps in curves.items():
             if steps and "distance" in steps[0]:
-                about = "L1 distance to the teacher by optimiser step, a line for each latent step"
+                distance = DISTANCES[findings.systems[system].distance or findings.distance]
+                about = f"{distance} to the teacher by optimiser step, a line for each latent step"
                 heading = f"{title[task]}: {findings.systems[system].name}"
-                draw(found.distances, "distance", heading, about, plots.distances, steps)
+                draw(found.distances, "distance", heading, about, plots.distances, steps, distance)
     for task, conditions in findings.conditions.items():
         about = "accuracy by number of latent steps taken; the figures are in the tables below"
         control = findings.cells[task].get(findings.control) if findings.control else None
-        draw(found.sweeps, "sweep", title[task], about, plots.sweep, conditions, number, findings.K, control)
+        draw(found.sweeps, "sweep", title[task], about, plots.sweep, conditions, number, steps_taken(findings), control)
     return found
