@@ -69,12 +69,9 @@ def plan(params: ReportParams) -> Plan:
     """What the parameters of the report stage ask for."""
     train, shared = params.train, dict[str, Any](max_new_tokens=params.evaluate.max_new_tokens)
     trained = shared | {"answer_max_tokens": train.answer_max_tokens, "epochs": train.epochs, "target": train.target}
-    latent = {
-        "gamma": params.gamma,
-        "K": params.K,
-        "positions": params.extract.positions,
-        "distance": params.distil.distance,
-    }
+    latent = dict[str, Any](
+        gamma=params.gamma, K=params.K, positions=params.extract.positions, distance=params.distil.distance
+    )
     own = {
         **{name: shared for name in params.systems.baseline},
         **{name: trained | _own(one) for name, one in params.systems.finetuned.items()},
