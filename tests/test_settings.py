@@ -404,6 +404,70 @@ def test_heads_that_do_not_fit_each_other_are_refused_before_anything_is_made(ke
     assert any("heads must be a multiple of kv_heads, and head_dim even" in one for one in said), said
 
 
+ALSO = "params.yaml: extract.also"
+RUNNING_3 = "{K: 3, positions: running}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "also", "said"),
+    [
+        ({}, [], []),
+        ({"uniform": {"distance": "cosine", "gamma": 1.0}}, [], []),
+        ({"uniform": {"K": 6}, "final_step": {"positions": "even"}}, [], []),  # what all share, said again
+        ({"uniform": {"K": 3}}, [(3, "even")], []),
+        (
+            {"uniform": {"K": 3, "positions": "running"}, "final_step": {"K": 3, "positions": "running"}},
+            [(3, "running")],
+            [],
+        ),
+        (
+            {"uniform": {"K": 3}, "final_step": {"positions": "running"}, "undistilled": {"K": 3}},
+            [],
+            [
+                f"{ALSO} lacks what systems.distilled.uniform, undistilled needs: add {{K: 3, positions: even}}",
+                f"{ALSO} lacks what systems.distilled.final_step needs: add {{K: 6, positions: running}}",
+            ],
+        ),
+        (
+            {"uniform": {"K": 3}},
+            [(3, "even"), (3, "running")],
+            [f"{ALSO} lists {RUNNING_3}, which no row of systems.distilled uses: remove it"],
+        ),
+        ({}, [(6, "even")], [f"{ALSO} lists {{K: 6, positions: even}}, which is read anyway: remove it"]),
+        (
+            {"uniform": {"K": 3, "positions": "running"}},
+            [(3, "running"), (3, "running")],
+            [f"{ALSO} lists {RUNNING_3} 2 times: keep one"],
+        ),
+    ],
+)
+def test_the_pairs_that_rows_need_are_those_that_are_read(
+    rows: dict[str, Any], also: list[tuple[int, str]], said: list[str]
+) -> None:
+    tree, origin = tree_of("tiny")
+    for name, own in rows.items():
+        held = tree["systems"]["distilled"][name] | own
+        tree = YamlTree(tree).with_value(("systems", "distilled"), name, held)
+    listed = [{"K": K, "positions": positions} for K, positions in also]
+    tree = YamlTree(tree).with_value(("extract",), "also", listed)
+    assert checks.faults(tree, origin, SECTIONS) == said
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{K: 0, positions: even}", "extract.also.0.K is 0: input should be greater than or equal to 1"),
+        ("{K: 3, positions: evn}", "extract.also.0.positions is 'evn': input should be 'even' or 'running'"),
+        ("{K: 3, positions: running, rule: 1}", "extract.also.0.rule is 1: extra inputs are not permitted"),
+        ("{K: 3}", "extract.also.0.positions is missing from params.yaml or params/tiny.yaml (read by extract)"),
+        ("3", "extract.also.0 is 3: input should be a valid dictionary or instance of Also"),
+    ],
+)
+def test_a_wrong_pair_is_named_by_its_place(params: Path, entry: str, said: str) -> None:
+    edit(params / "params.yaml", r"  also: \[\]", f"  also: [{entry}]")
+    assert any(one.endswith(said) for one in faults(params)), faults(params)
+
+
 def test_a_merged_weight_is_not_rounded_to_bfloat16() -> None:
     tree, origin = tree_of("tiny")
     assert tree["train"]["lora"]["merged"] is True
