@@ -203,8 +203,9 @@ def test_the_shared_distance_reruns_the_distilled_trainings_and_their_scores_onl
             'Distance = Literal["l3", "l1"',
             {*TRAININGS, "report"},
         ),
+        ("qthink_core/pipeline/checks.py", r"^    return f\"\{\{K: ", '    return f"{{{{K : ', set()),
     ],
-    ids=["a rule for positions", "the name of a distance"],
+    ids=["a rule for positions", "the name of a distance", "a check of the parameters"],
 )
 def test_a_change_of_the_method_is_other_code_of_what_uses_it_and_of_no_sampling_and_no_answer(
     copy: Path, file: str, old: str, new: str, expected: set[str]

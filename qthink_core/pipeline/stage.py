@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from qthink_core.artifacts import store
 from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, UnavailableError
-from qthink_core.pipeline import checks, code, layout, parameters, process, ranks
+from qthink_core.pipeline import code, layout, parameters, process, ranks
 from qthink_core.pipeline.graph import Box, declared, remove_orphans, stages
 
 Item = TypeVar("Item")
@@ -36,7 +36,8 @@ def read_params(root: Path, stage: str) -> Any:
     """
     tree, origin = parameters.load(root)
     sections = stage_sections()
-    found = checks.faults(tree, origin, sections)
+    # by name, like the parameter classes: it only refuses, so that an edit of a check is no other code of a stage
+    found = importlib.import_module("qthink_core.pipeline.checks").faults(tree, origin, sections)
     if found:
         raise ParamError("\n".join(found))
     return sections[stage].model_validate(parameters.prune(tree, parameters.patterns(sections[stage])))

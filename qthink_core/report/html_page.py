@@ -199,7 +199,12 @@ def replaced(findings: Findings) -> dict[str, list[str]]:
 def shared_distance(findings: Findings) -> str:
     """What the distances of all latent rows are called together."""
     held = {one.distance or findings.distance for one in findings.systems.values() if one.latent} or {findings.distance}
-    return DISTANCES[held.pop()] if len(held) == 1 else "distance"
+    return called(held.pop()) if len(held) == 1 else "distance"
+
+
+def called(distance: str) -> str:
+    """What a distance of the loss is called."""
+    return DISTANCES.get(distance, f"{distance} distance")
 
 
 def steps_taken(findings: Findings) -> list[int]:
@@ -241,7 +246,7 @@ def panels(findings: Findings) -> Panels:
     for task, curves in findings.curves.items():
         for system, steps in curves.items():
             if steps and "distance" in steps[0]:
-                distance = DISTANCES[findings.systems[system].distance or findings.distance]
+                distance = called(findings.systems[system].distance or findings.distance)
                 about = f"{distance} to the teacher by optimiser step, a line for each latent step"
                 heading = f"{title[task]}: {findings.systems[system].name}"
                 draw(found.distances, "distance", heading, about, plots.distances, steps, distance)
