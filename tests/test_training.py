@@ -9,7 +9,7 @@ import torch
 from artifact_folders import work
 
 from qthink_core.artifacts.store import Work
-from qthink_core.errors import NumericError
+from qthink_core.errors import NumericError, ParamError
 from qthink_core.method import projection_head
 from qthink_core.method.losses import Objective
 from qthink_core.method.student import Student
@@ -306,5 +306,22 @@ def test_a_gradient_that_is_not_finite_stops_before_its_step_and_names_it(
     before = trained_bytes(made)
     made.head.mlp[0].bias.register_hook(lambda gradient: gradient * 0 + value)
     with pytest.raises(NumericError, match=r"the gradient of step 0 is not finite \(batch of p\d, p\d, p\d, p\d"):
+        run(made, examples, teachers, work(tmp_path))
+    assert trained_bytes(made) == before
+
+
+@pytest.mark.parametrize("kind", ["DEEPSPEED", "FSDP", "MEGATRON_LM"])
+def test_a_launcher_that_would_split_the_model_is_refused_before_anything_is_trained(
+    student: Any,
+    examples: list[Example],
+    teachers: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    made = student(K)
+    before = trained_bytes(made)
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    with pytest.raises(ParamError, match=rf"^training cannot use {kind}: launch plain ranks, e\.g\. by `accelerate launch"):
         run(made, examples, teachers, work(tmp_path))
     assert trained_bytes(made) == before
