@@ -67,11 +67,10 @@ class Plan(NamedTuple):
 
 def plan(params: ReportParams) -> Plan:
     """What the parameters of the report stage ask for."""
-    train, shared = params.train, dict[str, Any](max_new_tokens=params.evaluate.max_new_tokens)
+    shared: dict[str, Any] = {"max_new_tokens": params.evaluate.max_new_tokens}
+    train, distance = params.train, params.distil.distance
     trained = shared | {"answer_max_tokens": train.answer_max_tokens, "epochs": train.epochs, "target": train.target}
-    latent = dict[str, Any](
-        gamma=params.gamma, K=params.K, positions=params.extract.positions, distance=params.distil.distance
-    )
+    latent = {"gamma": params.gamma, "K": params.K, "positions": params.extract.positions, "distance": distance}
     own = {
         **{name: shared for name in params.systems.baseline},
         **{name: trained | _own(one) for name, one in params.systems.finetuned.items()},
@@ -110,7 +109,7 @@ def plan(params: ReportParams) -> Plan:
         next((name for name, one in params.systems.baseline.items() if not one.thinking), None),
         params.split,
         params.report.questions,
-        params.distil.distance,
+        distance,
     )
 
 
@@ -123,8 +122,7 @@ def find(folders: Mapping[str, Folders], plan: Plan) -> Findings:
     """All findings of a run, by task; raises DataError where something that was to be made is missing."""
     systems = list(plan.settings)
     tasks = {task: scores.read(one.grades, systems) for task, one in folders.items()}
-    differs = marks(plan.settings)
-    latent = {system for one in folders.values() for system in one.probes}
+    differs, latent = marks(plan.settings), {system for one in folders.values() for system in one.probes}
     compared = comparisons(tasks)
     return Findings(
         scale=plan.made_with["scale"],
