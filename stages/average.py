@@ -30,7 +30,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
 
     ids = [row["id"] for row in prepared.read(layout.problems(at.task), "train")]
     rewards = grades.read_rewards(layout.rewards(at.task))
-    folder, said = layout.hidden_states(at.task), []
+    folder, made_of = layout.hidden_states(at.task), []
     for kind in (teachers.UNIFORM, teachers.REWARD_WEIGHTED):
         units, counts = [], dict[str, int]()
         for pair in extraction.pair_folders(folder):
@@ -41,8 +41,8 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
             counts = counts or found
         work.require(units, "teachers", "set average.no_right_rollout to uniform, or sample more rollouts")
         work.publish(layout.teachers(at.task, kind), "teachers", units, {"kind": kind})
-        said.append(f"{counts['teachers']} {kind}")
-    return f"teachers of {len(ids)} problems: {', '.join(said)}"
+        made_of.append(f"{counts['teachers']} {kind}")
+    return f"teachers of {len(ids)} problems: {', '.join(made_of)}"
 
 
 if __name__ == "__main__":

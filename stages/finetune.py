@@ -1,4 +1,4 @@
-"""finetune: the baselines without latent steps, trained on the same rollouts: SFT on think + answer, and on the answer."""
+"""finetune: the rows without latent steps, trained on the same rollouts: SFT on think + answer, and on the answer."""
 
 from typing import Literal
 

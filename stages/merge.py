@@ -1,4 +1,4 @@
-"""merge: adapter and base become one checkpoint in the published layout, ready to be used and scored."""
+"""merge: adapter and base as one checkpoint in the published layout, ready to be used and scored."""
 
 from pathlib import Path
 from typing import Literal

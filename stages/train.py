@@ -53,7 +53,11 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     counts = fit(
         Sources(layout.BASE, train, layout.rollouts(at.task), layout.rewards(at.task), teachers),
         Shape(
-            pair.K, ANSWER, distil.prompt == "thinking", one_step=distil.gradient == "one_step", positions=system.positions
+            K=pair.K,
+            target=ANSWER,
+            thinking=distil.prompt == "thinking",
+            one_step=distil.gradient == "one_step",
+            positions=system.positions,
         ),
         params.train.with_answers_of(system.answer_max_tokens),
         Objective(

@@ -175,10 +175,10 @@ def test_artifacts_lie_where_the_page_reads_and_writes_them(stage: str) -> None:
 
 def test_every_input_is_made_by_a_stage_and_every_artifact_by_one_alone() -> None:
     tree, _ = tree_of("tiny")
-    boxes = [at for stage in STAGES for at in boxes(stage, tree)]
-    made = [path for at in boxes for path in resolved(outputs(at.stage), at, tree)]
+    every = [at for stage in STAGES for at in boxes(stage, tree)]
+    made = [path for at in every for path in resolved(outputs(at.stage), at, tree)]
     assert len(made) == len(set(made))
-    for at in boxes:
+    for at in every:
         for path in resolved(inputs(at.stage), at, tree):
             assert any(PurePosixPath(one).is_relative_to(path) for one in made), f"{at} needs {path}, which no stage makes"
 

@@ -1,4 +1,4 @@
-"""Last hidden states: the one place where they are read, for teacher and student alike.
+"""Last hidden states, read here for teacher and student alike, and nowhere else.
 
 "Last" is `hidden_states[-1]` of Hugging Face, after the final norm, so that `lm_head(h)` are the logits (decision 2).
 """
@@ -39,8 +39,8 @@ def last_hidden(
 ) -> Float[Tensor, "B T D"]:
     """The last hidden states of T new tokens behind the cached ones, without the output head; of the last `read` if given.
 
-    `mask` covers the cached and the new tokens (S = cached + T); positions count its ones, so padding on either side
-    shifts nothing. `cache` is extended in place.
+    `mask` covers the cached and the new tokens (S = cached + T). Positions count its ones, so padding on either side shifts
+    nothing. `cache` is extended in place.
     """
     new = (input_ids if input_ids is not None else inputs_embeds).shape[1]  # type: ignore[union-attr]
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
@@ -79,7 +79,7 @@ def pad(
 def read_positions(
     model: PreTrainedModel, wanted: Sequence[Marked], K: int, batch_tokens: int, dtype: str
 ) -> Float[np.ndarray, "N K D"]:
-    """Last hidden states at each sequence's K positions, in the order given.
+    """The last hidden states at each sequence's K positions, in the order given.
 
     Only the body runs, its last layer from the first position that a batch needs; nothing after the last needed position
     is computed, and only K vectors of a sequence leave the device. Batches hold sequences of similar length, at most

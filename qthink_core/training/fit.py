@@ -109,7 +109,7 @@ def fit(
 def check_lessons(
     examples: Sequence[targets.Example], states: Mapping[str, Any], teachers: Path | None, counts: Mapping[str, int]
 ) -> None:
-    """Raises DataError when there is nothing to learn from: an untouched adapter must not become a row of the table."""
+    """Raises DataError when there is nothing to learn from: an untrained adapter must not become a row of the table."""
     found = ", ".join(f"{name} {count}" for name, count in counts.items())
     if not examples or all(not example.target for example in examples):
         raise DataError(f"no training problem has a target ({found}): sample more, or set train.target to gold")
@@ -143,7 +143,7 @@ def make_targets(
         wanted.update(found)
         counts.update(more)
 
-    for file in rollouts.files(sources.rollouts):  # all at once would be gigabytes, in every rank
+    for file in rollouts.files(sources.rollouts):  # all at once would be gigabytes in every rank
         sampled = rollouts.by_problem(rollouts.read(file))
         add({name: unseen.pop(name) for name in sampled}, sampled)
     add(unseen, {})

@@ -51,13 +51,13 @@ def lr_factor(step: int, total: int, warmup: float) -> float:
 
 
 def micro_batches(batch: Sequence[int], examples: Sequence[Example], size: int) -> list[list[int]]:
-    """The batch in groups of at most `size`, like lengths together so that little padding is computed."""
+    """The batch in groups of at most `size`, similar lengths together so that little padding is computed."""
     order = sorted(batch, key=lambda i: (len(examples[i].prompt) + len(examples[i].target), i))
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def deal(groups: Sequence[Sequence[int]], rank: int, world: int) -> list[Sequence[int]]:
-    """A rank's micro-batches out of those of a step, shortest first: all take one from the long end, then back again."""
+    """The micro-batches of one rank, shortest first. The ranks take turns from the longest on: 0 to the last, then back."""
     seats = [*range(world), *reversed(range(world))]
     return [group for place, group in enumerate(groups) if seats[(len(groups) - 1 - place) % (2 * world)] == rank]
 
@@ -93,7 +93,7 @@ def train(
         raise DataError(f"step {start} is not where all ranks found the checkpoint of {work.folder}: run `dvc repro` again")
     for parameter in trained.values():
         ranks.copy_(parameter.data)
-        parameter.grad = None  # whoever made the student may have left one
+        parameter.grad = None  # an earlier use of the student may have left one
     student.train()
     for step in show(iter(range(start, len(steps))), len(steps) - start):
         for group in optimizer.param_groups:
@@ -176,7 +176,7 @@ def _finite(student: Student) -> bool:
 def add_up(student: Student, found: Mapping[str, Any], K: int) -> dict[str, Any]:
     """Adds up gradients, in place, and losses over the ranks; a rank may have had no part.
 
-    A sum, not a mean: each term is already divided by the counts of the whole batch.
+    It is a sum and not a mean: each term is already divided by the counts of the whole batch.
     """
     parameters = list(student.trained().values())
     flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in parameters])
