@@ -234,7 +234,7 @@ def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> No
 def _seeds(text: str) -> list[int]:
     from pydantic import TypeAdapter
 
-    from qthink_core.pipeline.recipe import MAX_SEED, Seeds
+    from qthink_core.pipeline.systems import MAX_SEED, Seeds
 
     try:
         return TypeAdapter(Seeds).validate_python([int(one) for one in text.split(",")])

@@ -30,15 +30,19 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
 
     ids = [row["id"] for row in prepared.read(layout.problems(at.task), "train")]
     rewards = grades.read_rewards(layout.rewards(at.task))
-    states = extraction.read_shards(layout.hidden_states(at.task))
-    said = []
+    folder, made_of = layout.hidden_states(at.task), []
     for kind in (teachers.UNIFORM, teachers.REWARD_WEIGHTED):
-        made, counts = teachers.all_teachers(states, rewards, sorted(ids), kind, params.average.no_right_rollout)
-        work.commit(kind, teachers.writers(made), counts)
-        work.require([kind], "teachers", "set average.no_right_rollout to uniform, or sample more rollouts")
-        work.publish(layout.teachers(at.task, kind), "teachers", [kind], {"kind": kind})
-        said.append(f"{counts['teachers']} {kind}")
-    return f"teachers of {len(ids)} problems: {', '.join(said)}"
+        units, counts = [], dict[str, int]()
+        for pair in extraction.pair_folders(folder):
+            states = extraction.read_shards(folder, pair)
+            made, found = teachers.all_teachers(states, rewards, sorted(ids), kind, params.average.no_right_rollout)
+            units.append("-".join(filter(None, (kind, pair))))
+            work.commit(units[-1], teachers.writers(made, pair), {} if counts else found)  # the same for every pair
+            counts = counts or found
+        work.require(units, "teachers", "set average.no_right_rollout to uniform, or sample more rollouts")
+        work.publish(layout.teachers(at.task, kind), "teachers", units, {"kind": kind})
+        made_of.append(f"{counts['teachers']} {kind}")
+    return f"teachers of {len(ids)} problems: {', '.join(made_of)}"
 
 
 if __name__ == "__main__":

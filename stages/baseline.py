@@ -8,8 +8,7 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import Answering
-from qthink_core.pipeline.systems import Baseline
+from qthink_core.pipeline.systems import Answering, Baseline
 
 
 class Systems(Section):
@@ -33,11 +32,11 @@ class Params(Section):
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Makes a unit for each batch; a killed run continues with those that are missing."""
-    from qthink_core.artifacts import prepared
+    from qthink_core.artifacts import prepared, seconds
     from qthink_core.generation import makers, units
     from qthink_core.generation.requests import Sampling
     from qthink_core.models.loading import QThinkConfig
-    from qthink_core.pipeline import executor, seconds
+    from qthink_core.pipeline import executor
 
     how, thinking = params.evaluate, params.systems.baseline[at.system].thinking
     problems = prepared.read(layout.problems(at.task), params.split)

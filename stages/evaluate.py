@@ -8,7 +8,7 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import Answering, Seeds
+from qthink_core.pipeline.systems import Answering, Seeds
 
 
 class Params(Section):
@@ -26,11 +26,11 @@ class Params(Section):
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Makes a unit for each batch of each seed; a killed run continues with those that are missing."""
-    from qthink_core.artifacts import prepared
+    from qthink_core.artifacts import prepared, seconds
     from qthink_core.generation import makers, units
     from qthink_core.generation.requests import Sampling
     from qthink_core.models import loading
-    from qthink_core.pipeline import executor, seconds
+    from qthink_core.pipeline import executor
 
     how, problems = params.evaluate, prepared.read(layout.problems(at.task), params.split)
     sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None

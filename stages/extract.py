@@ -5,15 +5,24 @@ from typing import Literal
 
 from pydantic import Field
 
+from qthink_core.artifacts.pairs import Pair, Rule
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
 
 
+class Also(Section):
+    """Positions that a row of the table has of its own: how many, and by which rule."""
+
+    K: int = Field(ge=1)
+    positions: Rule
+
+
 class Extract(Section):
     """Which positions of which blocks are read, the padded tokens of a batch, and the type that is stored."""
 
-    positions: Literal["even", "running"]
+    positions: Rule
+    also: list[Also]
     cut_blocks: Literal["use", "drop"]
     batch_tokens: int = Field(ge=1)
     store: Literal["float32", "float16"]
@@ -37,9 +46,11 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     from qthink_core.pipeline import executor
     from qthink_core.training import shards
 
-    problems, how = layout.problems(at.task), params.extract.model_dump()
+    problems, how = layout.problems(at.task), params.extract
+    pairs = [Pair(params.K, how.positions), *(Pair(one.K, one.positions) for one in how.also)]
+    reading = how.model_dump(include={"cut_blocks", "batch_tokens", "store"})
     units = executor.run(
-        partial(shards.maker, layout.BASE, problems, params.device, params.dtype, K=params.K, **how),
+        partial(shards.maker, layout.BASE, problems, params.device, params.dtype, pairs=pairs, **reading),
         {block.stem: block for block in rollouts.files(layout.rollouts(at.task))},
         work,
         show=lambda items, total: stage.progress(items, total, str(at), "shard"),
@@ -47,9 +58,10 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     )
     fix = "set extract.cut_blocks to use, raise sample.max_new_tokens, or take a base model that thinks"
     work.require(units, "usable", fix)
-    about = {"K": params.K, "D": loading.hidden_size(layout.BASE), "store": params.extract.store}
+    about = {"K": params.K, "D": loading.hidden_size(layout.BASE), "store": how.store}
+    also = "".join(f", and {one.K} {one.positions}" for one in how.also)
     made = work.publish(layout.hidden_states(at.task), "hidden_states", units, about)
-    return f"hidden states of {made.counts['usable']} rollouts at {params.K} positions"
+    return f"hidden states of {made.counts['usable']} rollouts at {params.K} positions{also}"
 
 
 if __name__ == "__main__":

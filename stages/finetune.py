@@ -1,4 +1,4 @@
-"""finetune: the baselines without latent steps, trained on the same rollouts: SFT on think + answer, and on the answer."""
+"""finetune: the rows without latent steps, trained on the same rollouts: SFT on think + answer, and on the answer."""
 
 from typing import Literal
 
@@ -7,8 +7,7 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import Recipe
-from qthink_core.pipeline.systems import Finetuned
+from qthink_core.pipeline.recipe import Finetuned, Recipe
 
 
 class Systems(Section):
@@ -18,7 +17,7 @@ class Systems(Section):
 
 
 class Params(Section):
-    """What decides the trained weights; neither gamma nor K is among it."""
+    """What decides the trained weights; gamma and K do not."""
 
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["avx2", "native"]
@@ -31,9 +30,9 @@ class Params(Section):
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Trains one system on one task with one seed."""
     from qthink_core.artifacts import prepared
+    from qthink_core.method.losses import Objective
     from qthink_core.method.targets import THINK_AND_ANSWER
     from qthink_core.training.fit import Shape, Sources, fit
-    from qthink_core.training.loop import Objective
 
     system = params.systems.finetuned[at.system]
     train = prepared.read(layout.problems(at.task), "train")
@@ -41,7 +40,9 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
         Sources(layout.BASE, train, layout.rollouts(at.task), layout.rewards(at.task), teachers=None),
         Shape(K=0, target=system.target, thinking=system.target == THINK_AND_ANSWER),
         params.train.with_answers_of(system.answer_max_tokens),
-        Objective(gamma=0.0, supervision="per_step", reduction="mean"),
+        Objective(
+            gamma=0.0, supervision="per_step", reduction="mean", distance="l1", cross_entropy=params.train.cross_entropy
+        ),
         seed=at.seed,
         device=params.device,
         dtype=params.dtype,

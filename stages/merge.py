@@ -1,4 +1,4 @@
-"""merge: adapter and base become one checkpoint in the published layout, ready to be used and scored."""
+"""merge: adapter and base as one checkpoint in the published layout, ready to be used and scored."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,7 +8,7 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import Seeds
+from qthink_core.pipeline.systems import Seeds
 
 
 class Params(Section):

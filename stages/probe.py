@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from qthink_core.artifacts.pairs import Pair, Rule
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import Seeds
-from qthink_core.pipeline.systems import Conditions
+from qthink_core.pipeline.systems import Conditions, Seeds
 
 
 class Probe(Section):
@@ -23,7 +23,7 @@ class Probe(Section):
 class Extract(Section):
     """How the thinker's hidden states are read."""
 
-    positions: Literal["even", "running"]
+    positions: Rule
     cut_blocks: Literal["use", "drop"]
     batch_tokens: int = Field(ge=1)
 
@@ -36,7 +36,7 @@ class Evaluate(Section):
 
 
 class Params(Section):
-    """What decides the answers; K places the teachers and equals the exported model's K."""
+    """What decides the answers; K is that of the exported model."""
 
     seeds: Seeds
     split: Literal["test", "validation"]
@@ -44,7 +44,6 @@ class Params(Section):
     cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
-    K: int = Field(ge=1)
     probe: Probe
     extract: Extract
     evaluate: Evaluate
@@ -57,15 +56,15 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     from qthink_core.models import loading
 
     device, units = loading.pick_device(params.device), []
+    config = loading.read_config(layout.model(at.task, at.system))
     problems = prepared.read(layout.problems(at.task), params.split)
     thoughts = answers.read(layout.answers(at.task, params.probe.thinker))
     teachers = teachers_of(
         loading.base_system(layout.BASE, device, params.dtype, thinking=True),
         problems,
         thoughts,
-        K=params.K,
+        pair=Pair(config.K, config.positions or params.extract.positions),
         cut_blocks=params.extract.cut_blocks,
-        spacing=params.extract.positions,
         batch_tokens=params.extract.batch_tokens,
     )
     for seed in params.seeds:

@@ -8,7 +8,7 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import Drawn
+from qthink_core.pipeline.systems import Drawn
 
 
 class RolloutParams(Drawn):

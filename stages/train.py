@@ -1,20 +1,26 @@
-"""train: QThink itself. K latent steps and a projection head, distilled from the teachers beside the answer's loss."""
+"""train: QThink itself. K latent steps and a projection head: the answer's cross-entropy, and the distance to teachers."""
 
 from typing import Literal
 
 from pydantic import Field
 
+from qthink_core.artifacts.pairs import Pair, Rule
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import Distillation, Recipe
-from qthink_core.pipeline.systems import Distilled
+from qthink_core.pipeline.recipe import Distillation, Distilled, Recipe
 
 
 class Systems(Section):
     """The rows that this stage trains."""
 
     distilled: dict[str, Distilled]
+
+
+class Extract(Section):
+    """Where the shared teachers are read: a row may have a rule of its own."""
+
+    positions: Rule
 
 
 class Params(Section):
@@ -28,24 +34,39 @@ class Params(Section):
     gamma: float = Field(ge=0)
     train: Recipe
     distil: Distillation
+    extract: Extract
     systems: Systems
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Trains one system on one task with one seed."""
     from qthink_core.artifacts import prepared
+    from qthink_core.method.losses import Objective
     from qthink_core.method.targets import ANSWER
     from qthink_core.training.fit import Shape, Sources, fit
-    from qthink_core.training.loop import Objective
 
-    system = params.systems.distilled[at.system]
-    teachers = layout.teachers(at.task, system.teacher)
+    system, distil = params.systems.distilled[at.system], params.distil
+    shared = Pair(params.K, params.extract.positions)
+    pair = system.pair(shared)
+    teachers = pair.inside(layout.teachers(at.task, system.teacher), shared)
     train = prepared.read(layout.problems(at.task), "train")
     counts = fit(
         Sources(layout.BASE, train, layout.rollouts(at.task), layout.rewards(at.task), teachers),
-        Shape(K=params.K, target=ANSWER, thinking=params.distil.prompt == "thinking", latents=params.distil),
+        Shape(
+            K=pair.K,
+            target=ANSWER,
+            thinking=distil.prompt == "thinking",
+            one_step=distil.gradient == "one_step",
+            positions=system.positions,
+        ),
         params.train.with_answers_of(system.answer_max_tokens),
-        Objective(params.gamma if system.gamma is None else system.gamma, system.supervision, params.distil.reduction),
+        Objective(
+            gamma=params.gamma if system.gamma is None else system.gamma,
+            supervision=system.supervision,
+            reduction=distil.reduction,
+            distance=system.distance or distil.distance,
+            cross_entropy=params.train.cross_entropy,
+        ),
         seed=at.seed,
         device=params.device,
         dtype=params.dtype,

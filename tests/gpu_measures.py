@@ -17,10 +17,9 @@ from worlds import STYLE, WORLD
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.generation.hf_engine import HFEngine
 from qthink_core.generation.requests import Sampling
+from qthink_core.method import losses, positions
 from qthink_core.method.extraction import Row
 from qthink_core.method.hidden_states import last_hidden, logits, pad, read_positions
-from qthink_core.method.losses import distillation
-from qthink_core.method.positions import evenly
 from qthink_core.method.projection_head import ProjectionHead
 from qthink_core.method.student import Student
 from qthink_core.models import tiny_tokenizer
@@ -118,7 +117,7 @@ def extracted(model: Any, rollouts: list[Rollout], shape: Shape, size: Size, pea
             one,
             len(one.tokens),
             [*prompts[one.problem_id], *one.tokens],
-            [size.prompt + at for at in evenly(len(one.tokens), size.K)],
+            [size.prompt + at for at in positions.evenly(len(one.tokens), size.K)],
         )
         for one in rollouts
     ]
@@ -139,13 +138,13 @@ def trained(model: Any, states: np.ndarray, shape: Shape, size: Size, peak: floa
     targets = np.random.default_rng(1).integers(0, shape.vocabulary, (size.P, size.answer)).tolist()
     means = states.reshape(size.P, size.G, size.K, -1).mean(1)
     teachers = torch.from_numpy(means).float().to(device)
+    has_teacher, objective = torch.ones(size.P, device=device), losses.Objective(2.0, "per_step", "mean", "l1", "tokens")
     student = Student(model, K=size.K, seed=0, lora_r=32, lora_alpha=16, lora_targets=TARGETS).train()
     optimizer = torch.optim.AdamW(student.trained().values(), lr=1e-3)
 
     def loss() -> torch.Tensor:
-        parts = student(prompts, targets, teachers, 0)
-        assert parts.distances is not None
-        return parts.cross_entropy / (size.P * size.answer) + 2.0 * distillation(parts.distances, "per_step", "mean").mean()
+        outputs = student(prompts, targets, 0)
+        return losses.loss(outputs, teachers, has_teacher, objective, losses.Counts(size.P * size.answer, size.P)).total
 
     def step() -> float:
         found = loss()

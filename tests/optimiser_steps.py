@@ -29,7 +29,7 @@ from qthink_core.method.student import Student  # noqa: E402
 from qthink_core.method.targets import Example  # noqa: E402
 from qthink_core.models.loading import load_model, pick_device  # noqa: E402
 from qthink_core.pipeline.recipe import Lora  # noqa: E402
-from qthink_core.training.loop import accelerator, train  # noqa: E402
+from qthink_core.training.loop import train  # noqa: E402
 
 # Products as large as those of the tiny scale: MKL takes other kernels for small ones.
 SIZES = {"hidden_size": 96, "layers": 2, "heads": 3, "kv_heads": 3, "head_dim": 32, "intermediate_size": 192}
@@ -73,7 +73,6 @@ def latent_training(folder: Path) -> None:
         RECIPE.model_copy(update={"epochs": 1, "batch": BATCH, "micro_batch": BATCH // 2, "lora": lora}),
         OBJECTIVE,
         seed=0,
-        accelerator=accelerator("cpu"),
         pad_id=0,
         work=work(folder),
         checkpoint_every=STEPS,

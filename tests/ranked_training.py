@@ -19,12 +19,13 @@ from safetensors.torch import load_file, save_file
 
 from qthink_core.artifacts.store import JoinedWork
 from qthink_core.errors import QThinkError
+from qthink_core.method.losses import Objective
 from qthink_core.method.student import Student
 from qthink_core.method.targets import Example
 from qthink_core.models import loading
 from qthink_core.pipeline import ranks
 from qthink_core.pipeline.recipe import Recipe
-from qthink_core.training.loop import Objective, accelerator, train
+from qthink_core.training.loop import train
 
 
 def steps(planned: Iterator[int], killed: dict[str, int], folder: Path) -> Iterator[int]:
@@ -65,9 +66,8 @@ def run(folder: Path) -> list[dict[str, Any]]:
         [Example(*row) for row in case["examples"]],
         fields,
         recipe,
-        Objective(2.0, "per_step", "mean"),
+        Objective(2.0, "per_step", "mean", "l1", "tokens"),
         seed=5,
-        accelerator=accelerator(case["device"]),
         pad_id=0,
         work=place,
         checkpoint_every=2,

@@ -62,7 +62,7 @@ def commit(root: Path) -> None:
 def now(root: Path, *counts: int, lock: str = "two\n") -> str:
     (root / "dvc.lock").write_text(lock)
     (root / "results/verdicts/gsm8k.csv").write_text(verdicts(*counts))
-    return committed.compared(root, RESULTS, RESULTS, ["gsm8k"], "control", K)
+    return committed.compared(root, RESULTS, RESULTS, ["gsm8k"], "control", {"latent": K})
 
 
 def test_the_same_bytes_are_said_in_a_sentence(root: Path) -> None:
@@ -105,7 +105,7 @@ def test_other_parameters_or_questions_and_no_git_are_told_instead_of_a_comparis
     git(root, "restore", "params")
     table = root / "results/verdicts/gsm8k.csv"
     table.write_text(verdicts(30, 30, 2).replace("q00", "q99"))
-    said = committed.compared(root, RESULTS, RESULTS, ["gsm8k"], "control", K)
+    said = committed.compared(root, RESULTS, RESULTS, ["gsm8k"], "control", {"latent": K})
     assert said.startswith("The committed results are of other tasks, systems, seeds or questions: not compared.")
     other = tmp_path_factory.mktemp("no-git")
     assert (

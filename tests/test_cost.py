@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qthink_core.planning import cost, shapes
+from qthink_core.planning import cost, rows, shapes
 from qthink_core.planning.cost import EXTRACTION, GPUS, SAMPLING, TRAINING, Compute
 
 QWEN = shapes.KNOWN["Qwen/Qwen3-1.7B"]
@@ -134,3 +134,15 @@ def test_on_a_narrow_model_training_time_grows_with_the_passes_and_on_a_wide_one
     assert seconds(narrow, 70) / seconds(narrow, 10) == pytest.approx(7, rel=0.01)
     wide = QWEN._replace(layers=1, hidden=65536, intermediate=196608)
     assert seconds(wide, 70) / seconds(wide, 10) == pytest.approx(1, rel=0.05)
+
+
+def test_a_row_costs_by_its_own_number_of_latent_steps_and_extraction_by_all_positions_that_it_reads() -> None:
+    tree = {
+        "K": 6,
+        "extract": {"also": [{"K": 3, "positions": "even"}, {"K": 6, "positions": "running"}]},
+        "probe": {"conditions": ["K=0", "zeros"], "sweep": 2},
+        "systems": {"distilled": {"uniform": {}, "short": {"K": 3}}},
+    }
+    assert [rows.latent_steps(tree, name) for name in ("uniform", "short", "sft")] == [6, 3, 0]
+    assert rows.positions(tree) == 15
+    assert [rows.conditions(tree, name) for name in ("uniform", "short")] == [2 + 12, 2 + 6]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from artifact_folders import published
 
+from qthink_core.artifacts.pairs import Pair
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.method import extraction
 from qthink_core.method.extraction import distinct, select
@@ -12,6 +13,7 @@ from qthink_core.method.think import Marks, marks, opened
 
 THINK, END, N1, N2, EOS = 1, 2, 3, 4, 5
 MARKS = Marks(THINK, END, frozenset({N1, N2}), EOS)
+TWO, THREE, SIX = [Pair(2, "even")], [Pair(3, "even")], [Pair(6, "even")]
 PROMPTS = {"p": [90, 91, 92], "q": [90, 91, 92, 93, THINK, N1]}
 
 
@@ -27,7 +29,7 @@ DIRECT = [20, EOS]
 
 
 def test_positions_count_from_the_first_prompt_token_and_the_row_ends_at_the_last_of_them() -> None:
-    rows, _ = select([rollout(WHOLE)], PROMPTS, MARKS, 2, "use")
+    rows, _ = select([rollout(WHOLE)], PROMPTS, MARKS, TWO, "use")
     # the block is tokens 2..6 of the completion, L = 5: round(2.5) - 1 = 2 and 4, behind 3 prompt tokens
     assert rows[0].positions == [3 + 2 + 2, 3 + 2 + 4]
     assert rows[0].tokens == [90, 91, 92, THINK, N1, 10, 11, 12, 13, 14]
@@ -38,7 +40,7 @@ def test_positions_count_from_the_first_prompt_token_and_the_row_ends_at_the_las
 def test_rollouts_that_agree_up_to_the_last_position_are_read_once() -> None:
     """The answer behind the thought may differ; another thought, another problem or other positions may not."""
     again, other = [*WHOLE[:10], 21, EOS], [THINK, N1, 10, 11, 12, 13, 15, N1, END, N2, 20, EOS]
-    rows, _ = select([rollout(WHOLE), rollout(other, 1), rollout(again, 2), rollout(WHOLE, 3)], PROMPTS, MARKS, 2, "use")
+    rows, _ = select([rollout(WHOLE), rollout(other, 1), rollout(again, 2), rollout(WHOLE, 3)], PROMPTS, MARKS, TWO, "use")
     rows += [rows[0]._replace(positions=[5, 9])]
     once, which = distinct(rows)
     assert [row.rollout.rollout for row in once] == [0, 1, 0]
@@ -48,23 +50,23 @@ def test_rollouts_that_agree_up_to_the_last_position_are_read_once() -> None:
 
 
 def test_a_prompt_that_opens_the_block_is_read_alike() -> None:
-    rows, _ = select([rollout([10, 11, 12, 13, N1, END, N2, 20, EOS], problem="q")], PROMPTS, MARKS, 2, "use")
+    rows, _ = select([rollout([10, 11, 12, 13, N1, END, N2, 20, EOS], problem="q")], PROMPTS, MARKS, TWO, "use")
     assert [rows[0].tokens[at] for at in rows[0].positions] == [11, 13]
     assert rows[0].tokens[-1] == 13
 
 
 def test_rollouts_without_a_block_are_left_out_and_counted_by_reason() -> None:
     block = [rollout(tokens, index) for index, tokens in enumerate([WHOLE, CUT, ENDED, EMPTY, DIRECT, WHOLE, DIRECT])]
-    rows, counts = select(block, PROMPTS, MARKS, 6, "use")
+    rows, counts = select(block, PROMPTS, MARKS, SIX, "use")
     assert [row.rollout.rollout for row in rows] == [0, 1, 2, 5]
     assert counts == {"usable": 4, "whole": 2, "cut": 1, "ended_inside": 1, "empty": 1, "never_opened": 2}
-    rows, counts = select(block, PROMPTS, MARKS, 6, "drop")
+    rows, counts = select(block, PROMPTS, MARKS, SIX, "drop")
     assert [row.rollout.rollout for row in rows] == [0, 5]
     assert counts == {"usable": 2, "whole": 2, "cut": 1, "ended_inside": 1, "empty": 1, "never_opened": 2}
 
 
 def test_a_block_that_was_cut_is_used_up_to_the_cut() -> None:
-    rows, _ = select([rollout(CUT), rollout(ENDED)], PROMPTS, MARKS, 3, "use")
+    rows, _ = select([rollout(CUT), rollout(ENDED)], PROMPTS, MARKS, THREE, "use")
     assert [[row.tokens[at] for at in row.positions] for row in rows] == [[10, 11, 12], [10, 10, 11]]
 
 
@@ -99,7 +101,7 @@ def test_a_block_is_open_only_where_the_prompt_ends_in_it(
 def test_a_rendered_thought_is_found_token_by_token(tokenizer: Any) -> None:
     thought = "3 + 4 = 7\n\n7 * 2 = 14"
     tokens = tokenizer(f"<think>\n{thought}\n</think>\n\nThe answer is 14<|im_end|>")["input_ids"]
-    rows, _ = select([rollout(tokens)], PROMPTS, marks(tokenizer), 6, "use")
+    rows, _ = select([rollout(tokens)], PROMPTS, marks(tokenizer), SIX, "use")
     start = len(tokens) - len(tokenizer(f"{thought}\n</think>\n\nThe answer is 14<|im_end|>")["input_ids"])
     assert tokenizer.decode(tokens[start : start + rows[0].think_tokens]) == thought
     assert tokenizer.decode(rows[0].tokens[3 + start :]) == thought
@@ -107,7 +109,7 @@ def test_a_rendered_thought_is_found_token_by_token(tokenizer: Any) -> None:
 
 def test_states_come_back_under_their_problem_and_rollout(tmp_path: Path) -> None:
     block = [rollout(WHOLE, 4), rollout(CUT, 9), rollout(WHOLE, 1, "q")]
-    rows, _ = select(block, PROMPTS | {"q": [90]}, MARKS, 6, "use")
+    rows, _ = select(block, PROMPTS | {"q": [90]}, MARKS, SIX, "use")
     states = np.arange(3 * 6 * 4, dtype=np.float32).reshape(3, 6, 4)
     folder = published(tmp_path, "hidden_states", {"shard": extraction.writers("shard", rows, states)})
     found = extraction.read_shards(folder)
@@ -117,7 +119,7 @@ def test_states_come_back_under_their_problem_and_rollout(tmp_path: Path) -> Non
 
 
 def test_a_shard_of_no_usable_rollout_is_a_shard(tmp_path: Path) -> None:
-    rows, counts = select([rollout(DIRECT)], PROMPTS, MARKS, 6, "use")
+    rows, counts = select([rollout(DIRECT)], PROMPTS, MARKS, SIX, "use")
     assert counts["usable"] == 0
     files = extraction.writers("shard", rows, np.empty((0, 6, 4), np.float32))
     assert extraction.read_shards(published(tmp_path, "hidden_states", {"shard": files})) == {}

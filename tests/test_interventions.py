@@ -19,6 +19,7 @@ from engines import answer, requests
 from qthink_core.artifacts import answers, readout
 from qthink_core.artifacts.answers import Answer
 from qthink_core.artifacts.conditions import MEAN, NOISE, NONE, OTHER, REPLACED, TEACHER, TRAINED, ZEROS, steps_condition
+from qthink_core.artifacts.pairs import Pair
 from qthink_core.artifacts.store import Work, listed
 from qthink_core.errors import NumericError
 from qthink_core.generation.hf_engine import HFEngine, complete
@@ -357,7 +358,7 @@ def test_teachers_are_the_last_hidden_states_at_k_even_places_of_each_thought(
 ) -> None:
     thinker = system._replace(head=None, K=0, thinking=True)
     asked = [{"id": row["id"], "prompt_thinking": row["prompt_direct"][:-4]} for row in problems]
-    found = teachers_of(thinker, asked, thoughts, K=K, cut_blocks=cut_blocks, spacing="even", batch_tokens=200)
+    found = teachers_of(thinker, asked, thoughts, pair=Pair(K, "even"), cut_blocks=cut_blocks, batch_tokens=200)
     assert sorted(found) == ["q01", "q02"] + ["q03"] * (cut_blocks == "use")
     by_id = {row["id"]: row["prompt_thinking"] for row in asked}
     for row in thoughts:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from qthink_core.method.losses import Objective
 from qthink_core.method.merged_lora import merged_weights
 from qthink_core.method.targets import Example
-from qthink_core.training.loop import Objective, accelerator, backward
+from qthink_core.training.loop import backward
 
 K, D = 6, 32
 # The same function in another order. Float32 rounds each of seven passes; a gradient is relative to the largest one.
@@ -24,10 +25,10 @@ def test_losses_and_gradients_are_those_of_unmerged_adapters(
     rng = np.random.default_rng(0)
     rows = [Example(f"p{i}", questions[i], rng.integers(0, 256, i + 2).tolist()) for i in range(8)]
     teachers = {row.problem_id: rng.standard_normal((K, D)).astype(np.float32) for row in rows} if n_latent else {}
-    objective = Objective(2.0, "per_step", "mean")
-    made, where, found = student(n_latent, dtype), accelerator("cpu"), []
+    objective = Objective(2.0, "per_step", "mean", "l1", "tokens")
+    made, found = student(n_latent, dtype), []
     for made.merged in (False, True):
-        losses = backward(made, rows, teachers, [[0, 1, 2], [3, 4, 5, 6, 7]], objective, where, 0, 0)
+        losses = backward(made, rows, teachers, [[0, 1, 2], [3, 4, 5, 6, 7]], objective, 0, 0)
         found.append((losses, {name: one.grad.clone() for name, one in made.trained().items()}))
         made.zero_grad()
     (losses, gradients), (merged_losses, merged_gradients) = found
@@ -61,7 +62,7 @@ def test_the_merged_weight_is_made_once_for_all_passes(student: Any, questions: 
     made.merged = True
     layer, used = made.model.model.layers[1].self_attn.q_proj, []
     layer.base_layer.register_forward_pre_hook(lambda part, _: used.append(part.weight))
-    made(questions[:2], [[1, 2], [3]], None, 0)
+    made(questions[:2], [[1, 2], [3]], 0)
     assert len(used) == K + 1
     assert len({id(one) for one in used}) == 1
 

@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +17,8 @@ import torch
 from imports import ROOT
 from worlds import WORLD
 
-from qthink_core.artifacts import answers, grades, prepared
+from qthink_core.artifacts import answers, completions, grades, prepared, rollouts, seconds
+from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.store import MANIFEST, Manifest, Work, read_manifest
 from qthink_core.benchmarks.problems import generated
@@ -23,9 +26,10 @@ from qthink_core.benchmarks.rendering import prompted
 from qthink_core.errors import DataError
 from qthink_core.method import projection_head, teachers
 from qthink_core.models import loading
-from qthink_core.pipeline import layout, parameters, seconds
+from qthink_core.pipeline import layout, parameters
 from qthink_core.pipeline.graph import Box
-from stages import baseline, evaluate, finetune, grade, merge, probe, train
+from qthink_core.training.fit import read_teachers
+from stages import average, baseline, evaluate, extract, finetune, grade, merge, probe, train
 
 TASK, K, D, N = "gsm8k", 2, 32, 4
 # One epoch over a few problems, taught by the published solutions: no rollouts are needed.
@@ -203,3 +207,95 @@ def test_every_seed_and_condition_is_answered_and_graded_on_every_question() -> 
     lacking = [row for row in rows if row.finish == "no_teacher"]
     assert [(row.condition, row.verdict, row.n_tokens) for row in lacking] == [("teacher", "unparsable", 0)] * 2 * N
     assert read_manifest(layout.probes(TASK, "uniform")).counts["without_teacher"] == 2 * N
+
+
+def thought(tokenizer: Any, rng: np.random.Generator) -> list[int]:
+    """A completion that thinks up to twelve random tokens and answers with one."""
+    think, end = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    return [think, *rng.integers(0, 256, int(rng.integers(1, 12))).tolist(), end, 7, tokenizer.eos_token_id]
+
+
+def put_thoughts(tokenizer: Any) -> None:
+    """Two graded rollouts of every training problem, and the base's thoughts on the scored questions."""
+    rng = np.random.default_rng(2)
+    ids, scored = ([row["id"] for row in prepared.read(layout.problems(TASK), split)] for split in ("train", "test"))
+    made = [rollouts.Rollout(name, index, thought(tokenizer, rng), "", "stop") for name in ids for index in (0, 1)]
+    put(layout.rollouts(TASK), {"block-00000.parquet": rollouts.writer(made)})
+    graded = [grades.Reward(row.problem_id, row.rollout, ("wrong", "right")[row.rollout]) for row in made]
+    put(layout.rewards(TASK), {"rewards.parquet": grades.rewards_writer(graded)})
+    answers = [completions.Answer(name, None, TRAINED, thought(tokenizer, rng), "", "stop") for name in scored]
+    put(layout.answers(TASK, "base"), {"batch-00000.parquet": completions.writer(answers)})
+
+
+# A pass over other lengths rounds otherwise: sixteen bits of states of about 1, of which the last eight are left.
+STATE_TOLERANCE = 2**-16
+
+
+def test_a_further_pair_is_read_beside_the_shared_one_and_both_are_what_each_alone_would_be(tokenizer: Any) -> None:
+    put_thoughts(tokenizer)
+    found = {}
+    for name, edits in {
+        "both": {"extract.also": [{"K": 3, "positions": "running"}]},
+        "shared": {},
+        "alone": {"K": 3, "extract.positions": "running"},
+    }.items():
+        run(extract, **edits)
+        run(average)
+        for kind in ("uniform", "reward_weighted"):
+            folder = layout.teachers(TASK, kind)
+            found[name, kind] = read_teachers(folder)
+            inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
+            assert inner == ["K3-running"] * (name == "both")
+            assert read_manifest(folder).counts["problems"] == N
+            if name == "both":
+                found["further", kind] = read_teachers(folder / "K3-running")
+        shutil.rmtree(layout.hidden_states(TASK))
+    for kind in ("uniform", "reward_weighted"):
+        for one, other, steps in (("both", "shared", K), ("further", "alone", 3)):
+            assert found[one, kind].keys() == found[other, kind].keys()
+            for problem, states in found[one, kind].items():
+                assert states.shape == (steps, D)
+                np.testing.assert_allclose(states, found[other, kind][problem], rtol=0, atol=STATE_TOLERANCE)
+    weighted = found["further", "reward_weighted"]
+    assert all(not np.array_equal(states, weighted[one]) for one, states in found["further", "uniform"].items())
+
+
+@pytest.mark.parametrize("key", ["K", "distil.distance"])
+def test_a_number_of_latent_steps_or_a_distance_of_its_own_is_that_of_a_systems_training_and_of_no_others(key: str) -> None:
+    rng, ids = np.random.default_rng(1), [row["id"] for row in prepared.read(layout.problems(TASK), "train")]
+    three = {one: teachers.Teacher(rng.standard_normal((3, D)).astype(np.float32), 1, False) for one in ids}
+    two = {one: teachers.Teacher(states.states[:2], 1, False) for one, states in three.items()}
+    name, value = key.rpartition(".")[2], {"K": 3, "distil.distance": "cosine"}[key]
+    for kind in ("uniform", "reward_weighted"):
+        put(layout.teachers(TASK, kind), teachers.writers(two) | teachers.writers(three, "K3-even"))
+    usual, _ = trained(train, "uniform", 0)
+    own, _ = trained(train, "uniform", 0, **{f"systems.distilled.uniform.{name}": value})
+    other, _ = trained(train, "reward_weighted", 0, **{f"systems.distilled.uniform.{name}": value})
+    assert other == trained(train, "reward_weighted", 0)[0]
+    if key == "K":
+        put(layout.teachers(TASK, "uniform"), teachers.writers(three))
+    shared, _ = trained(train, "uniform", 0, **{key: value})
+    assert own == shared != usual
+
+
+def test_a_row_of_three_steps_at_positions_of_its_own_is_extracted_trained_exported_and_probed(tokenizer: Any) -> None:
+    """All with the stages' own code; the shared K is 2 and the shared positions are even."""
+    put_thoughts(tokenizer)
+    edits = {"extract.also": [{"K": 3, "positions": "running"}], "split": "test", "evaluate.max_new_tokens": 4}
+    edits |= {"systems.distilled.uniform.K": 3, "systems.distilled.uniform.positions": "running", "probe.sweep": 1}
+    for page in (extract, average):
+        run(page, **edits)
+    _, manifest = trained(train, "uniform", 0, **edits)
+    assert manifest.counts["examples"] == N
+    merged([0])
+    assert loading.read_config(layout.model(TASK, "uniform")) == loading.QThinkConfig(3, False, "running")
+    losses = json.loads((layout.adapters(TASK, "uniform", 0) / "losses.json").read_bytes())
+    assert {len(step["distance"]) for step in losses} == {3}
+    run(evaluate, "uniform", **edits)
+    assert read_manifest(layout.answers(TASK, "uniform")).about == {"K": 3}
+    run(probe, "uniform", **edits)
+    answers = completions.read(layout.probes(TASK, "uniform"))
+    assert {row.condition for row in answers if re.fullmatch(r"K=[1-9]", row.condition)} == {"K=1", "K=2", "K=3"}
+    assert "no_teacher" not in {row.finish for row in answers}
+    run(probe, "uniform", **edits | {"extract.positions": "running"})
+    assert completions.read(layout.probes(TASK, "uniform")) == answers, "its own rule places the teachers"

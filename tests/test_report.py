@@ -16,13 +16,14 @@ from graph import SCALES, tree_of
 from scipy.stats import binomtest, permutation_test, t
 from small_run import K, identifier, outline, rows, run, substituted
 
+from qthink_core.artifacts import seconds
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.errors import DataError
 from qthink_core.evidence.claims import CLAIMS, HOLDS, UNDECIDED
 from qthink_core.evidence.fairness import marks
 from qthink_core.evidence.findings import Cell, Comparison, Findings, Power, System
 from qthink_core.evidence.power import Scatter, smallest_difference
-from qthink_core.pipeline import parameters, seconds
+from qthink_core.pipeline import parameters
 from qthink_core.pipeline.graph import parameter_classes
 from qthink_core.report import build, exports, markdown, sentences
 from qthink_core.report import params as report_params
@@ -693,6 +694,20 @@ def test_a_gamma_or_an_answer_length_of_its_own_marks_a_system() -> None:
         "undistilled": ["gamma 0.0, others 2.0"],
         "final_step": ["gamma 1.0, others 2.0"],
     }
+
+
+def test_a_row_with_its_own_k_positions_or_distance_is_marked_and_counts_its_own_latent_steps() -> None:
+    params = params_of("tiny")
+    systems = params.systems.model_dump()
+    systems["distilled"]["final_step"] |= {"K": 3, "positions": "running", "distance": "cosine"}
+    asked = build.plan(params_of("tiny", systems=type(params.systems).model_validate(systems)))
+    assert build.marks(asked.settings)["final_step"] == [
+        "3 latent steps, the others 6",
+        "teachers from running positions, the others even",
+        "cosine distance to the teacher, the others l1",
+    ]
+    assert build.marks(asked.settings)["uniform"] == []
+    assert [asked.steps(name) for name in ("uniform", "final_step")] == [6, 3]
 
 
 def test_only_the_published_model_on_the_published_problems_repeats_the_published_results() -> None:

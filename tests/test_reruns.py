@@ -132,7 +132,8 @@ def test_the_learning_rate_reruns_trainings_and_scores_but_neither_sampling_nor_
 
 def test_k_reruns_from_the_extraction_on_but_no_sampling_and_no_system_without_latent_steps(copy: Path) -> None:
     touched, reruns = rerun(copy, "params.yaml", r"^K: 6", "K: 4")
-    assert touched == boxes("train", DISTILLED) | boxes("probe", DISTILLED) | {f"extract@{TASK}", "report"}
+    # a probe reads K from the exported model, so it runs when that has changed
+    assert touched == boxes("train", DISTILLED) | {f"extract@{TASK}", "report"}
     assert stages(reruns) == {"extract", "average", "train", "merge"} | SCORES
     assert of_systems(reruns) == DISTILLED
 
@@ -165,6 +166,54 @@ def test_a_systems_supervision_reruns_that_system_and_no_other(copy: Path) -> No
     assert of_systems(reruns) == {"uniform"}
 
 
+@pytest.mark.parametrize("own", ["K: 3", "positions: running", "distance: cosine", "gamma: 1.0"])
+def test_a_setting_of_a_rows_own_reruns_that_row_and_no_other(copy: Path, own: str) -> None:
+    """The pair of another K or rule is listed already, for another row."""
+    row = "uniform: {teacher: uniform, supervision: per_step"
+    touched, reruns = rerun(copy, "params.yaml", rf"^    {row}\}}", f"    {row}, {own}}}")
+    assert touched == boxes("train", {"uniform"}) | {"report"}
+    assert stages(reruns) == {"train", "merge"} | SCORES
+    assert of_systems(reruns) == {"uniform"}
+
+
+def test_a_further_pair_is_extracted_and_averaged_again_with_the_others_and_samples_nothing(copy: Path) -> None:
+    touched, reruns = rerun(copy, "params.yaml", r"^  also: \[\]", "  also: [{K: 3, positions: even}]")
+    assert touched == {f"extract@{TASK}"}
+    assert stages(reruns) == {"extract", "average", "train", "merge"} | SCORES
+
+
+def test_the_shared_distance_reruns_the_distilled_trainings_and_their_scores_only(copy: Path) -> None:
+    touched, reruns = rerun(copy, "params.yaml", r"^  distance: l1", "  distance: cosine")
+    assert touched == boxes("train", DISTILLED) | {"report"}
+    assert of_systems(reruns) == DISTILLED
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        (
+            "qthink_core/method/positions.py",
+            r"^    return \[min\(k, block.stop\)",
+            "    return [min(k + 0, block.stop)",
+            {f"extract@{TASK}", f"average@{TASK}", *boxes("probe", DISTILLED)},
+        ),
+        (
+            "qthink_core/pipeline/recipe.py",
+            r'^Distance = Literal\["l1"',
+            'Distance = Literal["l3", "l1"',
+            {*TRAININGS, "report"},
+        ),
+        ("qthink_core/pipeline/checks.py", r"^    return f\"\{\{K: ", '    return f"{{{{K : ', set()),
+    ],
+    ids=["a rule for positions", "the name of a distance", "a check of the parameters"],
+)
+def test_a_change_of_the_method_is_other_code_of_what_uses_it_and_of_no_sampling_and_no_answer(
+    copy: Path, file: str, old: str, new: str, expected: set[str]
+) -> None:
+    touched, _ = rerun(copy, file, old, new)
+    assert touched == {CODE} | expected
+
+
 def test_a_finetuned_systems_target_reruns_that_system_and_no_other(copy: Path) -> None:
     touched, reruns = rerun(copy, "params.yaml", r"^    sft: \{target: think_and_answer\}", "    sft: {target: answer}")
     assert touched == boxes("finetune", {"sft"}) | {"report"}
@@ -180,7 +229,7 @@ def test_a_finetuned_systems_target_reruns_that_system_and_no_other(copy: Path) 
             r'^PER_STEP, FINAL_STEP = "per_step", ',
             "PER_STEP, FINAL_STEP = 'per_step', \\\\\n    ",
         ),
-        ("qthink_core/method/losses.py", r"^    .*One number a problem: .*$", '    """Other words."""'),
+        ("qthink_core/method/losses.py", r"^    .*One number for each problem: .*$", '    """Other words."""'),
         ("qthink_core/pipeline/stage.py", r"\A.*$", '"""Other words."""\n'),
         ("stages/train.py", r"^    .*The rows that this stage trains.*$", "    # without words"),
     ],

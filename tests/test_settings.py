@@ -13,7 +13,7 @@ from graph import SCALES, boxes, copy_repository, tree_of
 from imports import ROOT
 
 from qthink_core.errors import ParamError
-from qthink_core.pipeline import parameters
+from qthink_core.pipeline import checks, parameters
 from qthink_core.pipeline.graph import parameter_classes
 
 # From the promise in docs/decisions/engineering.md: a bad parameter ends a stage within 2 s.
@@ -37,12 +37,12 @@ def edit(file: Path, old: str, new: str) -> None:
 
 
 def faults(root: Path) -> list[str]:
-    return parameters.faults(*parameters.load(root), SECTIONS)
+    return checks.faults(*parameters.load(root), SECTIONS)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_committed_scale_has_no_fault(scale: str) -> None:
-    assert parameters.faults(*tree_of(scale), SECTIONS) == []
+    assert checks.faults(*tree_of(scale), SECTIONS) == []
 
 
 def test_every_scale_sets_the_same_parameters_but_for_the_source_of_its_model_and_of_its_problems() -> None:
@@ -213,7 +213,7 @@ def test_an_unknown_key_is_refused_at_every_place(scale: str) -> None:
     named_freely = {("systems", "finetuned"), ("systems", "distilled"), ("systems", "baseline")}
     for place in mappings(tree):
         altered = YamlTree(tree).with_value(place, "novel", 1)
-        said = parameters.faults(altered, origin, SECTIONS)
+        said = checks.faults(altered, origin, SECTIONS)
         assert any(".".join((*place, "novel")) in one for one in said), f"a key under {place or 'the top'} went unnoticed"
         assert len(said) == 1 or place in named_freely
 
@@ -221,8 +221,8 @@ def test_an_unknown_key_is_refused_at_every_place(scale: str) -> None:
 def test_a_null_is_accepted_for_a_section_that_may_be_left_out_and_refused_under_an_unknown_name() -> None:
     tree, origin = tree_of("paper")
     assert tree["world"] is None
-    assert parameters.faults(tree, origin, SECTIONS) == []
-    (fault,) = parameters.faults(tree | {"wrld": None}, origin, SECTIONS)
+    assert checks.faults(tree, origin, SECTIONS) == []
+    (fault,) = checks.faults(tree | {"wrld": None}, origin, SECTIONS)
     assert "no stage reads wrld" in fault
 
 
@@ -231,7 +231,7 @@ def test_a_missing_value_is_refused_at_every_place(scale: str) -> None:
     """But for a gamma of a row's own, without which the row takes that of all."""
     tree, origin = tree_of(scale)
     for leaf in parameters.leaves(tree):
-        said = parameters.faults(YamlTree(tree).without(leaf), origin, SECTIONS)
+        said = checks.faults(YamlTree(tree).without(leaf), origin, SECTIONS)
         if leaf == ("systems", "distilled", "undistilled", "gamma"):
             assert said == []
             continue
@@ -402,16 +402,80 @@ def test_a_stage_with_bad_parameters_ends_at_once_with_a_line_for_each_and_witho
 def test_heads_that_do_not_fit_each_other_are_refused_before_anything_is_made(key: str, value: int) -> None:
     tree, origin = tree_of("tiny")
     altered = YamlTree(tree).with_value(("base", "pretrain"), key, value)
-    said = parameters.faults(altered, origin, SECTIONS)
+    said = checks.faults(altered, origin, SECTIONS)
     assert any("heads must be a multiple of kv_heads, and head_dim even" in one for one in said), said
+
+
+ALSO = "params.yaml: extract.also"
+RUNNING_3 = "{K: 3, positions: running}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "also", "said"),
+    [
+        ({}, [], []),
+        ({"uniform": {"distance": "cosine", "gamma": 1.0}}, [], []),
+        ({"uniform": {"K": 6}, "final_step": {"positions": "even"}}, [], []),  # what all share, said again
+        ({"uniform": {"K": 3}}, [(3, "even")], []),
+        (
+            {"uniform": {"K": 3, "positions": "running"}, "final_step": {"K": 3, "positions": "running"}},
+            [(3, "running")],
+            [],
+        ),
+        (
+            {"uniform": {"K": 3}, "final_step": {"positions": "running"}, "undistilled": {"K": 3}},
+            [],
+            [
+                f"{ALSO} lacks what systems.distilled.uniform, undistilled needs: add {{K: 3, positions: even}}",
+                f"{ALSO} lacks what systems.distilled.final_step needs: add {{K: 6, positions: running}}",
+            ],
+        ),
+        (
+            {"uniform": {"K": 3}},
+            [(3, "even"), (3, "running")],
+            [f"{ALSO} lists {RUNNING_3}, which no row of systems.distilled uses: remove it"],
+        ),
+        ({}, [(6, "even")], [f"{ALSO} lists {{K: 6, positions: even}}, which is read anyway: remove it"]),
+        (
+            {"uniform": {"K": 3, "positions": "running"}},
+            [(3, "running"), (3, "running")],
+            [f"{ALSO} lists {RUNNING_3} 2 times: keep one"],
+        ),
+    ],
+)
+def test_the_pairs_that_rows_need_are_those_that_are_read(
+    rows: dict[str, Any], also: list[tuple[int, str]], said: list[str]
+) -> None:
+    tree, origin = tree_of("tiny")
+    for name, own in rows.items():
+        held = tree["systems"]["distilled"][name] | own
+        tree = YamlTree(tree).with_value(("systems", "distilled"), name, held)
+    listed = [{"K": K, "positions": positions} for K, positions in also]
+    tree = YamlTree(tree).with_value(("extract",), "also", listed)
+    assert checks.faults(tree, origin, SECTIONS) == said
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{K: 0, positions: even}", "extract.also.0.K is 0: input should be greater than or equal to 1"),
+        ("{K: 3, positions: evn}", "extract.also.0.positions is 'evn': input should be 'even' or 'running'"),
+        ("{K: 3, positions: running, rule: 1}", "extract.also.0.rule is 1: extra inputs are not permitted"),
+        ("{K: 3}", "extract.also.0.positions is missing from params.yaml or params/tiny.yaml (read by extract)"),
+        ("3", "extract.also.0 is 3: input should be a valid dictionary or instance of Also"),
+    ],
+)
+def test_a_wrong_pair_is_named_by_its_place(params: Path, entry: str, said: str) -> None:
+    edit(params / "params.yaml", r"  also: \[\]", f"  also: [{entry}]")
+    assert any(one.endswith(said) for one in faults(params)), faults(params)
 
 
 def test_a_merged_weight_is_not_rounded_to_bfloat16() -> None:
     tree, origin = tree_of("tiny")
     assert tree["train"]["lora"]["merged"] is True
-    assert parameters.faults(tree, origin, SECTIONS) == []
+    assert checks.faults(tree, origin, SECTIONS) == []
     altered = YamlTree(tree).with_value((), "dtype", "bfloat16")
-    assert parameters.faults(altered, origin, SECTIONS) == [
+    assert checks.faults(altered, origin, SECTIONS) == [
         "params/tiny.yaml: train.lora.merged is true, but with dtype: bfloat16 merged weights are rounded: set it to false"
     ]
 

@@ -121,7 +121,14 @@ def test_paths_and_keys_of_the_graph_are_filled_in_for_a_box() -> None:
     assert graph.resolve("params/${scale}.yaml", box, tree) == "params/tiny.yaml"
     assert graph.resolve("answers/${probe.thinker}", box, tree) == "answers/base"
     found = graph.declared(ROOT, box, tree)
-    assert found["params"]["params.yaml"] == ["K", "gamma", "train", "distil", "systems.distilled.uniform"]
+    assert found["params"]["params.yaml"] == [
+        "K",
+        "gamma",
+        "train",
+        "distil",
+        "extract.positions",
+        "systems.distilled.uniform",
+    ]
     assert "artifacts/rollouts/gsm8k" in found["deps"]
 
 

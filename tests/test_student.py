@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
+from qthink_core.method.losses import Counts, Objective, loss
 from qthink_core.method.student import Student
 from qthink_core.method.targets import Example
-from qthink_core.training.loop import Objective, backward
+from qthink_core.training.loop import backward
 
 K, D = 6, 32
 # Norms and losses end in float32 whatever the model is in: 2**-24 of a logit, summed over some fifty tokens. Relative.
@@ -72,12 +72,11 @@ def ours(
     teachers: dict[str, Any],
     objective: Objective,
     micro: int = 8,
-    per_problem: bool = False,
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """What the training adds for one effective batch in micro-batches of this size."""
     batch = [list(range(start, min(start + micro, len(examples)))) for start in range(0, len(examples), micro)]
     student.train()
-    found = backward(student, examples, teachers, batch, objective, Accelerator(cpu=True), 0, 0, per_problem)
+    found = backward(student, examples, teachers, batch, objective, 0, 0)
     return found, gradients(student)
 
 
@@ -108,7 +107,7 @@ def test_loss_and_gradients_are_those_of_k_separate_passes(
             by_step += torch.stack(distances).detach() / n_taught
     (cross_entropy + gamma * distil).backward()
     expected = gradients(made)
-    losses, found = ours(made, examples, teachers, Objective(gamma, supervision, reduction))
+    losses, found = ours(made, examples, teachers, Objective(gamma, supervision, reduction, "l1", "tokens"))
     assert losses["cross_entropy"] == pytest.approx(cross_entropy.item(), rel=LOSS_TOLERANCE)
     assert losses["distillation"] == pytest.approx(distil.item(), rel=LOSS_TOLERANCE)
     assert losses["distance"] == pytest.approx(by_step.tolist(), rel=LOSS_TOLERANCE)
@@ -128,10 +127,10 @@ def test_the_mean_over_problems_is_that_of_their_means_whatever_the_micro_batche
     expected = torch.stack(each).mean()
     expected.backward()
     gradient = {name: value for name, value in gradients(made).items()}
-    losses, found = ours(made, examples, {}, Objective(0.0, "per_step", "mean"), micro, per_problem=True)
+    losses, found = ours(made, examples, {}, Objective(0.0, "per_step", "mean", "l1", "problems"), micro)
     assert losses["cross_entropy"] == pytest.approx(expected.item(), rel=LOSS_TOLERANCE)
     assert_same(gradient, found, GRADIENT_TOLERANCE)
-    over_tokens, _ = ours(made, examples, {}, Objective(0.0, "per_step", "mean"), micro)
+    over_tokens, _ = ours(made, examples, {}, Objective(0.0, "per_step", "mean", "l1", "tokens"), micro)
     assert abs(over_tokens["cross_entropy"] - expected.item()) > 0.01
 
 
@@ -140,11 +139,11 @@ def test_gradients_flow_from_the_last_step_through_all_passes(
 ) -> None:
     """With only h_K supervised, the head is moved through each of its K uses: cut after one, its gradient is another."""
     made, rows = student(K, "float64"), examples[3:4]  # no target: distillation alone
-    _, found = ours(made, rows, teachers, Objective(1.0, "final_step", "mean"))
+    _, found = ours(made, rows, teachers, Objective(1.0, "final_step", "mean", "l1", "tokens"))
     uses = []
     made.head.register_forward_pre_hook(lambda _, inputs: uses.append(inputs[0]))
     handle = made.head.register_full_backward_hook(lambda *_: uses.append("backward"))
-    ours(made, rows, teachers, Objective(1.0, "final_step", "mean"))
+    ours(made, rows, teachers, Objective(1.0, "final_step", "mean", "l1", "tokens"))
     handle.remove()
     assert uses.count("backward") == K
     assert all(use.requires_grad for use in uses if isinstance(use, torch.Tensor))
@@ -155,7 +154,7 @@ def test_gradients_flow_from_the_last_step_through_all_passes(
 def test_micro_batches_and_padding_change_neither_loss_nor_gradient(
     student: Any, examples: list[Example], teachers: dict[str, Any], micro: int
 ) -> None:
-    objective = Objective(2.0, "per_step", "mean")
+    objective = Objective(2.0, "per_step", "mean", "l1", "tokens")
     for n_latent, dtype, tolerance in ((K, "float64", GRADIENT_TOLERANCE), (0, "float32", FLOAT32_TOLERANCE)):
         made = student(n_latent, dtype)
         rows, known = (examples, teachers) if n_latent else ([row for row in examples if row.target], {})
@@ -168,17 +167,17 @@ def test_micro_batches_and_padding_change_neither_loss_nor_gradient(
 
 
 def test_the_pad_token_does_not_matter(student: Any, examples: list[Example], teachers: dict[str, Any]) -> None:
-    made, states = student(K), torch.zeros(8, K, D)
-    prompts, targets = [row.prompt for row in examples], [row.target for row in examples]
-    first, second = made(prompts, targets, states, 0), made(prompts, targets, states, 77)
-    assert torch.equal(first.cross_entropy, second.cross_entropy)
-    assert torch.equal(first.distances, second.distances)
+    made, prompts, targets = student(K), [row.prompt for row in examples], [row.target for row in examples]
+    first, second = made(prompts, targets, 0), made(prompts, targets, 77)
+    assert len(first.latents) == K
+    for one, other in zip((*first[:3], *first.latents), (*second[:3], *second.latents), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_an_empty_target_trains_on_distillation_alone(
     student: Any, examples: list[Example], teachers: dict[str, Any]
 ) -> None:
-    made, per_step = student(K, "float64"), Objective(2.0, "per_step", "mean")
+    made, per_step = student(K, "float64"), Objective(2.0, "per_step", "mean", "l1", "tokens")
     losses, gradient = ours(made, examples[3:4], teachers, per_step)
     assert losses["cross_entropy"] == 0.0
     _, doubled = ours(made, examples[3:4], teachers, per_step._replace(gamma=4.0))
@@ -189,22 +188,22 @@ def test_a_problem_without_a_teacher_trains_on_its_answer_alone(
     student: Any, examples: list[Example], teachers: dict[str, Any]
 ) -> None:
     made = student(K, "float64")
-    losses, gradient = ours(made, examples[1:2], teachers, Objective(2.0, "per_step", "mean"))
+    losses, gradient = ours(made, examples[1:2], teachers, Objective(2.0, "per_step", "mean", "l1", "tokens"))
     assert losses["distillation"] == 0.0
-    _, without = ours(made, examples[1:2], {}, Objective(0.0, "per_step", "mean"))
+    _, without = ours(made, examples[1:2], {}, Objective(0.0, "per_step", "mean", "l1", "tokens"))
     assert_same(without, gradient, GRADIENT_TOLERANCE)
 
 
 def test_gamma_0_leaves_the_cross_entropy(student: Any, examples: list[Example], teachers: dict[str, Any]) -> None:
     made = student(K, "float64")
-    _, gradient = ours(made, examples, teachers, Objective(0.0, "per_step", "mean"))
-    _, without = ours(made, examples, {}, Objective(2.0, "per_step", "mean"))
+    _, gradient = ours(made, examples, teachers, Objective(0.0, "per_step", "mean", "l1", "tokens"))
+    _, without = ours(made, examples, {}, Objective(2.0, "per_step", "mean", "l1", "tokens"))
     assert_same(without, gradient, GRADIENT_TOLERANCE)
 
 
 def test_without_latent_steps_the_loss_is_hugging_faces_own(student: Any, examples: list[Example]) -> None:
     made, rows = student(0, "float64"), [row for row in examples if row.target]
-    losses, found = ours(made, rows, {}, Objective(0.0, "per_step", "mean"))
+    losses, found = ours(made, rows, {}, Objective(0.0, "per_step", "mean", "l1", "tokens"))
     assert losses.keys() == {"cross_entropy"}
     total = torch.zeros(())
     for row in rows:
@@ -224,7 +223,7 @@ def test_the_last_latent_and_the_answer_share_a_pass_and_the_output_head_sees_an
     scored: list[int] = []
     made.model.model.layers[0].register_forward_pre_hook(lambda _, inputs: passes.append(tuple(inputs[0].shape[:2])))
     made.model.lm_head.register_forward_pre_hook(lambda _, inputs: scored.append(inputs[0].shape[:-1].numel()))
-    made([row.prompt for row in examples], [row.target for row in examples], None, 0)
+    made([row.prompt for row in examples], [row.target for row in examples], 0)
     longest = max(len(row.prompt) for row in examples)
     assert passes == [(8, longest)] + [(8, 1)] * (K - 1) + [(8, 14)]  # K + 1 passes; the longest target has 14 tokens
     assert scored == [46]
@@ -268,9 +267,11 @@ def test_in_a_bfloat16_model_adapters_and_head_stay_float32(qwen3: Any, examples
     assert {parameter.dtype for parameter in made.trained().values()} == {torch.float32}
     frozen = {parameter.dtype for parameter in made.parameters() if not parameter.requires_grad}
     assert frozen == {torch.bfloat16}
-    parts = made([examples[0].prompt], [examples[0].target], torch.zeros(1, 2, D), 0)
-    assert parts.cross_entropy.dtype == parts.distances.dtype == torch.float32
-    (parts.cross_entropy + parts.distances.sum()).backward()
+    outputs = made([examples[0].prompt], [examples[0].target], 0)
+    objective = Objective(2.0, "per_step", "mean", "l1", "tokens")
+    found = loss(outputs, torch.zeros(1, 2, D), torch.ones(1), objective, Counts(9, 1))
+    assert found.total.dtype == found.by_step.dtype == torch.float32
+    found.total.backward()
     assert made.head.mlp[0].weight.grad.dtype == torch.float32
 
 

@@ -6,19 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from artifact_folders import work
 
 from qthink_core.artifacts.store import Work
-from qthink_core.errors import NumericError
+from qthink_core.errors import NumericError, ParamError
 from qthink_core.method import projection_head
+from qthink_core.method.losses import Objective
 from qthink_core.method.student import Student
 from qthink_core.method.targets import Example
 from qthink_core.pipeline.recipe import Lora, Recipe
-from qthink_core.training.loop import Objective, backward, checkpoints, lr_factor, micro_batches, plan, train
+from qthink_core.training.checkpoints import checkpoints
+from qthink_core.training.loop import backward, lr_factor, micro_batches, plan, train
 
 K, D = 2, 32
-OBJECTIVE = Objective(2.0, "per_step", "mean")
+OBJECTIVE = Objective(2.0, "per_step", "mean", "l1", "tokens")
 RECIPE = Recipe(
     lr=2e-4,
     lr_multiplier=20.0,
@@ -86,7 +87,6 @@ def run(
         recipe,
         OBJECTIVE,
         seed=5,
-        accelerator=Accelerator(cpu=True),
         pad_id=0,
         work=place,
         checkpoint_every=2,
@@ -149,7 +149,7 @@ def test_training_is_adamw_on_clipped_gradients_of_whole_effective_batches(
     plain.train()
     for step, batch in enumerate(plan(10, RECIPE, seed=5)):
         groups = micro_batches(batch, examples, RECIPE.micro_batch)
-        found = backward(plain, examples, teachers, groups, OBJECTIVE, Accelerator(cpu=True), 0, step)
+        found = backward(plain, examples, teachers, groups, OBJECTIVE, 0, step)
         norm = sum(float(value.grad.double().square().sum()) for value in parameters.values()) ** 0.5
         for value in parameters.values():
             value.grad *= min(1.0, 1.0 / (norm + 1e-6))
@@ -261,7 +261,6 @@ def test_another_seed_sees_the_examples_in_another_order(
         RECIPE,
         OBJECTIVE,
         seed=6,
-        accelerator=Accelerator(cpu=True),
         pad_id=0,
         work=work(tmp_path / "b"),
         checkpoint_every=100,
@@ -307,5 +306,22 @@ def test_a_gradient_that_is_not_finite_stops_before_its_step_and_names_it(
     before = trained_bytes(made)
     made.head.mlp[0].bias.register_hook(lambda gradient: gradient * 0 + value)
     with pytest.raises(NumericError, match=r"the gradient of step 0 is not finite \(batch of p\d, p\d, p\d, p\d"):
+        run(made, examples, teachers, work(tmp_path))
+    assert trained_bytes(made) == before
+
+
+@pytest.mark.parametrize("kind", ["DEEPSPEED", "FSDP", "MEGATRON_LM"])
+def test_a_launcher_that_would_split_the_model_is_refused_before_anything_is_trained(
+    student: Any,
+    examples: list[Example],
+    teachers: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    made = student(K)
+    before = trained_bytes(made)
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    with pytest.raises(ParamError, match=rf"^training cannot use {kind}: launch plain ranks, e\.g\. by `accelerate launch"):
         run(made, examples, teachers, work(tmp_path))
     assert trained_bytes(made) == before

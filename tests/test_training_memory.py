@@ -4,6 +4,7 @@ import gpu_measures
 import pytest
 import torch
 
+from qthink_core.method.losses import Counts, Objective, loss
 from qthink_core.method.student import Student
 from qthink_core.planning import cost, shapes
 from qthink_core.planning.cost import Shape
@@ -31,7 +32,8 @@ def kept(shape: Shape, dtype: torch.dtype, K: int, targets: list[str], prompts: 
 
     teachers = torch.zeros(len(prompts), K, SHAPE.hidden) if K else None
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        student([[5] * length for length in prompts], [[6] * TARGET_TOKENS] * len(prompts), teachers, 0)
+        outputs = student([[5] * length for length in prompts], [[6] * TARGET_TOKENS] * len(prompts), 0)
+        loss(outputs, teachers, torch.ones(len(prompts)), Objective(2.0, "per_step", "mean", "l1", "tokens"), Counts(1, 1))
     return sum(storage.nbytes() for at, storage in found.items() if at not in weights)
 
 

@@ -6,6 +6,7 @@ How two runs are compared is in `report.compare`.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from qthink_core.evidence.significance import ALPHA
 from qthink_core.report import compare
 from qthink_core.report.revisions import Verdicts, git, verdicts_of
 
@@ -20,7 +21,7 @@ PART = (
 )
 
 
-def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], control: str, K: int) -> str:
+def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], control: str, K: Mapping[str, int]) -> str:
     """Sentences on how the run in `folder` compares with `results` as the last commit has them."""
     if git(root, "rev-parse", "--verify", "HEAD") is None:
         return "There is no commit with which this run could be compared."
@@ -66,7 +67,7 @@ def accuracies(committed: Mapping[str, Verdicts], ours: Mapping[str, Verdicts]) 
     return f"{start}, distinguishably {tests}: {', '.join(beyond)}." if beyond else f"{start}, none distinguishably {tests}."
 
 
-def verdicts(committed: Mapping[str, Verdicts], ours: Mapping[str, Verdicts], control: str, K: int) -> str:
+def verdicts(committed: Mapping[str, Verdicts], ours: Mapping[str, Verdicts], control: str, K: Mapping[str, int]) -> str:
     """Which verdicts on the latents are not the committed ones."""
     before, after = (compare.judged_words(run, control, K) for run in (committed, ours))
     others = [f"{' '.join(one.name)} {one.after} (committed: {one.before})" for one in compare.changes(before, after)]

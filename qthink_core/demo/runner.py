@@ -84,7 +84,8 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     print(markdown.short((written / "table.md").read_text()))
     print(f"In detail: {written / 'table.md'}; with plots and single questions, in a browser: {written / 'report.html'}")
     print()
-    print(committed.compared(root, written, results(root, tree), part or known, tree["report"]["control"], tree["K"]))
+    steps = {name: row.get("K") or tree["K"] for name, row in tree["systems"]["distilled"].items()}
+    print(committed.compared(root, written, results(root, tree), part or known, tree["report"]["control"], steps))
 
 
 def of_tasks(needs: Mapping[str, frozenset[str]], tasks: Collection[str]) -> dict[str, frozenset[str]]:

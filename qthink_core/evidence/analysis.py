@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from qthink_core.artifacts.conditions import TRAINED
@@ -72,11 +72,11 @@ def conditions(task: scores.Task, system: str, K: int, control: str) -> Conditio
     return Conditions({name: scores.cell(found[name]) for name in sorted(found, key=place)}, judged.word, judged.sentence)
 
 
-def claimed(tasks: Mapping[str, scores.Task], K: int) -> list[Claim]:
-    """The paper's claims on this run's answers (claims.py), a row for each claim and benchmark."""
+def claimed(tasks: Mapping[str, scores.Task], steps: Callable[[str], int]) -> list[Claim]:
+    """The paper's claims on this run's answers (claims.py), a row for each claim and benchmark; `steps` has a system's K."""
     right = {task: {name: one[TRAINED].right for name, one in found.scores.items()} for task, found in tasks.items()}
     tokens = {task: {name: one[TRAINED].tokens for name, one in found.scores.items()} for task, found in tasks.items()}
-    return [_claim(row, K) for row in claims.verdicts(claims.CLAIMS, right, tokens)]
+    return [_claim(row, steps(row.claim.left)) for row in claims.verdicts(claims.CLAIMS, right, tokens)]
 
 
 def _claim(row: claims.Row, K: int) -> Claim:

@@ -8,7 +8,10 @@ WORDS = {
     "max_new_tokens": "evaluated with answers of at most {} tokens",
     "epochs": "trained for {} epochs",
     "seeds": "seeds {}",
-    "target": "trained on {} answers",
+    "target": "trained towards {} answers",
+    "K": "{} latent steps",
+    "positions": "teachers from {} positions",
+    "distance": "{} distance to the teacher",
 }
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -7,11 +7,16 @@ from qthink_core.evidence.power import Scatter
 
 
 class System(NamedTuple):
-    """A row of the tables: its displayed name, whether it takes latent steps, and the settings in which it differs."""
+    """A row of the tables: its displayed name, whether it takes latent steps, and in what it differs from the other rows.
+
+    `K` and `distance` are those of a row that has its own; None is what the run's rows share.
+    """
 
     name: str
     latent: bool = False
     marks: Sequence[str] = ()
+    K: int | None = None
+    distance: str | None = None
 
 
 class Cell(NamedTuple):
@@ -115,12 +120,12 @@ class Question(NamedTuple):
 class Findings(NamedTuple):
     """A whole run; mappings are in the order of display.
 
-    `setting` completes "This run used ..." in words; `repeats_published` says that model and problems are those of the
-    published results. `K` is the number of trained latent steps, `control` the system without latents that the latent ones
-    must beat, `direct` the base that does not think. `cells` and `curves` are by task, then system. `curves` has a mapping
-    for each optimiser step with `step`, `cross_entropy` (nats per token) and, for latent systems, `distillation` and
-    `distance` (L1 at each latent step). `power` is by task, `conditions` by task and latent system, `further` by task,
-    system and scorer.
+    `setting` completes "This run is of ..." in words, and `repeats_published` says that model and problems are those of the
+    published results; `K` and `distance` are what the latent rows share; `control` is the system without latents that the
+    latent ones must beat, `direct` the base that does not think. `cells` and `curves` are by task, then system; `curves`
+    holds a mapping for each optimiser step with `step`, `cross_entropy` (nats a token) and, of latent systems,
+    `distillation` and `distance` (at each latent step); `power` is by task, `conditions` by task and latent system,
+    `further` by task, system and scorer.
     """
 
     scale: str
@@ -132,6 +137,7 @@ class Findings(NamedTuple):
     control: str | None = None
     direct: str | None = None
     repeats_published: bool = False
+    distance: str = "l1"
     comparisons: Sequence[Comparison] = ()
     power: Mapping[str, Power] = {}
     curves: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] = {}

@@ -17,6 +17,7 @@ from qthink_core.artifacts import readout
 from qthink_core.artifacts.answers import Answer, counts, writer
 from qthink_core.artifacts.conditions import MEAN, NOISE, NONE, OTHER, TEACHER, ZEROS, steps_condition
 from qthink_core.artifacts.files import number_of
+from qthink_core.artifacts.pairs import Pair
 from qthink_core.artifacts.readout import Read
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.artifacts.store import Work
@@ -100,16 +101,15 @@ def teachers_of(
     problems: Sequence[Mapping[str, Any]],
     thoughts: Sequence[Answer],
     *,
-    K: int,
+    pair: Pair,
     cut_blocks: str,
-    spacing: str,
     batch_tokens: int,
 ) -> dict[str, Float[np.ndarray, "K D"]]:
-    """The thinker's states at the K positions of its own think blocks, by question; unusable blocks are left out."""
+    """The thinker's states at a pair's positions of its own think blocks, by question; none where a block is not usable."""
     prompts = asked(thinker, problems)
     rows = [Rollout(row.tokens, row.text, row.finish, problem_id=row.problem_id, rollout=0) for row in thoughts]
-    chosen, _ = select(rows, prompts, marks(thinker.tokenizer), K, cut_blocks, spacing)
-    states = read_positions(thinker.model, chosen, K, batch_tokens, "float32")
+    chosen, _ = select(rows, prompts, marks(thinker.tokenizer), [pair], cut_blocks)
+    states = read_positions(thinker.model, chosen, pair.K, batch_tokens, "float32")
     return {row.rollout.problem_id: state for row, state in zip(chosen, states, strict=True)}
 
 

@@ -1,4 +1,8 @@
-"""Extraction: which tokens of which rollouts are read, and the shards that hold their hidden states."""
+"""Extraction: which tokens of which rollouts are read, and the shards that hold their hidden states.
+
+One pass over a rollout reads the positions of all pairs (artifacts/pairs.py). The shards of the shared pair lie at the top
+of the artifact, those of each further pair in a folder of its own inside it.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +13,11 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from qthink_core.artifacts.files import Writer
+from qthink_core.artifacts.pairs import Pair
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.artifacts.store import listed
 from qthink_core.artifacts.tables import Table, array_writer
-from qthink_core.method.positions import EVEN, positions
+from qthink_core.method.positions import RULES
 from qthink_core.method.think import CUT, ENDED_INSIDE, WHOLE, Marks, block_of
 
 INDEX = Table[dict[str, Any]](
@@ -21,7 +26,7 @@ INDEX = Table[dict[str, Any]](
 
 
 class Row(NamedTuple):
-    """One rollout to read: its tokens up to the last needed position, and the K positions in the whole sequence."""
+    """One rollout to read: its tokens up to the last needed position, and the positions of all pairs in the sequence."""
 
     rollout: Rollout
     think_tokens: int
@@ -38,14 +43,14 @@ def select(
     rollouts: Sequence[Rollout],
     prompts: Mapping[str, Sequence[int]],
     marks: Marks,
-    K: int,
+    pairs: Sequence[Pair],
     cut_blocks: str,
-    spacing: str = EVEN,
 ) -> tuple[list[Row], dict[str, int]]:
     """The rollouts with a usable think block, and counts of blocks by state (decisions 3 and 4).
 
     A block that was cut at the token limit, or in which the model ended its turn, is used up to there unless
-    `cut_blocks` is `drop`; an empty or never opened one has no positions.
+    `cut_blocks` is `drop`; an empty or never opened one has no positions. The pairs do
+    not matter for which rollouts are usable.
     """
     usable = {WHOLE} if cut_blocks == "drop" else {WHOLE, CUT, ENDED_INSIDE}
     rows, counts = [], {"usable": 0}
@@ -56,8 +61,9 @@ def select(
             continue
         prompt = prompts[rollout.problem_id]
         last = len(rollout.tokens) - 1
-        at = [len(prompt) + min(index, last) for index in positions(block, K, spacing)]
-        tokens = [*prompt, *rollout.tokens][: at[-1] + 1]
+        wanted = [index for pair in pairs for index in RULES[pair.positions](block, pair.K)]
+        at = [len(prompt) + min(index, last) for index in wanted]
+        tokens = [*prompt, *rollout.tokens][: max(at) + 1]
         rows.append(Row(rollout, block.stop - block.start, tokens, at))
         counts["usable"] += 1
     return rows, counts
@@ -93,10 +99,31 @@ def writers(name: str, rows: Sequence[Row], states: Float[np.ndarray, "N K D"]) 
     return {f"{name}.npy": array_writer(states), f"{name}.parquet": INDEX.writer(index)}
 
 
-def read_shards(folder: Path) -> dict[str, dict[int, Float[np.ndarray, "K D"]]]:
-    """The states of every usable rollout by problem and rollout index, in canonical order; mapped, not loaded."""
+def shard(name: str, rows: Sequence[Row], states: Float[np.ndarray, "N J D"], pairs: Sequence[Pair]) -> dict[str, Writer]:
+    """The files of one block: the states of each pair, which follow each other in J; the first pair is the shared one."""
+    files: dict[str, Writer] = {}
+    start = 0
+    for pair in pairs:
+        own = states[:, start : start + pair.K]
+        files |= writers(str(pair.inside(Path(), pairs[0]) / name), rows, own)
+        start += pair.K
+    return files
+
+
+def pair_folders(folder: Path) -> list[str]:
+    """The folders inside an artifact of hidden states that hold shards: "" for the shared pair, then the further pairs."""
+    return sorted({str(Path(name).parent).removeprefix(".") for name in listed(folder, ".npy")})
+
+
+def read_shards(folder: Path, pair: str = "") -> dict[str, dict[int, Float[np.ndarray, "K D"]]]:
+    """The states of every usable rollout by problem and rollout index, in canonical order; mapped, not loaded.
+
+    `pair` is one of `pair_folders`.
+    """
     found: dict[str, dict[int, Float[np.ndarray, "K D"]]] = {}
     for name in listed(folder, ".npy"):
+        if Path(name).parent != Path(pair):
+            continue
         states = np.load(folder / name, allow_pickle=False, mmap_mode="r")
         index = INDEX.read(folder / name.replace(".npy", ".parquet"))
         for state, row in zip(states, index, strict=True):

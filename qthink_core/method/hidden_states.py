@@ -1,11 +1,11 @@
-"""Last hidden states: the one place where they are read, for teacher and student alike.
+"""Last hidden states, read here for teacher and student alike, and nowhere else.
 
 "Last" is `hidden_states[-1]` of Hugging Face, after the final norm, so that `lm_head(h)` are the logits (decision 2).
 """
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,8 +14,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from qthink_core.errors import NumericError
-from qthink_core.method.extraction import Row
 from qthink_core.method.last_layer import last_positions
+
+
+class Marked(Protocol):
+    """A sequence of tokens, the positions in it whose states are read, and what an error calls it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tokens(self) -> Sequence[int]: ...
+    @property
+    def positions(self) -> Sequence[int]: ...
 
 
 def last_hidden(
@@ -29,8 +39,8 @@ def last_hidden(
 ) -> Float[Tensor, "B T D"]:
     """The last hidden states of T new tokens behind the cached ones, without the output head; of the last `read` if given.
 
-    `mask` covers the cached and the new tokens (S = cached + T); positions count its ones, so padding on either side
-    shifts nothing. `cache` is extended in place.
+    `mask` covers the cached and the new tokens (S = cached + T). Positions count its ones, so padding on either side shifts
+    nothing. `cache` is extended in place.
     """
     new = (input_ids if input_ids is not None else inputs_embeds).shape[1]  # type: ignore[union-attr]
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
@@ -67,12 +77,12 @@ def pad(
 
 
 def read_positions(
-    model: PreTrainedModel, wanted: Sequence[Row], K: int, batch_tokens: int, dtype: str
+    model: PreTrainedModel, wanted: Sequence[Marked], K: int, batch_tokens: int, dtype: str
 ) -> Float[np.ndarray, "N K D"]:
-    """Last hidden states at each sequence's positions, in the order given.
+    """The last hidden states at each sequence's K positions, in the order given.
 
     Only the body runs, its last layer from the first position that a batch needs; nothing after the last needed position
-    is computed, and only K vectors a sequence leave the device. Batches hold sequences of like length, at most
+    is computed, and only K vectors of a sequence leave the device. Batches hold sequences of similar length, at most
     `batch_tokens` tokens with padding. Raises NumericError naming the sequence and step of a value that is not finite or
     does not fit `dtype`.
     """
@@ -82,7 +92,7 @@ def read_positions(
     for batch in batches_of_like_length(order, [len(row.tokens) for row in wanted], batch_tokens):
         rows = [wanted[index] for index in batch]
         ids, mask = pad([row.tokens for row in rows], 0, "right", model.device)
-        start = min(row.positions[0] for row in rows)
+        start = min(min(row.positions) for row in rows)
         with torch.inference_mode():
             hidden_BTD = last_hidden(model, input_ids=ids, mask=mask, read=ids.shape[1] - start)
             at = torch.tensor([list(row.positions) for row in rows], device=model.device) - start

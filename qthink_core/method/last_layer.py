@@ -1,7 +1,7 @@
 """The last layer of a pass for the positions whose states are read; keys and values are those of all positions.
 
-What else a position is given in the last layer (its query, the attention's output, the MLP) is of use to its own last hidden
-state only. A prompt of which one state is read needs most of that layer for one position.
+The rest of the last layer (a position's query, its attention output, the MLP) affects that position's own last hidden state
+only. A prompt of which one state is read needs most of that layer for one position.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 def last_positions(model: PreTrainedModel, n: int) -> Iterator[None]:
     """Within it, a pass of the model's body gives the last hidden states of its last n positions; the others are undefined.
 
-    The parts of a layer are found by the names that Llama and its kin give them (`self_attn.q_proj`, `self_attn.o_proj`,
-    `mlp`); what has another name computes all positions, for the same states.
+    The parts of a layer are found by the names that Llama and its relatives give them (`self_attn.q_proj`,
+    `self_attn.o_proj`, `mlp`). A part with another name computes all positions, and the states are the same.
     """
     layers = getattr(model.get_decoder(), "layers", None)
     last = layers[-1] if layers is not None else None

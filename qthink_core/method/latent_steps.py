@@ -53,3 +53,25 @@ def latent_steps(
         hidden = last_hidden(model, inputs_embeds=latent, mask=mask, cache=cache)[:, -1]
         steps.append(hidden)
     return Context(cache, mask, hidden), steps
+
+
+def answer_states(
+    model: PreTrainedModel,
+    head: ProjectionHead,
+    context: Context,
+    K: int,
+    answers: Int[Tensor, "B T"],
+    mask: Int[Tensor, "B T"],
+    one_step: bool = False,
+) -> tuple[Float[Tensor, "B T D"], list[Float[Tensor, "B D"]]]:
+    """The states that predict each token of the answers behind K > 0 latent steps, and h_1..h_K.
+
+    The last latent and the answer share one pass, which is exact: what comes later does not change an earlier state. `mask`
+    is 0 where `answers` is padded, on the right.
+    """
+    context, steps = latent_steps(model, head, context, K - 1, one_step)
+    latent = project(model, head, context.hidden.detach() if one_step else context.hidden)
+    inputs = torch.cat([latent, model.get_input_embeddings()(answers[:, :-1])], dim=1)
+    mask = torch.cat([context.mask, context.mask.new_ones(len(answers), 1), mask[:, :-1]], dim=1)
+    hidden = last_hidden(model, inputs_embeds=inputs, mask=mask, cache=context.cache)
+    return hidden, [*steps, hidden[:, 0]]

@@ -1,13 +1,16 @@
-"""The loss of the method: cross-entropy on the answer plus gamma times the L1 distance to the teacher.
+"""The loss of the method: cross-entropy on the answer plus gamma times the distance to the teacher.
 
-    loss = CE(answer) + gamma * reduce_k mean_d |h_k - t_k|
+    loss = CE(answer) + gamma * mean_problems reduce_k distance(h_k, t_k)
 
-(model card, section Training). `per_step` takes every latent step; `final_step`, the card's "CODI", only the last. The
-mean over k keeps gamma's meaning the same in both; the sum is the other reading (decision 7). CE is the mean over all answer
-tokens of the effective batch, or over its problems of the mean over each one's tokens (decision 20).
+(model card, section Training.) All means are over the effective batch: CE over its answer tokens, or over its problems of
+each one's mean (decision 20); the distance over its problems that have a teacher. `reduce_k` is the mean or the sum over
+all latent steps (`per_step`), or the last step alone (`final_step`, the card's "CODI"). The mean over k keeps the meaning
+of gamma the same in both; the sum is the other reading (decision 7). The distance is a choice (`DISTANCES`); the card's is
+L1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,28 +20,91 @@ from torch.nn import functional
 PER_STEP, FINAL_STEP = "per_step", "final_step"
 TOKENS, PROBLEMS = "tokens", "problems"
 
+# From h and t (B, K, D) to a distance of each problem and step (B, K). `Distance` in pipeline/recipe.py lists the names.
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": lambda h, t: (h - t).abs().mean(dim=2),  # mean_d |h_d - t_d|
+    "l2": lambda h, t: (h - t).square().mean(dim=2),  # mean_d (h_d - t_d)^2
+    "cosine": lambda h, t: 1 - functional.cosine_similarity(h, t, dim=2),  # 1 - h.t / (|h| |t|)
+}
 
-def answer_cross_entropy(
-    logits: Float[Tensor, "T V"], labels: Int[Tensor, " T"], lengths: Int[Tensor, " T"] | None = None
-) -> Float[Tensor, ""]:
-    """The summed cross-entropy, in nats, over answer tokens; the caller divides by the tokens of the effective batch.
 
-    With `lengths`, of each token the number in its problem's answer, a sum over problems of their means: the caller divides
-    by the problems of the batch that have an answer.
+class Objective(NamedTuple):
+    """The loss as settings: gamma, the steps that are supervised, how they reduce, the distance, what CE is a mean over."""
+
+    gamma: float
+    supervision: str
+    reduction: str
+    distance: str
+    cross_entropy: str
+
+
+class Counts(NamedTuple):
+    """What the sums of an effective batch are divided by: its answer tokens or answers, and its problems with a teacher."""
+
+    answers: int
+    taught: int
+
+
+class Outputs(NamedTuple):
+    """What a student computes on a micro-batch: logits of the answer tokens, those tokens, and h_1..h_K.
+
+    `lengths` is, for each token, the number of tokens in its problem's answer. `latents` is empty where K is 0.
     """
-    if lengths is None:
-        return functional.cross_entropy(logits.float(), labels, reduction="sum")
-    return (functional.cross_entropy(logits.float(), labels, reduction="none") / lengths).sum()
+
+    logits: Float[Tensor, "T V"]
+    labels: Int[Tensor, " T"]
+    lengths: Int[Tensor, " T"]
+    latents: Sequence[Float[Tensor, "B D"]]
 
 
-def step_distances(latents: Sequence[Float[Tensor, "B D"]], teachers: Float[Tensor, "B K D"]) -> Float[Tensor, "B K"]:
-    """mean_d |h_k - t_k| for each problem and step; the teacher carries no gradient."""
-    student_BKD = torch.stack(list(latents), dim=1).float()
-    return (student_BKD - teachers.detach()).abs().mean(dim=2)
+class Loss(NamedTuple):
+    """A micro-batch's part in the loss of its effective batch, and the terms of it.
+
+    `by_step` is the distance at each latent step, without a gradient; None where nothing has a teacher.
+    """
+
+    total: Float[Tensor, ""]
+    cross_entropy: Float[Tensor, ""]
+    distillation: Float[Tensor, ""]
+    by_step: Float[Tensor, " K"] | None
 
 
-def distillation(distances: Float[Tensor, "B K"], supervision: str, reduction: str) -> Float[Tensor, " B"]:
-    """One number a problem: the last step's distance, or the mean or sum over all steps."""
-    if supervision == FINAL_STEP:
+def loss(
+    found: Outputs,
+    teachers: Float[Tensor, "B K D"] | None,
+    has_teacher: Float[Tensor, " B"],
+    objective: Objective,
+    batch: Counts,
+) -> Loss:
+    """The equation above, as far as it is of one micro-batch; the parts of all micro-batches add up to it.
+
+    `has_teacher` is 1 for a problem that has one and 0 for one that has none, whose row of `teachers` is of no account.
+    """
+    ce = cross_entropy(found, objective.cross_entropy) / batch.answers
+    if teachers is None:
+        return Loss(ce, ce, ce.new_zeros(()), None)
+    h, t = torch.stack(list(found.latents), dim=1).float(), teachers.detach()
+    distances = DISTANCES[objective.distance](h, t)
+    distil = (over_steps(distances, objective) * has_teacher).sum() / batch.taught
+    by_step = (distances.detach() * has_teacher[:, None]).sum(0) / batch.taught
+    return Loss(ce + objective.gamma * distil, ce, distil, by_step)
+
+
+def cross_entropy(found: Outputs, mean_over: str) -> Float[Tensor, ""]:
+    """The sum of -log p over answer tokens, in nats; with `problems` the sum over problems of the mean over each one's."""
+    if mean_over == TOKENS:
+        return functional.cross_entropy(found.logits.float(), found.labels, reduction="sum")
+    return (functional.cross_entropy(found.logits.float(), found.labels, reduction="none") / found.lengths).sum()
+
+
+def over_steps(distances: Float[Tensor, "B K"], objective: Objective) -> Float[Tensor, " B"]:
+    """One number for each problem: the last step's distance, or the mean or sum over all steps."""
+    if objective.supervision == FINAL_STEP:
         return distances[:, -1]
-    return distances.mean(dim=1) if reduction == "mean" else distances.sum(dim=1)
+    return distances.mean(dim=1) if objective.reduction == "mean" else distances.sum(dim=1)
+
+
+def counts(answers: Sequence[Sequence[int]], taught: Sequence[bool], mean_over: str) -> Counts:
+    """The counts of an effective batch, from every problem's answer and whether it has a teacher; 1 in place of 0."""
+    n_answers = sum(len(answer) if mean_over == TOKENS else bool(answer) for answer in answers)
+    return Counts(max(n_answers, 1), max(sum(taught), 1))

@@ -1,8 +1,8 @@
-"""LoRA merged into the weights for the time of a forward pass: W + s B A once, instead of x A^T B^T at every call.
+"""LoRA merged into the weights during a forward pass: W + s B A once, instead of x A^T B^T at every call.
 
-The function and its gradient are the same beyond rounding. It pays where a call is small: a latent step of a small model
-launches many operations on few numbers. Its price is a copy of the adapted weights and their gradient, and, where the base
-is bfloat16, that the merged weight is rounded to it.
+Function and gradient are the same up to rounding. This is faster where a call is small: a latent step of a small model
+launches many operations on few numbers. It costs a copy of the adapted weights and their gradient, and where the base is
+bfloat16, the merged weight is rounded to it.
 """
 
 from collections.abc import Iterator

@@ -1,19 +1,29 @@
-"""Positions: the K tokens of a thought whose hidden states the latent steps learn to match (decision 3)."""
+"""Positions: the K tokens of a thought whose hidden states the latent steps learn to match (decision 3).
+
+A rule is a function from a think block and K to K indices into its completion, in the order of the latent steps. An edit
+here reruns `extract` and what follows, and no sampling.
+"""
+
+from collections.abc import Callable
 
 from qthink_core.method.think import Block
 
-EVEN, RUNNING = "even", "running"
 
-
-def positions(block: Block, K: int, spacing: str) -> list[int]:
-    """The K positions that stand for a block, as indices into its completion.
-
-    `even`: spaced evenly over the thought (`evenly`). `running`: the completion token by token from its first one, up to the
-    one that follows the thought, which is repeated where K is larger: latent steps then go as the base model writes.
-    """
-    if spacing == RUNNING:
-        return [min(k, block.stop) for k in range(K)]
+def even(block: Block, K: int) -> list[int]:
+    """K indices spaced evenly over the thought (`evenly`); the last one is that of its last token."""
     return [block.start + index for index in evenly(block.stop - block.start, K)]
+
+
+def running(block: Block, K: int) -> list[int]:
+    """The first K indices of the completion, up to the one behind the thought, which is repeated where K is larger.
+
+    Latent steps then go as the base model writes.
+    """
+    return [min(k, block.stop) for k in range(K)]
+
+
+# `Rule` in artifacts/pairs.py lists the names.
+RULES: dict[str, Callable[[Block, int], list[int]]] = {"even": even, "running": running}
 
 
 def evenly(length: int, K: int) -> list[int]:

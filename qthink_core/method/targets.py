@@ -1,4 +1,4 @@
-"""Targets: what each training problem is to be answered with, as token ids, and what is left out and why."""
+"""Targets: the answer that each training problem is trained on, as token ids, and counts of what is left out."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class Example(NamedTuple):
 
 
 def choose_right(rollouts: Sequence[Rollout], rewards: Sequence[int], seed: int) -> Rollout | None:
-    """One right rollout, by the smallest sha256 of (seed, problem, index), so that no order matters; None without any."""
+    """The right rollout with the smallest sha256 of (seed, problem, index), whatever the order; None where all are wrong."""
 
     def rank(row: Rollout) -> bytes:
         return hashlib.sha256(f"{seed} {row.problem_id} {row.rollout}".encode()).digest()
@@ -110,9 +110,10 @@ def examples(
     prompt_max_tokens: int,
     with_teacher: frozenset[str],
 ) -> tuple[list[Example], dict[str, int]]:
-    """The training examples by problem id, and counts: too long a prompt, or neither target nor teacher, is left out.
+    """The training examples by problem id, and counts.
 
-    Too long a prompt is never cut: that would drop the question (decision 13).
+    A problem is left out if its prompt is too long, or if it has neither target nor teacher. A prompt is never cut, because
+    that would drop the question (decision 13).
     """
     kept: list[Example] = []
     counts = {"prompt_too_long": 0, "nothing_to_learn": 0, "distillation_only": 0, "examples": 0}

@@ -101,11 +101,12 @@ def all_teachers(
     return made, counts
 
 
-def writers(made: Mapping[str, Teacher]) -> dict[str, Writer]:
-    """The teachers of a task: the states as .npy and, row for row, whose they are as .parquet."""
+def writers(made: Mapping[str, Teacher], pair: str = "") -> dict[str, Writer]:
+    """The teachers of a task: the states as .npy and, row by row, whose they are as .parquet, in the folder of a pair."""
     rows = [{"problem_id": name, "n_rollouts": one.n_rollouts, "fell_back": one.fell_back} for name, one in made.items()]
     states_PKD = np.stack([one.states for one in made.values()]) if made else np.empty((0, 0, 0), np.float32)
-    return {STATES: array_writer(states_PKD), INDEX: TABLE.writer(rows)}
+    folder = Path(pair)
+    return {str(folder / STATES): array_writer(states_PKD), str(folder / INDEX): TABLE.writer(rows)}
 
 
 def read(folder: Path) -> dict[str, Float[np.ndarray, "K D"]]:

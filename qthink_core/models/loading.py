@@ -25,10 +25,14 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 
 class QThinkConfig(NamedTuple):
-    """The description of an exported model in its `qthink.json`."""
+    """What an exported model says of itself in `qthink.json`.
+
+    `positions` is the rule by which its teachers were placed, where its row has one of its own.
+    """
 
     K: int
     thinking: bool
+    positions: str | None = None
 
 
 class System(NamedTuple):
@@ -79,8 +83,8 @@ def read_config(folder: Path) -> QThinkConfig:
     path = folder / CONFIG
     try:
         config = read_object(path.read_bytes())
-        return QThinkConfig(int(config["K"]), bool(config["thinking"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return QThinkConfig(int(config["K"]), bool(config["thinking"]), config.get("positions"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} does not describe an exported model ({error}): run `dvc repro merge`") from None
 
 
@@ -89,7 +93,7 @@ def load_system(folder: Path, device: torch.device, dtype: str) -> System:
 
     Raises DataError as `read_config` does, or when the head does not belong to this model.
     """
-    K, thinking = read_config(folder)
+    K, thinking, _ = read_config(folder)
     model = load_model(folder, device, dtype)
     head = None
     if K:

@@ -133,6 +133,8 @@ def patterns(section: type[BaseModel], above: Path_ = ()) -> set[Path_]:
 def _inner_section(annotation: Any) -> tuple[type[BaseModel], bool] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
+    if get_origin(annotation) is list:
+        return None  # a list is one value, whatever it holds
     inner = [found for argument in get_args(annotation) if (found := _inner_section(argument))]
     return (inner[0][0], get_origin(annotation) is dict) if inner else None
 
@@ -177,21 +179,16 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
             for item in error.errors():
                 if item["type"] == "missing":
                     readers.setdefault(".".join(map(str, item["loc"])), {})[name] = None
-                elif item["type"] != "extra_forbidden":
+                elif item["type"] != "extra_forbidden" or any(isinstance(one, int) for one in item["loc"]):
                     path = _within(tree, item["loc"])
                     message = item["msg"].removeprefix("Value error, ")
-                    found = f"{_file(origin, path)}: {'.'.join(path)} is {repr(item['input'])[:80]}"
+                    found = f"{file_of(origin, path)}: {'.'.join(path)} is {repr(item['input'])[:80]}"
                     wrong.setdefault(found, {})[message[0].lower() + message[1:]] = None
     sized = f"params/{tree.get('scale')}.yaml"
     return [
         *unknown,
         *(f"{found}: {', or '.join(messages)}" for found, messages in wrong.items()),
         *(f"{key} is missing from params.yaml or {sized} (read by {', '.join(names)})" for key, names in readers.items()),
-        *_trained_faults(tree, origin),
-        *_thinker_faults(tree, origin),
-        *_control_faults(tree, origin),
-        *_split_faults(tree, origin),
-        *_merged_faults(tree, origin),
     ]
 
 
@@ -217,69 +214,6 @@ def _within(tree: Mapping[str, Any], loc: tuple[int | str, ...]) -> Path_:
     return path
 
 
-def _file(origin: Mapping[Path_, str], path: Path_) -> str:
+def file_of(origin: Mapping[Path_, str], path: Path_) -> str:
+    """The file that a path of the tree comes from."""
     return next((file for leaf, file in origin.items() if matches(leaf, path) or matches(path, leaf)), "params.yaml")
-
-
-def _trained_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """DVC exports and evaluates what `systems.trained` lists: each system that is trained, once."""
-    systems = tree.get("systems")
-    if not isinstance(systems, Mapping):
-        return  # the sections that read it report that, and the next two faults
-    listed, groups = systems.get("trained"), [systems.get("finetuned"), systems.get("distilled")]
-    if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in groups):
-        return
-    trained, defined = [str(name) for name in listed], [str(name) for one in groups for name in one or ()]
-    here = f"{_file(origin, ('systems', 'trained'))}: systems.trained"
-    for name in dict.fromkeys(trained):
-        if name not in defined:
-            near = difflib.get_close_matches(name, defined, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else "remove it"
-            yield f"{here} names {name}, which is neither in systems.finetuned nor in systems.distilled: {hint}"
-        elif trained.count(name) > 1:
-            yield f"{here} names {name} {trained.count(name)} times: keep one"
-    for name in defined:
-        if name not in trained:
-            yield f"{here} lacks {name}, so that it would be trained and never evaluated: add it"
-
-
-def _thinker_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """The probe reads the base model's states along a thinker's thoughts: they are the base model's own."""
-    systems, probe = tree.get("systems"), tree.get("probe")
-    baseline = systems.get("baseline") if isinstance(systems, Mapping) else None
-    if not isinstance(baseline, Mapping) or not isinstance(probe, Mapping) or "thinker" not in probe:
-        return  # the sections that read them report that
-    able = [str(name) for name, one in baseline.items() if isinstance(one, Mapping) and one.get("thinking") is True]
-    if probe["thinker"] not in able:
-        here = f"{_file(origin, ('probe', 'thinker'))}: probe.thinker is {probe['thinker']!r}"
-        yield f"{here}: name a row of systems.baseline with thinking ({', '.join(able) or 'there is none'})"
-
-
-def _control_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """The verdict on latents is against a system of the same targets without latent steps."""
-    systems, report = tree.get("systems"), tree.get("report")
-    finetuned = systems.get("finetuned") if isinstance(systems, Mapping) else None
-    if not isinstance(finetuned, Mapping) or not isinstance(report, Mapping) or "control" not in report:
-        return  # the sections that read them report that
-    able = [str(name) for name, one in finetuned.items() if isinstance(one, Mapping) and one.get("target") == "answer"]
-    if report["control"] not in able:
-        here = f"{_file(origin, ('report', 'control'))}: report.control is {report['control']!r}"
-        yield f"{here}: name a row of systems.finetuned with target answer ({', '.join(able) or 'there is none'})"
-
-
-def _split_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """Whatever split is scored has questions to compare systems on."""
-    prepare = tree.get("prepare")
-    held = prepare.get("n_validation") if isinstance(prepare, Mapping) else None
-    if tree.get("split") == "validation" and isinstance(held, int) and held < 2:
-        where = _file(origin, ("prepare", "n_validation"))
-        yield f"{where}: prepare.n_validation is {held}, but split: validation scores on them: set it to 2 or more"
-
-
-def _merged_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """A merged weight is of the model's dtype, and bfloat16 would round the adapters' small updates away."""
-    train = tree.get("train")
-    lora = train.get("lora") if isinstance(train, Mapping) else None
-    if isinstance(lora, Mapping) and lora.get("merged") is True and tree.get("dtype") == "bfloat16":
-        where = _file(origin, ("train", "lora", "merged"))
-        yield f"{where}: train.lora.merged is true, but with dtype: bfloat16 merged weights are rounded: set it to false"

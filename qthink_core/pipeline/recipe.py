@@ -1,25 +1,15 @@
-"""The training recipe as parameters: what `finetune` and `train` read alike (model card; decision 17)."""
+"""The training recipe and the trained rows of the table, as parameters (model card; decisions 17 and 18)."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
+from qthink_core.artifacts.pairs import Pair, Rule
 from qthink_core.pipeline.parameters import Section
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-Value = TypeVar("Value", int, str)
-MAX_SEED = 2**31 - 1  # what a column of seeds holds
-
-
-def unique(values: list[Value]) -> list[Value]:
-    """The values as they are; raises ValueError when one appears twice."""
-    if len(set(values)) < len(values):
-        raise ValueError("each must appear once")
-    return values
-
-
-# The seeds of the trainings: first weights, order of batches, and which right rollout is the target.
-Seeds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1), AfterValidator(unique)]
+# method/losses.py has a function for each.
+Distance = Literal["l1", "l2", "cosine"]
 
 
 class Lora(Section):
@@ -27,8 +17,8 @@ class Lora(Section):
 
     `targets`: PEFT's `all-linear`, which is every linear layer but the output head, or some of them by name.
 
-    `merged`: W + s B A once a micro-batch (merged_lora.py), which is faster where a step has little to compute; else
-    W x + s B (A x) at each pass. The same function, rounded otherwise.
+    `merged`: W + s B A once for each micro-batch (merged_lora.py), which is faster where a step has little to compute; else
+    W x + s B (A x) at each pass. The same function, with other rounding.
     """
 
     r: int = Field(ge=1)
@@ -60,30 +50,40 @@ class Recipe(Section):
     lora: Lora
 
     def with_answers_of(self, tokens: int | None) -> "Recipe":
-        """The same recipe with another limit of the answers, for a system that has one of its own."""
+        """The same recipe with another limit of the answers, for a row that has its own."""
         return self if tokens is None else self.model_copy(update={"answer_max_tokens": tokens})
 
 
-class Drawn(Section):
-    """How sampled tokens are drawn (decisions 16 and 19)."""
-
-    temperature: float = Field(gt=0)
-    top_p: float = Field(gt=0, le=1)
-    top_k: int = Field(ge=0)
-
-
-class Answering(Drawn):
-    """Whether thoughts are sampled, the limits, and the engine; `max_new_tokens` counts thinking and answer."""
-
-    thinking: Literal["greedy", "sampled"]
-    max_new_tokens: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    engine: Literal["hf", "vllm"]
-
-
 class Distillation(Section):
-    """How latent steps are supervised beside gamma, and what they follow."""
+    """How latent steps are supervised, beside gamma, and what they follow."""
 
+    distance: Distance
     reduction: Literal["mean", "sum"]
     prompt: Literal["direct", "thinking"]
     gradient: Literal["all_steps", "one_step"]
+
+
+class Finetuned(Section):
+    """No latent steps: what the target holds; a target with thinking goes with a prompt that asks for it."""
+
+    target: Literal["think_and_answer", "answer"]
+    answer_max_tokens: int | None = Field(default=None, ge=1)
+
+
+class Distilled(Section):
+    """Latent steps: which teacher, and whether every latent step has one or only the last.
+
+    The others are settings of this row alone, in place of those that all rows share; the table marks them (decision 18).
+    """
+
+    teacher: Literal["uniform", "reward_weighted"]
+    supervision: Literal["per_step", "final_step"]
+    gamma: float | None = Field(default=None, ge=0)
+    answer_max_tokens: int | None = Field(default=None, ge=1)
+    K: int | None = Field(default=None, ge=1)
+    positions: Rule | None = None
+    distance: Distance | None = None
+
+    def pair(self, shared: Pair) -> Pair:
+        """The number and rule of this row's positions."""
+        return Pair(self.K or shared.K, self.positions or shared.positions)

@@ -1,43 +1,58 @@
-"""The rows of the table as parameters: three kinds of systems, and what one of them may have of its own."""
+"""What stages read alike of the rows of the table: their training seeds, the base's rows, draws, and probed conditions.
 
-from typing import Annotated, Literal
+What trainings read is in recipe.py, so that an edit there (another distance, say) is no other code of a stage that scores.
+"""
+
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from qthink_core.artifacts.conditions import JUDGED, Replaced
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import unique
+
+Value = TypeVar("Value", int, str)
+MAX_SEED = 2**31 - 1  # what a column of seeds holds
+
+
+def unique(values: list[Value]) -> list[Value]:
+    """The values as they are; raises ValueError when one appears twice."""
+    if len(set(values)) < len(values):
+        raise ValueError("each must appear once")
+    return values
 
 
 def judgeable(conditions: list[str]) -> list[str]:
-    """The conditions as they are; raises ValueError when one lacks that the verdict needs."""
+    """The conditions as they are; raises ValueError when one is missing that the verdict needs."""
     missing = [name for name in JUDGED if name not in conditions]
     if missing:
         raise ValueError(f"the verdict on the latents needs {', '.join(missing)} as well")
     return conditions
 
 
+# The seeds of the trainings: first weights, order of batches, and which right rollout is the target.
+Seeds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1), AfterValidator(unique)]
 # What is put into the latents' places (interventions.py).
 Conditions = Annotated[list[Replaced], AfterValidator(unique), AfterValidator(judgeable)]
+
+
+class Drawn(Section):
+    """How the tokens of rows that think are drawn where they are (decisions 16 and 19)."""
+
+    temperature: float = Field(gt=0)
+    top_p: float = Field(gt=0, le=1)
+    top_k: int = Field(ge=0)
+
+
+class Answering(Drawn):
+    """Whether thoughts are sampled, the limits, and the engine; `max_new_tokens` counts thinking and answer."""
+
+    thinking: Literal["greedy", "sampled"]
+    max_new_tokens: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    engine: Literal["hf", "vllm"]
 
 
 class Baseline(Section):
     """The base model itself: whether the prompt asks for thinking or holds an empty think block."""
 
     thinking: bool
-
-
-class Finetuned(Section):
-    """No latent steps: what the target holds; a target with thinking goes with a prompt that asks for it."""
-
-    target: Literal["think_and_answer", "answer"]
-    answer_max_tokens: int | None = Field(default=None, ge=1)
-
-
-class Distilled(Section):
-    """K latent steps: which teacher, and whether every latent step has one or only the last."""
-
-    teacher: Literal["uniform", "reward_weighted"]
-    supervision: Literal["per_step", "final_step"]
-    gamma: float | None = Field(default=None, ge=0)
-    answer_max_tokens: int | None = Field(default=None, ge=1)

@@ -7,6 +7,7 @@ from qthink_core.models.vllm_memory import GPU_SHARE, GPU_SHARE_BESIDE_LATENTS
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import cost
 from qthink_core.planning.cost import EXTRACTION, SAMPLING, TRAINING, Compute
+from qthink_core.planning.rows import conditions, latent_steps, positions
 from qthink_core.planning.workload import GENERATED, WIDTH, Workload
 
 # Seconds for a graded answer: text and numbers, or, for published LaTeX, sometimes computer algebra.
@@ -94,8 +95,8 @@ def grading_s(load: Workload, task: str) -> float:
 
 
 def extract(load: Workload, at: Box) -> BoxCost:
-    """Prompt and thought of every rollout are read once; K states of each are kept."""
-    how, lengths, G, K = load.tree["extract"], load.lengths[at.task], load.tree["rollout"]["G"], load.tree["K"]
+    """Prompt and thought of every rollout read once; its states at the positions of all pairs are kept."""
+    how, lengths, G, K = load.tree["extract"], load.lengths[at.task], load.tree["rollout"]["G"], positions(load.tree)
     N, length = load.n(at, "train"), lengths.prompt + lengths.thought
     blocks = -(-N // load.tree["sample"]["block_problems"])
     passes = max(blocks, N * G * length / how["batch_tokens"])
@@ -106,8 +107,8 @@ def extract(load: Workload, at: Box) -> BoxCost:
 
 
 def average(load: Workload, at: Box) -> BoxCost:
-    """Every state is read twice, once for each kind of teacher."""
-    N, G, K, D = load.n(at, "train"), load.tree["rollout"]["G"], load.tree["K"], load.shape.hidden
+    """Every state read twice, once for each kind of teacher."""
+    N, G, K, D = load.n(at, "train"), load.tree["rollout"]["G"], positions(load.tree), load.shape.hidden
     read = cost.hidden_bytes(N, G, K, D, WIDTH[load.tree["extract"]["store"]])
     return BoxCost(other_s=2 * read / DISK_BPS, disk=2 * cost.hidden_bytes(N, 1, K, D, WIDTH["float32"]), light=True)
 
@@ -122,7 +123,7 @@ def finetune(load: Workload, at: Box) -> BoxCost:
 
 def train(load: Workload, at: Box) -> BoxCost:
     """Prompt, K - 1 latent steps, then the last one and the answer in one pass."""
-    K = load.tree["K"]
+    K = latent_steps(load.tree, at.system)
     return trained(load, at, load.tree["systems"]["distilled"][at.system], 0.0, 0, K=K, chain=K + 1)
 
 
@@ -163,15 +164,12 @@ def adapter_bytes(load: Workload, K: int) -> float:
 
 
 def merge(load: Workload, at: Box) -> BoxCost:
-    """A checkpoint for each seed: the base is read in float32, the merged weights are written."""
+    """A checkpoint for each seed: the base read in float32, the merged weights written."""
     size, seeds = cost.parameters(load.shape), len(load.tree["seeds"])
-    written = size * load.width + (cost.projection_parameters(load.shape.hidden) * 4 if latent(load, at) else 0)
+    written = size * load.width + (
+        cost.projection_parameters(load.shape.hidden) * 4 if latent_steps(load.tree, at.system) else 0
+    )
     return BoxCost(other_s=seeds * (size * WIDTH["float32"] + written) / DISK_BPS, disk=seeds * written)
-
-
-def latent(load: Workload, at: Box) -> bool:
-    """Whether a system has latent steps."""
-    return at.system in load.tree["systems"]["distilled"]
 
 
 def baseline(load: Workload, at: Box) -> BoxCost:
@@ -185,10 +183,8 @@ def evaluate(load: Workload, at: Box) -> BoxCost:
 
 
 def probe(load: Workload, at: Box) -> BoxCost:
-    """An answer under each condition and after each number of latent steps, K and the sweep, for each training seed."""
-    how, K = load.tree["probe"], load.tree["K"]
-    conditions = len(how["conditions"]) + max(how["sweep"] * K, 1)
-    return answers(load, at, times=conditions * len(load.tree["seeds"]))
+    """An answer under each condition, after K steps and after each other number of the sweep, for each training seed."""
+    return answers(load, at, times=conditions(load.tree, at.system) * len(load.tree["seeds"]))
 
 
 def answers(load: Workload, at: Box, times: int, paged: bool = False) -> BoxCost:
@@ -199,7 +195,7 @@ def answers(load: Workload, at: Box, times: int, paged: bool = False) -> BoxCost
     engine's share of what is then free holds its weights and one row, and the rest holds a batch of latent steps.
     """
     how, lengths = load.tree["evaluate"], load.lengths[at.task]
-    n, limit, K = load.n(at, load.tree["split"]), how["max_new_tokens"], load.tree["K"] if latent(load, at) else 0
+    n, limit, K = load.n(at, load.tree["split"]), how["max_new_tokens"], latent_steps(load.tree, at.system)
     S = min(limit, load.generated.get((at.task, at.system), lengths.thinking if thinks(load, at) else lengths.direct))
     batches, rows = -(-n // how["batch"]), min(n, how["batch"])
     latents, tokens = batches * K, batches * min(limit, LONGEST * S)
@@ -226,10 +222,9 @@ def thinks(load: Workload, at: Box) -> bool:
 
 
 def grade(load: Workload, at: Box) -> BoxCost:
-    """Every answer of every system and condition is graded once."""
-    systems, how = load.tree["systems"], load.tree["probe"]
-    conditions = len(how["conditions"]) + max(how["sweep"] * load.tree["K"], 1)
-    per_seed = len(systems["trained"]) + len(systems["distilled"]) * conditions
+    """Every answer of every row and condition graded once."""
+    systems = load.tree["systems"]
+    per_seed = len(systems["trained"]) + sum(conditions(load.tree, name) for name in systems["distilled"])
     rows = load.n(at, load.tree["split"]) * (len(systems["baseline"]) + per_seed * len(load.tree["seeds"]))
     return BoxCost(other_s=rows * grading_s(load, at.task), disk=rows, light=True)
 

@@ -44,10 +44,11 @@ def find(folders: Mapping[str, Folders], outline: Outline) -> Findings:
         setting=outline.setting,
         made_with=outline.made_with,
         K=outline.K,
+        distance=outline.distance,
         systems=systems(outline, latent),
         cells={
             task: {
-                name: scores.cell(by_condition[TRAINED], outline.K if name in latent else 0)
+                name: scores.cell(by_condition[TRAINED], outline.steps(name) if name in latent else 0)
                 for name, by_condition in found.scores.items()
             }
             for task, found in tasks.items()
@@ -59,11 +60,11 @@ def find(folders: Mapping[str, Folders], outline: Outline) -> Findings:
         power=analysis.power(tasks, latent, outline.control, len(compared)),
         curves={task: curves(one) for task, one in folders.items()},
         conditions={
-            task: {name: analysis.conditions(tasks[task], name, outline.K, outline.control) for name in one.probes}
+            task: {name: analysis.conditions(tasks[task], name, outline.steps(name), outline.control) for name in one.probes}
             for task, one in folders.items()
             if one.probes
         },
-        claims=analysis.claimed(tasks, outline.K),
+        claims=analysis.claimed(tasks, outline.steps),
         questions=[
             question
             for task, one in folders.items()
@@ -76,7 +77,10 @@ def find(folders: Mapping[str, Folders], outline: Outline) -> Findings:
 def systems(outline: Outline, latent: set[str]) -> dict[str, System]:
     """The rows of the table: names, which of them take latent steps, and the settings that they do not share."""
     differs = marks(outline.settings)
-    return {name: System(SYSTEM_NAMES.get(name, name), name in latent, differs[name]) for name in outline.settings}
+    return {
+        name: System(SYSTEM_NAMES.get(name, name), name in latent, differs[name], own.get("K"), own.get("distance"))
+        for name, own in outline.settings.items()
+    }
 
 
 def curves(folders: Folders) -> dict[str, list[dict[str, Any]]]:

@@ -139,7 +139,9 @@ def other_questions(before: Run, after: Run) -> list[str]:
 
 def words_of(run: Run) -> dict[tuple[str, ...], str]:
     """The verdict's word by task and latent system; a task without the control or a condition of the rule has none."""
-    K, control = run.params.get("K"), (run.params.get("report") or {}).get("control")
+    control = (run.params.get("report") or {}).get("control")
+    rows = (run.params.get("systems") or {}).get("distilled") or {}
+    K = {name: row.get("K") or run.params.get("K") for name, row in rows.items()}
     found: dict[tuple[str, ...], str] = {}
     for task, verdicts in run.verdicts.items():
         with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -152,8 +154,8 @@ def judged_words(run: Mapping[str, Verdicts], control: Any, K: Any) -> dict[tupl
     return {(task, system): word for task, one in run.items() for system, word in judged(one, control, K).items()}
 
 
-def judged(found: Verdicts, control: str, K: int) -> dict[str, str]:
-    """The verdict's word for each system of K latent steps.
+def judged(found: Verdicts, control: str, K: Mapping[str, int]) -> dict[str, str]:
+    """The verdict's word for each latent system; `K` has the latent steps of each.
 
     Raises KeyError when the control is missing, and ValueError when a condition of the rule is.
     """
@@ -165,7 +167,7 @@ def judged(found: Verdicts, control: str, K: int) -> dict[str, str]:
     return {
         system: verdicts.judge(
             {name or TRAINED: np.array(rows) for (other, name), rows in found.right.items() if other == system},
-            K,
+            K[system],
             np.array(found.right[control, ""]),
         ).word
         for system, condition in found.right

@@ -32,7 +32,7 @@ CONDITIONS = {
     MEAN: "mean latent",
     TEACHER: "teacher states",
 }
-LOSSES = {"cross_entropy": "cross-entropy (nats per token)", "distillation": "mean L1 distance"}
+DISTANCES = {"l1": "L1 distance", "l2": "squared L2 distance", "cosine": "cosine distance"}
 GLYPHS = {"right": "✓", "wrong": "✗", "unparsable": "?", "over_limit": "…", "timeout": "◷"}
 FILTERS = (
     display.per_cent,
@@ -64,6 +64,7 @@ def page(findings: Findings) -> bytes:
     compared = {task: overview.of_task(findings, task) for task in tasks}
     text = environment.get_template("page.html.j2").render(
         f=findings,
+        steps_taken=", ".join(map(str, steps_taken(findings))),
         css=Markup(css),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -100,6 +101,22 @@ def page(findings: Findings) -> bytes:
     return text.encode()
 
 
+def shared_distance(findings: Findings) -> str:
+    """The name of the distance that all latent rows share, or just "distance" where they differ."""
+    held = {one.distance or findings.distance for one in findings.systems.values() if one.latent} or {findings.distance}
+    return called(held.pop()) if len(held) == 1 else "distance"
+
+
+def called(distance: str) -> str:
+    """The name of a distance of the loss."""
+    return DISTANCES.get(distance, f"{distance} distance")
+
+
+def steps_taken(findings: Findings) -> list[int]:
+    """The numbers of latent steps that rows were trained with, each once."""
+    return sorted({one.K or findings.K for one in findings.systems.values() if one.latent} or {findings.K})
+
+
 def replaced(findings: Findings) -> dict[str, list[str]]:
     """The conditions of a benchmark, in order, that are not a number of latent steps above 0: those have a plot."""
     found = {}
@@ -134,7 +151,8 @@ def panels(findings: Findings) -> Panels:
         about = f"accuracy against mean tokens and latent passes of {len(row)} systems; the figures are in the table"
         numbers = [number[system] for system in row]
         draw(found.tokens, "tokens", title[task], about, plots.accuracy_by_tokens, list(row.values()), numbers)
-    for loss, label in LOSSES.items():
+    losses = {"cross_entropy": "cross-entropy (nats per token)", "distillation": f"mean {shared_distance(findings)}"}
+    for loss, label in losses.items():
         for task, curves in findings.curves.items():
             if any(steps and loss in steps[0] for steps in curves.values()):
                 heading = f"{title[task]}: {loss.replace('_', '-')}"
@@ -142,11 +160,12 @@ def panels(findings: Findings) -> Panels:
     for task, curves in findings.curves.items():
         for system, steps in curves.items():
             if steps and "distance" in steps[0]:
-                about = "L1 distance to the teacher by optimiser step, a line for each latent step"
+                distance = called(findings.systems[system].distance or findings.distance)
+                about = f"{distance} to the teacher by optimiser step, a line for each latent step"
                 heading = f"{title[task]}: {findings.systems[system].name}"
-                draw(found.distances, "distance", heading, about, plots.distances, steps)
+                draw(found.distances, "distance", heading, about, plots.distances, steps, distance)
     for task, conditions in findings.conditions.items():
         about = "accuracy by number of latent steps taken; the figures are in the tables below"
         control = findings.cells[task].get(findings.control) if findings.control else None
-        draw(found.sweeps, "sweep", title[task], about, plots.sweep, conditions, number, findings.K, control)
+        draw(found.sweeps, "sweep", title[task], about, plots.sweep, conditions, number, steps_taken(findings), control)
     return found

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field
 from qthink_core.evidence import published
 from qthink_core.models.base_params import Base
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.recipe import Distillation, Seeds, unique
-from qthink_core.pipeline.systems import Baseline, Distilled, Finetuned
+from qthink_core.pipeline.recipe import Distillation, Distilled, Finetuned
+from qthink_core.pipeline.systems import Baseline, Seeds, unique
 
 SYSTEM_NAMES = {
     "base": "Base, thinking",
@@ -110,6 +110,11 @@ class Outline(NamedTuple):
     direct: str | None
     split: str
     questions: int
+    distance: str
+
+    def steps(self, system: str) -> int:
+        """The latent steps of a row that takes some: its own number or the shared one."""
+        return int(self.settings.get(system, {}).get("K", self.K))
 
 
 def outline(params: ReportParams) -> Outline:
@@ -127,6 +132,7 @@ def outline(params: ReportParams) -> Outline:
         direct=next((name for name, one in params.systems.baseline.items() if not one.thinking), None),
         split=params.split,
         questions=params.report.questions,
+        distance=params.distil.distance,
     )
 
 
@@ -138,17 +144,23 @@ def settings(params: ReportParams) -> dict[str, dict[str, Any]]:
         "epochs": params.train.epochs,
         "target": params.train.target,
     }
+    latent = {
+        "gamma": params.gamma,
+        "K": params.K,
+        "positions": params.extract.positions,
+        "distance": params.distil.distance,
+    }
     own = {
         **{name: shared for name in params.systems.baseline},
         **{name: trained | _own(one) for name, one in params.systems.finetuned.items()},
-        **{name: trained | {"gamma": params.gamma} | _own(one) for name, one in params.systems.distilled.items()},
+        **{name: trained | latent | _own(one) for name, one in params.systems.distilled.items()},
     }
     return {name: own[name] for name in (*params.systems.baseline, *params.systems.trained)}
 
 
 def _own(system: Finetuned | Distilled) -> dict[str, Any]:
     """The settings of a row's own, in which it should not differ from the others."""
-    return system.model_dump(include={"gamma", "answer_max_tokens"}, exclude_none=True)
+    return system.model_dump(include={"gamma", "answer_max_tokens", "K", "positions", "distance"}, exclude_none=True)
 
 
 def made_with(params: ReportParams) -> dict[str, Any]:
@@ -172,4 +184,5 @@ def made_with(params: ReportParams) -> dict[str, Any]:
         "latent prompt": params.distil.prompt,
         "gradient through": params.distil.gradient.replace("_", " "),
         "reduction": params.distil.reduction,
+        "distance": params.distil.distance,
     }

@@ -141,10 +141,10 @@ def losses(
         return _svg(figure, name, about)
 
 
-def distances(name: str, about: str, steps: Sequence[Mapping[str, Any]]) -> str:
-    """L1 distance to the teacher at each latent step, against the optimiser step; the first step is lightest."""
+def distances(name: str, about: str, steps: Sequence[Mapping[str, Any]], distance: str) -> str:
+    """The distance to the teacher at each latent step, against the optimiser step; the first step is lightest."""
     with style.context(["default", LOOK]):
-        figure, axes = _panel("optimiser step", "mean L1 distance")
+        figure, axes = _panel("optimiser step", f"mean {distance}")
         xs = thinned([step["step"] for step in steps])
         K = len(steps[0]["distance"])
         for k in range(K):
@@ -159,7 +159,12 @@ def shade(k: int, K: int) -> int:
 
 
 def sweep(
-    name: str, about: str, systems: Mapping[str, Conditions], numbers: Mapping[str, int], K: int, control: Cell | None
+    name: str,
+    about: str,
+    systems: Mapping[str, Conditions],
+    numbers: Mapping[str, int],
+    trained: Sequence[int],
+    control: Cell | None,
 ) -> str:
     """Accuracy (per cent, 95 % interval) against the number of latent steps taken; a band for the control without any."""
     with style.context(["default", LOOK]):
@@ -174,7 +179,8 @@ def sweep(
             axes.plot([*points], ys, color=SERIES[number % 8], linestyle=DASHES[number % 8], linewidth=1.2)
             for x, cell in points.items():
                 _interval(axes, x, cell, number, 4)
-        axes.axvline(K, color=FAINT, linewidth=1, zorder=0)
+        for K in trained:
+            axes.axvline(K, color=FAINT, linewidth=1, zorder=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         shown = [cell for one in systems.values() for cell in swept(one).values()] + ([control] if control else [])
         _in_per_cent(axes, min(102, max(10, *(115 * cell.high for cell in shown))))

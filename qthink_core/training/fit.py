@@ -11,12 +11,12 @@ from qthink_core.artifacts.grades import read_rewards
 from qthink_core.artifacts.store import Work
 from qthink_core.errors import DataError
 from qthink_core.method import projection_head, targets, teachers, think
+from qthink_core.method.losses import Objective
 from qthink_core.method.student import Student
 from qthink_core.models import export, loading
 from qthink_core.pipeline import ranks
-from qthink_core.pipeline.recipe import Distillation, Recipe
+from qthink_core.pipeline.recipe import Recipe
 from qthink_core.training import loop
-from qthink_core.training.loop import Objective
 
 
 class Sources(NamedTuple):
@@ -32,13 +32,15 @@ class Sources(NamedTuple):
 class Shape(NamedTuple):
     """What kind of system is trained: K latent steps, what its target holds, and whether its prompt asks for thinking.
 
-    `latents` says where the gradient of K > 0 of them goes.
+    `one_step`: no gradient goes from a latent input into the state that it was made of. `positions`: the rule of a row that
+    has its own, which the exported model then names, because `probe` places teachers by it.
     """
 
     K: int
     target: str
     thinking: bool
-    latents: Distillation | None = None
+    one_step: bool = False
+    positions: str | None = None
 
 
 def fit(
@@ -77,7 +79,7 @@ def fit(
         lora_alpha=recipe.lora.alpha,
         lora_targets=recipe.lora.targets,
         merged=recipe.lora.merged,
-        one_step=shape.latents is not None and shape.latents.gradient == "one_step",
+        one_step=shape.one_step,
     )
     losses = loop.train(
         student,
@@ -86,7 +88,6 @@ def fit(
         recipe,
         objective,
         seed=seed,
-        accelerator=loop.accelerator(device),
         pad_id=tokenizer.pad_token_id,
         work=work,
         checkpoint_every=checkpoint_every,
@@ -96,7 +97,8 @@ def fit(
         files = export.export_adapter(student.adapted, work.scratch())
         if student.head is not None:
             files[loading.HEAD] = projection_head.to_bytes(student.head)
-        files[loading.CONFIG] = canonical_json({"K": shape.K, "thinking": shape.thinking})
+        own = {} if shape.positions is None else {"positions": shape.positions}
+        files[loading.CONFIG] = canonical_json({"K": shape.K, "thinking": shape.thinking} | own)
         files["losses.json"] = canonical_json(losses)
         work.commit("trained", files, counts | kept)
     return counts | kept
@@ -105,7 +107,7 @@ def fit(
 def check_lessons(
     examples: Sequence[targets.Example], states: Mapping[str, Any], teachers: Path | None, counts: Mapping[str, int]
 ) -> None:
-    """Raises DataError when there is nothing to learn from: an untouched adapter must not become a row of the table."""
+    """Raises DataError when there is nothing to learn from: an untrained adapter must not become a row of the table."""
     found = ", ".join(f"{name} {count}" for name, count in counts.items())
     if not examples or all(not example.target for example in examples):
         raise DataError(f"no training problem has a target ({found}): sample more, or set train.target to gold")
@@ -139,7 +141,7 @@ def make_targets(
         wanted.update(found)
         counts.update(more)
 
-    for file in rollouts.files(sources.rollouts):  # all at once would be gigabytes, in every rank
+    for file in rollouts.files(sources.rollouts):  # all at once would be gigabytes in every rank
         sampled = rollouts.by_problem(rollouts.read(file))
         add({name: unseen.pop(name) for name in sampled}, sampled)
     add(unseen, {})

@@ -1,12 +1,13 @@
 """Shards of hidden states as units of work: what makes one out of a block of rollouts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from qthink_core.artifacts import prepared, rollouts
+from qthink_core.artifacts.pairs import Pair
 from qthink_core.method import extraction, think
 from qthink_core.method.hidden_states import read_positions
 from qthink_core.models.loading import load_model, pick_device
@@ -21,20 +22,20 @@ def maker(
     device: str,
     dtype: str,
     *,
-    K: int,
-    positions: str,
+    pairs: Sequence[Pair],
     cut_blocks: str,
     batch_tokens: int,
     store: str,
 ) -> Iterator[Make]:
-    """What makes a shard out of the file of a block of rollouts, with the model in `base`."""
+    """What makes a shard out of the file of a block of rollouts, with the model in `base`; pairs[0] is the shared one."""
     marks, model = think.marks(load_tokenizer(base)), load_model(base, pick_device(device), dtype)
     prompts = {row["id"]: row["prompt_thinking"] for row in prepared.read(problems, "train")}
 
     def make(shard: str, block: Path) -> Made:
-        rows, counts = extraction.select(rollouts.read(block), prompts, marks, K, cut_blocks, positions)
+        rows, counts = extraction.select(rollouts.read(block), prompts, marks, pairs, cut_blocks)
         once, which = extraction.distinct(rows)
-        states = read_positions(model, once, K, batch_tokens, store)
-        return extraction.writers(shard, rows, states[np.array(which, dtype=int)]), counts | {"read": len(once)}
+        states = read_positions(model, once, sum(pair.K for pair in pairs), batch_tokens, store)
+        states = states[np.array(which, dtype=int)]
+        return extraction.shard(shard, rows, states, pairs), counts | {"read": len(once)}
 
     yield make

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qthink_core.artifacts.files import write_file
-from qthink_core.errors import ParamError
-from qthink_core.pipeline.graph import Box
 
 LOG = Path("logs/seconds")
 REPORT = Path("logs/seconds.md")
@@ -50,12 +48,9 @@ def read(log: Path) -> dict[tuple[str, str], Measured]:
     found: dict[tuple[str, str], Measured] = {}
     for place in sorted(log.glob("*/")):
         rows: list[Mapping[str, object]] = [json.loads(file.read_bytes()) for file in sorted(place.glob("*.json"))]
-        try:
-            at = Box.parse(place.name)
-        except ParamError:
-            continue
-        if rows:
+        task, _, system = place.name.partition("@")[2].partition("-")
+        if rows and system:
             devices = ", ".join(dict.fromkeys(str(row["device"]) for row in rows))
             answers, seconds = (sum(float(str(row[key])) for row in rows) for key in ("answers", "seconds"))
-            found[at.task, at.system] = Measured(int(answers), seconds, devices)
+            found[task, system] = Measured(int(answers), seconds, devices)
     return found

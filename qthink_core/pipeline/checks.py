@@ -1,0 +1,112 @@
+"""Checks of parameters against each other: what no single section can see."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from qthink_core.pipeline import parameters
+from qthink_core.pipeline.parameters import Path_, Section, file_of
+
+
+def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mapping[str, type[Section]]) -> list[str]:
+    """All that is wrong with the parameters, one sentence each: each by itself, then against each other.
+
+    Each check leaves a malformed value to the section that reads it, which has named it already.
+    """
+    found = parameters.faults(tree, origin, sections)
+    for check in (_trained_faults, _thinker_faults, _control_faults, _split_faults, _merged_faults, _pair_faults):
+        found += check(tree, origin)
+    return found
+
+
+def _trained_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """DVC exports and evaluates what `systems.trained` lists: each system that is trained, once."""
+    systems = tree.get("systems")
+    if not isinstance(systems, Mapping):
+        return
+    listed, groups = systems.get("trained"), [systems.get("finetuned"), systems.get("distilled")]
+    if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in groups):
+        return
+    trained, defined = [str(name) for name in listed], [str(name) for one in groups for name in one or ()]
+    here = f"{file_of(origin, ('systems', 'trained'))}: systems.trained"
+    for name in dict.fromkeys(trained):
+        if name not in defined:
+            near = difflib.get_close_matches(name, defined, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else "remove it"
+            yield f"{here} names {name}, which is neither in systems.finetuned nor in systems.distilled: {hint}"
+        elif trained.count(name) > 1:
+            yield f"{here} names {name} {trained.count(name)} times: keep one"
+    for name in defined:
+        if name not in trained:
+            yield f"{here} lacks {name}, so that it would be trained and never evaluated: add it"
+
+
+def _thinker_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """The probe reads the base model's states along a thinker's thoughts: they are the base model's own."""
+    systems, probe = tree.get("systems"), tree.get("probe")
+    baseline = systems.get("baseline") if isinstance(systems, Mapping) else None
+    if not isinstance(baseline, Mapping) or not isinstance(probe, Mapping) or "thinker" not in probe:
+        return
+    able = [str(name) for name, one in baseline.items() if isinstance(one, Mapping) and one.get("thinking") is True]
+    if probe["thinker"] not in able:
+        here = f"{file_of(origin, ('probe', 'thinker'))}: probe.thinker is {probe['thinker']!r}"
+        yield f"{here}: name a row of systems.baseline with thinking ({', '.join(able) or 'there is none'})"
+
+
+def _control_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """The verdict on latents is against a system of the same targets without latent steps."""
+    systems, report = tree.get("systems"), tree.get("report")
+    finetuned = systems.get("finetuned") if isinstance(systems, Mapping) else None
+    if not isinstance(finetuned, Mapping) or not isinstance(report, Mapping) or "control" not in report:
+        return
+    able = [str(name) for name, one in finetuned.items() if isinstance(one, Mapping) and one.get("target") == "answer"]
+    if report["control"] not in able:
+        here = f"{file_of(origin, ('report', 'control'))}: report.control is {report['control']!r}"
+        yield f"{here}: name a row of systems.finetuned with target answer ({', '.join(able) or 'there is none'})"
+
+
+def _split_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """Whatever split is scored has questions to compare systems on."""
+    prepare = tree.get("prepare")
+    held = prepare.get("n_validation") if isinstance(prepare, Mapping) else None
+    if tree.get("split") == "validation" and isinstance(held, int) and held < 2:
+        where = file_of(origin, ("prepare", "n_validation"))
+        yield f"{where}: prepare.n_validation is {held}, but split: validation scores on them: set it to 2 or more"
+
+
+def _merged_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """A merged weight is of the model's dtype, and bfloat16 would round the adapters' small updates away."""
+    train = tree.get("train")
+    lora = train.get("lora") if isinstance(train, Mapping) else None
+    if isinstance(lora, Mapping) and lora.get("merged") is True and tree.get("dtype") == "bfloat16":
+        where = file_of(origin, ("train", "lora", "merged"))
+        yield f"{where}: train.lora.merged is true, but with dtype: bfloat16 merged weights are rounded: set it to false"
+
+
+def _pair_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """What a row's latent steps learn to match is read by `extract`, and what it reads is used by a row."""
+    systems, extract = tree.get("systems"), tree.get("extract")
+    distilled = systems.get("distilled") if isinstance(systems, Mapping) else None
+    listed = extract.get("also") if isinstance(extract, Mapping) else None
+    if not isinstance(distilled, Mapping) or not isinstance(extract, Mapping) or not isinstance(listed, list):
+        return
+    rows = {str(name): one for name, one in distilled.items() if isinstance(one, Mapping)}
+    shared = tree.get("K"), extract.get("positions")
+    read = [(one.get("K"), one.get("positions")) for one in listed if isinstance(one, Mapping)]
+    needed = {name: (one.get("K") or shared[0], one.get("positions") or shared[1]) for name, one in rows.items()}
+    here = f"{file_of(origin, ('extract', 'also'))}: extract.also"
+    for pair in dict.fromkeys(needed.values()):
+        if pair != shared and pair not in read:
+            names = ", ".join(name for name, one in needed.items() if one == pair)
+            yield f"{here} lacks what systems.distilled.{names} needs: add {_entry(pair)}"
+    for pair in dict.fromkeys(read):
+        if pair == shared:
+            yield f"{here} lists {_entry(pair)}, which is read anyway: remove it"
+        elif pair not in needed.values():
+            yield f"{here} lists {_entry(pair)}, which no row of systems.distilled uses: remove it"
+        elif read.count(pair) > 1:
+            yield f"{here} lists {_entry(pair)} {read.count(pair)} times: keep one"
+
+
+def _entry(pair: tuple[Any, Any]) -> str:
+    return f"{{K: {pair[0]}, positions: {pair[1]}}}"
