@@ -15,6 +15,13 @@ from functools import partial
 from typing import Any
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Before any module of ours is imported: within a call, an axis of one name has one length.
+CHECKED = ("evidence", "generation", "method", "models")
+# The tower of PEP 484: an int is a float.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook([f"qthink_core.{package}" for package in CHECKED], CHECKER)
 
 EOS_LENGTH = 2.5
 
