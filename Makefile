@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+# A file's tests stay together, since they share what they set up, and the longest files come first (tests/conftest.py). Four
+# processes at most: each holds torch.
+PYTEST := pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 # Packages are installed without bytecode: their first import has to leave it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo claims test test-vllm test-ray check format smol clean
+.PHONY: demo claims test test-fast pytest test-vllm test-ray check format smol clean
 
 # TASKS="gsm8k math500": these tasks alone, and their table in demo/; JOBS: boxes at once, else as many as there are processors.
 demo: .venv/ready
@@ -16,9 +19,18 @@ demo: .venv/ready
 claims: .venv/ready
 	qthink demo --seeds 0,1,2 $(if $(JOBS),--jobs $(JOBS))
 
-# A file's tests stay together, since they share what they set up. Four at most: each holds torch, and files are unlike in length.
-test: .venv/ready check
-	pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+# Linter and type checker run beside the tests: mypy uses one core.
+test: .venv/ready
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check pytest
+
+# The inner loop, under a minute on two cores. It leaves out what is marked `slow` (a test that takes more than a second of the
+# processor: whole runs of the pipeline, launched ranks, demos, DVC), linter and type checker. Name files to run fewer:
+# make test-fast ONLY=tests/test_losses.py
+test-fast: .venv/ready
+	$(PYTEST) -m 'not slow' $(ONLY)
+
+pytest: .venv/ready
+	$(PYTEST)
 
 # Two nodes of a Ray cluster on this machine, one of which is killed.
 test-ray: .venv-ray/ready

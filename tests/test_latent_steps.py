@@ -13,7 +13,7 @@ from qthink_core.generation.decoding import decode, greedy
 from qthink_core.method.hidden_states import last_hidden
 from qthink_core.method.latent_steps import latent_steps, read_prompts
 
-MAX_NEW_TOKENS = 24
+MAX_NEW_TOKENS = 12
 # Float64 rounding over seven passes of two layers; a norm's float32 that rounds the other way would show as 1e-7.
 EXACT = 1e-10
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import networkx
 import pytest
-from graph import STAGES, copy_repository
+from graph import STAGES, copy_repository, fingerprint
 from graph import boxes as boxes_of
 from imports import OURS
 
-from qthink_core.pipeline import parameters
+from qthink_core.pipeline import layout, parameters
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
 
@@ -59,13 +59,16 @@ def commit_all(root: Path) -> None:
             file = path if path.suffix else path / "content"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(out.def_path)
-    fingerprint(root)
+    run_fingerprint(root)
+    by_the_stage = {path.name: path.read_bytes() for path in (root / layout.CODE).glob("*.json")}
+    fingerprint(root)  # the tests below use it in place of the stage
+    assert {path.name: path.read_bytes() for path in (root / layout.CODE).glob("*.json")} == by_the_stage != {}
     repo.commit(force=True)
     assert repo.status() == {}
     repo.close()
 
 
-def fingerprint(root: Path) -> None:
+def run_fingerprint(root: Path) -> None:
     """Runs the stage that says what the code is."""
     environment = os.environ | {"DVC_STAGE": CODE}
     subprocess.run([sys.executable, "-m", f"stages.{CODE}"], cwd=root, env=environment, check=True, capture_output=True)

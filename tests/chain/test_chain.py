@@ -16,8 +16,10 @@ import pytest
 from ruamel.yaml import YAML
 from workplaces import DISTILLED, FINETUNED, TASK, Workplace, ended, state, wait_for
 
+from qthink_core.demo import warm
+
 # A quiet machine of two cores needs three minutes for everything here.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
 CODE = "fingerprint"
 BEFORE_SYSTEMS = [CODE, "base", *(f"{stage}@{TASK}" for stage in ("prepare", "sample", "reward", "extract", "average"))]
@@ -59,10 +61,14 @@ class Strike:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future]]:
-    """Both runs, side by side: each stage of this scale uses one core."""
+    """Both runs, side by side: each stage of this scale uses one core.
 
-    def unbroken() -> Workplace:
-        place = Workplace(tmp_path_factory.mktemp("unbroken"))
+    The stages of the killed run start cold, as `dvc repro` starts them. Those of the unbroken run are forks of a warm
+    server, which saves their imports. The tests compare what both runs made.
+    """
+
+    def unbroken(server: Path) -> Workplace:
+        place = Workplace(tmp_path_factory.mktemp("unbroken"), **{warm.PLACE: str(server)})
         assert set(place.repro()) == EVERY_INSTANCE
         return place
 
@@ -70,8 +76,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future]
         place = Workplace(tmp_path_factory.mktemp("killed-again-and-again"), TZ="Asia/Kathmandu", LANG="C")
         return place, strike_at_every_stage(place)
 
-    with ThreadPoolExecutor(2) as pool:
-        yield {"unbroken": pool.submit(unbroken), "killed": pool.submit(killed)}
+    with warm.server(1, "avx2") as server, ThreadPoolExecutor(2) as pool:
+        yield {"unbroken": pool.submit(unbroken, server), "killed": pool.submit(killed)}
 
 
 @pytest.fixture
