@@ -16,13 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jaxtyping import install_import_hook
+from shape_checks import install
 
-# Before any module of ours is imported: within a call, an axis of one name has one length.
-CHECKED = ("evidence", "generation", "method", "models")
-# The tower of PEP 484: an int is a float.
-CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-install_import_hook([f"qthink_core.{package}" for package in CHECKED], CHECKER)
+# Before any module of ours is imported.
+install()
 
 EOS_LENGTH = 2.5
 # The files that take longest, since a worker that began one of them last would keep the others waiting.

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CHECKED
 from imports import ROOT
 from jaxtyping import TypeCheckError
+from shape_checks import ARRAYS, CHECKED
 
 from qthink_core.axes import AXES
 from qthink_core.evidence import statistics
@@ -19,7 +19,6 @@ from qthink_core.method import losses, teachers
 from qthink_core.method.projection_head import ProjectionHead
 
 CORE = sorted((ROOT / "qthink_core").rglob("*.py"))
-ARRAYS = {"Bool", "Float", "Int", "Real", "Shaped"}
 
 
 def annotated(path: Path) -> set[str]:
