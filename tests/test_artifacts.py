@@ -114,6 +114,7 @@ def unbroken(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dic
     return contents(elsewhere / OUT)
 
 
+@pytest.mark.slow
 def test_killed_at_any_operation_the_next_run_ends_in_the_same_bytes_and_makes_no_committed_unit_again(
     root: Path, unbroken: dict[str, bytes]
 ) -> None:
@@ -138,6 +139,7 @@ def test_killed_at_any_operation_the_next_run_ends_in_the_same_bytes_and_makes_n
     assert operation > 100, "the count is of real operations: nine files of units, records, checkpoints, links, renames"
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_the_runs_together_end_in_the_same_bytes(root: Path, unbroken: dict[str, bytes]) -> None:
     for distance in (7, 17, 29):
         kills = 0
@@ -152,6 +154,7 @@ def test_killed_again_and_again_the_runs_together_end_in_the_same_bytes(root: Pa
         shutil.rmtree(OUT)
 
 
+@pytest.mark.slow
 def test_an_output_that_is_replaced_is_at_every_moment_the_old_the_new_or_absent(root: Path) -> None:
     older = Work(Path(".work/older"), "f" * 64, "older settings", {})
     older.commit("block-9", {"block-9.bin": b"older"})

@@ -163,6 +163,7 @@ def test_a_record_is_accepted_as_it_was_written_and_else_what_differs_is_named(t
         code.check(path, now)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the time that a process took")
 def test_the_stage_writes_the_code_of_every_other_stage_in_little_time_and_twice_the_same(tmp_path: Path) -> None:
     root = copy_repository(tmp_path)

@@ -99,6 +99,7 @@ def all_gone(root: Path) -> bool:
     return not left(root)
 
 
+@pytest.mark.slow
 def test_every_box_is_made_behind_those_that_it_needs_with_a_line_each_and_then_nothing_is_left_to_do(root: Path) -> None:
     code, out, err = run(root)
     assert (code, err) == (0, "")
@@ -112,6 +113,7 @@ def test_every_box_is_made_behind_those_that_it_needs_with_a_line_each_and_then_
     assert run(root) == (0, "Nothing to do: all 3 boxes are made of what is here.\n", "")
 
 
+@pytest.mark.slow
 def test_what_has_not_changed_counts_as_done_and_what_comes_out_alike_is_unchanged_after_it(root: Path) -> None:
     assert run(root)[0] == 0
     (root / "params.yaml").write_text(PARAMS.replace("one two three", "uno"))
@@ -126,6 +128,7 @@ def test_what_has_not_changed_counts_as_done_and_what_comes_out_alike_is_unchang
     assert out.splitlines()[1].startswith("[ 2/3 boxes, ")
 
 
+@pytest.mark.slow
 def test_one_task_of_params_as_blocks_runs_its_boxes_alone(root: Path) -> None:
     two_tasks(root)
     (root / "params.yaml").write_text(PARAMS.replace("tasks: [gsm8k]", "tasks:\n- gsm8k\n- math500"))
@@ -144,6 +147,7 @@ def test_an_unknown_task_and_a_wrong_parameter_are_told_in_a_line_before_anythin
     assert not (root / "artifacts/written").exists()
 
 
+@pytest.mark.slow
 def test_a_box_that_fails_says_why_once_and_what_others_made_is_kept(root: Path) -> None:
     odd = """def run(params, at, work):
     from qthink_core.errors import DataError
@@ -177,6 +181,7 @@ def paused(root: Path) -> Iterator[subprocess.Popen[str]]:
         running.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_demo_keeps_units_leaves_no_process_and_goes_on(
     root: Path, paused: subprocess.Popen[str], number: signal.Signals
@@ -246,6 +251,7 @@ def test_seeds_that_params_could_not_have_leave_them_untouched(root: Path, seeds
     assert (root / "params.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_box_that_is_killed_is_told_as_one_that_memory_may_have_lacked_for(root: Path) -> None:
     killed = "def run(params, at, work):\n    import os\n    os.kill(os.getpid(), 9)\n"
     edit_page(root, PAGE.replace("def run(params, at, work):\n", killed))

@@ -98,6 +98,7 @@ def test_every_unit_is_in_one_share_and_shares_differ_by_one_unit_at_most(names:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_make_each_missing_unit_once_and_publish_the_bytes_of_one_process(tmp_path: Path, world: int) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"

@@ -242,6 +242,7 @@ def test_teacher_states_stand_one_step_before_their_latents_and_the_last_is_not_
         assert torch.equal(taught(system, context, states), found)
 
 
+@pytest.mark.slow
 def test_conditions_leave_no_trace_in_one_another(
     system: System, prompts: dict[str, list[int]], teachers: dict[str, np.ndarray]
 ) -> None:
@@ -411,6 +412,7 @@ def published(folder: Path, place: Work, units: list[str]) -> Path:
     return folder / "probes"
 
 
+@pytest.mark.slow
 def test_batches_of_any_size_give_the_same_answers(
     system: System, problems: list[dict[str, Any]], teachers: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
@@ -423,6 +425,7 @@ def test_batches_of_any_size_give_the_same_answers(
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_and_has_each_seed_condition_and_question_once(
     system: System, problems: list[dict[str, Any]], teachers: dict[str, np.ndarray], tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def our_answers(model: Any, head: Any, prompts: list[list[int]], tokenizer: Any,
         return [row.tokens for row in decode(model, context, greedy, tokenizer.eos_token_id, MAX_NEW_TOKENS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("K", [6, 0])
 def test_batches_of_1_7_and_64_give_the_tokens_of_the_cards_loop_on_200_questions(
     qwen3: Any, random_head: Any, tokenizer: Any, questions: list[list[int]], K: int

@@ -28,6 +28,7 @@ def drawn(rng: np.random.Generator, n: int, S: int, scatter: Scatter, difference
     return left | (both & ~right), right | (both & ~left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "S", "scatter", "tolerance"),
     [

@@ -63,6 +63,7 @@ def base(copy: Path, home: Path, **more: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hub", ["offline", "unreachable"])
 def test_a_machine_without_gpu_and_hub_hears_at_once_of_everything_that_the_paper_needs(
     copy: Path, tmp_path: Path, hub: str
@@ -135,6 +136,7 @@ def test_the_tiny_scale_is_not_kept_waiting() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_the_program_says_what_it_found_and_what_it_missed(tmp_path: Path) -> None:
     def program(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-P", "-m", "qthink_core.cli", "preflight", *arguments]

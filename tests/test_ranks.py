@@ -132,6 +132,7 @@ def unbroken(folder: Path, cross_entropy: str) -> Path:
     return UNBROKEN[cross_entropy]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * PATIENCE_S)
 @pytest.mark.parametrize("cross_entropy", ["tokens", "problems"])
 def test_two_processes_train_as_one_does_and_end_with_the_same_bytes_as_each_other(folder: Path, cross_entropy: str) -> None:
@@ -184,6 +185,7 @@ def test_a_killed_rank_ends_the_other_within_a_minute_and_the_next_run_goes_on_t
     assert resumed == [(whole / f"rank-{rank}-of-2.safetensors").read_bytes() for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_rank_stops_both_with_the_same_words(folder: Path) -> None:
     case = json.loads((folder / "case.json").read_text())
     change(folder, teachers=case["teachers"] | {"p3": [[float("nan")] * D] * K})
@@ -301,6 +303,7 @@ def run(root: Path, launcher: str | None) -> tuple[int, str, str]:
 TWO = "accelerate launch --num_processes 2 --cpu --main_process_port 0"
 
 
+@pytest.mark.slow
 def test_a_stage_is_run_by_as_many_ranks_as_its_launcher_starts_and_published_once(root: Path) -> None:
     code, out, err = run(root, TWO)
     assert code == 0, err
@@ -310,6 +313,7 @@ def test_a_stage_is_run_by_as_many_ranks_as_its_launcher_starts_and_published_on
     assert len((root / "logs" / "runs.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_without_a_launcher_and_under_one_of_a_single_process_a_stage_is_one_process(root: Path) -> None:
     for launcher in (None, "accelerate launch --num_processes 1 --cpu"):
         code, out, err = run(root, launcher)
@@ -322,6 +326,7 @@ def test_a_stage_of_one_process_loads_no_torch(root: Path) -> None:
     assert run(root, None)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_is_named_and_ends_the_others(root: Path) -> None:
     (root / "fail").touch()
     code, out, err = run(root, TWO)
@@ -332,6 +337,7 @@ def test_a_rank_that_fails_is_named_and_ends_the_others(root: Path) -> None:
     assert not (root / OUT).exists()
 
 
+@pytest.mark.slow
 def test_machines_with_a_launcher_each_make_one_group(root: Path) -> None:
     """As `srun` starts them: the launcher's options are filled in on each machine, here twice on this one."""
     port = free_port()
@@ -372,6 +378,7 @@ def test_a_rank_takes_the_gpu_of_its_number_and_no_other(monkeypatch: pytest.Mon
         loading.pick_device("cuda")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent")
 def test_launcher_and_ranks_die_with_the_process_that_started_them(root: Path) -> None:
     (root / "pause").touch()
@@ -412,6 +419,7 @@ def test_a_launcher_that_is_no_program_is_refused_in_one_line(root: Path, launch
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_accelerate_that_starts_one_process_instead_of_several_is_not_taken_for_them(root: Path) -> None:
     environ = os.environ | {"DVC_STAGE": BOX, "PYTHONPATH": str(ROOT)}
     command = [str(ACCELERATE), "launch", "--num_processes", "2", "--cpu", "-m", "stages.write"]
@@ -420,6 +428,7 @@ def test_accelerate_that_starts_one_process_instead_of_several_is_not_taken_for_
     assert f"{BOX}: accelerate started one process instead of several: add --multi_gpu" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_stage_that_cannot_use_ranks_refuses_them_and_ignores_the_launcher(root: Path) -> None:
     edit_page(root, PAGE)
     assert run(root, TWO)[0] == 0

@@ -110,6 +110,7 @@ def region(tree: Element, label: str) -> list[list[str]]:
 # Nothing that differs from machine to machine
 
 
+@pytest.mark.slow
 def test_the_same_findings_are_the_same_bytes_in_another_process_with_other_habits(full: bytes, tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\nsvg.fonttype: path\nfont.size: 30\naxes.facecolor: red\n")
     program = "import sys; from sample_findings import sample; from qthink_core.report.html_page import page; "
@@ -132,6 +133,7 @@ def test_the_same_findings_are_the_same_bytes_in_another_process_with_other_habi
     assert hashlib.sha256(done.stdout).hexdigest() == hashlib.sha256(full).hexdigest()
 
 
+@pytest.mark.slow
 def test_sixty_questions_with_readouts_stay_below_three_megabytes() -> None:
     assert len(page(sample(20))) < MAX_BYTES
 
@@ -218,6 +220,7 @@ def skeleton(tree: Element) -> list[tuple[str, tuple[str, ...]]]:
     return [(one.tag, tuple(one.attributes)) for one in tree.walk() if one.attributes.get("class") != "hidden-char"]
 
 
+@pytest.mark.slow
 def test_hostile_text_changes_no_element_of_the_page() -> None:
     findings = sample()
     assert skeleton(parsed(findings)) == skeleton(parsed(harmless(findings)))
@@ -236,6 +239,7 @@ def test_every_text_of_a_model_stands_in_the_page_as_it_is_with_what_hides_named
     assert {"␣12", "↵", "<b>", "⟨U+202E⟩", "answer"} <= codes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["scale", "setting", "system", "mark", "task", "made_with", "claim", "word", "scorer"])
 def test_hostile_text_is_harmless_in_every_other_place_too(place: str) -> None:
     text = '" onload="x'.join(["", *HOSTILE, ""])
@@ -383,6 +387,7 @@ def test_claims_are_in_points_or_in_their_unit_and_what_was_not_run_is_a_dash(tr
     ]
 
 
+@pytest.mark.slow
 def test_claims_with_too_few_seeds_say_above_once_what_to_run() -> None:
     few = [one._replace(seeds=min(one.seeds, 2)) for one in sample().claims]
     assert b"seeds=[" not in page(sample())
@@ -474,6 +479,7 @@ def test_the_summary_does_not_mind_which_side_of_a_comparison_the_control_is_on(
     assert summary(one._replace(comparisons=turned)) == summary(one)
 
 
+@pytest.mark.slow
 def test_a_system_is_bold_only_when_it_is_distinguishable_from_every_other_one() -> None:
     findings = sample(0)
     others = [system for system in SYSTEMS if system != "sft"]

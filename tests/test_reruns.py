@@ -18,7 +18,8 @@ from imports import OURS
 
 from qthink_core.pipeline import layout, parameters
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
+# DVC takes seconds to commit the copy that all tests ask.
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc"), pytest.mark.slow]
 
 TASK, CODE = "gsm8k", "fingerprint"
 BASELINE = {"base", "base_direct"}
@@ -288,7 +289,6 @@ def test_one_task_more_reruns_no_box_of_the_others(copy: Path) -> None:
     assert "report" in touched
 
 
-@pytest.mark.slow
 def test_a_dry_run_at_the_papers_scale_shows_the_whole_graph_where_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

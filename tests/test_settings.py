@@ -224,6 +224,7 @@ def test_a_null_is_accepted_for_a_section_that_may_be_left_out_and_refused_under
     assert "no stage reads wrld" in fault
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_missing_value_is_refused_at_every_place(scale: str) -> None:
     """But for a gamma of a row's own, without which the row takes that of all."""

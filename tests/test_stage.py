@@ -156,6 +156,7 @@ def test_clocks_and_durations_are_logged_and_leave_no_trace_in_the_output(root: 
     assert all(entry["seconds"] > 0 for entry in entries)
 
 
+@pytest.mark.slow
 def test_a_device_whose_memory_is_full_is_told_in_a_line_with_the_batch_to_lower(root: Path) -> None:
     full = PAGE.replace("def run(params, at, work):", "def run(params, at, work):\n    import torch\n    raise torch.{}\n")
     error = 'OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")'
@@ -207,6 +208,7 @@ def test_a_run_is_logged_with_what_the_next_plan_must_know_of_it(root: Path) -> 
     assert found["params"]["cpu_threads"] == 1
 
 
+@pytest.mark.slow
 def test_seconds_of_the_processor_are_logged_beside_those_of_the_clock(root: Path) -> None:
     """A box that sleeps a second and then has a child compute for one."""
     burn = "import time; end = time.process_time() + 1\nwhile time.process_time() < end: pass"
@@ -507,6 +509,7 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         shutil.copyfile(ROOT / name, name)
 
 
+@pytest.mark.slow
 def test_what_a_system_left_behind_that_has_gone_from_params_is_removed_before_a_stage_reads_its_folder(root: Path) -> None:
     for box in (BOX, "write@gsm8k-long"):
         assert run(root, box)[0] == 0

@@ -116,6 +116,7 @@ def test_loss_and_gradients_are_those_of_k_separate_passes(
     assert all(gradient.abs().max() > 0 for gradient in found.values())  # every adapter, and the head's six tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro", [1, 3, 8])
 def test_the_mean_over_problems_is_that_of_their_means_whatever_the_micro_batches(
     student: Any, examples: list[Example], micro: int

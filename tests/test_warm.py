@@ -16,7 +16,7 @@ from small_repository import PAGE, edit_page, fingerprint, make_with_core
 from qthink_core.demo import warm
 from qthink_core.pipeline import process
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the warm server is for Linux")
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="the warm server is for Linux"), pytest.mark.slow]
 BOX = "write@gsm8k-short"
 OUT = Path("artifacts/written/gsm8k/short")
 # The server's imports take six seconds of processor time, and the machine may be under load.

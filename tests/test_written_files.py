@@ -133,6 +133,7 @@ for name, write in writers.items():
 """.replace("WRITERS_STATES", "__import__('numpy').ones((3, 6, 4), 'float32')")
 
 
+@pytest.mark.slow
 def test_every_format_gives_the_same_bytes_in_another_process_under_another_name(tmp_path: Path) -> None:
     for seed in ("1", "2"):
         arguments = [sys.executable, "-c", SAVE_ALL, str(tmp_path / seed), f".{seed}"]

@@ -136,6 +136,7 @@ def test_buckets_belong_to_one_split_each() -> None:
     assert sorted(itertools.chain(*BUCKETS.values())) == list(range(100))
 
 
+@pytest.mark.slow
 def test_problems_are_distinct_and_there_are_enough_of_them(task: str) -> None:
     for split, n in {"pretrain": 8_000, "train": 4_000, "validation": 1_000, "test": 1_000}.items():
         assert len({working(problem.steps) for problem in worked(task, split, n, seed=0, world=WORLD)}) == n
