@@ -1,6 +1,6 @@
 """The axes of arrays. Each has one letter, in annotations (`Float[Tensor, "B K D"]`) and at the end of names (`states_PKD`).
 
-Within a call of a function, an axis has one length: the tests check the annotations at run time (tests/conftest.py).
+Within a call of a function, an axis has one length: the tests check the annotations at run time (tests/shape_checks.py).
 With an underscore (`_S`), the function itself compares the lengths and says what does not match.
 """
 
