@@ -287,7 +287,8 @@ def test_stopped_once_at_every_stage_the_run_ends_with_the_lock_of_the_unbroken_
     assert killed.results() == unbroken.results()
     assert killed.repro() == []
     assert killed.run("git", "status", "--short").stdout.split() == ["??", "dvc.lock", "??", "results/"]
-    assert not list(killed.root.rglob("*.tmp"))
+    # DVC may have been killed while it wrote into its own cache
+    assert not [path for path in killed.root.rglob("*.tmp") if ".dvc" not in path.parts]
 
 
 def test_no_stage_outlives_the_dvc_that_started_it(strikes: dict[str, Strike]) -> None:
