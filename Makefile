@@ -25,7 +25,7 @@ test: .venv/ready
 
 # The inner loop, under a minute on two cores. It leaves out what is marked `slow` (a test that takes more than a second of the
 # processor: whole runs of the pipeline, launched ranks, demos, DVC), linter and type checker. Name files to run fewer:
-# make test-fast ONLY=tests/test_losses.py
+# make test-fast ONLY=tests/method
 test-fast: .venv/ready
 	$(PYTEST) -m 'not slow' $(ONLY)
 
@@ -38,7 +38,7 @@ test-ray: .venv-ray/ready
 
 # The engine vllm on this machine's processor, in an environment of its own: minutes, and 3 GB of packages.
 test-vllm: .venv-vllm/ready
-	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/test_vllm_*.py
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/generation/test_vllm_*.py
 
 check: .venv/ready
 	ruff check .

@@ -23,7 +23,13 @@ install()
 
 EOS_LENGTH = 2.5
 # The files that take longest, since a worker that began one of them last would keep the others waiting.
-LONGEST = ("chain/test_chain.py", "test_ranks.py", "test_warm.py", "test_demo.py", "test_reruns.py")
+LONGEST = (
+    "chain/test_chain.py",
+    "pipeline/test_ranks.py",
+    "demo/test_warm.py",
+    "demo/test_demo.py",
+    "pipeline/test_reruns.py",
+)
 # Seconds of the processor, those of child processes included, from which a test is to be marked `slow`.
 SLOW_S = 1.0
 BEGAN = pytest.StashKey[float]()

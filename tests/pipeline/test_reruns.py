@@ -196,7 +196,7 @@ def test_what_says_nothing_to_the_machine_reruns_no_box_that_computes(copy: Path
 
 
 # Where their outputs do not change, nothing after them runs: a manifest holds no digest of code
-# (tests/test_stage.py, test_other_code_changes_no_byte_of_the_same_output).
+# (tests/pipeline/test_stage.py, test_other_code_changes_no_byte_of_the_same_output).
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [

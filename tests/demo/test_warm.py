@@ -367,7 +367,7 @@ sys.argv = ["warm_server", "0", "1", "avx2"]
 warm_server.main()
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
     )
     said = "qthink: this kernel or container refuses pidfd_open (Operation not permitted): stages start cold\n"
     assert (done.returncode, done.stderr) == (1, said)

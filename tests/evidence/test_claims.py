@@ -47,7 +47,7 @@ def test_published_differences_by_hand(claim: str, task: str, published: float |
 
 
 def test_claims_are_about_systems_of_the_params() -> None:
-    params = YAML(typ="safe").load(Path(__file__).parents[1] / "params.yaml")["systems"]
+    params = YAML(typ="safe").load(Path(__file__).parents[2] / "params.yaml")["systems"]
     known = {*params["baseline"], *params["trained"], "short_answers"}
     assert {name for claim in CLAIMS for name in (claim.left, claim.right)} <= known
     assert set(claims.UNTRAINED) == set(params["baseline"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qthink_core.benchmarks.graders import grade, gsm8k
 from qthink_core.errors import DataError
 
-DATA = Path(__file__).parents[2] / "../shared/data/gsm8k"
+DATA = Path(__file__).parents[3] / "../shared/data/gsm8k"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the published GSM8K files are not on this machine")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qthink_core.benchmarks.graders import grade, tooluse
 from qthink_core.errors import DataError
 
-DATA = Path(__file__).parents[2] / "../shared/data/tooluse/test.json"
+DATA = Path(__file__).parents[3] / "../shared/data/tooluse/test.json"
 needs_data = pytest.mark.skipif(not DATA.is_file(), reason="the published tooluse file is not on this machine")
 
 

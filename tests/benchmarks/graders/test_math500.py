@@ -9,7 +9,7 @@ import pytest
 from qthink_core.benchmarks.graders import grade, math500
 from qthink_core.errors import DataError
 
-DATA = Path(__file__).parents[2] / "../shared/data/math500/test.jsonl"
+DATA = Path(__file__).parents[3] / "../shared/data/math500/test.jsonl"
 needs_data = pytest.mark.skipif(not DATA.is_file(), reason="the published MATH-500 file is not on this machine")
 
 

@@ -18,7 +18,7 @@ from qthink_core.benchmarks.graders import BENCHMARKS, Problem, grade, grader
 from qthink_core.benchmarks.problems import check_disjoint, generated, published, select, split_validation
 from qthink_core.errors import DataError, ParamError
 
-DATA = Path(__file__).parents[1] / "../shared/data"
+DATA = Path(__file__).parents[2] / "../shared/data"
 with_data = pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not in ../shared/data")
 COMMIT = "740312add88f781978c0658806c59bc2815b9866"
 
@@ -194,7 +194,7 @@ def test_a_users_own_training_set_goes_with_the_published_test_set(
 
 
 def test_the_data_page_names_every_file_with_its_records_and_digest() -> None:
-    text = (Path(__file__).parents[1] / "docs/data.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/data.md").read_text()
     recorded = [file for task in BENCHMARKS for file in grader(task).FILES.values()]
     for file in recorded:
         (row,) = [line for line in text.splitlines() if line.startswith(f"| `{file.path}`")]

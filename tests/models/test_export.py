@@ -86,7 +86,7 @@ def test_the_published_snippet_answers_as_we_do(exported: Any, tokenizer: Any, d
 
 
 def test_the_snippet_in_this_repository_is_the_cards() -> None:
-    card = Path(__file__).parents[2] / "shared" / "seed" / "qthink-model-card.txt"
+    card = Path(__file__).parents[3] / "shared" / "seed" / "qthink-model-card.txt"
     if not card.is_file():
         pytest.skip("the model card is not beside this repository")
     assert SNIPPET.read_text() in card.read_text()
@@ -96,7 +96,7 @@ def test_the_snippet_in_this_repository_is_the_cards() -> None:
 def test_the_loop_in_the_readme_answers_as_we_do(exported: Any, tokenizer: Any, dtype: str) -> None:
     folder, _ = exported(K, dtype=dtype)
     system = load_system(folder, torch.device("cpu"), dtype)
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     snippet = readme.split("```python\n")[1].split("```")[0]
     for problem in generated("gsm8k", "test", 3, seed=11, world=WORLD):
         prompts = {"q": render(tokenizer, problem.question, thinking=False)}
