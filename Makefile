@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+# A file's tests stay together, since they share what they set up, and the longest files come first (tests/conftest.py). Four
+# processes at most: each holds torch.
+PYTEST := pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 # Packages are installed without bytecode, so their first import must be free to write it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo claims test test-vllm test-ray check format smol clean
+.PHONY: demo claims test test-fast pytest test-vllm test-ray check format smol clean
 
 # TASKS="gsm8k math500" runs these tasks alone, with their table in demo/. JOBS is the number of boxes at once; without it,
 # as many as cores and memory allow.
@@ -17,9 +20,18 @@ demo: .venv/ready
 claims: .venv/ready
 	qthink demo --seeds 0,1,2 $(if $(JOBS),--jobs $(JOBS))
 
-# The tests of a file stay together, since they share what they set up. Four processes at most: each holds torch in memory.
-test: .venv/ready check
-	pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+# Linter and type checker run beside the tests: mypy uses one core.
+test: .venv/ready
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check pytest
+
+# The inner loop, under a minute on two cores. It leaves out what is marked `slow` (a test that takes more than a second of the
+# processor: whole runs of the pipeline, launched ranks, demos, DVC), linter and type checker. Name files to run fewer:
+# make test-fast ONLY=tests/method
+test-fast: .venv/ready
+	$(PYTEST) -m 'not slow' $(ONLY)
+
+pytest: .venv/ready
+	$(PYTEST)
 
 # Starts two nodes of a Ray cluster on this machine and kills one of them.
 test-ray: .venv-ray/ready
@@ -27,7 +39,7 @@ test-ray: .venv-ray/ready
 
 # Tests the engine vllm on the CPU, in an environment of its own. This takes minutes and 3 GB of packages.
 test-vllm: .venv-vllm/ready
-	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/test_vllm_*.py
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/generation/test_vllm_*.py
 
 check: .venv/ready
 	ruff check .

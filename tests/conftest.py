@@ -12,16 +12,80 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+from shape_checks import install
+
+# Before any module of ours is imported.
+install()
 
 EOS_LENGTH = 2.5
+# The files that take longest, since a worker that began one of them last would keep the others waiting.
+LONGEST = (
+    "chain/test_chain.py",
+    "pipeline/test_ranks.py",
+    "demo/test_warm.py",
+    "demo/test_demo.py",
+    "pipeline/test_reruns.py",
+)
+# Seconds of the processor, those of child processes included, from which a test is to be marked `slow`.
+SLOW_S = 1.0
+BEGAN = pytest.StashKey[float]()
 
 
 def pytest_configure() -> None:
     """A shell has what it starts in the background ignore Ctrl-C, and so would the stages that a test stops by it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, the others in their order; a file's tests stay together."""
+    first = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
+
+
+def processor_s() -> float:
+    """What this process and its ended children have taken of the processor."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Counts from here, fixtures included."""
+    item.stash[BEGAN] = processor_s()
+    yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Notes the seconds in the test's last report, which xdist passes on."""
+    yield
+    item.user_properties.append(("processor_s", processor_s() - item.stash[BEGAN]))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Names tests whose mark `slow` is missing or says too much: the mark is what `make test-fast` leaves out.
+
+    An unmarked test may take twice as long, since a busy machine costs so much. Of a file's marked tests the sum counts,
+    since the first of them pays for a fixture that all need.
+    """
+    spent: dict[bool, dict[str, float]] = {True: {}, False: {}}
+    skipped = {report.nodeid for report in terminalreporter.getreports("skipped")}
+    for report in terminalreporter.getreports(""):
+        if report.nodeid in skipped:
+            continue
+        marked = "slow" in report.keywords
+        name = report.nodeid.partition("::")[0] if marked else report.nodeid
+        spent[marked][name] = spent[marked].get(name, 0.0) + dict(report.user_properties).get("processor_s", 0.0)
+    for name, seconds in spent[False].items():
+        if seconds > 2 * SLOW_S:
+            terminalreporter.write_line(f"{name} took {seconds:.1f} s of the processor: mark it slow")
+    for name, seconds in spent[True].items():
+        if seconds < SLOW_S:
+            terminalreporter.write_line(f"{name} has tests marked slow that took {seconds:.1f} s together: unmark them")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), *(str(ROOT / "tests" / package) for package in ("models", "training"))]
 
 from qthink_core.pipeline import process  # noqa: E402
 

@@ -122,6 +122,7 @@ def test_a_module_of_values_and_contracts_reaches_no_torch(path: Path) -> None:
     assert reached <= {"qthink_core.pipeline.ranks"}
 
 
+@pytest.mark.slow
 def test_the_modules_without_torch_do_not_load_it() -> None:
     program = "import sys; " + "; ".join(f"import {name(path)}" for path in LIGHT)
     heavy = {"torch", "transformers", "peft", "accelerate", "datasets", "math_verify", "sympy"}

@@ -28,7 +28,6 @@ from qthink_core.method import projection_head, teachers
 from qthink_core.models import loading
 from qthink_core.pipeline import layout, parameters
 from qthink_core.pipeline.graph import Box
-from qthink_core.training.fit import read_teachers
 from stages import average, baseline, evaluate, extract, finetune, grade, merge, probe, train
 
 TASK, K, D, N = "gsm8k", 2, 32, 4
@@ -243,12 +242,12 @@ def test_a_further_pair_is_read_beside_the_shared_one_and_both_are_what_each_alo
         run(average)
         for kind in ("uniform", "reward_weighted"):
             folder = layout.teachers(TASK, kind)
-            found[name, kind] = read_teachers(folder)
+            found[name, kind] = teachers.read(folder)
             inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
             assert inner == ["K3-running"] * (name == "both")
             assert read_manifest(folder).counts["problems"] == N
             if name == "both":
-                found["further", kind] = read_teachers(folder / "K3-running")
+                found["further", kind] = teachers.read(folder / "K3-running")
         shutil.rmtree(layout.hidden_states(TASK))
     for kind in ("uniform", "reward_weighted"):
         for one, other, steps in (("both", "shared", K), ("further", "alone", 3)):

@@ -1,15 +1,16 @@
-"""Files: hashes, JSON in one spelling, and writes that leave a file whole or absent."""
+"""Files: hashes, JSON written in one spelling and read strictly, and writes that leave a file whole or absent."""
 
 import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qthink_core.errors import QThinkError, StorageError
 
@@ -34,6 +35,42 @@ def canonical_json(value: Any) -> bytes:
     """The one spelling of a JSON value that is hashed and stored: sorted keys, no NaN, a newline at the end."""
     text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode()
+
+
+def read_object(content: bytes) -> dict[str, Any]:
+    """The object that the bytes hold as JSON in UTF-8, each field once, all numbers finite.
+
+    Raises ValueError with the rest of a sentence that begins with the place: `is not JSON (...)`, `holds a JSON list ...`.
+    """
+    try:
+        found = json.loads(content.decode(), object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 (byte {error.start + 1}, {error.reason})") from None
+    except RecursionError:
+        raise ValueError("is nested too deep to read") from None
+    except ValueError as error:  # also integers of more than 4,300 digits
+        raise ValueError(f"is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"holds a JSON {type(found).__name__} where an object is expected")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"field {name!r:.60} appears twice")
+        found[name] = value
+    return found
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text:.40} is not a finite number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
 
 
 def sealed(content: Mapping[str, Any]) -> bytes:

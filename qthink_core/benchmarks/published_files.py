@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from qthink_core.artifacts.files import sha256
-from qthink_core.artifacts.json_object import read_object
+from qthink_core.artifacts.files import read_object, sha256
 from qthink_core.benchmarks.graders import grader
 from qthink_core.errors import DataError
 

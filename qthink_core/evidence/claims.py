@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Real
 
 from qthink_core.evidence import published
 from qthink_core.evidence.significance import ALPHA, MIN_SEEDS
@@ -131,8 +131,8 @@ class Row(NamedTuple):
 
 def verdicts(
     claims: Iterable[Claim],
-    right: Mapping[str, Mapping[str, Bool[np.ndarray, "S Q"]]],
-    tokens: Mapping[str, Mapping[str, Float[np.ndarray, "S Q"]]],
+    right: Mapping[str, Mapping[str, Bool[np.ndarray, "_S _Q"]]],
+    tokens: Mapping[str, Mapping[str, Real[np.ndarray, "_S _Q"]]],
 ) -> list[Row]:
     """A row per claim and benchmark of the run, by the rule above; `right` and `tokens` are by benchmark and system.
 

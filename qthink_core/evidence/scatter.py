@@ -9,7 +9,7 @@ from qthink_core.evidence.power import Scatter
 from qthink_core.evidence.statistics import mean_squares, paired
 
 
-def measured(one: Bool[np.ndarray, "S Q"], other: Bool[np.ndarray, "S Q"]) -> Scatter:
+def measured(one: Bool[np.ndarray, "_S _Q"], other: Bool[np.ndarray, "_S _Q"]) -> Scatter:
     """The scatter of the difference of two systems on the same questions.
 
     `discordant` is the share beyond the difference itself; variances come from the mean squares and are at least 0. With one

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.stats import binom, binomtest, norm, t, ttest_1samp
 
 from qthink_core.evidence.significance import CONFIDENCE
@@ -113,7 +113,7 @@ def estimate(right_SQ: Bool[np.ndarray, "S Q"]) -> Estimate:
     return Estimate(side.accuracy, side.standard_error, *side.interval, n, S, _spread(right_SQ))
 
 
-def compare(left_SQ: Bool[np.ndarray, "S Q"], right_SQ: Bool[np.ndarray, "S Q"]) -> Comparison:
+def compare(left_SQ: Bool[np.ndarray, "_S _Q"], right_SQ: Bool[np.ndarray, "_S _Q"]) -> Comparison:
     """The paired comparison of two systems on the same questions in the same order; a side of one seed meets every seed.
 
     `p` is the exact sign-flip test over questions: with d_q the difference of the answers right to question q, summed over
@@ -157,7 +157,7 @@ def compare(left_SQ: Bool[np.ndarray, "S Q"], right_SQ: Bool[np.ndarray, "S Q"])
     )
 
 
-def compare_means(left_SQ: Float[np.ndarray, "S Q"], right_SQ: Float[np.ndarray, "S Q"]) -> Comparison:
+def compare_means(left_SQ: Shaped[np.ndarray, "_S _Q"], right_SQ: Shaped[np.ndarray, "_S _Q"]) -> Comparison:
     """The paired comparison of a count, such as generated tokens: as `compare`, but Student's t throughout.
 
     `p` is the paired t-test over questions of the means over seeds; the interval is that of the two-way variance.
@@ -187,7 +187,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def paired(
-    left_SQ: Float[np.ndarray, "S Q"], right_SQ: Float[np.ndarray, "S Q"]
+    left_SQ: Shaped[np.ndarray, "_S _Q"], right_SQ: Shaped[np.ndarray, "_S _Q"]
 ) -> tuple[Float[np.ndarray, "S Q"], Float[np.ndarray, "S Q"]]:
     """Both sides as numbers with a row for every seed; raises ValueError as `compare` does."""
     (S_left, n), (S_right, n_right) = left_SQ.shape, right_SQ.shape
@@ -201,7 +201,7 @@ def paired(
     return left, right
 
 
-def _spread(values_SQ: Float[np.ndarray, "S Q"]) -> float | None:
+def _spread(values_SQ: Shaped[np.ndarray, "S Q"]) -> float | None:
     """The sample standard deviation of the seeds' means."""
     return float(values_SQ.mean(axis=1).std(ddof=1)) if len(values_SQ) > 1 else None
 

@@ -93,7 +93,7 @@ class Verdict(NamedTuple):
     rows: list[Row]
 
 
-def judge(right: Mapping[str, Bool[np.ndarray, "S Q"]], K: int, answer_only_SQ: Bool[np.ndarray, "S Q"]) -> Verdict:
+def judge(right: Mapping[str, Bool[np.ndarray, "S _Q"]], K: int, answer_only_SQ: Bool[np.ndarray, "_S _Q"]) -> Verdict:
     """The verdict on a system of K latent steps from its answers under each condition and the control's, by the rule above.
 
     Raises ValueError when a condition of the rule is missing or questions do not match.

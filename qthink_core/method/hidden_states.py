@@ -31,16 +31,16 @@ class Marked(Protocol):
 def last_hidden(
     model: PreTrainedModel,
     *,
-    mask: Int[Tensor, "B S"],
+    mask: Int[Tensor, "B C"],
     input_ids: Int[Tensor, "B T"] | None = None,
     inputs_embeds: Float[Tensor, "B T D"] | None = None,
     cache: Any = None,
     read: int | None = None,
-) -> Float[Tensor, "B T D"]:
+) -> Float[Tensor, "B R D"]:
     """The last hidden states of T new tokens behind the cached ones, without the output head; of the last `read` if given.
 
-    `mask` covers the cached and the new tokens (S = cached + T). Positions count its ones, so padding on either side shifts
-    nothing. `cache` is extended in place.
+    `mask` covers the cached and the new tokens (C = cached + T); positions count its ones, so padding on either side
+    shifts nothing. `cache` is extended in place.
     """
     new = (input_ids if input_ids is not None else inputs_embeds).shape[1]  # type: ignore[union-attr]
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -new:]

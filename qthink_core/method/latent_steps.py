@@ -13,10 +13,10 @@ from qthink_core.method.projection_head import ProjectionHead
 
 
 class Context(NamedTuple):
-    """What the model has read so far: its cache, the mask of it (B, S), and the last hidden state (B, D)."""
+    """What the model has read so far: its cache, the mask of it (B, C), and the last hidden state (B, D)."""
 
     cache: DynamicCache
-    mask: Int[Tensor, "B S"]
+    mask: Int[Tensor, "B C"]
     hidden: Float[Tensor, "B D"]
 
 

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from qthink_core.artifacts.json_object import read_object
+from qthink_core.artifacts.files import read_object
 from qthink_core.errors import DataError, ParamError
 from qthink_core.method import projection_head
 from qthink_core.method.projection_head import ProjectionHead

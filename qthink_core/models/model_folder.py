@@ -8,8 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from qthink_core.artifacts.files import write_file
-from qthink_core.artifacts.json_object import read_object
+from qthink_core.artifacts.files import read_object, write_file
 from qthink_core.errors import DataError
 from qthink_core.models.tokenizer import load_tokenizer
 

@@ -12,8 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core.artifacts.files import canonical_json, sha256, write_file
-from qthink_core.artifacts.json_object import read_object
+from qthink_core.artifacts.files import canonical_json, read_object, sha256, write_file
 from qthink_core.errors import DataError
 
 PACKAGES = ("qthink_core", "stages")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qthink_core.artifacts import store
-from qthink_core.artifacts.json_object import read_object
+from qthink_core.artifacts.files import read_object
 from qthink_core.errors import DataError
 from qthink_core.pipeline.executor import HERE
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from qthink_core.artifacts.json_object import read_object
+from qthink_core.artifacts.files import read_object
 from qthink_core.errors import DataError, ParamError
 from qthink_core.models.base_params import Base
 from qthink_core.planning.cost import Shape

@@ -16,10 +16,11 @@ import pytest
 from ruamel.yaml import YAML
 from workplaces import DISTILLED, FINETUNED, TASK, Workplace, ended, state, wait_for
 
+from qthink_core.demo import warm
 from qthink_core.report import markdown
 
 # A quiet machine of two cores needs three minutes for everything here.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
 CODE = "fingerprint"
 BEFORE_SYSTEMS = [CODE, "base", *(f"{stage}@{TASK}" for stage in ("prepare", "sample", "reward", "extract", "average"))]
@@ -61,10 +62,14 @@ class Strike:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future]]:
-    """Both runs, side by side: each stage of this scale uses one core."""
+    """Both runs, side by side: each stage of this scale uses one core.
 
-    def unbroken() -> Workplace:
-        place = Workplace(tmp_path_factory.mktemp("unbroken"))
+    The stages of the killed run start cold, as `dvc repro` starts them. Those of the unbroken run are forks of a warm
+    server, which saves their imports. The tests compare what both runs made.
+    """
+
+    def unbroken(server: Path) -> Workplace:
+        place = Workplace(tmp_path_factory.mktemp("unbroken"), **{warm.PLACE: str(server)})
         assert set(place.repro()) == EVERY_INSTANCE
         return place
 
@@ -72,8 +77,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future]
         place = Workplace(tmp_path_factory.mktemp("killed-again-and-again"), TZ="Asia/Kathmandu", LANG="C")
         return place, strike_at_every_stage(place)
 
-    with ThreadPoolExecutor(2) as pool:
-        yield {"unbroken": pool.submit(unbroken), "killed": pool.submit(killed)}
+    with warm.server(1, "avx2") as server, ThreadPoolExecutor(2) as pool:
+        yield {"unbroken": pool.submit(unbroken, server), "killed": pool.submit(killed)}
 
 
 @pytest.fixture
@@ -283,7 +288,8 @@ def test_stopped_once_at_every_stage_the_run_ends_with_the_lock_of_the_unbroken_
     assert killed.results() == unbroken.results()
     assert killed.repro() == []
     assert killed.run("git", "status", "--short").stdout.split() == ["??", "dvc.lock", "??", "results/"]
-    assert not list(killed.root.rglob("*.tmp"))
+    # DVC may have been killed while it wrote into its own cache
+    assert not [path for path in killed.root.rglob("*.tmp") if ".dvc" not in path.parts]
 
 
 def test_no_stage_outlives_the_dvc_that_started_it(strikes: dict[str, Strike]) -> None:
