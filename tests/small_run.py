@@ -134,7 +134,9 @@ def outline(systems: Sequence[str], *, control: str = "answer_only", questions: 
     """The outline of a report on a run of these systems, each keyword the gamma of one."""
     direct = "base_direct" if "base_direct" in systems else None
     settings = {name: {"epochs": 3} | ({"gamma": gamma[name]} if name in gamma else {}) for name in systems}
-    return Outline(settings, {"scale": "small", "seed": 0}, "a small model", False, K, control, direct, "test", questions)
+    return Outline(
+        settings, {"scale": "small", "seed": 0}, "a small model", False, K, control, direct, "test", questions, "l1"
+    )
 
 
 def substituted(system: str, seed: int | None, letters: str) -> dict[tuple[str, int | None, str], str]:

@@ -14,9 +14,10 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 SECTIONS = {part.partition("\n")[0]: part for part in TEXT.split("\n## ")[1:]}
 CHECKED = """
 from pathlib import Path
-from qthink_core.pipeline import checks, parameters, stage
+from qthink_core.pipeline import checks, graph, parameters
 tree, origin = parameters.load(Path())
-assert checks.faults(tree, origin, stage.stage_sections()) == [], checks.faults(tree, origin, stage.stage_sections())
+found = checks.faults(tree, origin, graph.parameter_classes())
+assert found == [], found
 """
 GRADED = """
 from qthink_core.benchmarks import graders, problems
@@ -51,8 +52,10 @@ def run(root: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("section", "tests"), [("A distance", "tests/test_losses.py"), ("A position rule", "tests/test_positions.py")]
+    ("section", "tests"),
+    [("A distance", "tests/method/test_losses.py"), ("A position rule", "tests/method/test_positions.py")],
 )
 def test_a_change_of_the_method_passes_the_tests_that_come_with_it_and_the_checks_of_the_params(
     section: str, tests: str, tmp_path: Path

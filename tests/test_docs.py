@@ -31,18 +31,18 @@ HISTORY = ROOT / "docs/search.md"
 LANGUAGES = {"sh", "text", "python", "yaml", "mermaid", "diff", "json"}
 MAX_README_LINES = 150
 NOT_RUN = {
-    "make": "it installs packages and takes minutes; tests/test_demo.py runs what it calls",
-    "dvc": "it takes minutes or changes this checkout; tests/test_reruns.py and tests/chain ask it on copies",
+    "make": "it installs packages and takes minutes; tests/demo/test_demo.py runs what it calls",
+    "dvc": "it takes minutes or changes this checkout; tests/pipeline/test_reruns.py and tests/chain ask it on copies",
     "git": "it changes this checkout",
     "pytest": "it is running",
     "pip": "it installs packages",
-    "hf": "it needs the hub; tests/test_scale.py compares the revision",
-    "accelerate": "tests/test_ranks.py starts it; tests/test_scale.py looks at its options",
+    "hf": "it needs the hub; tests/planning/test_scale.py compares the revision",
+    "accelerate": "tests/pipeline/test_ranks.py starts it; tests/planning/test_scale.py looks at its options",
 }
 SHELL = {"echo", "export", "grep", "rm", "sleep", "source", "until", "do", "done"}
 # Inline code that begins with one of these and goes on is a command.
 INLINE = re.compile(r"(?:[A-Z_]+=(?:\"[^\"]*\"|\S+) )*(?:make|qthink|dvc|pytest|pip|accelerate) \S")
-PYTHON_RUN_BY = {ROOT / "docs/use.md": "tests/test_export.py"}
+PYTHON_RUN_BY = {ROOT / "docs/use.md": "tests/models/test_export.py"}
 BOXES = schedule.edges(ROOT, tree_of("tiny")[0])
 MAX_PLAN_S = 20
 

@@ -17,7 +17,7 @@ import torch
 from imports import ROOT
 from worlds import WORLD
 
-from qthink_core.artifacts import answers, completions, grades, prepared, rollouts, seconds
+from qthink_core.artifacts import answers, grades, prepared, rollouts, seconds
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.store import MANIFEST, Manifest, Work, read_manifest
@@ -218,12 +218,18 @@ def put_thoughts(tokenizer: Any) -> None:
     """Two graded rollouts of every training problem, and the base's thoughts on the scored questions."""
     rng = np.random.default_rng(2)
     ids, scored = ([row["id"] for row in prepared.read(layout.problems(TASK), split)] for split in ("train", "test"))
-    made = [rollouts.Rollout(name, index, thought(tokenizer, rng), "", "stop") for name in ids for index in (0, 1)]
+    made = [
+        rollouts.Rollout(thought(tokenizer, rng), "", "stop", problem_id=name, rollout=index)
+        for name in ids
+        for index in (0, 1)
+    ]
     put(layout.rollouts(TASK), {"block-00000.parquet": rollouts.writer(made)})
     graded = [grades.Reward(row.problem_id, row.rollout, ("wrong", "right")[row.rollout]) for row in made]
     put(layout.rewards(TASK), {"rewards.parquet": grades.rewards_writer(graded)})
-    answers = [completions.Answer(name, None, TRAINED, thought(tokenizer, rng), "", "stop") for name in scored]
-    put(layout.answers(TASK, "base"), {"batch-00000.parquet": completions.writer(answers)})
+    thoughts = [
+        answers.Answer(thought(tokenizer, rng), "", "stop", problem_id=name, seed=None, condition=TRAINED) for name in scored
+    ]
+    put(layout.answers(TASK, "base"), {"batch-00000.parquet": answers.writer(thoughts)})
 
 
 # A pass over other lengths rounds otherwise: sixteen bits of states of about 1, of which the last eight are left.
@@ -293,8 +299,8 @@ def test_a_row_of_three_steps_at_positions_of_its_own_is_extracted_trained_expor
     run(evaluate, "uniform", **edits)
     assert read_manifest(layout.answers(TASK, "uniform")).about == {"K": 3}
     run(probe, "uniform", **edits)
-    answers = completions.read(layout.probes(TASK, "uniform"))
-    assert {row.condition for row in answers if re.fullmatch(r"K=[1-9]", row.condition)} == {"K=1", "K=2", "K=3"}
-    assert "no_teacher" not in {row.finish for row in answers}
+    found = answers.read(layout.probes(TASK, "uniform"))
+    assert {row.condition for row in found if re.fullmatch(r"K=[1-9]", row.condition)} == {"K=1", "K=2", "K=3"}
+    assert "no_teacher" not in {row.finish for row in found}
     run(probe, "uniform", **edits | {"extract.positions": "running"})
-    assert completions.read(layout.probes(TASK, "uniform")) == answers, "its own rule places the teachers"
+    assert answers.read(layout.probes(TASK, "uniform")) == found, "its own rule places the teachers"

@@ -51,12 +51,18 @@ def state(*shape: int) -> np.ndarray:
     return np.zeros(shape, np.float32)
 
 
+OBJECTIVE = losses.Objective(2.0, "per_step", "mean", "l1", "tokens")
+OUTPUTS = losses.Outputs(
+    torch.zeros(3, 5), torch.zeros(3, dtype=torch.long), torch.ones(3, dtype=torch.long), [torch.zeros(2, 4)]
+)
+
+
 # Without the check each of these would be broadcast, or would fail further down with another message.
 WRONG: dict[str, Callable[[], object]] = {
-    "method: teachers of one problem for two": lambda: losses.step_distances([torch.zeros(2, 4)], torch.zeros(1, 1, 4)),
-    "method: labels of another number than the logits' rows": lambda: losses.answer_cross_entropy(
-        torch.zeros(3, 5), torch.zeros(3, dtype=torch.long), torch.ones(1, dtype=torch.long)
+    "method: teachers of one problem for two": lambda: losses.loss(
+        OUTPUTS, torch.zeros(1, 1, 4), torch.ones(2), OBJECTIVE, losses.Counts(3, 2)
     ),
+    "method: the distances of one problem without an axis for it": lambda: losses.over_steps(torch.zeros(4), OBJECTIVE),
     "method: a state without its steps": lambda: teachers.average([state(4), state(4)], [1, 1]),
     "generation: one text's logits for two dimensions": lambda: decoding.greedy(
         torch.zeros(1, 2, 5), torch.arange(2), 0, torch.zeros(2, dtype=torch.long)

@@ -80,10 +80,8 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
         if all(one["stage"] != REPORT for one in calibration.entries(root / calibration.LOG)):
             make(root, tree, {REPORT: frozenset()}, 1, force=True)
         written = results(root, tree)
-    print()
-    print(markdown.short((written / "table.md").read_text()))
-    print(f"In detail: {written / 'table.md'}; with plots and single questions, in a browser: {written / 'report.html'}")
-    print()
+    print(f"\n{markdown.short((written / 'table.md').read_text())}")
+    print(f"In detail: {written / 'table.md'}; with plots and single questions, in a browser: {written / 'report.html'}\n")
     steps = {name: row.get("K") or tree["K"] for name, row in tree["systems"]["distilled"].items()}
     print(committed.compared(root, written, results(root, tree), part or known, tree["report"]["control"], steps))
 
@@ -111,7 +109,7 @@ def make(
     spare = 0
     if jobs is None:
         jobs = known.at_once if known else processors
-        spare = SPARE if jobs == processors > 1 else 0
+        spare = SPARE * (jobs == processors > 1)
     queue = Queue(needs, todo, expected(known, needs), jobs, spare, force)
     print(
         f"{len(todo)} of {len(needs)} boxes to make, {jobs} at once: {progress.about(queue.left())} by the plan", flush=True
@@ -297,7 +295,6 @@ def report_of(root: Path, tree: Mapping[str, Any], tasks: Sequence[str]) -> Path
     stage_file = importlib.import_module(f"stages.{REPORT}")  # only a stage file knows the paths of artifacts
     own = parameters.prune({**tree, "tasks": list(tasks)}, parameters.patterns(stage_file.Params))
     params = stage_file.Params.model_validate(own)
-    folders = params.folders()
     shutil.rmtree(root / PART, ignore_errors=True)
-    build.write(root / PART, build.find(folders, outline(params)), folders)
+    build.write(root / PART, build.find(params.folders(), outline(params)), params.folders())
     return PART

@@ -99,8 +99,8 @@ def writers(name: str, rows: Sequence[Row], states: Float[np.ndarray, "N K D"]) 
     return {f"{name}.npy": array_writer(states), f"{name}.parquet": INDEX.writer(index)}
 
 
-def shard(name: str, rows: Sequence[Row], states: Float[np.ndarray, "N J D"], pairs: Sequence[Pair]) -> dict[str, Writer]:
-    """The files of one block: the states of each pair, which follow each other in J; the first pair is the shared one."""
+def shard(name: str, rows: Sequence[Row], states: Float[np.ndarray, "N R D"], pairs: Sequence[Pair]) -> dict[str, Writer]:
+    """The files of one block: the states of each pair, which follow each other in R; the first pair is the shared one."""
     files: dict[str, Writer] = {}
     start = 0
     for pair in pairs:

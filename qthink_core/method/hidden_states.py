@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from qthink_core.errors import NumericError
 from qthink_core.method.last_layer import last_positions
 
 
+@runtime_checkable
 class Marked(Protocol):
     """A sequence of tokens, the positions in it whose states are read, and what an error calls it."""
 

@@ -141,7 +141,8 @@ def words_of(run: Run) -> dict[tuple[str, ...], str]:
     """The verdict's word by task and latent system; a task without the control or a condition of the rule has none."""
     control = (run.params.get("report") or {}).get("control")
     rows = (run.params.get("systems") or {}).get("distilled") or {}
-    K = {name: row.get("K") or run.params.get("K") for name, row in rows.items()}
+    names = {name for one in run.verdicts.values() for name, _ in one.right}
+    K = {name: (rows.get(name) or {}).get("K") or run.params.get("K") for name in names}
     found: dict[tuple[str, ...], str] = {}
     for task, verdicts in run.verdicts.items():
         with contextlib.suppress(ValueError, KeyError, TypeError):

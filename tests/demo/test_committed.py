@@ -72,8 +72,8 @@ def test_the_same_bytes_are_said_in_a_sentence(root: Path) -> None:
 def test_other_bytes_with_the_same_answers_differ_in_no_cell(root: Path) -> None:
     first, second = now(root, 30, 30, 2).split("\n")
     assert first == (
-        "All 3 accuracies equal the committed ones, though not every byte does. "
-        "All 1 verdicts on the latents equal the committed ones."
+        "All 3 accuracies are the committed ones, though not every byte is. "
+        "All 1 verdicts on the latents are the committed ones."
     )
     assert second == committed.BACK
 
@@ -81,7 +81,9 @@ def test_other_bytes_with_the_same_answers_differ_in_no_cell(root: Path) -> None
 def test_a_few_answers_more_are_no_distinguishable_difference(root: Path) -> None:
     # 4 of 40 questions differ, all one way: p = 2 / 2^4 = 0.125 before any correction
     said = now(root, 34, 30, 2)
-    start = "1 of 3 accuracies differs from the committed ones, none significantly (paired tests, Holm's correction over all"
+    start = (
+        "1 of 3 accuracies differs from the committed ones, none distinguishably (paired tests, Holm's correction over all"
+    )
     assert said.startswith(start)
 
 
@@ -109,7 +111,7 @@ def test_other_parameters_or_questions_and_no_git_are_told_instead_of_a_comparis
     assert said.startswith("The committed results are of other tasks, systems, seeds or questions: not compared.")
     other = tmp_path_factory.mktemp("no-git")
     assert (
-        committed.compared(other, RESULTS, RESULTS, ["gsm8k"], "control", K)
+        committed.compared(other, RESULTS, RESULTS, ["gsm8k"], "control", {"latent": K})
         == "There is no commit with which this run could be compared."
     )
 
@@ -118,8 +120,8 @@ def test_the_run_of_some_tasks_is_compared_from_a_folder_of_its_own(root: Path) 
     (root / "demo/verdicts").mkdir(parents=True)
     (root / "demo/verdicts/gsm8k.csv").write_text(verdicts(31, 30, 2))
     (root / "dvc.lock").write_text("two\n")
-    said = committed.compared(root, Path("demo"), RESULTS, ["gsm8k"], "control", K)
-    assert said.startswith("1 of 3 accuracies differs from the committed ones, none significantly")
+    said = committed.compared(root, Path("demo"), RESULTS, ["gsm8k"], "control", {"latent": K})
+    assert said.startswith("1 of 3 accuracies differs from the committed ones, none distinguishably")
     assert said.endswith(committed.PART.format(folder="demo"))
     assert "git restore dvc.lock results" not in said
 

@@ -700,7 +700,7 @@ def test_a_row_with_its_own_k_positions_or_distance_is_marked_and_counts_its_own
     params = params_of("tiny")
     systems = params.systems.model_dump()
     systems["distilled"]["final_step"] |= {"K": 3, "positions": "running", "distance": "cosine"}
-    asked = build.plan(params_of("tiny", systems=type(params.systems).model_validate(systems)))
+    asked = report_params.outline(params_of("tiny", systems=type(params.systems).model_validate(systems)))
     assert build.marks(asked.settings)["final_step"] == [
         "3 latent steps, the others 6",
         "teachers from running positions, the others even",
