@@ -54,7 +54,7 @@ def _thinker_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Ite
 
 
 def _control_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """A fault unless `report.control` has the targets of the latent systems, without latent steps, as the verdict requires."""
+    """A fault unless `report.control` has the targets of latent systems but no latent steps, as the verdict requires."""
     systems, report = tree.get("systems"), tree.get("report")
     finetuned = systems.get("finetuned") if isinstance(systems, Mapping) else None
     if not isinstance(finetuned, Mapping) or not isinstance(report, Mapping) or "control" not in report:

@@ -164,8 +164,8 @@ def workers_asked() -> int | None:
 def describe_death(ray: Any, deaths: Sequence[Slot], error: Exception) -> str:
     """Which worker died last, where, and with which unit; raises QThinkError when the unit was the cause DEATHS times.
 
-    The loss of a node is not caused by a unit. Ray reports it half a minute after the worker's last sign of life, so the deaths are
-    counted again each time.
+    The loss of a node is not caused by a unit. Ray reports it half a minute after the worker's last sign of life, so the
+    deaths are counted again each time.
     """
     last = deaths[-1]
     ray.kill(last.actor)

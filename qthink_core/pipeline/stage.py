@@ -65,8 +65,8 @@ def nonzero(counts: Mapping[str, int], *without: str) -> str:
 def identity(root: Path, at: Box) -> tuple[str, str, dict[str, str]]:
     """(fingerprint of parameters, inputs and code; digest of parameters and inputs; digest of each input).
 
-    Only parameters that dvc.yaml declares for this box count, so the settings of another system change nothing here. The code
-    is read from the sources each time; for the stage that records the code, it is the code of all stages.
+    Only parameters that dvc.yaml declares for this box count, so the settings of another system change nothing here. The
+    code is read from the sources each time; for the stage that records the code, it is the code of all stages.
     """
     tree, _ = parameters.load(root)
     entry = declared(root, at, tree)
@@ -197,8 +197,8 @@ def log_run(root: Path, at: Box, seconds: float, params: parameters.Section, res
     """Adds the run to logs/runs.jsonl, the only place where times are recorded: no output contains one.
 
     The entry has what planning/calibration.py needs: scale, device, processes, executor, the stage's parameters, and whether
-    the run continued an earlier one. `cpu_seconds` is the processor time of this process since its start, and of the children
-    that it waited for; unlike `seconds`, it hardly grows when other boxes run at the same time.
+    the run continued an earlier one. `cpu_seconds` is the processor time of this process since its start, and of the
+    children that it waited for; unlike `seconds`, it hardly grows when other boxes run at the same time.
     """
     (root / "logs").mkdir(exist_ok=True)
     entry = {
