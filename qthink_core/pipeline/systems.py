@@ -1,6 +1,6 @@
 """Parameters of the table's rows that several stages read: training seeds, base rows, sampling, and probed conditions.
 
-Parameters that only trainings read are in recipe.py, so an edit there, such as a new distance, is not a change to the code of
+Parameters that only trainings read are in recipe.py, so an edit there, such as a new distance, does not change the code of
 stages that score.
 """
 
