@@ -173,9 +173,7 @@ def power_line(plan: RunPlan) -> str:
     seeds = len(plan.workload.tree["seeds"])
     assumed = f"{100 * ASSUMED.discordant:.0f} % of the questions discordant beyond the difference"
     if seeds > 1:
-        assumed += (
-            f", {100 * ASSUMED.repeated:.0f} % of that variance the same in all trainings, {100 * ASSUMED.spread:.0f} "
-        )
+        assumed += f", {100 * ASSUMED.repeated:.0f} % of that variance shared by all trainings, {100 * ASSUMED.spread:.0f} "
         assumed += "points of standard deviation between trainings"
     trainings = "one training, so about these weights only" if seeds == 1 else f"{seeds} trainings"
     return (
