@@ -47,7 +47,7 @@ def _parsed(latex: str) -> list[object]:
 def _numeral(code: str, *_: object) -> sympy.Number:
     """The number in SymPy's generated code `Integer (3 )` or `Float ('0.5' )`, without evaluating the code.
 
-    latex2sympy reads numerals with `sympy.Number(text)`, which calls this function in place of `eval`. Other code is rejected.
+    latex2sympy reads numerals with `sympy.Number(text)`, which calls this function instead of `eval`; other code fails.
     """
     numeral = _NUMERAL.fullmatch(code)
     if numeral is None:
