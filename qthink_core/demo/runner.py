@@ -76,7 +76,7 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     if part:
         written = report_of(root, tree, part)
     else:
-        # a clone contains results, which DVC does not make again if their inputs turn out the same
+        # a clone contains results, which DVC does not make again if their inputs are the same
         if all(one["stage"] != REPORT for one in calibration.entries(root / calibration.LOG)):
             make(root, tree, {REPORT: frozenset()}, 1, force=True)
         written = results(root, tree)

@@ -16,7 +16,7 @@ from qthink_core.errors import QThinkError, StoppedError, UnavailableError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The messages of gloo, NCCL and their store where a peer has ended or does not answer.
+# The messages of gloo, NCCL and their store when a peer has ended or does not answer.
 GONE = re.compile(
     r"closed by peer|reset by peer|Broken pipe|caused pair closure|Timed out waiting \d+ms|remote process exited"
     r"|Connection was likely closed"

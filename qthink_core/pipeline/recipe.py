@@ -17,7 +17,7 @@ class Lora(Section):
 
     `targets`: PEFT's `all-linear`, which is every linear layer but the output head, or some of them by name.
 
-    `merged`: W + s B A once for each micro-batch (merged_lora.py), which is faster where a step has little to compute; else
+    `merged`: W + s B A once for each micro-batch (method/merged_lora.py), which is faster where a step has little to compute; else
     W x + s B (A x) at each pass. Both are the same function with different rounding.
     """
 

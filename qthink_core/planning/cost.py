@@ -1,6 +1,6 @@
 """Cost: what a stage computes, moves and stores, from shapes and counts alone, and how long a device takes for it.
 
-The formulas, the default efficiencies and what they were compared with are in docs/decisions/cost-model.md.
+The formulas, the default efficiencies and measurements to compare them with are in docs/decisions/cost-model.md.
 Counts are floats because they are estimates. N: sequences; G: rollouts; K: latent steps; D: hidden size.
 """
 

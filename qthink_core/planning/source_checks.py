@@ -21,7 +21,7 @@ class Check(NamedTuple):
 
 
 class Remote(NamedTuple):
-    """A file that only the hub can supply: what it is for, where it is, and what to do without it."""
+    """A file that only the hub can supply: its purpose, its place, and the fix if it is not available."""
 
     what: str
     repo_type: str

@@ -73,7 +73,7 @@ def workspace(root: Path) -> Files:
 def revision(root: Path, name: str) -> Files:
     """The files of a branch, tag, commit or DVC experiment.
 
-    Raises ParamError when `root` is in no Git repository, or the repository has no such revision.
+    Raises ParamError when `root` is not in a Git repository, or the repository has no such revision.
     """
     commit = commit_of(root, name)
     short = commit[:7]

@@ -165,7 +165,7 @@ def _normal(latex: str) -> str:
 
 
 def _plainly_equal(gold: str, answer: str) -> bool | None:
-    """Whether two normal expressions are equal, or None where text and plain numbers cannot tell."""
+    """Whether two normal expressions are equal, or None where text and plain numbers cannot decide."""
     if gold == answer:
         return True
     gold_value, answer_value = _rational(gold), _rational(answer)
