@@ -18,7 +18,7 @@ FLOAT32_BYTES = 4
 
 
 class Shape(NamedTuple):
-    """A decoder of the Llama and Qwen3 families: gated MLP, grouped-query attention; `tied`: one embedding for both ends."""
+    """A decoder of the Llama and Qwen3 families: gated MLP, grouped-query attention; `tied`: the head is the embedding."""
 
     layers: int
     hidden: int

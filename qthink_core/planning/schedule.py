@@ -47,5 +47,5 @@ def outputs(entry: Mapping[str, Any]) -> list[str]:
 
 
 def side_by_side(threads: int, fit: float) -> int:
-    """How many boxes with this many threads run at once: limited by this process's processors and by the `fit` in memory."""
+    """How many boxes with this many threads run at once: limited by the processors and by `fit`, what memory holds."""
     return max(1, int(min(process.cores() // threads, fit)))

@@ -21,7 +21,7 @@ LONGEST = 1.7
 PAGED = "vllm"
 # A report on three tasks, with its plots and the imports of matplotlib and scipy; measured on one thread.
 REPORT_S = 3.4
-# Vectors of the hidden and of the MLP's size that a forward pass alone keeps of each token.
+# Vectors of the hidden size and of the MLP's size that a forward pass without a backward pass keeps for each token.
 READING_VECTORS = 8, 3
 PRETRAIN_CHUNK = 16
 # A trained weight, its gradient and AdamW's two moments.
@@ -31,8 +31,8 @@ OPTIMISED = 4
 class BoxCost(NamedTuple):
     """What one box of the graph costs: compute at an efficiency, other seconds, bytes on disk and in the device's memory.
 
-    `gpu`: whether it runs on the device that params name; `light`: whether it loads no torch; `units`: the number of
-    units of its work, which is the most workers that can share it; 0 where there is no work.
+    `gpu`: whether it runs on the device that params name; `light`: whether it loads no torch; `units`: how many
+    units its work has, which is the most workers that can share it; 0 where there is no work.
     """
 
     compute: Compute = Compute()
