@@ -26,20 +26,21 @@ app = typer.Typer(
 @app.command()
 def grade(
     benchmark: Annotated[
-        Literal["gsm8k", "math500", "tooluse"], typer.Option(help="Its rules of extraction and equality apply.")
+        Literal["gsm8k", "math500", "tooluse"],
+        typer.Option(help="The benchmark with the rules of extraction and equality."),
     ],
 ) -> None:
-    """Grades JSON lines `{"gold": ..., "answer": ...}` from standard input, one JSON line each on standard output.
+    """Grades JSON lines `{"gold": ..., "answer": ...}` from standard input: a JSON line on standard output for each.
 
     ```
     echo '{"id": 1, "gold": "18", "answer": "<think>2 * 9</think>It is 18."}' | qthink grade --benchmark gsm8k
     {"id": 1, "verdict": "right", "extracted": "18", "details": {}}
     ```
 
-    **answer** is the whole text of a system. It may have a think block: what follows the last `</think>` is graded, and
-    nothing of a block that was opened and never closed. If the prompt ended in `<think>`, put that in front.
+    **answer** is the whole text that a system generated. If it has a think block, only the text after the last `</think>` is
+    graded, and nothing of a block that was never closed. If the prompt ended in `<think>`, put that tag in front.
 
-    **gold** is what the benchmark publishes. gsm8k: the solution with its `#### 18`, or the number alone. math500: the LaTeX
+    **gold** is the published answer. gsm8k: the solution with its `#### 18`, or the number alone. math500: the LaTeX
     of the field `answer`. tooluse: the calls in the field `answer`, as JSON text or as a list.
 
     Other fields, such as an id, are passed on. `verdict`, `extracted` and `details` are replaced:
@@ -50,8 +51,8 @@ def grade(
     * **details**: further scores. tooluse: `strict_exact` (the verdict), `strict_action`, `published_exact`,
       `published_action`.
 
-    A line of another form, or with more than 8 MiB, ends the program with exit code 65 and one line that says which line and
-    why; the verdicts on the lines before it are written. Nothing in an answer is evaluated.
+    A line of another form, or with more than 8 MiB, ends the program with exit code 65 and a message with its number and
+    the reason; the verdicts on the lines before it are written. No code in an answer is executed.
     """
     with _one_line():
         _grade(benchmark)
@@ -61,19 +62,19 @@ def grade(
 def plan(
     scale: Annotated[str | None, typer.Option(help="A scale of params/; by default that of params.yaml.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="h100, a100, 4090 or cpu (this machine's); by default what the scale asks for.")
+        str | None, typer.Option(help="h100, a100, 4090 or cpu (this machine's); by default the device of the scale.")
     ] = None,
     gpus: Annotated[int, typer.Option(help="The number of GPUs.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")] = False,
 ) -> None:
-    """Says what a run takes before it starts: boxes, tokens, FLOP, bytes and hours of every stage, and whether it fits.
+    """Estimates a run before it starts: boxes, tokens, FLOP, bytes and hours of every stage, and whether it fits.
 
     ```
     qthink plan --scale paper --device h100 --gpus 8
     ```
 
     Reads the params files with your edits and, if a run left them, manifests, `logs/runs.jsonl` and `dvc.lock`. Starts
-    nothing. An estimate is meant to be right within a factor of two. Stages that were logged here, at this scale and on this
+    nothing. Estimates should be right within a factor of two. Stages that were logged here, at this scale and on this
     device, are scaled to the time that they took.
 
     * **memory**: of the largest box, with rows as long as the limits allow.
@@ -87,14 +88,14 @@ def plan(
 def preflight(
     scale: Annotated[str | None, typer.Option(help="A scale of params/; by default that of params.yaml.")] = None,
 ) -> None:
-    """Says whether this machine has what a scale asks for: device and memory, disk, packages, base model, data sets.
+    """Checks whether this machine has what a scale needs: device and memory, disk, packages, base model, data sets.
 
     ```
     qthink preflight --scale paper
     ```
 
-    The stages `base` and `prepare` check the same before they start. Everything that is missing is listed at once, a line
-    each with its fix, and the exit code is 69. Nothing is downloaded, and a hub that does not answer costs five seconds.
+    The stages `base` and `prepare` run the same checks before they start. Everything that is missing is listed, one per line
+    with its fix, and the exit code is 69. Nothing is downloaded. A hub that does not answer costs five seconds.
     """
     with _one_line():
         from qthink_core.planning import preflight
@@ -116,8 +117,8 @@ def demo(
     qthink demo gsm8k --jobs 2
     ```
 
-    With some tasks only their boxes are made, and their table goes to `demo/`: `results/` is for all tasks. At the end it
-    says how the results compare with the committed ones. Ctrl-C stops it; the same command continues from there.
+    If tasks are given, only their boxes are made, and their table goes to `demo/`, because `results/` is for all tasks. At
+    the end it compares the results with the committed ones. Ctrl-C stops it; run the same command again to continue.
     """
     with _one_line():
         from qthink_core.demo import runner
@@ -130,7 +131,7 @@ def demo(
 
 @app.command()
 def figures() -> None:
-    """Draws the figures of README.md again, for a commit of new results or of another graph.
+    """Draws the figures of README.md again, for a commit with new results or a changed graph.
 
     ```
     qthink figures
@@ -151,10 +152,10 @@ def figures() -> None:
 @app.command()
 def compare(
     before: Annotated[str, typer.Argument(help="A branch, tag, commit or DVC experiment.")] = "HEAD",
-    after: Annotated[str | None, typer.Argument(help="Another one; by default the files in this folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+    after: Annotated[str | None, typer.Argument(help="A second one; by default the files in this folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")] = False,
 ) -> None:
-    """Compares two runs: which accuracies, verdicts on the latents, mean tokens and parameters differ.
+    """Compares two runs: the accuracies, verdicts on the latents, mean tokens and parameters that differ.
 
     ```
     qthink compare                  # the last commit with the files in this folder
@@ -163,8 +164,8 @@ def compare(
     ```
 
     **beyond chance**: whether an accuracy differs by more than chance, by the exact paired test on the verdicts in
-    `results/verdicts/`, with Holm's correction over all cells. It is tested if both runs have the same questions and as many
-    training seeds.
+    `results/verdicts/`, with Holm's correction over all cells. It is tested if both runs have the same questions and the
+    same number of training seeds.
     """
     with _one_line():
         from qthink_core.report import compare
@@ -179,7 +180,8 @@ def answers(
     system: Annotated[str, typer.Argument(help="A system of params.yaml.")],
     seed: Annotated[int | None, typer.Option(help="A training seed; by default the lowest.")] = None,
     condition: Annotated[
-        str, typer.Option(help="What was done to the latents: trained, K=0, zeros, noise, other, mean, teacher, K=1 ...")
+        str,
+        typer.Option(help="What replaced the latents: trained (nothing), K=0, zeros, noise, other, mean, teacher, K=1..."),
     ] = "trained",
 ) -> None:
     """Writes the questions of a task with one system's answers as CSV: question, gold, answer, verdict, tokens.
@@ -188,9 +190,9 @@ def answers(
     qthink answers gsm8k uniform --condition zeros > zeros.csv
     ```
 
-    Reads `artifacts/`. The CSV is UTF-8 with a header, and every cell is quoted. It is safe to open: characters that would
-    hide or steer a terminal are written as ⟨U+001B⟩, and a cell that a spreadsheet could take for a formula (its text begins
-    with = + - or @) begins with an apostrophe.
+    Reads `artifacts/`. The CSV is UTF-8 with a header, and every cell is quoted. It is safe to open: characters that are
+    invisible or would control a terminal are written as ⟨U+001B⟩, and a cell that a spreadsheet could take for a formula
+    (its text begins with = + - or @) begins with an apostrophe.
     """
     with _one_line():
         from qthink_core.report import answers
@@ -204,9 +206,9 @@ def answers(
 
 def _grade(benchmark: str) -> None:
     if sys.stdin is None or sys.stdout is None:
-        raise DataError("standard input or output is closed: give JSON lines to the first, read verdicts from the second")
+        raise DataError("standard input or output is closed: send JSON lines to the first, read verdicts from the second")
     if sys.stdin.isatty():
-        _complain("reading JSON lines from the terminal, Ctrl-D ends them; `qthink grade --help` shows one")
+        _complain("reading JSON lines from the terminal; Ctrl-D ends the input, `qthink grade --help` shows an example")
     if benchmark == "math500":
         latex_equality.start()
     for number, line in graded_lines.lines(sys.stdin.buffer):
@@ -215,7 +217,7 @@ def _grade(benchmark: str) -> None:
 
 
 def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> None:
-    # pydantic and the parameters of the stages would slow `grade` down
+    # imported here, because pydantic and the parameters of the stages would slow `grade` down
     from qthink_core.planning import plan_text
     from qthink_core.planning.calibration import CPU
     from qthink_core.planning.run_plan import plan_run
@@ -270,7 +272,7 @@ def _complain(message: str) -> None:
 
 
 def _end(code: int) -> NoReturn:
-    # output that the interpreter would flush at its end has no reader, or one that cannot take it
+    # os._exit, because the interpreter would flush its output at the end, which has no reader or cannot be written
     latex_equality.close()
     os._exit(code)
 

@@ -1,4 +1,4 @@
-"""Graded JSON lines: the work of `qthink grade`, a line in, a line out, whatever the lines hold."""
+"""Graded JSON lines, for `qthink grade`: one line of output for each line of input, whatever it contains."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import BinaryIO, NoReturn
 from qthink_core.benchmarks.graders import grader
 from qthink_core.errors import DataError
 
-# 100,000 characters of an answer are read; the thought before it and other fields may take the rest.
+# At most 100,000 characters of an answer are read; the thought before it and other fields may take the rest.
 MAX_LINE_BYTES = 8 << 20
 _EXPECTED = '{"gold": ..., "answer": "..."}'
 
@@ -39,7 +39,7 @@ def graded(benchmark: str, line: bytes, where: str) -> str:
         found = rules.grade(gold, answer)
         for name in found._fields:
             row.pop(name, None)
-        # ASCII: control characters and direction marks reach no terminal, lone surrogates break no encoder.
+        # ASCII, so that no control character or direction mark reaches a terminal, and no lone surrogate breaks an encoder.
         return json.dumps(row | found._asdict(), allow_nan=False)
     except RecursionError:
         raise DataError(f"{where} is nested too deep to read: expected {_EXPECTED}") from None
@@ -47,7 +47,7 @@ def graded(benchmark: str, line: bytes, where: str) -> str:
 
 def _object(line: bytes, where: str) -> dict[str, object]:
     if not line.strip():
-        raise DataError(f"{where} is empty: expected {_EXPECTED}, drop it")
+        raise DataError(f"{where} is empty: expected {_EXPECTED}; drop the line")
     try:
         row = json.loads(line.decode(), object_pairs_hook=_without_doubles, parse_constant=_refused, parse_float=_finite)
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Grading: verdicts on rollouts and on answers by the grader of their benchmark, one row for each text."""
+"""Grading: a verdict on each rollout and each answer, by the grader of its benchmark."""
 
 import json
 from collections import Counter
@@ -28,8 +28,8 @@ def grade_rollouts(task: str, golds: Mapping[str, str], rows: Iterable[Rollout])
 def grade_answers(task: str, golds: Mapping[str, str], answers: Iterable[tuple[str, Sequence[Answer]]]) -> list[Graded]:
     """The verdict on each answer of each (system, answers), in order; equal texts to one question are graded once.
 
-    Raises DataError unless a system has, for each seed and condition, one answer to each question (the denominator of a
-    score is the whole set), and for each seed answers as trained.
+    Raises DataError unless each system has one answer to each question for each seed and condition (the denominator of a
+    score is the whole set), and answers as trained for each seed.
     """
     seen: dict[tuple[str, str], Grade] = {}
     graded = []
@@ -57,7 +57,7 @@ def grade_answers(task: str, golds: Mapping[str, str], answers: Iterable[tuple[s
 
 
 def check_whole(task: str, golds: Mapping[str, str], system: str, answers: Iterable[Answer]) -> None:
-    """Raises DataError unless each seed has answers as trained, and each seed and condition one answer to each question."""
+    """Raises DataError unless each seed has answers as trained, and each seed and condition has one answer per question."""
     groups: dict[tuple[int | None, str], list[str]] = {}
     for row in answers:
         groups.setdefault((row.seed, row.condition), []).append(row.problem_id)
@@ -72,5 +72,5 @@ def check_whole(task: str, golds: Mapping[str, str], system: str, answers: Itera
 
 
 def verdict_counts(rows: Iterable[Graded | Reward]) -> dict[str, int]:
-    """How often each verdict was given, by verdict."""
+    """The number of rows with each verdict."""
     return dict(sorted(Counter(row.verdict for row in rows).items()))

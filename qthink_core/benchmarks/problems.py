@@ -1,7 +1,7 @@
 """Problems of a benchmark in one schema from three sources: generated, a folder of published files, the hub.
 
-Whatever the source, the benchmark's grader turns a row into a problem and checks that the gold matches itself. A choice of
-problems follows a rank that depends only on (seed, id): neither the order of the rows nor an added row changes it. No torch.
+For every source, the benchmark's grader turns a row into a problem and checks that the gold matches itself. Problems are
+chosen by a rank that depends only on (seed, id), so neither the order of the rows nor an added row changes it. No torch.
 """
 
 import hashlib
@@ -33,9 +33,9 @@ def gather(
 ) -> dict[str, list[Problem]]:
     """The problems of each split, sorted by id, with no question of the test set in the two others; `show` as in `worked`.
 
-    Published benchmarks have no validation split: it is taken out of the training file before `n_train` are chosen.
-    Raises ParamError when a source has fewer problems than asked for, and DataError as `published` does or where no problem
-    is left to train on.
+    Published benchmarks have no validation split: it is taken from the training file before `n_train` are chosen. Raises
+    ParamError when a source has fewer problems than requested, and DataError as `published` does, or when no problem is left
+    for training.
     """
     if source == "generated":
         if n_train == "all" or n_test == "all":
@@ -77,9 +77,9 @@ def published(task: str, split: str, folder: Path | None) -> list[Problem]:
     """All problems of a published split in file order, from a folder or, if None, from the hub.
 
     The folder holds gsm8k/{train,test}.jsonl, math500/{train,test}.jsonl and tooluse/{train,test}.json, all with
-    one JSON object a line. A file with a recorded sha256 must have it. Raises DataError naming file, line and
-    id for a row that is unreadable, has no answer, repeats an id or has a gold that does not match itself, and for a
-    file that is missing or a different one.
+    one JSON object per line. A file must match its recorded sha256, if there is one. Raises DataError naming file, line and
+    id for a row that is unreadable, has no answer, repeats an id or has a gold that does not match itself, and for a file
+    that is missing or not the published one.
     """
     if folder is None:
         record = on_hub(task, split)
@@ -97,7 +97,7 @@ def published(task: str, split: str, folder: Path | None) -> list[Problem]:
 
 
 def check_disjoint(train: Sequence[Problem], test: Sequence[Problem]) -> None:
-    """Raises DataError naming both when an id or a question (whitespace aside) is in train and in test."""
+    """Raises DataError naming both problems when an id or a question (ignoring whitespace) is in train and in test."""
     ids = {problem.id for problem in train}
     rows = {_squeezed(problem.question): row for row, problem in enumerate(train, 1)}
     for row, problem in enumerate(test, 1):
@@ -116,7 +116,7 @@ def check_disjoint(train: Sequence[Problem], test: Sequence[Problem]) -> None:
 def overlap(splits: Mapping[str, Sequence[Problem]]) -> dict[str, int]:
     """How many test questions are also in the other splits: `overlap` exactly, `near_overlap` up to case and punctuation.
 
-    `gather` refuses the first kind among all problems of a source; the second kind is counted among those that were kept.
+    `gather` rejects exact overlap among all problems of a source; both numbers count only the problems that were kept.
     """
     others = [problem.question for split, found in splits.items() if split != TEST for problem in found]
     tests = [problem.question for problem in splits[TEST]]

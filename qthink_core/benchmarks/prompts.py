@@ -5,12 +5,12 @@ They are separate from the graders, so that an edit of a grading rule does not r
 
 from collections.abc import Mapping
 
-# The Qwen/Qwen3-1.7B model card's own advice for mathematics ("Best Practices", "Standardize Output Format").
+# The advice for mathematics in the model card of Qwen/Qwen3-1.7B ("Best Practices", "Standardize Output Format").
 MATH_INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
 
 
 def message(task: str, row: Mapping[str, object]) -> str:
-    """The exact user message: GSM8K's question and Tooluse's prompt verbatim, a MATH problem with the instruction below."""
+    """The exact user message: GSM8K's question and Tooluse's prompt verbatim, a MATH problem with MATH_INSTRUCTION."""
     if task == "math500":
         return f"{row['problem']}\n{MATH_INSTRUCTION}"
     return str(row[{"gsm8k": "question", "tooluse": "prompt"}[task]])

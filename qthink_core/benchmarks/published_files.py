@@ -1,4 +1,4 @@
-"""The published files of the benchmarks: where a folder or the hub has them, that they are those files, and their rows."""
+"""The published files of the benchmarks: their places in a folder or on the hub, their digests, and their rows."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -48,8 +48,8 @@ PUBLISHED_IN = {
 def data_folder() -> Path | None:
     """The folder of published benchmark files that QTHINK_DATA names.
 
-    The path is part of no fingerprint: files with a recorded sha256 are identified by it, and the others (training problems
-    of MATH and Tooluse) are for the user to keep unchanged.
+    The path is not part of any fingerprint. Files with a recorded sha256 are identified by it; the user must keep the others
+    (training problems of MATH and Tooluse) unchanged.
     """
     text = os.environ.get("QTHINK_DATA")
     return Path(text) if text else None
@@ -74,7 +74,7 @@ def on_hub(task: str, split: str) -> HubFile:
 
 
 def check_digest(path: Path, expected: str | None) -> None:
-    """Raises DataError where a sha256 is expected and that of the file is different."""
+    """Raises DataError where a sha256 is expected and the file has a different one."""
     if expected is not None and (found := sha256(path)) != expected:
         raise DataError(f"{path} has sha256 {found}, the published file {expected}: fetch it again")
 
@@ -99,7 +99,7 @@ def read_rows(path: Path) -> Iterator[Mapping[str, object]]:
 
 
 def _published_name(task: str, split: str) -> Path:
-    """A split's file in the data folder: as the benchmark's grader records it, else beside the test file."""
+    """A split's file in the data folder: as the benchmark's grader records it, else next to the test file."""
     files = grader(task).FILES
     if split in files:
         return Path(files[split].path)

@@ -1,4 +1,4 @@
-"""Prompts as token ids, rendered once by the model's own chat template (decision 13). No torch."""
+"""Prompts as token ids, rendered once with the model's own chat template (decision 13). No torch."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
@@ -18,7 +18,7 @@ def render(tokenizer: "PreTrainedTokenizerBase", question: str, thinking: bool) 
         tokenize=True,
         add_generation_prompt=True,
         return_dict=True,
-        # as `chat_template_kwargs` it would be ignored silently, and thinking would stay on
+        # inside `chat_template_kwargs` it would be silently ignored, and thinking would stay on
         enable_thinking=thinking,
     )
     return cast("list[int]", cast("Mapping[str, object]", encoding)["input_ids"])

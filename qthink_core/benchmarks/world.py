@@ -1,4 +1,4 @@
-"""The world of the generated problems, as parameters; `synthetic` makes the problems, docs/world.md gives the reasons."""
+"""The parameters of the generated problems, which `synthetic` makes; docs/world.md gives the reasons."""
 
 from pydantic import Field
 

@@ -1,1 +1,1 @@
-"""`qthink demo`: the whole graph on all cores, and the comparison with the committed results."""
+"""`qthink demo`: the whole graph made on all cores, and a comparison with the committed results."""

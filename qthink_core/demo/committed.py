@@ -1,6 +1,6 @@
 """This run compared with the committed one: the same bytes, or which accuracies and verdicts differ by more than chance.
 
-How two runs are compared is in `report.compare`.
+The tests are those of report/compare.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ BACK = (
     "dvc.lock and results/ hold this run now. To keep it: git commit -m 'This machine' dvc.lock results. "
     "To restore the committed figures: git restore dvc.lock results."
 )
-# For a run of some tasks, whose table goes to a folder of its own.
+# For a run of some tasks, whose table goes to a separate folder.
 PART = (
     "dvc.lock holds the boxes of this run now, {folder}/ holds its table, and results/ is unchanged. "
     "To restore the committed dvc.lock: git restore dvc.lock."
@@ -22,12 +22,12 @@ PART = (
 
 
 def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], control: str, K: Mapping[str, int]) -> str:
-    """Sentences on how the run in `folder` compares with `results` as the last commit has them."""
+    """Sentences that compare the run in `folder` with the `results` of the last commit."""
     if git(root, "rev-parse", "--verify", "HEAD") is None:
-        return "There is no commit with which this run could be compared."
+        return "There is no commit to compare this run with."
     if git(root, "diff", "--quiet", "HEAD", "--", "params.yaml", "params") is None:
         return (
-            "The parameters are not the committed ones, so this run was not compared with the committed one: "
+            "The parameters differ from the committed ones, so this run was not compared with the committed one: "
             "`qthink compare` lists what differs."
         )
     same = git(root, "diff", "--quiet", "HEAD", "--", "dvc.lock", str(results)) is not None
@@ -38,23 +38,23 @@ def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], cont
     theirs = {task: verdicts_of(text) for task, text in files.items() if text is not None}
     ours = {task: verdicts_of((root / folder / "verdicts" / f"{task}.csv").read_bytes()) for task in tasks}
     if theirs.keys() != ours.keys() or not all(alike(ours[task], theirs[task]) for task in tasks):
-        return f"The committed results are of other tasks, systems, seeds or questions: not compared. {back}"
+        return f"The committed results have other tasks, systems, seeds or questions, so they were not compared. {back}"
     return f"{accuracies(theirs, ours)} {verdicts(theirs, ours, control, K)}\n{back}"
 
 
 def alike(ours: Verdicts, theirs: Verdicts) -> bool:
-    """Whether both are of the same questions, systems, conditions and numbers of seeds."""
+    """Whether both have the same questions, systems, conditions and numbers of seeds."""
     seeds = [{key: len(rows) for key, rows in one.right.items()} for one in (ours, theirs)]
     return ours.ids == theirs.ids and seeds[0] == seeds[1]
 
 
 def accuracies(committed: Mapping[str, Verdicts], ours: Mapping[str, Verdicts]) -> str:
-    """How many accuracies of the table differ, and which of them by more than chance."""
+    """A sentence on how many accuracies of the table differ, and which of them by more than chance."""
     found = compare.cells(committed, ours)
     differing = [one for one in found if one.before != one.after]
     count = len(found)
     if not differing:
-        return f"All {count} accuracies are the committed ones, though not every byte is."
+        return f"All {count} accuracies equal the committed ones, though not every byte does."
     start = (
         f"{len(differing)} of {count} accuracies {'differs' if len(differing) == 1 else 'differ'} from the committed ones"
     )
@@ -68,10 +68,10 @@ def accuracies(committed: Mapping[str, Verdicts], ours: Mapping[str, Verdicts]) 
 
 
 def verdicts(committed: Mapping[str, Verdicts], ours: Mapping[str, Verdicts], control: str, K: Mapping[str, int]) -> str:
-    """Which verdicts on the latents are not the committed ones."""
+    """A sentence on the verdicts on the latents that differ from the committed ones."""
     before, after = (compare.judged_words(run, control, K) for run in (committed, ours))
     others = [f"{' '.join(one.name)} {one.after} (committed: {one.before})" for one in compare.changes(before, after)]
     if not others:
-        return f"All {len(after)} verdicts on the latents are the committed ones."
+        return f"All {len(after)} verdicts on the latents equal the committed ones."
     differ = "differs" if len(others) == 1 else "differ"
     return f"{len(others)} of {len(after)} verdicts on the latents {differ}: {', '.join(others)}."

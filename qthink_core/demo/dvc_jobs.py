@@ -1,8 +1,8 @@
 """DVC in forks of this process: a list of the boxes that have changed, and a job for each box that is made.
 
-`dvc repro --single-item <box>` takes 0.6 s of processor time besides the box's own work, 0.4 s of it for the start of Python
-and DVC's imports. A process that has imported DVC once and forks for each box saves those. A fork is a process group of its
-own and dies with the process that started it.
+`dvc repro --single-item <box>` takes 0.6 s of processor time in addition to the box's own work, 0.4 s of which start Python
+and import DVC. A process that imports DVC once and forks for each box saves those 0.4 s. Each fork is its own process group
+and dies with the process that started it.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from typing import NamedTuple, NoReturn
 from qthink_core.errors import DataError, StoppedError
 from qthink_core.pipeline import process
 
-# What DVC imports to make a box, imported here so that no fork has to.
+# The modules that DVC needs to make a box, imported once so that no fork has to.
 MODULES = ("dvc.repo.reproduce", "dvc.repo.status", "dvc.stage.run", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
 STOPS = {signal.SIGINT, signal.SIGTERM}
 STATUS = re.compile(r"exited with (-?\d+)$")
@@ -42,13 +42,13 @@ class Job(NamedTuple):
 
 
 def load() -> None:
-    """Imports what the forks need."""
+    """Imports the modules that the forks need."""
     for name in MODULES:
         importlib.import_module(name)
 
 
 def changed() -> set[str]:
-    """The boxes whose inputs or outputs have changed, so that DVC would make them; raises DataError with DVC's message."""
+    """The boxes that DVC would make because their inputs or outputs have changed; raises DataError with DVC's message."""
     with tempfile.TemporaryFile() as file:
 
         def write() -> int:
@@ -113,7 +113,7 @@ def _start(work: Callable[[], int]) -> Job:
         pid = os.fork()
         if not pid:
             _run(work, parent, read, write)
-        # in both processes, so that the group exists before any signal to it, whichever runs first
+        # set in both processes, so that the group exists before a signal is sent to it, whichever runs first
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)
     os.close(write)
@@ -121,7 +121,7 @@ def _start(work: Callable[[], int]) -> Job:
 
 
 def _run(work: Callable[[], int], parent: int, read: int, write: int) -> NoReturn:
-    """The fork: its output goes into the pipe, and its exit code is what `work` returns."""
+    """Runs the fork: its output goes into the pipe, and its exit code is what `work` returns."""
     from dvc.exceptions import DvcException
 
     code = 1

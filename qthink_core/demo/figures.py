@@ -23,9 +23,9 @@ _ABOUT = "Accuracy in per cent with 95 % intervals against mean generated tokens
 
 
 def write(root: Path) -> list[Path]:
-    """Draws both figures into their places and returns the files; equal inputs give equal bytes.
+    """Draws both figures and returns the files written; equal inputs give equal bytes.
 
-    Raises DataError when results/ is not whole, or README.md has no Mermaid block to replace.
+    Raises DataError when results/ is incomplete, or README.md has no Mermaid block to replace.
     """
     text = (root / README).read_text()
     if not _BLOCK.search(text):
@@ -59,7 +59,7 @@ def accuracy(results: Path) -> bytes:
 
 
 def _file(svg: str) -> bytes:
-    """The element as a file of its own, in the colours of the report page."""
+    """The SVG element as a complete file, in the colours of the report page."""
     css = (resources.files("qthink_core.report") / "templates" / "page.css").read_text()
     light: dict[str, str] = {}
     dark: dict[str, str] = {}
@@ -72,9 +72,9 @@ def _file(svg: str) -> bytes:
 
 
 def mermaid(root: Path) -> str:
-    """The graph of the stages in the order of dvc.yaml, an arrow a line.
+    """The graph of the stages in the order of dvc.yaml, one arrow per line.
 
-    Left out are `fingerprint`, which every stage depends on, and arrows that a longer way through the graph implies.
+    It leaves out `fingerprint`, which every stage depends on, and arrows that a longer path implies.
     """
     tree, _ = parameters.load(root)
     needs: dict[str, set[str]] = {stage: set() for stage in graph.stages(root) if stage != code.STAGE}

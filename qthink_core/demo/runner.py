@@ -1,4 +1,4 @@
-"""The demo: makes every box of the graph that has changed, several at once, and compares the results with the commit's.
+"""The demo: makes every box of the graph that has changed, several at once, and compares the results with the commit.
 
 `dvc repro` makes one box after another. Here a box starts as soon as everything that it depends on is made and a processor
 is free. The box with the longest chain of boxes after it starts first, by `dvc repro --single-item` (dvc_jobs.py).
@@ -34,20 +34,20 @@ PART = Path("demo")
 # A stopped stage finishes or drops its unit within 20 s.
 STOPPING_S = 25.0
 KILLED = 128 + signal.SIGKILL
-# At its start and end a box holds DVC's lock and others wait: so many more boxes keep the processors busy.
+# At its start and end a box holds DVC's lock while others wait; this many extra boxes keep the processors busy.
 SPARE = 1
-# The warm server costs as much as one cold start of a stage, so it does not pay for so few boxes.
+# The warm server costs as much as one cold start of a stage, so it does not pay for this few boxes.
 FEW = 3
 BAR = re.compile(r"\d+%\|")  # a progress bar
 
 
 class BoxFailedError(QThinkError):
-    """A box that failed and has printed why; the program ends with its exit code."""
+    """A box failed and has printed why; the program ends with the exit code of the box."""
 
     def __init__(self, box: str, code: int) -> None:
         killed = ": it was killed, perhaps because memory ran out; --jobs 1 runs one box at a time" if code == KILLED else ""
         super().__init__(
-            f"{box} ended with exit code {code}{killed}; what is made is kept, and the same command goes on from there"
+            f"{box} ended with exit code {code}{killed}; finished work is kept, run the same command to continue"
         )
         self.exit_code = code
 
@@ -55,13 +55,13 @@ class BoxFailedError(QThinkError):
 def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     """Makes all boxes, or those of some tasks, prints the table, and compares it with the committed one.
 
-    Raises ParamError at a task that is not in params, and BoxFailedError when a box fails: then no other box is started, and
-    those that run can end.
+    Raises ParamError at a task that is not in params, and BoxFailedError when a box fails: then no other box starts, and
+    those that run may finish.
     """
     from qthink_core.report import markdown
 
     process.stop_on_signals()
-    # `python` in dvc.yaml is this one
+    # so that `python` in dvc.yaml is this interpreter
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     tree = graph.checked_parameters(root)
     known = [str(task) for task in tree["tasks"]]
@@ -76,7 +76,7 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
     if part:
         written = report_of(root, tree, part)
     else:
-        # a clone contains results, and DVC does not make them again where their inputs come out the same
+        # a clone contains results, which DVC does not make again if their inputs are the same
         if all(one["stage"] != REPORT for one in calibration.entries(root / calibration.LOG)):
             make(root, tree, {REPORT: frozenset()}, 1, force=True)
         written = results(root, tree)
@@ -87,7 +87,7 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
 
 
 def of_tasks(needs: Mapping[str, frozenset[str]], tasks: Collection[str]) -> dict[str, frozenset[str]]:
-    """The boxes of these tasks and of no task, without those that also need boxes of other tasks."""
+    """The boxes of these tasks and those without a task, except boxes that also need boxes of other tasks."""
     kept: dict[str, frozenset[str]] = {}
     for box, before in needs.items():
         if Box.parse(box).task in ("", *tasks) and before <= kept.keys():
@@ -129,7 +129,7 @@ def after(needs: Mapping[str, frozenset[str]], changed: Collection[str]) -> set[
 
 @contextlib.contextmanager
 def warm_server(tree: Mapping[str, Any]) -> Iterator[None]:
-    """A warm server for the stages of the context, where they compute on the processor."""
+    """Starts a warm server for the stages in the context, if they compute on the processor."""
     if tree.get("device", CPU) != CPU or sys.platform != "linux":
         yield
         return
@@ -151,12 +151,12 @@ def plan_or_none(root: Path) -> RunPlan | None:
 
 
 def jobs_without_plan(tree: Mapping[str, Any]) -> int:
-    """How many boxes run at once without a plan, when their memory is unknown: one on a GPU."""
+    """How many boxes run at once without a plan, when their memory is unknown; on a GPU it is one."""
     return schedule.side_by_side(tree["cpu_threads"], math.inf) if tree.get("device", CPU) == CPU else 1
 
 
 def expected(known: RunPlan | None, boxes: Collection[str]) -> dict[str, float]:
-    """Seconds of each box by the plan; the same for all boxes without one."""
+    """Seconds of each box by the plan; without a plan, the same for all boxes."""
     means = known.means if known else {}
     return {box: max(means.get(Box.parse(box).stage, 1.0), 0.1) for box in boxes}
 
@@ -186,7 +186,7 @@ class Queue:
         self.live = sys.stdout.isatty()
 
     def empty(self) -> None:
-        """Makes all boxes; raises BoxFailedError when one fails, and KeyboardInterrupt, everything stopped, on a signal."""
+        """Makes all boxes; raises BoxFailedError when one fails, and StoppedError, after stopping all, on a signal."""
         try:
             while self.running or (self.waiting and not self.failed):
                 self._start()
@@ -199,7 +199,7 @@ class Queue:
                         self._ended(box, status)
         except KeyboardInterrupt as error:
             self._stop()
-            raise StoppedError(f"stopped by {error}; finished units are kept, the same command goes on from there") from None
+            raise StoppedError(f"stopped by {error}; finished units are kept, run the same command to continue") from None
         if self.failed:
             raise self.failed
 
@@ -258,7 +258,7 @@ class Queue:
             print("\r\x1b[K" + text[: shutil.get_terminal_size().columns - 1], end="", flush=True)
 
     def _stop(self) -> None:
-        """Stops what runs, gently first, and waits until all is gone."""
+        """Stops the running boxes, by SIGKILL if they take too long, and waits until all have ended."""
         for one in self.running.values():
             one.stop(signal.SIGINT)
         end = time.monotonic() + STOPPING_S
@@ -266,7 +266,7 @@ class Queue:
             for box, one in list(self.running.items()):
                 try:
                     gone = os.waitpid(one.pid, os.WNOHANG)[0]
-                except ChildProcessError:  # the stop came just after its end was seen
+                except ChildProcessError:  # the stop came just after its end was noticed
                     gone = one.pid
                 if gone:
                     del self.running[box]
@@ -288,7 +288,7 @@ def results(root: Path, tree: Mapping[str, Any]) -> Path:
 
 
 def report_of(root: Path, tree: Mapping[str, Any], tasks: Sequence[str]) -> Path:
-    """Writes the report of some tasks into a folder of its own, and returns that."""
+    """Writes the report of some tasks into a separate folder, and returns that folder."""
     from qthink_core.report import build
     from qthink_core.report.params import outline
 

@@ -2,14 +2,14 @@
 
 A stage of the tiny scale computes for seconds, and its imports of torch, transformers and PEFT take five more. `qthink demo`
 starts a server that imports them once (warm_server.py). `python -m stages.X` then finds the server by QTHINK_WARM, sends it
-its arguments, environment and descriptors, and waits. The server's fork becomes that stage, and this process ends with the
-exit code of the fork. The fork imports our own modules again, so an edit takes effect at once. The server is for processors
-and for stages of one process. Everything else starts cold, and so does a stage whose parameters ask for other threads or
-kernels than those of the server.
+its arguments, environment and descriptors, and waits. A fork of the server becomes that stage, and this process ends with
+the exit code of the fork. The fork imports our own modules again, so an edit takes effect at once. The server is only for
+stages that run on processors and in one process. Any other stage starts cold, and so does a stage whose parameters ask for
+threads or kernels that differ from those of the server.
 
-No process outlives the one that started it: a fork is killed when its client has ended, and the kernel kills it with the
-server, and the server with the demo. No result depends on this module, so it is not a dep of the stages: `stages` finds it
-by name.
+No process outlives the one that started it: the server kills a fork whose client has ended, and the kernel kills the forks
+with the server, and the server with the demo. No result depends on this module, so it is not a dep of the stages: `stages`
+imports it by name.
 """
 
 import array
@@ -31,7 +31,7 @@ from qthink_core.errors import StoppedError
 from qthink_core.pipeline import process
 
 PLACE = "QTHINK_WARM"  # the path of the server's socket
-# A start of several processes cannot use one fork.
+# Variables of stages that start several processes, which cannot use one fork.
 SEVERAL = {"QTHINK_LAUNCH", "QTHINK_EXECUTOR", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"}
 LENGTH = struct.Struct("!I")
 STARTED = b"s"
@@ -51,7 +51,7 @@ class Request(NamedTuple):
 
 
 def hand_over() -> None:
-    """Runs this `python -m stages.X` in the warm server and ends with its exit code; returns where it must start cold."""
+    """Runs this `python -m stages.X` in the warm server and ends with its exit code; returns if it must start cold."""
     place = os.environ.get(PLACE)
     if not place or sys.platform != "linux" or sys.argv[:1] != ["-m"] or SEVERAL & os.environ.keys():
         return
@@ -75,7 +75,7 @@ def hand_over() -> None:
 
 @contextlib.contextmanager
 def _signals_to(connection: socket.socket) -> Iterator[list[int]]:
-    """Passes on the signals that would stop this process; yields the list of their numbers."""
+    """Forwards the signals that would stop this process; yields a list that collects their numbers."""
     came: list[int] = []
 
     def send(number: int, _frame: FrameType | None) -> None:
@@ -92,7 +92,7 @@ def _signals_to(connection: socket.socket) -> Iterator[list[int]]:
 
 
 def _end(status: int) -> None:
-    """Ends as the fork did, by its exit code or its signal; returns where the fork found that the stage must start cold."""
+    """Ends as the fork did, by its exit code or its signal; returns if the fork found that the stage must start cold."""
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         if -code != signal.SIGKILL:
@@ -110,7 +110,7 @@ def _request() -> Request:
 
 
 def _send(connection: socket.socket, request: Request) -> None:
-    text = json.dumps(request._asdict()).encode()  # ASCII, so that bytes which are not UTF-8 pass as surrogates
+    text = json.dumps(request._asdict()).encode()  # ASCII, so that bytes that are not UTF-8 survive as surrogates
     descriptors = array.array("i", [0, 1, 2])
     connection.sendmsg([LENGTH.pack(len(text))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
     connection.sendall(text)

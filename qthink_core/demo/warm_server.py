@@ -21,7 +21,7 @@ from qthink_core.errors import StoppedError
 from qthink_core.pipeline import process
 
 OURS = {"stages", "qthink_core"}
-# The slow imports of the stages. Not pyarrow, which starts a thread that a fork would lack.
+# The slow imports of the stages, without pyarrow, which starts a thread that a fork would not have.
 PACKAGES = (
     "numpy",
     "pydantic",
@@ -43,7 +43,7 @@ PATIENCE_S = 10.0
 
 
 def main() -> None:
-    """Imports, then forks until it is killed; in a fork it returns when the stage has ended."""
+    """Imports the packages, then forks until it is killed; in a fork it returns when the stage has ended."""
     descriptor, threads, kernels = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     process.die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -57,14 +57,14 @@ def main() -> None:
     if len(os.listdir("/proc/self/task")) > 1:
         sys.exit("qthink: an import started a thread, so no process can be forked here: stages start cold")
     gc.collect()
-    gc.freeze()  # the collector then leaves imported objects alone, so that forks share their pages
+    gc.freeze()  # the collector then does not touch imported objects, so that forks share their memory pages
     request = _Server(socket.socket(fileno=descriptor)).next_fork()
     os.environ[process.PINNED] = f"{threads} {kernels} cpu"
     runpy.run_module(request.module, run_name="__main__", alter_sys=True)
 
 
 class _Server:
-    """The server's loop; it holds the running forks by the connection of their client."""
+    """The server's loop, with the running forks by the connection of their client."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener = listener
@@ -95,7 +95,12 @@ class _Server:
             if request.prefix != sys.prefix or not request.module.startswith("stages."):
                 raise ValueError(request.module)
             parent, pid = os.getpid(), os.fork()
-        except (OSError, ValueError, TypeError, KeyError):  # the client sees that the connection has ended, and starts cold
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+        ):  # the client sees that the connection has ended, and starts cold
             for one in descriptors:
                 os.close(one)
             client.close()
@@ -115,7 +120,7 @@ class _Server:
         return None
 
     def _close(self, client: socket.socket) -> None:
-        """Closes all of the server's files in a fork, through their objects, which would otherwise close a later file."""
+        """Closes the server's files in a fork, through their objects, which might otherwise close a reused descriptor."""
         self.selector.close()
         self.listener.close()
         client.close()
@@ -124,7 +129,7 @@ class _Server:
             os.close(descriptor)
 
     def _receive_signal(self, client: Any) -> None:
-        """Passes on a signal from the client to the fork, and kills the fork when the client has ended."""
+        """Forwards a signal from the client to the fork, and kills the fork when the client has ended."""
         if client not in self.forks:  # its fork has just ended
             return
         try:

@@ -18,14 +18,14 @@ CONDITIONS = (TRAINED, verdicts.NONE, *verdicts.SUBSTITUTES, "teacher")
 
 
 def place(condition: str) -> tuple[int, int]:
-    """The sort key of a condition: as trained first, then what replaces the latents, then the numbers of latent steps."""
+    """The sort key of a condition: first as trained, then replacements of the latents, then numbers of latent steps."""
     if condition in CONDITIONS:
         return 0, CONDITIONS.index(condition)
     return 1, int(condition.removeprefix("K="))
 
 
 def comparisons(tasks: Mapping[str, scores.Task]) -> list[Comparison]:
-    """Every pair of systems of every benchmark, the lower row of the table less the higher one; Holm over all of them."""
+    """Every pair of systems on every benchmark, the lower row of the table minus the higher one; Holm over all pairs."""
     pairs = [(task, left, right) for task, found in tasks.items() for right, left in itertools.combinations(found.scores, 2)]
     compared = [
         compare(tasks[task].scores[left][TRAINED].right, tasks[task].scores[right][TRAINED].right)
@@ -39,9 +39,9 @@ def comparisons(tasks: Mapping[str, scores.Task]) -> list[Comparison]:
 
 
 def power(tasks: Mapping[str, scores.Task], latent: Collection[str], control: str, compared: int) -> dict[str, Power]:
-    """What each benchmark could have found, from the scatter between a latent system and the control (power.py).
+    """What each benchmark could have detected, from the scatter between a latent system and the control (power.py).
 
-    Of the latent systems, the one whose smallest difference is the largest: pairs scatter too differently for a mean.
+    It is that of the latent system with the largest smallest difference: pairs scatter too differently for a mean.
     """
     found = {}
     for task, one in tasks.items():
@@ -61,7 +61,7 @@ def _pair_power(task: scores.Task, system: str, control: str, compared: int) -> 
 
 
 def conditions(task: scores.Task, system: str, K: int, control: str) -> Conditions:
-    """A latent system's cells by condition, in order, and the verdict on its latents (verdicts.py).
+    """A latent system's cells by condition, in order of display, and the verdict on its latents (verdicts.py).
 
     Raises DataError when the control is not among the systems.
     """
@@ -73,14 +73,14 @@ def conditions(task: scores.Task, system: str, K: int, control: str) -> Conditio
 
 
 def claimed(tasks: Mapping[str, scores.Task], steps: Callable[[str], int]) -> list[Claim]:
-    """The paper's claims on this run's answers (claims.py), a row for each claim and benchmark; `steps` has a system's K."""
+    """The paper's claims on this run's answers (claims.py), a row per claim and benchmark; `steps` gives a system's K."""
     right = {task: {name: one[TRAINED].right for name, one in found.scores.items()} for task, found in tasks.items()}
     tokens = {task: {name: one[TRAINED].tokens for name, one in found.scores.items()} for task, found in tasks.items()}
     return [_claim(row, steps(row.claim.left)) for row in claims.verdicts(claims.CLAIMS, right, tokens)]
 
 
 def _claim(row: claims.Row, K: int) -> Claim:
-    """claims.py counts in percentage points, as the model card does; findings hold shares."""
+    """The finding for a row of claims.py, with percentage points (the unit of the model card) turned into shares."""
     scale = 100 if row.claim.unit == claims.POINTS else 1
     published, ours, low, high = (
         None if one is None else one / scale for one in (row.published, row.difference, row.low, row.high)
@@ -92,7 +92,7 @@ def _claim(row: claims.Row, K: int) -> Claim:
 
 
 def further(tasks: Mapping[str, scores.Task]) -> dict[str, dict[str, dict[str, float]]]:
-    """The further scores of the benchmarks that have some, as shares of all answers, by benchmark, system and scorer."""
+    """Further scores, where a benchmark has some, as shares of all answers, by benchmark, system and scorer."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for task, one in tasks.items():
         rows = {name: list(itertools.chain(*by[TRAINED].details)) for name, by in one.scores.items()}

@@ -1,11 +1,11 @@
 """The paper's claims as experiments: what was published, which two systems of ours test it, and whether it holds here.
 
-The rule was written before its figures were seen. A claim says that `left` is right more often than `right`, or that it
-generates fewer tokens. The verdict is `holds` or `opposite` if the difference of the two on the same questions has the
-claimed sign or the other one, with p < 0.05 after Holm's correction over all rows that can be decided. This p covers other
-questions and other trainings (`statistics.Comparison.p_method`). Every other row is `undecided`. A row with fewer than three
-trainings of a trained system cannot be decided and does not count in the correction. The sign is judged and not the size;
-the published difference is shown beside ours.
+The rule was written before any figures were seen. A claim states that `left` is right more often than `right`, or that it
+generates fewer tokens. The verdict is `holds` if the difference of the two on the same questions has the claimed sign, and
+`opposite` if it has the other sign, with p < 0.05 after Holm's correction over all rows that can be decided. This p covers
+other questions and other trainings (`statistics.Comparison.p_method`). Every other row is `undecided`. A row with fewer than
+three trainings of a trained system cannot be decided and does not count in the correction. Only the sign is judged, not the
+size; the report shows the published difference next to ours.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,8 +26,8 @@ UNTRAINED = ("base", "base_direct")
 class Claim(NamedTuple):
     """A published claim, the pair of systems that tests it, its unit, and what else differed in the published pair.
 
-    A caveat may name `{K}`, the latent steps of the run. `stated` has differences by benchmark that were published without
-    the two figures behind them.
+    A caveat may contain `{K}`, the latent steps of the run. `stated` has differences by benchmark that were published
+    without the two figures behind them.
     """
 
     id: str
@@ -112,7 +112,7 @@ CLAIMS = (
 
 
 class Row(NamedTuple):
-    """A claim on a benchmark: published and own difference with its interval, in `unit`; None if it is missing.
+    """A claim on a benchmark: the published difference and ours with its interval, in `unit`; None if it is missing.
 
     `p` is adjusted, and None in a row that cannot be decided; `seeds` counts the trainings of the side with fewer.
     """
@@ -134,7 +134,7 @@ def verdicts(
     right: Mapping[str, Mapping[str, Bool[np.ndarray, "_S _Q"]]],
     tokens: Mapping[str, Mapping[str, Real[np.ndarray, "_S _Q"]]],
 ) -> list[Row]:
-    """A row per claim and benchmark of the run, by the rule above; `right` and `tokens` are by benchmark and system.
+    """A row per claim and benchmark of the run, by the rule above; `right` and `tokens` map benchmark, then system.
 
     If a system of a claim is missing, the note says what to run. Raises ValueError when questions or seeds of two systems do
     not match.

@@ -20,8 +20,8 @@ def marks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """The settings in which each system differs from the others, by system in the order given.
 
     The reference of a setting is its most common value among the systems that have it; of equally common values, that of the
-    first row. A system with another value is marked. A system that does not have a setting is not compared in it: one
-    without latents has no gamma. Settings are named in the order in which they first appear.
+    first row. A system with another value is marked. A system without a setting is not compared on it: a system without
+    latents has no gamma. Settings appear in the order in which they first occur.
     """
     found: dict[str, list[str]] = {system: [] for system in settings}
     for setting in dict.fromkeys(name for own in settings.values() for name in own):
@@ -37,7 +37,7 @@ def marks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def footnotes(marks: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], list[str]]:
-    """The sign after the name of each marked system, and the lines below the table; equal marks share one sign."""
+    """The sign after the name of each marked system, and the notes below the table; equal marks share one sign."""
     lines = list(dict.fromkeys("; ".join(own) for own in marks.values() if own))
     signs = [str(number).translate(SUPERSCRIPTS) for number in range(1, len(lines) + 1)]
     by_system = {system: signs[lines.index("; ".join(own))] for system, own in marks.items() if own}

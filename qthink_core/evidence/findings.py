@@ -1,4 +1,4 @@
-"""What a run found, as plain values: everything that the report shows. Shares and p-values are in [0, 1]."""
+"""The findings of a run as plain values: everything that the report shows. Shares and p-values are in [0, 1]."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,9 +7,9 @@ from qthink_core.evidence.power import Scatter
 
 
 class System(NamedTuple):
-    """A row of the tables: its displayed name, whether it takes latent steps, and in what it differs from the other rows.
+    """A row of the tables: its displayed name, whether it takes latent steps, and how it differs from the other rows.
 
-    `K` and `distance` are those of a row that has its own; None is what the run's rows share.
+    `K` and `distance` are None where the row uses the values that the run's rows share.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Cell(NamedTuple):
 class Comparison(NamedTuple):
     """Accuracy of `left` minus that of `right` on the same questions, with 95 % interval; p before and after correction.
 
-    `trainings` counts those of the trained side, or of the side with fewer if both are trained; None between base models.
+    `trainings` counts the trainings of the trained side, or of the side with fewer; None between two base rows.
     """
 
     task: str
@@ -56,10 +56,10 @@ class Comparison(NamedTuple):
 
 
 class Power(NamedTuple):
-    """The smallest difference that `n` questions and `seeds` trainings find with 80 % power, or None.
+    """The smallest difference that `n` questions and `seeds` trainings detect with 80 % power, or None.
 
-    `scatter` was measured between the latent `system` and the control. `alone` is without a correction for several
-    comparisons, `corrected` with that of the smallest p-value in the table.
+    `scatter` was measured between the latent `system` and the control. `alone` has no correction for several comparisons;
+    `corrected` has the one for the smallest p-value in the table.
     """
 
     system: str
@@ -73,7 +73,7 @@ class Power(NamedTuple):
 class Conditions(NamedTuple):
     """A trained latent system under each evaluation condition, in order, and the verdict: a word and a sentence.
 
-    `trained` changes nothing; `K=0`, `K=1`, ... take that many steps; any other name says what replaces the latents.
+    `trained` changes nothing; `K=0`, `K=1`, ... take that many steps; any other name is what replaces the latents.
     """
 
     cells: Mapping[str, Cell]
@@ -82,7 +82,7 @@ class Conditions(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A published claim and our run of it; differences are shares, or in `unit` if it is not points; None: missing."""
+    """A published claim and our run of it; differences are shares, or in `unit` if that is not points; None if missing."""
 
     words: str
     benchmark: str
@@ -120,7 +120,7 @@ class Question(NamedTuple):
 class Findings(NamedTuple):
     """A whole run; mappings are in the order of display.
 
-    `setting` completes "This run is of ..." in words, and `repeats_published` says that model and problems are those of the
+    `setting` completes "This run is of ..." in words; `repeats_published`: whether model and problems are those of the
     published results; `K` and `distance` are what the latent rows share; `control` is the system without latents that the
     latent ones must beat, `direct` the base that does not think. `cells` and `curves` are by task, then system; `curves`
     holds a mapping for each optimiser step with `step`, `cross_entropy` (nats a token) and, of latent systems,

@@ -1,4 +1,4 @@
-"""The published results that the report shows beside ours: Qwen3-1.7B, from the model card of QThink-Qwen3-1.7B-GSM8k.
+"""The published results that the report shows next to ours: Qwen3-1.7B, from the model card of QThink-Qwen3-1.7B-GSM8k.
 
 Exact match on Tooluse is from "Cross-Benchmark Results" of the same card, action accuracy from the author's Tooluse card.
 The cards give no intervals: the Wilson intervals are ours, from the accuracy and the size of the test set.
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """A published accuracy in [0, 1], its 95 % Wilson interval and questions; mean generated tokens and what they cover."""
+    """A published accuracy in [0, 1] with its 95 % Wilson interval and number of questions, and mean generated tokens."""
 
     accuracy: float
     low: float

@@ -1,4 +1,4 @@
-"""The scatter of differences as a run measured it, from which power.py computes what the run could have detected."""
+"""The scatter of differences measured in a run, from which power.py computes what the run could have detected."""
 
 import math
 

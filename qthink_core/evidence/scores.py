@@ -1,4 +1,4 @@
-"""Scores: the verdicts on a run's answers as arrays with a row per training seed (S) and a column per question (Q)."""
+"""Scores: verdicts on the answers of a run, as arrays with a row per training seed (S) and a column per question (Q)."""
 
 import json
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Task(NamedTuple):
     scores: dict[str, dict[str, Scores]]
 
     def trainings(self, *systems: str) -> int | None:
-        """The smallest number of trainings among the systems that were trained; None if none was."""
+        """The smallest number of trainings among the trained systems; None if no system was trained."""
         return min((len(self.seeds[name]) for name in systems if self.seeds[name] != [None]), default=None)
 
     def first_seed(self, system: str) -> int:
@@ -92,7 +92,7 @@ def _scores(by_seed: dict[int | None, list[Graded]]) -> Scores:
 def cell(scores: Scores, latents: int = 0) -> Cell:
     """The cell of a system with a number of latent steps: accuracy with its errors, mean tokens, the share at the limit.
 
-    Tokens are a mean over answers and seeds. A verdict other than `right` counts as wrong. Generated tokens count, thinking
-    and answer, without latent steps.
+    Tokens are a mean over answers and seeds of the tokens generated for thinking and answer, without latent steps. A verdict
+    other than `right` counts as wrong.
     """
     return Cell(*estimate(scores.right), float(scores.tokens.mean()), float(scores.at_limit.mean()), latents)

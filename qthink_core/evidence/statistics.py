@@ -1,16 +1,16 @@
 """Scores with their errors: the interval of a proportion, paired comparisons, and the correction for their number.
 
 Arrays have a row per training seed (S) and a column per question (Q). Questions and seeds are two crossed random effects:
-other questions could have been asked, and another seed would have trained another model. With MS_Q and MS_S the mean
-squares of questions and seeds, and MS_E that of the residual (two-way analysis of variance, one value a cell), the mean has
-the variance
+other questions could have been asked, and another seed would have trained another model. Let MS_Q and MS_S be the
+mean squares of questions and seeds, and MS_E that of the residual (two-way analysis of variance, one value per cell). The
+mean then has the variance
 
     (MS_Q + max(0, MS_S - MS_E)) / (S Q)
 
 so that the residual, which is part of both MS_Q and MS_S, counts once. Its degrees of freedom are Satterthwaite's
-(Biometrics Bulletin 2, 1946, 110-114) of MS_Q and MS_S, between S - 1 and Q - 1: with few seeds the spread over seeds is
-uncertain, and Student's t accounts for that. With one seed the spread over seeds is unknown, and nothing here is then about
-other trainings.
+(Biometrics Bulletin 2, 1946, 110-114) for MS_Q and MS_S, limited to between S - 1 and Q - 1: with few seeds the spread over
+seeds is uncertain, and Student's t accounts for that. With one seed the spread over seeds is unknown, and no result here
+applies to other trainings.
 """
 
 import math
@@ -48,9 +48,9 @@ class Estimate(NamedTuple):
 class Comparison(NamedTuple):
     """The difference left - right of two systems on the same questions, with its interval and two-sided p-values.
 
-    `p` is about the models as they were trained: would they differ on other questions? `p_trainings` is about the method:
-    would it differ on other questions and after other trainings? With one seed that is unknown, so `p_trainings` is None,
-    and so is `spread`, the standard deviation of the difference over seeds.
+    `p` is about the trained models: would they differ on other questions? `p_trainings` is about the methods: would they
+    differ on other questions and after other trainings? With one seed that is unknown, so `p_trainings` is None. So is
+    `spread`, the standard deviation of the difference over seeds.
     """
 
     difference: float
@@ -104,9 +104,9 @@ def estimate(right_SQ: Bool[np.ndarray, "S Q"]) -> Estimate:
     One seed: the proportion p, sqrt(p (1 - p) / n) and Wilson's interval. Several: the mean over seeds, and Wilson's
     interval at the effective number of questions: n over the design effect (the two-way variance over that of one seed's
     proportion), at most S n, times (t_{n-1} / t_df)^2 for the degrees of freedom (Korn and Graubard, Survey Methodology
-    24, 1998, 193-201). Equal seeds count as one. In 12 simulations of 400 draws for each number of seeds, with 68 and 200
-    questions, the interval covered 94-96 % with 5 seeds, 93-99 % with 3 and 89-98 % with 2. Raises ValueError for an empty
-    array, and for one question under several seeds.
+    24, 1998, 193-201). Identical seeds count as one. In 12 simulations of 400 draws for each number of seeds, with 68 and
+    200 questions, the interval covered 94-96 % with 5 seeds, 93-99 % with 3 and 89-98 % with 2. Raises ValueError for an
+    empty array, and for one question under several seeds.
     """
     side = _side(right_SQ)
     S, n = right_SQ.shape
@@ -114,29 +114,29 @@ def estimate(right_SQ: Bool[np.ndarray, "S Q"]) -> Estimate:
 
 
 def compare(left_SQ: Bool[np.ndarray, "_S _Q"], right_SQ: Bool[np.ndarray, "_S _Q"]) -> Comparison:
-    """The paired comparison of two systems on the same questions in the same order; a side of one seed meets every seed.
+    """The paired comparison of two systems on the same questions in the same order; a side with one seed meets every seed.
 
-    `p` is the exact sign-flip test over questions: with d_q the difference of the answers right to question q, summed over
-    seeds, how often is |sum_q +-d_q| at least as large as it was, over all signs? The seeds of a question flip together.
+    `p` is the exact sign-flip test over questions. Let d_q be the difference in right answers to question q, summed over
+    seeds: over all signs, how often is |sum_q +-d_q| at least as large as observed? The seeds of a question flip together.
     For one seed each it is the exact test of McNemar (two-sided binomial on the discordant pairs). It conditions on the
-    trained models. `p_trainings` is Student's t of the two-way variance, which counts the trainings too; a side of one seed
-    adds none, so a trained system of one seed is treated as fixed.
+    trained models. `p_trainings` is Student's t of the two-way variance, which includes the variance between trainings; a
+    side with one seed adds none, so a trained system with one seed is treated as fixed.
 
     The interval is Newcombe's hybrid score interval for paired proportions (Statistics in Medicine 17, 1998, 2635-2650,
     method 10): Wilson's intervals of both sides, those of `estimate`, combined with the correlation of their errors,
-    which follows from the two-way variances of both sides and of their difference; for one seed that is his phi, continuity
-    correction included. With several seeds it is widened by max(1, t_df / z): quantiles of Student's t at the degrees
-    of freedom of the difference, and of the normal distribution. Interval and p-values are not inversions of each other and
-    can disagree near the level.
+    which follows from the two-way variances of both sides and of their difference; for one seed that is Newcombe's phi with
+    its continuity correction. With several seeds the interval is widened by max(1, t_df / z): quantiles of Student's t at
+    the degrees of freedom of the difference, and of the normal distribution. Interval and p-values are not inversions of
+    each other and can disagree near the level.
 
     In 84 simulations of 400 draws each (2, 3 and 5 seeds on 68 to 500 questions, trainings that differ by 0 to 18 points,
-    methods alike and ten points apart) the interval covered the true difference in 95.5-99.8 % of the draws, without the
-    widening in 90.0-99.0 %. Of methods alike `p_method` fell below 0.05 in at most 6 % with 5 seeds, 9 % with 3 and 11 %
-    with 2, but `p` alone in up to 79 %. Against a side of one row, such as the base, it covered 95-97 % with 5 seeds, 92-98
-    % with 3 and 88-97 % with 2.
+    equal methods and methods ten points apart) the interval covered the true difference in 95.5-99.8 % of the draws; without
+    the widening, in 90.0-99.0 %. For equal methods `p_method` fell below 0.05 in at most 6 % with 5 seeds, 9 % with 3 and
+    11 % with 2, but `p` alone in up to 79 %. Against a side with one row, such as the base, the interval covered 95-97 %
+    with 5 seeds, 92-98 % with 3 and 88-97 % with 2.
 
-    Raises ValueError when the numbers of questions differ, when those of seeds differ and neither is one, and with one
-    question.
+    Raises ValueError when the numbers of questions differ, when the numbers of seeds differ and neither is one, and when
+    there is only one question.
     """
     left, right = paired(left_SQ, right_SQ)
     sides = _side(left_SQ), _side(right_SQ)
@@ -158,9 +158,9 @@ def compare(left_SQ: Bool[np.ndarray, "_S _Q"], right_SQ: Bool[np.ndarray, "_S _
 
 
 def compare_means(left_SQ: Shaped[np.ndarray, "_S _Q"], right_SQ: Shaped[np.ndarray, "_S _Q"]) -> Comparison:
-    """The paired comparison of a count, such as generated tokens: as `compare`, but Student's t throughout.
+    """The paired comparison of a count, such as generated tokens: like `compare`, but with Student's t throughout.
 
-    `p` is the paired t-test over questions of the means over seeds; the interval is that of the two-way variance.
+    `p` is the paired t-test over questions on the means over seeds; the interval follows from the two-way variance.
     """
     left, right = paired(left_SQ, right_SQ)
     S, n = left.shape
@@ -176,7 +176,7 @@ def compare_means(left_SQ: Shaped[np.ndarray, "_S _Q"], right_SQ: Shaped[np.ndar
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p-values adjusted for their number, in their order (Holm, Scandinavian Journal of Statistics 6, 1979, 65-70).
 
-    The i-th smallest of m, i = 0..m-1, is multiplied by m - i; no result is below that of a smaller p-value, none exceeds 1.
+    The i-th smallest of m, i = 0..m-1, is multiplied by m - i; no result is below that of a smaller p-value, or above 1.
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0
@@ -189,7 +189,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def paired(
     left_SQ: Shaped[np.ndarray, "_S _Q"], right_SQ: Shaped[np.ndarray, "_S _Q"]
 ) -> tuple[Float[np.ndarray, "S Q"], Float[np.ndarray, "S Q"]]:
-    """Both sides as numbers with a row for every seed; raises ValueError as `compare` does."""
+    """Both sides as float arrays with a row for every seed; raises ValueError as `compare` does."""
     (S_left, n), (S_right, n_right) = left_SQ.shape, right_SQ.shape
     if n != n_right:
         raise ValueError(f"one side answers {n} questions and the other {n_right}: expected the same questions")
@@ -218,7 +218,7 @@ def _two_way(values_SQ: Float[np.ndarray, "S Q"]) -> _Variance:
 
 
 def mean_squares(values_SQ: Float[np.ndarray, "S Q"]) -> MeanSquares:
-    """The mean squares of the module's docstring; with one seed that of questions, and 0 for the others."""
+    """The mean squares of the module's docstring; with one seed, the one of questions and 0 for the others."""
     S, n = values_SQ.shape
     questions = values_SQ.sum(axis=0).var(ddof=1) / S
     if S == 1:
@@ -287,7 +287,7 @@ def _sign_flip(differences_Q: Float[np.ndarray, " Q"]) -> float:
 
 
 def _t_test(difference: float, variance: _Variance) -> float:
-    """The two-sided p-value; without any variance it is 1 for a difference of 0, else 0."""
+    """The two-sided p-value; without any variance, it is 1 for a difference of 0 and 0 otherwise."""
     if variance.of_mean <= 0:
         return float(difference == 0)
     return float(2 * t.sf(abs(difference) / math.sqrt(variance.of_mean), variance.df))

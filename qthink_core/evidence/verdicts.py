@@ -1,22 +1,22 @@
-"""The verdict on the latents of a system, by a rule that was written before its figures were seen.
+"""The verdict on the latents of a system, by a rule that was written before any figures were seen.
 
 The conditions are the same trained weights with something else in place of their K latents: no latents (`K=0`), `zeros`,
 Gaussian `noise` of the same scale, the latents of another question (`other`), or their mean over questions (`mean`). The
 control is `answer_only`, trained on the same targets without latents. The system as trained is compared with these six on
 the same questions. The six p-values are corrected together (Holm, 0.05); each outcome is `better`, `worse` or `undecided`.
-Comparisons with the same weights use the p-value of these weights. The comparison with the control is about the method; it
-also counts the trainings if there are several (`statistics.Comparison`). Both sides of a comparison are decoded by one
-engine: `probe` answers with the K trained latents (`K=6`) as well as under its other conditions, `evaluate` as trained and
-for the control.
+Comparisons with the same weights use the p-value for these weights. The comparison with the control is about the method, so
+its p-value also covers other trainings if there are several (`statistics.Comparison`). Both sides of a comparison are
+decoded by the same engine: `probe` answers with the K trained latents (for example `K=6`) and under its other conditions,
+`evaluate` answers as trained and for the control.
 
 *Content*, from the same weights:
 
     worse than K=0                                        harm: the latents do harm
     undecided against K=0                                 nothing: they do nothing measurable
-    better than K=0, not than all four others             positions: the model needs them, not their content
+    better than K=0, but not than all four others         positions: the model needs them, not their content
     better than K=0 and than all four others              information: they carry information about the question
 
-A model that was trained with latents may simply break without them, so the verdict needs the control too. *Verdict*:
+A model that was trained with latents may simply fail without them, so the verdict needs the control too. *Verdict*:
 
     content                   better than the control   undecided              worse
     information               earns                     used but not better    used but worse
@@ -24,12 +24,12 @@ A model that was trained with latents may simply break without them, so the verd
     nothing                   idle                      idle                   idle
     harm                      harmful                   harmful                harmful
 
-Fewer than three trainings say nothing about other trainings, and a verdict that praises or blames says so: `earns, these
-weights only`. The same holds for `helps as pauses`, `used but worse` and `harmful`. `used but not better` and `idle` neither
-praise nor blame.
+Fewer than three trainings show nothing about other trainings, so a verdict that praises or blames is then marked: `earns,
+these weights only`. The same holds for `helps as pauses`, `used but worse` and `harmful`. `used but not better` and `idle`
+neither praise nor blame.
 
 Undecided does not mean equal: with few questions everything is undecided. Other conditions (a sweep over K, teacher states)
-are shown beside the verdict and have no part in it.
+are shown next to the verdict but do not affect it.
 """
 
 from collections.abc import Mapping
@@ -84,7 +84,7 @@ class Row(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The word (with `these weights only` if it is about no more), the sentences, both findings, the six comparisons."""
+    """The word (with `these weights only` if it is limited to them), the sentences, both findings, the six comparisons."""
 
     word: str
     sentence: str

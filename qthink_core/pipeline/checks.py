@@ -1,4 +1,4 @@
-"""Checks of parameters against each other: what no single section can see."""
+"""Checks of parameters against each other, which no section can make alone."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -9,9 +9,9 @@ from qthink_core.pipeline.parameters import Path_, Section, file_of
 
 
 def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mapping[str, type[Section]]) -> list[str]:
-    """All that is wrong with the parameters, one sentence each: each by itself, then against each other.
+    """Every fault of the parameters, one sentence each: first those of single sections, then conflicts between sections.
 
-    Each check leaves a malformed value to the section that reads it, which has named it already.
+    The checks of conflicts skip malformed values, which the section that reads them has already reported.
     """
     found = parameters.faults(tree, origin, sections)
     for check in (_trained_faults, _thinker_faults, _control_faults, _split_faults, _merged_faults, _pair_faults):
@@ -20,7 +20,7 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
 
 
 def _trained_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """DVC exports and evaluates what `systems.trained` lists: each system that is trained, once."""
+    """Faults of `systems.trained`, which must list every trained system once: DVC exports and evaluates only those."""
     systems = tree.get("systems")
     if not isinstance(systems, Mapping):
         return
@@ -38,11 +38,11 @@ def _trained_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Ite
             yield f"{here} names {name} {trained.count(name)} times: keep one"
     for name in defined:
         if name not in trained:
-            yield f"{here} lacks {name}, so that it would be trained and never evaluated: add it"
+            yield f"{here} lacks {name}, which would be trained but never evaluated: add it"
 
 
 def _thinker_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """The probe reads the base model's states along a thinker's thoughts: they are the base model's own."""
+    """A fault unless `probe.thinker` is a base row with thinking: the probe reads the base model along its own thoughts."""
     systems, probe = tree.get("systems"), tree.get("probe")
     baseline = systems.get("baseline") if isinstance(systems, Mapping) else None
     if not isinstance(baseline, Mapping) or not isinstance(probe, Mapping) or "thinker" not in probe:
@@ -54,7 +54,7 @@ def _thinker_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Ite
 
 
 def _control_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """The verdict on latents is against a system of the same targets without latent steps."""
+    """A fault unless `report.control` has the targets of latent systems but no latent steps, as the verdict requires."""
     systems, report = tree.get("systems"), tree.get("report")
     finetuned = systems.get("finetuned") if isinstance(systems, Mapping) else None
     if not isinstance(finetuned, Mapping) or not isinstance(report, Mapping) or "control" not in report:
@@ -66,7 +66,7 @@ def _control_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Ite
 
 
 def _split_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """Whatever split is scored has questions to compare systems on."""
+    """A fault where the scored split has too few questions to compare systems."""
     prepare = tree.get("prepare")
     held = prepare.get("n_validation") if isinstance(prepare, Mapping) else None
     if tree.get("split") == "validation" and isinstance(held, int) and held < 2:
@@ -75,7 +75,7 @@ def _split_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Itera
 
 
 def _merged_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """A merged weight is of the model's dtype, and bfloat16 would round the adapters' small updates away."""
+    """A fault for merged adapters in bfloat16: merged weights have the model's dtype, which rounds small updates away."""
     train = tree.get("train")
     lora = train.get("lora") if isinstance(train, Mapping) else None
     if isinstance(lora, Mapping) and lora.get("merged") is True and tree.get("dtype") == "bfloat16":
@@ -84,7 +84,7 @@ def _merged_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iter
 
 
 def _pair_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """What a row's latent steps learn to match is read by `extract`, and what it reads is used by a row."""
+    """Faults of `extract.also`, which must list the positions that rows need beyond the shared ones, and no others."""
     systems, extract = tree.get("systems"), tree.get("extract")
     distilled = systems.get("distilled") if isinstance(systems, Mapping) else None
     listed = extract.get("also") if isinstance(extract, Mapping) else None

@@ -1,7 +1,7 @@
 """The code of a stage: the modules that its stage file reaches by import, and a digest of each. No torch.
 
-The digest is of the module's syntax tree without docstrings: comments, blank lines and line breaks do not count. So an edit
-reruns the stages that reach a changed statement and no others.
+A digest covers the module's syntax tree without docstrings, so comments, blank lines and line breaks do not count. An edit
+therefore reruns only the stages that reach a changed statement.
 """
 
 import ast
@@ -16,9 +16,9 @@ from qthink_core.artifacts.files import canonical_json, read_object, sha256, wri
 from qthink_core.errors import DataError
 
 PACKAGES = ("qthink_core", "stages")
-# The stage that records the code of the others, so that DVC compares it.
+# This stage records the code of all others, so that DVC can compare it.
 STAGE = "fingerprint"
-# Files that are not modules and shape what a stage makes: their folder, by the module that reads them.
+# Folders of files that are not modules but affect what a stage makes, by the module that reads them.
 READ_BY = {"qthink_core/report/page.py": "qthink_core/report/templates"}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -44,9 +44,9 @@ def of_stage(root: Path, stage: str) -> dict[str, str]:
 
 
 def modules(root: Path, path: str) -> dict[str, Module]:
-    """A module of the repository and every other that it reaches by import, inside functions too, or runs as a program.
+    """A module of the repository and every other that it imports (also inside functions) or runs as a program.
 
-    Packages' `__init__` are included. An import by a name that is computed is not seen.
+    The `__init__` modules of packages are included. An import by a computed name is not found.
     """
     todo, found = [path], dict[str, Module]()
     while todo:
@@ -58,7 +58,7 @@ def modules(root: Path, path: str) -> dict[str, Module]:
 
 
 def read(path: Path) -> Module:
-    """The module in a file, parsed once while it does not change. Raises DataError where it is missing or not Python."""
+    """The module in a file; the same content is parsed only once. Raises DataError where it is missing or not Python."""
     try:
         return _module(path.read_bytes())
     except FileNotFoundError:
@@ -97,8 +97,8 @@ def _module(source: bytes) -> Module:
 def _plain(node: Any) -> Any:
     """A syntax tree as nested lists, without positions and docstrings.
 
-    Unlike `ast.dump` it leaves out empty fields and empty parts of f-strings, in which versions of Python differ, and `ctx`,
-    which follows from the place of a name.
+    Unlike `ast.dump`, it leaves out empty fields and empty parts of f-strings, in which Python versions differ, and `ctx`,
+    which follows from where a name is used.
     """
     if isinstance(node, list):
         return [_plain(one) for one in node]
@@ -133,7 +133,7 @@ def write(folder: Path, digests: Mapping[str, Mapping[str, str]]) -> list[Path]:
 
 
 def check(path: Path, digests: Mapping[str, str]) -> None:
-    """Raises DataError unless a file that `write` wrote has the digests of the present code."""
+    """Raises DataError unless a file that `write` wrote has the digests of the current code."""
     again = f"run `dvc repro`, or `dvc repro {STAGE}` and the same command again"
     try:
         recorded = read_object(path.read_bytes())

@@ -1,6 +1,6 @@
-"""Executors: which processes make the units of a stage. The environment chooses one, and the output is the same for all.
+"""Executors: which processes make the units of a stage. The environment selects one; all give the same output.
 
-`here`: this process, one unit after the other. `ranks`: the processes of a launcher, each with a share of the units. `ray`:
+`here`: this process, one unit after another. `ranks`: the processes of a launcher, each with a share of the units. `ray`:
 the workers of a Ray cluster, which get units as they become free (ray_workers.py).
 """
 
@@ -34,15 +34,15 @@ def chosen() -> str:
 def run(maker: Maker, plan: Mapping[str, Any], work: Work, show: Show, device: str) -> list[str]:
     """Commits the missing units of the plan, and returns the names of all its units in order.
 
-    `plan` maps a unit's name to its payload, which is small and can be sent to another process. So can `maker`, which is
-    opened once in each process that makes units, and not at all where no unit is missing. Units may be committed in any
-    order; what is published has the order of the plan. A unit may not depend on units made before it. Under a launcher every
-    rank commits its own share and returns when all have done so; only rank 0 may publish.
+    `plan` maps the name of each unit to its payload, which is small and can be sent to another process. `maker` can be sent
+    too: each process that makes units opens it once, and none opens it if no unit is missing. Units may be committed in any
+    order, but are published in the order of the plan. No unit may depend on another one. Under a launcher each rank commits
+    its own share and returns when all ranks have done so; only rank 0 may publish.
     """
     how = chosen()
     missing = {name: payload for name, payload in plan.items() if not work.done(name)}
     if how == RANKS:
-        # all ranks must see the same list of missing units, so none may commit before all have listed them
+        # all ranks must see the same list of missing units, so no rank may commit before all have listed them
         ranks.barrier()
         missing = share(missing, ranks.rank(), ranks.world())
     for name, (files, counts) in show(_made(how, maker, missing, work, device), len(missing)):
@@ -53,7 +53,7 @@ def run(maker: Maker, plan: Mapping[str, Any], work: Work, show: Show, device: s
 
 
 def share(units: Mapping[str, Any], rank: int, world: int) -> dict[str, Any]:
-    """The share of a rank: every world-th unit, starting with number `rank`."""
+    """The units of one rank: every `world`-th unit, starting with number `rank`."""
     return {name: payload for number, (name, payload) in enumerate(units.items()) if number % world == rank}
 
 

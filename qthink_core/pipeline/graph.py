@@ -59,12 +59,12 @@ def parameter_classes() -> dict[str, type[parameters.Section]]:
 
 
 def checked_parameters(root: Path, scale: str | None = None) -> dict[str, Any]:
-    """The parameters of all stages at the scale of params.yaml or at another, without a fault.
+    """The checked parameters of all stages, at the scale of params.yaml or at `scale`.
 
-    Raises ParamError with every fault of the params files, one a line.
+    Raises ParamError with every fault of the params files, one per line.
     """
     tree, origin = parameters.load(root, scale)
-    # By name, like the parameter classes: it only refuses, so that an edit of a check changes no code of a stage.
+    # Imported by name, like the parameter classes: checks only reject parameters, so editing one must not rerun stages.
     found = importlib.import_module("qthink_core.pipeline.checks").faults(tree, origin, parameter_classes())
     if found:
         raise ParamError("\n".join(found))
@@ -80,7 +80,7 @@ def resolve(text: str, at: Box, tree: Mapping[str, Any]) -> str:
 
 
 def stages(root: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The stages of dvc.yaml by name, with `${...}` left in."""
+    """The stages of dvc.yaml by name, with `${...}` not filled in."""
     return parameters.read_yaml(root / "dvc.yaml")["stages"]
 
 
@@ -108,8 +108,8 @@ def remove_orphans(root: Path, at: Box) -> list[str]:
 
     A stage that depends on a whole folder (all seeds of a system, all systems of a task) would otherwise hash and check the
     artifacts of a seed or system that was removed from params. DVC's cache keeps them. An artifact is removed only if its
-    manifest names this folder, and only from a folder in which boxes of the graph make other artifacts; what they make
-    inside it stays.
+    manifest names its folder, and only from an input folder in which boxes of the graph make artifacts. Artifacts that they
+    make inside the removed folder stay.
     """
     tree, _ = parameters.load(root)
     made = {
@@ -129,7 +129,7 @@ def remove_orphans(root: Path, at: Box) -> list[str]:
 
 
 def _remove(root: Path, folder: Path, but: set[Path]) -> None:
-    """Removes a folder except for the paths inside it that are to stay."""
+    """Removes a folder, except for the paths `but` inside it."""
     if not any(folder in one.parents for one in but):
         shutil.rmtree(root / folder)
         return

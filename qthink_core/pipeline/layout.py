@@ -44,7 +44,7 @@ def adapters(task: str, system: str, seed: int) -> Path:
 
 
 def model(task: str, system: str) -> Path:
-    """The exported model in the published layout: that of the first training seed, with the others in folders inside."""
+    """The exported model in the published layout: that of the first training seed, with the others in subfolders."""
     return Path("models") / task / system
 
 

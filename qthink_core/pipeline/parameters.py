@@ -1,6 +1,6 @@
-"""Parameters as values: params.yaml and params/<scale>.yaml are read as one tree, checked as a whole, and typed.
+"""Parameters: params.yaml and params/<scale>.yaml, read as one tree, checked as a whole, and typed.
 
-Each stage has a `Section` with exactly the parameters that it reads. A key that no stage reads is refused, so a params file
+Each stage has a `Section` with exactly the parameters that it reads. A key that no stage reads is rejected, so a params file
 cannot contain an option without effect.
 """
 
@@ -30,9 +30,9 @@ class Section(BaseModel):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML 1.2 file (`1e-05` is a number, unlike in PyYAML); repeated keys are refused.
+    """The mapping in a YAML 1.2 file (`1e-05` is a number, unlike in PyYAML); repeated keys are rejected.
 
-    A process parses a file again only when its content has changed.
+    A process parses a file again only if its content has changed.
     """
     try:
         return copy.deepcopy(parse_yaml(path, path.read_bytes()))
@@ -42,7 +42,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 @cache
 def parse_yaml(path: Path, content: bytes) -> dict[str, Any]:
-    """The mapping in the content of a YAML file, which errors name by `path`; it is cached, so nobody may edit it."""
+    """The mapping in the content of a YAML file. `path` is for error messages; the result is cached, so do not change it."""
     try:
         value = YAML(typ="safe", pure=True).load(content)
     except YAMLError as error:
@@ -56,9 +56,9 @@ def parse_yaml(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def load(root: Path, other: str | None = None) -> tuple[dict[str, Any], dict[Path_, str]]:
-    """The merged tree of params.yaml and the file of its scale (or of `other`), and for each leaf the file that it is from.
+    """The merged tree of params.yaml and the file of its scale (or of `other`), and the file that each leaf is from.
 
-    Raises ParamError when the scale has no file or a leaf is in both files (one of them would have no effect).
+    Raises ParamError when the scale has no file, or a leaf is in both files, where one of them would have no effect.
     """
     common = read_yaml(root / "params.yaml")
     scales = sorted(path.stem for path in (root / "params").glob("*.yaml"))
@@ -109,7 +109,7 @@ def write_value(path: Path, key: str, new: Any) -> None:
 
 
 def merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
-    """The mappings of both trees joined key by key; of two other values at one key, that of `right`."""
+    """Both trees merged key by key; where two values conflict, that of `right`."""
     both = dict(left)
     for key, value in right.items():
         mapping = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
@@ -147,7 +147,7 @@ def matches(path: Path_, pattern: Path_) -> bool:
 
 
 def prune(tree: Mapping[str, Any], wanted: set[Path_], above: Path_ = ()) -> dict[str, Any]:
-    """The part of a tree that a stage reads, without the keys of other stages, which it would refuse."""
+    """The part of a tree that a stage reads, without the keys of other stages, which it would reject."""
     kept: dict[str, Any] = {}
     for key, value in tree.items():
         path = (*above, str(key))

@@ -17,14 +17,15 @@ from qthink_core.errors import ParamError, StoppedError, StorageError
 from qthink_core.pipeline import ranks
 
 PR_SET_PDEATHSIG = 1
-# In a fork of the warm server (demo/warm.py): its pinned numerics, and its exit code where a stage asks for other ones.
+# For a fork of the warm server (demo/warm.py): the variable with its pinned numerics, and its exit code if a stage needs
+# different ones.
 PINNED, COLD = "QTHINK_PINNED", 99
 
 
 def pin_numerics(threads: int, kernels: str) -> None:
-    """Sets, before torch is imported, what decides the bits of a CPU result: threads, and kernels.
+    """Sets the threads and kernels that decide the bits of a CPU result; call it before torch is imported.
 
-    `avx2` limits ATen, oneDNN and MKL to AVX2, `native` uses the instructions of the machine. With both, MKL's products do
+    `avx2` limits ATen, oneDNN and MKL to AVX2; `native` uses all instructions of the machine. With both, MKL's products do
     not depend on the addresses of their operands (docs/decisions/engineering.md, Reproducibility).
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -40,14 +41,14 @@ def pin_numerics(threads: int, kernels: str) -> None:
 
 
 def cores() -> int:
-    """The processors that this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def only_as_pinned(threads: int, kernels: str, device: str) -> None:
-    """Ends a fork of the warm server silently where its stage needs other numerics; the stage then starts cold.
+    """Ends a fork of the warm server silently if its stage needs other numerics or a GPU; the stage then starts cold.
 
-    The fork has imported torch already, so threads and kernels cannot change, and it is for processors only.
+    The fork has already imported torch, so its threads and kernels can no longer change.
     """
     pinned = os.environ.pop(PINNED, None)
     if pinned is not None and pinned != f"{threads} {kernels} {device}":
@@ -55,7 +56,7 @@ def only_as_pinned(threads: int, kernels: str, device: str) -> None:
 
 
 def die_with_parent() -> None:
-    """Asks the kernel to kill this process when DVC dies: otherwise it would continue to write during the next run.
+    """Asks the kernel to kill this process when DVC dies; otherwise it would continue to write during the next run.
 
     The commands in dvc.yaml pass DVC's process id. Raises StoppedError where DVC died before this process could ask.
     """
@@ -70,8 +71,8 @@ def die_with_parent() -> None:
 def lock(path: Path, what: str) -> Iterator[None]:
     """Holds the box's lock in the context; raises StoppedError naming the process that holds it already.
 
-    The kernel releases the lock when the process ends, in whatever way. Raises StorageError where files cannot be locked.
-    Why not a library is in docs/decisions/engineering.md, section "Libraries".
+    The kernel releases the lock when the process ends, however it ends. Raises StorageError where files cannot be locked.
+    docs/decisions/engineering.md explains in section "Libraries" why no library is used.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -102,10 +103,10 @@ def _on_signal(number: int, _frame: object) -> NoReturn:
 
 
 def launch(stage: str) -> None:
-    """Becomes the launcher that QTHINK_LAUNCH names, which starts this stage again, once for each rank; else does nothing.
+    """Becomes the launcher that QTHINK_LAUNCH names, which starts the stage once per rank; does nothing without one.
 
     The process id stays the same, so the launcher ends with DVC, and the ranks end with the launcher. Raises ParamError when
-    QTHINK_LAUNCH does not name a program, or accelerate has started one process where several were asked for.
+    QTHINK_LAUNCH does not name a program, or when accelerate has started one process instead of several.
     """
     text = os.environ.pop("QTHINK_LAUNCH", None)
     if ranks.forsaken():

@@ -16,7 +16,7 @@ from qthink_core.errors import QThinkError, StoppedError, UnavailableError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The messages of gloo, NCCL and their store where a peer has ended or does not answer.
+# The messages of gloo, NCCL and their store when a peer has ended or does not answer.
 GONE = re.compile(
     r"closed by peer|reset by peer|Broken pipe|caused pair closure|Timed out waiting \d+ms|remote process exited"
     r"|Connection was likely closed"
@@ -30,7 +30,7 @@ class LostError(StoppedError):
 
 
 def launched() -> bool:
-    """Whether a launcher started this process: some clusters set one or two of these variables themselves, never all."""
+    """Whether a launcher started this process; some clusters set one or two of these variables themselves, but never all."""
     return {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys()
 
 
@@ -106,7 +106,7 @@ def barrier() -> None:
 
 
 def total(values: Sequence[float]) -> list[float]:
-    """The sums over all ranks of each number, in float64: the same bits on every rank."""
+    """Each number summed over all ranks in float64, with the same bits on every rank."""
     if world() == 1:
         return list(values)
     import torch
@@ -117,7 +117,7 @@ def total(values: Sequence[float]) -> list[float]:
 
 
 def sum_(tensor: "Tensor") -> None:
-    """Replaces a tensor by its sum over all ranks: the same bits on every rank."""
+    """Replaces a tensor by its sum over all ranks, with the same bits on every rank."""
     if world() > 1:
         from torch import distributed
 
@@ -136,7 +136,7 @@ def copy_(tensor: "Tensor", source: int = 0) -> None:
 
 @contextlib.contextmanager
 def first() -> Iterator[None]:
-    """Rank 0 goes through the block before the others do."""
+    """Lets rank 0 run the block before the other ranks."""
     if rank() > 0:
         barrier()
     yield

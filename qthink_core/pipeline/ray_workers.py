@@ -26,7 +26,7 @@ Made = tuple[dict[str, bytes], dict[str, int]]
 
 # Prefixes of the variables that decide the bits of a result (process.pin_numerics) or that engines read.
 CARRIED = ("OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "TOKENIZERS_", "CUBLAS_", "TORCH_", "VLLM_")
-# A unit whose worker's process has ended this often, on nodes that are alive, is itself the cause.
+# After this many deaths of its worker's process on nodes that are alive, a unit itself counts as the cause.
 DEATHS = 3
 PATIENCE_S, CONNECT_S = 30.0, 5.0
 
@@ -139,12 +139,12 @@ def fetched(ray: Any, ref: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, QThinkError) else error) from None
     except ray.exceptions.RayError as error:
-        # the worker was killed for memory, ended with its node or before it started, or its result was lost
+        # the worker was killed because memory ran out, ended with its node or before it started, or its result was lost
         return error
 
 
 def wanted(ray: Any, device: str, threads: int, limit: int | None) -> int:
-    """The number of workers for the cluster's present size: one for each GPU, or one for each worker's threads in CPUs."""
+    """The number of workers that the cluster has room for now: one per GPU, or one per `threads` CPUs; at least one."""
     found = ray.cluster_resources()
     room = int(found.get("GPU", 0)) if device == "cuda" else int(found.get("CPU", 0)) // threads
     if limit is not None:
@@ -154,7 +154,7 @@ def wanted(ray: Any, device: str, threads: int, limit: int | None) -> int:
 
 
 def workers_asked() -> int | None:
-    """The number of workers in QTHINK_RAY_ACTORS: exactly so many on CPUs, at most so many on GPUs."""
+    """The number of workers in QTHINK_RAY_ACTORS: the exact number on CPUs, the maximum on GPUs."""
     text = os.environ.get("QTHINK_RAY_ACTORS")
     if text is not None and (not text.isdecimal() or int(text) < 1):
         raise ParamError(f"QTHINK_RAY_ACTORS is {text!r}: give a whole number of workers, at least 1")
@@ -164,8 +164,8 @@ def workers_asked() -> int | None:
 def describe_death(ray: Any, deaths: Sequence[Slot], error: Exception) -> str:
     """Which worker died last, where, and with which unit; raises QThinkError when the unit was the cause DEATHS times.
 
-    The loss of a node is not caused by a unit. Ray reports it half a minute after the worker's last sign, so the deaths are
-    counted again each time.
+    The loss of a node is not caused by a unit. Ray reports it half a minute after the worker's last sign of life, so the
+    deaths are counted again each time.
     """
     last = deaths[-1]
     ray.kill(last.actor)
@@ -218,8 +218,8 @@ def cluster() -> Iterator[Any]:
     Raises ParamError where Ray is not installed or no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # For a cluster that starts here: on busy cores Ray would leave its workers, which do the work, 1 % of a core, and would
-    # drop them when they have not started within a minute.
+    # For a cluster that starts here. Ray gives its workers, which do the work, a low priority: on busy cores they would get
+    # 1 % of a core, and Ray would drop those that have not started within a minute.
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
     try:

@@ -17,8 +17,8 @@ class Lora(Section):
 
     `targets`: PEFT's `all-linear`, which is every linear layer but the output head, or some of them by name.
 
-    `merged`: W + s B A once for each micro-batch (merged_lora.py), which is faster where a step has little to compute; else
-    W x + s B (A x) at each pass. The same function, with other rounding.
+    `merged`: W + s B A once for each micro-batch (method/merged_lora.py), which is faster where a step has little to
+    compute; else W x + s B (A x) at each pass. Both are the same function with different rounding.
     """
 
     r: int = Field(ge=1)
@@ -30,8 +30,8 @@ class Lora(Section):
 class Recipe(Section):
     """AdamW with linear warm-up and cosine decay; `batch` is the effective batch, whatever the devices.
 
-    The learning rate is `lr * lr_multiplier`: `lr` is the method's value for its 2,048-wide model, the multiplier
-    belongs to the scale's width.
+    The learning rate is `lr * lr_multiplier`: `lr` is the method's value for its model of width 2,048, and the
+    multiplier adapts it to the width of the scale's model.
     """
 
     lr: float = Field(gt=0)
@@ -50,12 +50,12 @@ class Recipe(Section):
     lora: Lora
 
     def with_answers_of(self, tokens: int | None) -> "Recipe":
-        """The same recipe with another limit of the answers, for a row that has its own."""
+        """The recipe with a row's own limit on answers; None leaves it unchanged."""
         return self if tokens is None else self.model_copy(update={"answer_max_tokens": tokens})
 
 
 class Distillation(Section):
-    """How latent steps are supervised, beside gamma, and what they follow."""
+    """How latent steps are supervised, apart from gamma, and which prompt they follow."""
 
     distance: Distance
     reduction: Literal["mean", "sum"]
@@ -64,16 +64,16 @@ class Distillation(Section):
 
 
 class Finetuned(Section):
-    """No latent steps: what the target holds; a target with thinking goes with a prompt that asks for it."""
+    """A row without latent steps: what its target contains. A target with thinking gets a prompt that asks for thinking."""
 
     target: Literal["think_and_answer", "answer"]
     answer_max_tokens: int | None = Field(default=None, ge=1)
 
 
 class Distilled(Section):
-    """Latent steps: which teacher, and whether every latent step has one or only the last.
+    """A row with latent steps: its teacher, and whether every latent step has one or only the last.
 
-    The others are settings of this row alone, in place of those that all rows share; the table marks them (decision 18).
+    The other fields override, for this row alone, settings that all rows share; the table marks them (decision 18).
     """
 
     teacher: Literal["uniform", "reward_weighted"]

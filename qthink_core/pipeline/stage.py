@@ -20,9 +20,9 @@ Item = TypeVar("Item")
 
 
 def read_params(root: Path, stage: str) -> Any:
-    """The stage's own parameters, after those of all stages were checked.
+    """The stage's own parameters, read after a check of the parameters of all stages.
 
-    Raises ParamError with every fault of the params files, one a line.
+    Raises ParamError with every fault of the params files, one per line.
     """
     tree = checked_parameters(root)
     section = parameter_classes()[stage]
@@ -30,18 +30,18 @@ def read_params(root: Path, stage: str) -> Any:
 
 
 def preflight_module() -> Any:
-    """The preflight of the planning package. It only refuses to start, so it is found by name and no stage depends on it."""
+    """The preflight module of the planning package, imported by name: it changes no result, so no stage depends on it."""
     return importlib.import_module("qthink_core.planning.preflight")
 
 
 def preflight(at: Box) -> list[str]:
-    """What this machine has of what the box needs, a line each; raises UnavailableError with everything that is missing."""
+    """The needs of a box that this machine meets, one per line; raises UnavailableError with everything that is missing."""
     return preflight_module().check(Path(), at, None)
 
 
 @contextlib.contextmanager
 def device_memory(root: Path, stage: str) -> Iterator[None]:
-    """Raises UnavailableError, naming the parameter to lower, where the device's memory is full, also in a worker."""
+    """Turns an out-of-memory error of the device, also in a worker, into UnavailableError with the parameter to lower."""
     try:
         yield
     except Exception as error:
@@ -58,15 +58,15 @@ def device_memory(root: Path, stage: str) -> Iterator[None]:
 
 
 def nonzero(counts: Mapping[str, int], *without: str) -> str:
-    """The counts that are not 0, each after a comma, without those that the sentence before has named."""
+    """The counts that are not 0 as text, each after a comma, except those in `without`, which the sentence already has."""
     return "".join(f", {name} {count}" for name, count in counts.items() if count and name not in without)
 
 
 def identity(root: Path, at: Box) -> tuple[str, str, dict[str, str]]:
     """(fingerprint of parameters, inputs and code; digest of parameters and inputs; digest of each input).
 
-    Parameters are those that dvc.yaml declares for this box, so that another system's settings change nothing here. The code
-    is read from the sources each time; for the stage that records the code, it is that of all stages.
+    Only parameters that dvc.yaml declares for this box count, so the settings of another system change nothing here. The
+    code is read from the sources each time; for the stage that records the code, it is the code of all stages.
     """
     tree, _ = parameters.load(root)
     entry = declared(root, at, tree)
@@ -81,7 +81,7 @@ def identity(root: Path, at: Box) -> tuple[str, str, dict[str, str]]:
 
 
 def check_code(root: Path, at: Box) -> None:
-    """Raises DataError when the recorded code, which DVC compares, is not the present code: `fingerprint` did not run."""
+    """Raises DataError when the code recorded for DVC differs from the current code, because `fingerprint` did not run."""
     if at.stage != code.STAGE:
         code.check(root / layout.code(at.stage), code.of_stage(root, at.stage))
 
@@ -102,9 +102,9 @@ def check_lineage(root: Path, inputs: Iterable[str]) -> None:
 
 
 def progress(items: Iterable[Item], total: int, what: str, unit: str = "it") -> Iterator[Item]:
-    """The items, with a progress bar on a terminal, and in a log a line each half minute; nothing for a short stage.
+    """The items, with a progress bar on a terminal or a line every half minute in a log; a short stage shows nothing.
 
-    Of several ranks only the first shows it.
+    Only rank 0 shows progress.
     """
     from tqdm import tqdm
 
@@ -113,7 +113,7 @@ def progress(items: Iterable[Item], total: int, what: str, unit: str = "it") -> 
 
 
 def checkpoint_every() -> int:
-    """Optimiser steps between two checkpoints, from QTHINK_CHECKPOINT_EVERY: no result depends on it."""
+    """Optimiser steps between two checkpoints, from QTHINK_CHECKPOINT_EVERY; no result depends on it."""
     text = os.environ.get("QTHINK_CHECKPOINT_EVERY", "25")
     if not text.isdigit() or int(text) < 1:
         raise ParamError(f"QTHINK_CHECKPOINT_EVERY is {text!r}: give a whole number of optimiser steps, at least 1")
@@ -125,7 +125,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
 
     `run(params, at, work)` returns a sentence about what was made. Parameters, inputs and code are fingerprinted before and
     after: an edit during the run would put wrong hashes into dvc.lock. A `launchable` stage can use the ranks of a launcher:
-    rank 0 does all this, and the others only take part in `run`.
+    rank 0 does all of this, and the others only call `run`.
     """
     root, started = Path(), time.monotonic()
     name = os.environ.get("DVC_STAGE", "")
@@ -194,11 +194,11 @@ def printable(text: str) -> str:
 
 
 def log_run(root: Path, at: Box, seconds: float, params: parameters.Section, resumed: bool) -> None:
-    """Adds the run to logs/runs.jsonl: times are recorded there and never in an output.
+    """Adds the run to logs/runs.jsonl, the only place where times are recorded: no output contains one.
 
-    The entry holds what planning/calibration.py needs: scale, device, processes, executor, the stage's parameters, and
-    whether the run continued an earlier one. `cpu_seconds` are those of the processor, in this process from its start and in
-    the children that it waited for: unlike `seconds` they hardly grow when other boxes run at the same time.
+    The entry has what planning/calibration.py needs: scale, device, processes, executor, the stage's parameters, and whether
+    the run continued an earlier one. `cpu_seconds` is the processor time of this process since its start, and of the
+    children that it waited for; unlike `seconds`, it hardly grows when other boxes run at the same time.
     """
     (root / "logs").mkdir(exist_ok=True)
     entry = {

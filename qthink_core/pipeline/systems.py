@@ -1,6 +1,7 @@
-"""What stages read alike of the rows of the table: their training seeds, the base's rows, draws, and probed conditions.
+"""Parameters of the table's rows that several stages read: training seeds, base rows, sampling, and probed conditions.
 
-What trainings read is in recipe.py, so that an edit there (another distance, say) is no other code of a stage that scores.
+Parameters that only trainings read are in recipe.py, so an edit there, such as a new distance, does not change the code of
+stages that score.
 """
 
 from typing import Annotated, Literal, TypeVar
@@ -11,7 +12,7 @@ from qthink_core.artifacts.conditions import JUDGED, Replaced
 from qthink_core.pipeline.parameters import Section
 
 Value = TypeVar("Value", int, str)
-MAX_SEED = 2**31 - 1  # what a column of seeds holds
+MAX_SEED = 2**31 - 1  # the largest value that a column of seeds can hold
 
 
 def unique(values: list[Value]) -> list[Value]:
@@ -29,14 +30,14 @@ def judgeable(conditions: list[str]) -> list[str]:
     return conditions
 
 
-# The seeds of the trainings: first weights, order of batches, and which right rollout is the target.
+# Training seeds decide the initial weights, the order of batches, and which right rollout is the target.
 Seeds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1), AfterValidator(unique)]
-# What is put into the latents' places (interventions.py).
+# What replaces the latents (generation/interventions.py).
 Conditions = Annotated[list[Replaced], AfterValidator(unique), AfterValidator(judgeable)]
 
 
 class Drawn(Section):
-    """How the tokens of rows that think are drawn where they are (decisions 16 and 19)."""
+    """How rows that think sample their tokens, where they sample (decisions 16 and 19)."""
 
     temperature: float = Field(gt=0)
     top_p: float = Field(gt=0, le=1)
@@ -44,7 +45,7 @@ class Drawn(Section):
 
 
 class Answering(Drawn):
-    """Whether thoughts are sampled, the limits, and the engine; `max_new_tokens` counts thinking and answer."""
+    """Whether thoughts are sampled, the limits, and the engine; `max_new_tokens` covers thinking and answer together."""
 
     thinking: Literal["greedy", "sampled"]
     max_new_tokens: int = Field(ge=1)

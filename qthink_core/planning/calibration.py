@@ -1,4 +1,4 @@
-"""Calibration: what earlier runs in this folder say about the next one: seconds, parameters, counts. No torch."""
+"""Calibration: the seconds, parameters and counts of earlier runs in this folder, to predict the next one. No torch."""
 
 import collections
 import math
@@ -18,21 +18,21 @@ CPU = "cpu"
 
 
 class Logged(NamedTuple):
-    """A run of a box: its seconds, and the tree of the parameters that it had."""
+    """A run of a box: its seconds, and the parameters that it ran with, as a tree."""
 
     seconds: float
     params: dict[str, Any]
 
 
 class Log(NamedTuple):
-    """The last run of each box that predicts the next one, and how many runs do not, by reason."""
+    """The last usable run of each box, and the numbers of runs that are not usable, by reason."""
 
     runs: dict[str, Logged]
     left_out: dict[str, int]
 
 
 def read_log(root: Path, scale: str, device: str) -> Log:
-    """The last whole run of each box in this folder, at a scale, on a device and in one process.
+    """The last complete run of each box in this folder, at a scale, on a device and in one process.
 
     Raises DataError where the log cannot be read.
     """
@@ -50,8 +50,8 @@ def read_log(root: Path, scale: str, device: str) -> Log:
 def took(run: Mapping[str, Any]) -> float:
     """Seconds that a box takes when it runs alone.
 
-    Those of the processor where it computed on one thread, so that boxes which ran beside it do not count; else those of
-    the clock, which also cover a base model's download.
+    This is processor time where the box computed on one thread, because boxes that ran at the same time do not affect it.
+    Otherwise it is wall-clock time, which also covers the download of a base model.
     """
     base = run["params"].get("base", {})
     alone = run["device"] == CPU and run["params"].get("cpu_threads") == 1 and (not base or "pretrain" in base)
@@ -70,7 +70,7 @@ def unfit(run: Mapping[str, Any], scale: str, device: str) -> str:
 
 
 def same_device(name: str, device: str) -> bool:
-    """Whether the device of a run (`NVIDIA H100 80GB HBM3`, `cpu`) is the one that a plan calls by a short name (`h100`)."""
+    """Whether the device of a run (`NVIDIA H100 80GB HBM3`, `cpu`) is the one that a plan names (`h100`, `cpu`)."""
     return name == CPU if device == CPU else device in re.findall(r"[a-z0-9]+", name.casefold())
 
 
@@ -111,17 +111,17 @@ def factor(ratios: Mapping[str, float], box: str) -> float:
 
 
 def counts(folder: Path) -> dict[str, int]:
-    """What the manifest of an artifact counts; {} where there is no whole manifest."""
+    """The counts in the manifest of an artifact; {} where the manifest is missing or damaged."""
     return _manifest(folder).get("counts", {})
 
 
 def about(folder: Path) -> dict[str, Any]:
-    """The facts in the manifest of an artifact; {} where there is no whole manifest."""
+    """The facts in the manifest of an artifact; {} where the manifest is missing or damaged."""
     return _manifest(folder).get("about", {})
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
         return store.unsealed((folder / store.MANIFEST).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the stage that reads it reports what is wrong with it
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the stage that reads the artifact reports the fault
         return {}

@@ -1,6 +1,6 @@
 """Cost: what a stage computes, moves and stores, from shapes and counts alone, and how long a device takes for it.
 
-The formulas, the default efficiencies and what they were compared with are in docs/decisions/cost-model.md.
+The formulas, the default efficiencies and measurements to compare them with are in docs/decisions/cost-model.md.
 Counts are floats because they are estimates. N: sequences; G: rollouts; K: latent steps; D: hidden size.
 """
 
@@ -10,15 +10,15 @@ from typing import NamedTuple
 # Shares of the peak speed that a good implementation reaches, assumed before anything was measured.
 SAMPLING, EXTRACTION, TRAINING = 0.35, 0.50, 0.30
 
-# The least that a pass through one layer takes: Python issues its kernels in this time, on fast and slow hosts alike.
+# The shortest time of a pass through one layer: Python needs it to launch the kernels, on fast and slow hosts.
 LAYER_PASS_S = 3e-4
-# A backward pass issues two kernels for each kernel of the forward pass.
+# A backward pass launches two kernels for each kernel of the forward pass.
 TRAINING_PASSES = 3
 FLOAT32_BYTES = 4
 
 
 class Shape(NamedTuple):
-    """A decoder of the Llama and Qwen3 families: gated MLP, grouped-query attention; `tied`: one matrix for both ends."""
+    """A decoder of the Llama and Qwen3 families: gated MLP, grouped-query attention; `tied`: the head is the embedding."""
 
     layers: int
     hidden: int
@@ -65,12 +65,12 @@ class Compute(NamedTuple):
         return Compute(*(mine + its for mine, its in zip(self, other, strict=True)))
 
     def times(self, n: float) -> "Compute":
-        """The sum of n times the same."""
+        """This cost n times."""
         return Compute(*(part * n for part in self))
 
 
 def cpu(threads: int, memory: float) -> Device:
-    """A processor with AVX2 that computes on some threads."""
+    """A processor with AVX2 that computes on this many threads."""
     return Device(dict.fromkeys(("bfloat16", "float32"), threads * THREAD_FLOPS), CPU_BANDWIDTH, memory)
 
 
@@ -103,7 +103,7 @@ def attention_flops(shape: Shape, context: float) -> float:
 def decoding(
     shape: Shape, rows: float, prompt: float, generated: float, width: int, steps: float = 0.0, launched: float = 0.0
 ) -> Compute:
-    """The cost of generating tokens after prompts that were read: rows * S tokens through body and output head.
+    """The cost of generating tokens after the prompts: rows * S tokens through body and output head.
 
     Token i reads the keys and values of prompt + i tokens, so S tokens read S * (P + S/2) of them. `steps` counts the
     passes of all batches, each of which reads all weights (0: batches of unlimited size). `launched` counts the passes that
@@ -141,7 +141,7 @@ def hidden_bytes(N: float, G: int, K: int, D: int, width: int) -> float:
 
 
 def adapted(shape: Shape, targets: str | Collection[str]) -> Collection[str]:
-    """The names of the linear layers that get an adapter; a text as `targets` is PEFT's `all-linear`."""
+    """The names of the linear layers that get an adapter; a string as `targets` is PEFT's `all-linear`."""
     return list(adapted_inputs(shape)) if isinstance(targets, str) else targets
 
 
@@ -175,7 +175,7 @@ def projection_parameters(D: int) -> int:
 def kept_bytes(shape: Shape, r: int, targets: str | Collection[str], width: int) -> int:
     """Bytes that a token leaves in one layer for the backward pass, in a batch with padding.
 
-    In the model's type: queries, the keys and values that attention repeats for every head, its output, three vectors of
+    In the model's dtype: queries, the keys and values that attention repeats for every head, its output, three vectors of
     the MLP. In float32: what the norms read (in Qwen3 those of queries and keys too), and r numbers for each adapter. PEFT
     makes a float32 copy of the input for each adapter; an input that is already float32 is shared by its adapters.
     """
@@ -204,9 +204,9 @@ def training_memory(
 ) -> float:
     """Bytes that a micro-batch of rows of `prompt + K + written` tokens takes when its backward pass begins.
 
-    Each layer keeps what `kept_bytes` says of each token, a number for each pair of tokens (attention's mask), and K more
-    copies of keys and values, because every latent step reads a longer copy. The last layer keeps little of the prompt but
-    is counted like the others. Three float32 values are held for each logit of `logits` target tokens: log-probabilities,
+    Each layer keeps `kept_bytes` for each token, a number for each pair of tokens (attention's mask), and K more copies of
+    keys and values, because every latent step reads a longer copy. The last layer keeps little of the prompt but is counted
+    like the others. Three float32 values are held for each logit of `logits` target tokens: log-probabilities,
     their gradient, and the gradient of the logits.
     """
     length = prompt + K + written
@@ -224,7 +224,7 @@ def floor_s(compute: Compute, device: Device, dtype: str) -> float:
 
 
 def seconds(compute: Compute, device: Device, dtype: str, efficiency: float) -> float:
-    """Seconds at a share of the peak, plus reading the weights in each pass and launching it.
+    """Seconds at a share of the peak, plus the time to launch each pass and to read its weights.
 
     The host waits for every decoded token, so launches do not overlap with the device's work.
     """

@@ -1,4 +1,4 @@
-"""The text of a plan: a table, what it assumes, its statistical power, and a summary; and the same as JSON. No torch."""
+"""The text of a plan: a table, its assumptions, its statistical power, and a summary; or the plan as JSON. No torch."""
 
 import json
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ def _cells(row: StagePlan, plan: RunPlan) -> Sequence[str]:
 
 
 def assumptions(plan: RunPlan) -> str:
-    """The lengths, problems and efficiencies that the plan assumes, a line each."""
+    """The lengths, problems and efficiencies that the plan assumes, one per line."""
     load = plan.workload
     lines: dict[str, list[str]] = {}
     for task, one in load.lengths.items():
@@ -98,10 +98,10 @@ def assumptions(plan: RunPlan) -> str:
     made = [
         *(f"Tokens of {', '.join(tasks)}: {text}." for text, tasks in lines.items()),
         f"Problems: {', '.join(sizes)}.",
-        "Times in the table are of boxes that start cold, one after the other, as `dvc repro` runs them, without DVC's own "
+        "Times in the table are for boxes that start cold, one after another, as `dvc repro` runs them, without DVC's own "
         f"{DVC_S} s a box. `qthink demo` starts boxes on the processor warm, which saves up to {IMPORTS_S:.0f} s each.",
-        f"Speed as a share of the floor's: sampling {SAMPLING}, extraction {EXTRACTION}, training {TRAINING}; in addition "
-        f"the reading of the weights and {cost.LAYER_PASS_S * 1000:.1f} ms for each layer and pass.",
+        f"Speed as a share of the floor's: sampling {SAMPLING}, extraction {EXTRACTION}, training {TRAINING}; plus the "
+        f"time to read the weights, and {cost.LAYER_PASS_S * 1000:.1f} ms for each layer and pass.",
     ]
     limit = load.tree["train"]["prompt_max_tokens"]
     made += [
@@ -114,7 +114,7 @@ def assumptions(plan: RunPlan) -> str:
     if counted or plan.left_out:
         others = ", ".join(f"{n} {reason}" for reason, n in sorted(plan.left_out.items()))
         calibrated = f"Calibrated by the last logged runs of {counted} boxes on this device"
-        made.append(calibrated + (f"; logged runs that do not count: {others}." if others else "."))
+        made.append(calibrated + (f"; logged runs that were not used: {others}." if others else "."))
     missing = [task for task in load.lengths if load.problems[task, "train"] is None]
     if missing:
         made.append(
@@ -163,7 +163,7 @@ def _where(plan: RunPlan) -> str:
 
 
 def power_line(plan: RunPlan) -> str:
-    """The smallest differences in accuracy that the questions and trainings of the run can detect, and what is assumed."""
+    """The smallest differences in accuracy that the questions and trainings of the run can detect, with the assumptions."""
     from qthink_core.evidence.power import ASSUMED
 
     found = ", ".join(
@@ -173,8 +173,8 @@ def power_line(plan: RunPlan) -> str:
     seeds = len(plan.workload.tree["seeds"])
     assumed = f"{100 * ASSUMED.discordant:.0f} % of the questions discordant beyond the difference"
     if seeds > 1:
-        assumed += f", {100 * ASSUMED.repeated:.0f} % of it alike in all trainings, trainings {100 * ASSUMED.spread:.0f} "
-        assumed += "points of standard deviation apart"
+        assumed += f", {100 * ASSUMED.repeated:.0f} % of that variance shared by all trainings, {100 * ASSUMED.spread:.0f} "
+        assumed += "points of standard deviation between trainings"
     trainings = "one training, so about these weights only" if seeds == 1 else f"{seeds} trainings"
     return (
         f"Power: the smallest difference between two systems that {100 * POWER:.0f} % of such runs detect is {found}; "
@@ -183,7 +183,7 @@ def power_line(plan: RunPlan) -> str:
 
 
 def smallest_differences(plan: RunPlan) -> dict[str, float | None]:
-    """The smallest difference in accuracy that is detected with 80 % power, by benchmark; None where there is none."""
+    """The smallest difference in accuracy that is detected with 80 % power, by benchmark; None where no difference is."""
     return {task: one for task, (_, one) in _powers(plan).items()}
 
 

@@ -1,6 +1,6 @@
-"""Preflight: whether this machine has what a scale asks for, before anything expensive; every fault at once, with its fix.
+"""Preflight: whether this machine has what a scale needs, before anything expensive starts; every fault with its fix.
 
-`base` and `prepare` ask at their start, `qthink preflight` at any time. It only refuses: no result depends on it.
+`base` and `prepare` run it when they start, and `qthink preflight` at any time. No result depends on it.
 """
 
 import importlib.util
@@ -24,9 +24,9 @@ from qthink_core.planning.run_plan import Demands, demands_of, processor
 from qthink_core.planning.source_checks import Check, Remote, base_model, data, on_hub
 from qthink_core.planning.workload import made_base
 
-# For all questions to the hub together; the rest of a preflight, with the import of torch, takes a few seconds.
+# For all requests to the hub together; the rest of a preflight, with the import of torch, takes a few seconds.
 HUB_WAIT_S = 5.0
-# The folders that a run fills; what they hold already is not counted again.
+# The folders that a run fills; their present content is not counted again.
 FILLED = ("artifacts", "models", ".work", ".dvc/cache")
 # The parameter that decides the memory of a stage's largest box.
 BATCH = {
@@ -38,17 +38,17 @@ BATCH = {
     "evaluate": "evaluate.batch",
     "probe": "evaluate.batch",
 }
-# The same for an engine in which rows that do not fit wait: the length of the row that must fit.
+# The same for an engine in which rows that do not fit wait: the length of the one row that must fit.
 LENGTH = {"sample": "sample.max_new_tokens", "baseline": "evaluate.max_new_tokens"}
 
 
 def check(root: Path, at: Box | None, scale: str | None) -> list[str]:
-    """What this machine has of what a scale asks for (by default that of params.yaml), a line each.
+    """The needs of a scale (by default that of params.yaml) that this machine meets, one per line.
 
-    `at` is the box that is to start. Its parameters were checked already, and only `base` needs the model's source. A scale
-    that makes its own model and problems on the processor needs nothing, so it returns at once. The source is not needed
-    either where the base model was made from it already. Raises ParamError with every fault of the params files, else
-    UnavailableError with everything that is missing, a line each.
+    `at` is the box that is about to start: its parameters were checked before, and only `base` needs the model's source. A
+    scale that makes its own model and problems on the processor needs nothing, so the check returns at once. The source is
+    not needed either if the base model was already made from it. Raises ParamError with every fault of the params files, or
+    UnavailableError with everything that is missing, one per line.
     """
     tree = parameters.load(root)[0] if at else graph.checked_parameters(root, scale)
     if at and tree["device"] == CPU and "pretrain" in tree["base"] and tree["prepare"]["source"] == "generated":
@@ -115,10 +115,10 @@ def to_lower(name: str, tree: Mapping[str, Any]) -> str:
 
 
 def disk(root: Path, wanted: float) -> Iterator[Check]:
-    """Whether the outputs and DVC's copy of them fit on the disk; outputs made already are not counted again."""
+    """Whether the outputs and DVC's copy of them fit on the disk; outputs that exist already are not counted again."""
     free = shutil.disk_usage(root).free
     need = COPIES * wanted
-    if need > free:  # only then, since there may be many files
+    if need > free:  # count the outputs only then, because there may be many files
         need -= sum(file.stat().st_size for name in FILLED for file in (root / name).rglob("*") if file.is_file())
     text = f"disk: {short(COPIES * wanted, 'B')} with DVC's copy, {short(free, 'B')} free here"
     yield Check(need <= free, text if need <= free else f"{text}: make room, or move the folder to a larger disk")
@@ -168,7 +168,7 @@ def engines(tree: Mapping[str, Any]) -> Iterator[Check]:
 
 
 def cluster(address: str) -> Iterator[Check]:
-    """A fault where nothing listens at the `host:port` of a Ray cluster; Ray itself judges an address of another form."""
+    """A fault where nothing listens at the `host:port` of a Ray cluster; Ray itself checks an address of another form."""
     from qthink_core.pipeline import ray_workers
 
     try:

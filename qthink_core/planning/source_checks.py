@@ -1,4 +1,4 @@
-"""Checks of what a run takes from outside: the base model and the published problems, in folders, packages or the hub."""
+"""Checks of a run's external inputs: the base model and the published problems, in folders, packages or on the hub."""
 
 import importlib.metadata
 import importlib.util
@@ -21,7 +21,7 @@ class Check(NamedTuple):
 
 
 class Remote(NamedTuple):
-    """A file that only the hub can supply: what it is for, where it is, and what to do without it."""
+    """A file that only the hub can supply: its purpose, its place, and the fix if it is not available."""
 
     what: str
     repo_type: str
@@ -32,7 +32,7 @@ class Remote(NamedTuple):
 
 
 def base_model(source: Base) -> Iterator[Check | Remote]:
-    """Whether the base model is available, and whether its files, where they are here, follow the think convention."""
+    """Whether the base model is available, and whether its files, if they are local, follow the think convention."""
     if source.hub:
         from qthink_core.models import sources
 
@@ -87,7 +87,7 @@ def tokenizer(folder: Path, what: str, source: Base) -> Iterator[Check]:
 
 
 def data(tree: Mapping[str, Any], folder: Path | None) -> Iterator[Check | Remote]:
-    """The published files of every task: those here have the recorded sha256, the others are to be asked for on the hub."""
+    """The published files of every task: a check of each file in the folder, or the file that the hub must supply."""
     from qthink_core.artifacts.prepared import TEST, TRAIN
 
     kind = tree["prepare"]["source"]
@@ -126,9 +126,9 @@ def _from_hub(task: str, split: str) -> Check | Remote:
 
 
 def on_hub(files: Sequence[Remote], wait_s: float) -> list[Check]:
-    """A check of each file that the cache lacks: the hub is asked for each once, for all at the same time.
+    """A check of each file that the cache lacks: the hub is asked for each one once, and for all at the same time.
 
-    In daemon threads, because the resolver of host names may hang for longer than any time-out.
+    The requests run in daemon threads, because the resolution of host names may hang for longer than any time-out.
     """
     answers: list[str | None] = [f"no answer within {wait_s:.0f} s" for _ in files]
     threads = [threading.Thread(target=_ask, args=(one, at, answers, wait_s), daemon=True) for at, one in enumerate(files)]

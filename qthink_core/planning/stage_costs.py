@@ -17,11 +17,11 @@ DISK_BPS, DOWNLOAD_BPS = 3e8, 5e7
 TOKEN_BYTES = 4
 # The longest row of a batch as a multiple of the mean: it decides how often a batch is launched.
 LONGEST = 1.7
-# The engine that replays captured passes and keeps its cache in pages: rows that do not fit wait, so one must fit.
+# The engine that replays captured passes and has a paged cache: rows that do not fit wait, so only one must fit.
 PAGED = "vllm"
-# The imports of matplotlib and scipy, and the plots, of a report on three tasks; measured on one thread.
+# A report on three tasks, with its plots and the imports of matplotlib and scipy; measured on one thread.
 REPORT_S = 3.4
-# Vectors of D and of the MLP that a pass without a backward pass keeps of each token.
+# Vectors of the hidden size and of the MLP's size that a forward pass without a backward pass keeps for each token.
 READING_VECTORS = 8, 3
 PRETRAIN_CHUNK = 16
 # A trained weight, its gradient and AdamW's two moments.
@@ -31,8 +31,8 @@ OPTIMISED = 4
 class BoxCost(NamedTuple):
     """What one box of the graph costs: compute at an efficiency, other seconds, bytes on disk and in the device's memory.
 
-    `gpu`: whether it runs on the device that params name; `light`: whether it loads no torch; `units`: into how many units
-    its work is divided, so that no more workers can share it, 0 where there is no work.
+    `gpu`: whether it runs on the device that params name; `light`: whether it loads no torch; `units`: how many
+    units its work has, which is the most workers that can share it; 0 where there is no work.
     """
 
     compute: Compute = Compute()
@@ -114,7 +114,7 @@ def average(load: Workload, at: Box) -> BoxCost:
 
 
 def finetune(load: Workload, at: Box) -> BoxCost:
-    """[prompt; target] in one pass for each micro-batch."""
+    """The cost of a training that reads [prompt; target] in one pass for each micro-batch."""
     lengths, target = load.lengths[at.task], load.tree["systems"]["finetuned"][at.system]
     thought = lengths.thought if target["target"] == "think_and_answer" else 0.0
     longest = load.tree["sample"]["max_new_tokens"] if thought else 0
@@ -122,13 +122,13 @@ def finetune(load: Workload, at: Box) -> BoxCost:
 
 
 def train(load: Workload, at: Box) -> BoxCost:
-    """Prompt, K - 1 latent steps, then the last one and the answer in one pass."""
+    """The cost of a training that reads the prompt, takes K - 1 latent steps, and reads the last step with the answer."""
     K = latent_steps(load.tree, at.system)
     return trained(load, at, load.tree["systems"]["distilled"][at.system], 0.0, 0, K=K, chain=K + 1)
 
 
 def trained(load: Workload, at: Box, system: Mapping[str, Any], thought: float, longest: int, K: int, chain: int) -> BoxCost:
-    """A training in which each micro-batch takes `chain` passes, one after the other."""
+    """The cost of a training in which each micro-batch takes `chain` passes, one after another."""
     recipe, lengths = load.tree["train"], load.lengths[at.task]
     limit = system.get("answer_max_tokens") or recipe["answer_max_tokens"]
     # training leaves longer prompts out
@@ -188,11 +188,11 @@ def probe(load: Workload, at: Box) -> BoxCost:
 
 
 def answers(load: Workload, at: Box, times: int, paged: bool = False) -> BoxCost:
-    """Greedy answers in batches that are launched until their longest row ends, each latent step being one more launch.
+    """The cost of greedy answers in batches, each launched for every token of its longest row and for every latent step.
 
-    A `paged` engine decodes without launches, also one batch after the other. The latent steps before it run in
-    transformers, with a second copy of the weights that is loaded first. So the memory is the smallest for which the
-    engine's share of what is then free holds its weights and one row, and the rest holds a batch of latent steps.
+    A `paged` engine decodes without launches, also one batch after another. The latent steps run in transformers before it,
+    with a second copy of the weights, which is loaded first. The memory is therefore the smallest for which the engine's
+    share of what is then free holds its weights and one row, and the rest holds a batch of latent steps.
     """
     how, lengths = load.tree["evaluate"], load.lengths[at.task]
     n, limit, K = load.n(at, load.tree["split"]), how["max_new_tokens"], latent_steps(load.tree, at.system)

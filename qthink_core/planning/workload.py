@@ -15,7 +15,7 @@ from qthink_core.planning.cost import Shape
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-# Training sets whose size the benchmark's module does not record; that of Tooluse is unknown.
+# Training sets whose size the grader does not record; that of Tooluse is unknown.
 TRAINING_SETS = {"math500": 12000}  # PRM800K's split of MATH
 
 
@@ -41,7 +41,7 @@ GENERATED = Lengths(prompt=30, thought=12, answer=7, thinking=19, direct=7)
 class Workload(NamedTuple):
     """The checked parameters, the model's shape, lengths and problems by task, and mean tokens of answers.
 
-    A size in `problems` is None where no record has it; `generated` holds mean tokens of answers by (task, system);
+    A size in `problems` is None where it is unknown; `generated` holds mean tokens of answers by (task, system);
     `counted` are the tasks whose lengths come from rollouts in this folder.
     """
 
@@ -93,13 +93,13 @@ def workload_of(root: Path, tree: Mapping[str, Any], boxes: Mapping[Box, Path]) 
 
 
 def made_base(root: Path, boxes: Mapping[Box, Path], source: Base) -> Path | None:
-    """The folder of the base model that was made from this source; None where there is none, or that of another model."""
+    """The folder of the base model if it was made from this source, else None."""
     made = root / next(path for at, path in boxes.items() if at.stage == "base")
     return made if calibration.about(made).get("source") == source.source else None
 
 
 def size_of(prepare: Mapping[str, Any], task: str, split: str, prepared: Mapping[str, int]) -> int | None:
-    """Problems of a split: as params say, as published less those of validation, or as prepared; None where unknown."""
+    """Problems of a split: from params, as published (less the validation split) or as prepared; None where unknown."""
     wanted = prepare[f"n_{split}"]
     if wanted != "all":
         return int(wanted)
@@ -117,7 +117,7 @@ def with_counts(
     counts: Mapping[Box, Mapping[str, int]],
     generated: Mapping[tuple[str, str], float],
 ) -> Lengths:
-    """The lengths with the mean completion of the rollouts in this folder, and the base model's answer without thinking."""
+    """The lengths, with means from the rollouts and from the base model's answers without thinking in this folder."""
     rollouts = counts.get(Box("sample", task), {})
     if not rollouts.get("rollouts"):
         return assumed
@@ -130,6 +130,6 @@ def with_counts(
 
 
 def within(lengths: Lengths, limit: int) -> Lengths:
-    """The lengths where no rollout has more tokens than a limit; the thought comes first."""
+    """The lengths when every rollout is cut at a limit; the thought comes before the answer."""
     thought = min(lengths.thought, limit)
     return lengths._replace(thought=thought, answer=min(lengths.answer, limit - thought))

@@ -1,1 +1,1 @@
-"""The report: table, page, files and plots of what a run found."""
+"""The report on the findings of a run: table, page, files for programs, and plots."""

@@ -1,7 +1,7 @@
 """The questions of a task with the answers of one system, as CSV for a spreadsheet.
 
-Model text is hostile: control characters, direction marks and characters that draw nothing are named (display.plain), and a
-cell that a spreadsheet could take for a formula begins with an apostrophe.
+Model text is hostile: control characters, direction marks and invisible characters are replaced by their code points
+(display.plain), and a cell that a spreadsheet could take for a formula begins with an apostrophe.
 """
 
 import csv
@@ -19,15 +19,15 @@ from qthink_core.pipeline.stage import read_params
 from qthink_core.report.display import plain
 
 COLUMNS = ("problem_id", "question", "gold", "answer", "verdict", "extracted", "tokens", "finish")
-# Excel and LibreOffice calculate a cell that begins with one of these, the wide forms included, also after blanks.
+# Excel and LibreOffice evaluate a cell that begins with one of these, also in their wide forms and after blanks.
 FORMULA = tuple("=+-@＝＋－＠")
 
 
 def to_csv(root: Path, task: str, system: str, seed: int | None, condition: str) -> str:
-    """A header and a row per question: id, question, gold, answer, verdict, extracted answer, tokens, why it ended.
+    """A header and a row per question: id, question, gold, answer, verdict, extracted answer, tokens, reason of its end.
 
-    Without a `seed`, the answers are those of the lowest training seed. Raises ParamError at a task, system, seed or
-    condition that the run does not have, and DataError when the artifacts are not there.
+    Without a `seed`, the answers are those of the lowest training seed. Raises ParamError for a task, system, seed or
+    condition that the run does not have, and DataError when an artifact is missing.
     """
     params = read_params(root, "report")
     folders = params.folders()
@@ -48,7 +48,7 @@ def to_csv(root: Path, task: str, system: str, seed: int | None, condition: str)
     }
     problems = {row["id"]: row for row in prepared.read(root / own.problems, params.split)}
     if not {row.problem_id for row in rows} <= graded.keys() & problems.keys():
-        raise DataError(f"{own.grades} and {folder} are of other questions or seeds: run `dvc repro grade@{task}`")
+        raise DataError(f"{own.grades} and {folder} have different questions or seeds: run `dvc repro grade@{task}`")
     return written([_row(row, problems[row.problem_id], graded[row.problem_id]) for row in rows])
 
 
@@ -86,7 +86,7 @@ def _row(answer: Answer, problem: prepared.Prompted, grade: grades.Graded) -> tu
 
 
 def written(rows: Sequence[Sequence[str]]) -> str:
-    """The rows as CSV with every cell quoted, so that no other separator splits one, and no cell that acts."""
+    """The rows as CSV; every cell is quoted, so that no other separator splits it, and safe to open."""
     file = io.StringIO()
     writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerows([COLUMNS, *([safe(cell) for cell in row] for row in rows)])
@@ -94,6 +94,6 @@ def written(rows: Sequence[Sequence[str]]) -> str:
 
 
 def safe(text: str) -> str:
-    """The text with what hides or steers a terminal named, and an apostrophe before what looks like a formula."""
+    """The text with invisible and control characters as code points, and an apostrophe before a possible formula."""
     shown = plain(text)
     return f"'{shown}" if shown.lstrip().startswith(FORMULA) else shown

@@ -1,4 +1,4 @@
-"""The report: what a run found, read from its artifacts and written as a table, a page and files for programs."""
+"""The report: the findings of a run, read from its artifacts and written as a table, a page and files for programs."""
 
 import json
 from collections.abc import Mapping
@@ -75,7 +75,7 @@ def find(folders: Mapping[str, Folders], outline: Outline) -> Findings:
 
 
 def systems(outline: Outline, latent: set[str]) -> dict[str, System]:
-    """The rows of the table: names, which of them take latent steps, and the settings that they do not share."""
+    """The rows of the table: names, which of them take latent steps, and the settings in which they differ."""
     differs = marks(outline.settings)
     return {
         name: System(SYSTEM_NAMES.get(name, name), name in latent, differs[name], own.get("K"), own.get("distance"))
@@ -84,7 +84,7 @@ def systems(outline: Outline, latent: set[str]) -> dict[str, System]:
 
 
 def curves(folders: Folders) -> dict[str, list[dict[str, Any]]]:
-    """The losses of every trained system, those of its lowest training seed."""
+    """The losses of every trained system, from its lowest training seed."""
     return {name: read_losses(by_seed[min(by_seed)]) for name, by_seed in folders.adapters.items()}
 
 
@@ -94,7 +94,7 @@ def read_losses(adapter: Path) -> list[dict[str, Any]]:
 
 
 def questions(task: str, folders: Folders, found: scores.Task, split: str, count: int) -> list[Question]:
-    """The first questions by id, with every system's answer of its lowest seed and the readout of each latent step."""
+    """The first questions by id, with every system's answer from its lowest seed and the readout of each latent step."""
     problems = {row["id"]: row for row in prepared.read(folders.problems, split)}
     by_system = {system: answers_of_lowest_seed(folder) for system, folder in folders.answers.items()}
     verdicts = {

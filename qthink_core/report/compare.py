@@ -1,8 +1,8 @@
-"""Two runs beside each other: accuracies, verdicts on the latents, mean tokens and parameters that differ.
+"""A comparison of two runs: accuracies, verdicts on the latents, mean tokens and parameters that differ.
 
-Results repeat to rounding, and a training amplifies rounding: on another processor a cell can be off by some questions. So
-accuracies are compared as those of the table are (statistics.py): exact paired tests on the same questions, the trainings
-counted if there are several, Holm's correction over all cells of both runs that can be tested.
+Results repeat up to rounding, which a training amplifies: on another processor a cell can differ by some questions.
+Accuracies are therefore compared as in the table (evidence/statistics.py): by exact paired tests on the same questions, with
+the variance between trainings if there are several, and Holm's correction over all cells of both runs that can be tested.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from qthink_core.pipeline.stage import printable
 from qthink_core.report import revisions
 from qthink_core.report.revisions import Run, Verdicts
 
-# Parameters of `prepare` that change no question.
+# Parameters of `prepare` that do not affect the questions.
 NO_QUESTION = ("cpu_threads", "cpu_kernels")
 OTHER_QUESTIONS, OTHER_SEEDS, ONE_SIDE = "other questions", "other training seeds", "in one run only"
 
@@ -38,7 +38,7 @@ class Cell(NamedTuple):
 
     @property
     def difference(self) -> float | None:
-        """After less before."""
+        """The accuracy after minus the accuracy before."""
         return None if self.before is None or self.after is None else self.after - self.before
 
     @property
@@ -48,7 +48,7 @@ class Cell(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Something else that is not the same before and after: None if it is missing in one run."""
+    """Another value that differs between the runs; None on a side where it is missing."""
 
     name: tuple[str, ...]
     before: Any
@@ -56,7 +56,7 @@ class Change(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """All cells of two runs; the verdicts, mean tokens and parameters that differ, with the number of all."""
+    """All cells of two runs, and the verdicts, mean tokens and parameters that differ, with the total numbers."""
 
     before: str
     after: str
@@ -69,9 +69,9 @@ class Compared(NamedTuple):
 
 
 def compare(root: Path, before: str, after: str | None) -> Compared:
-    """A revision compared with another one, or with the workspace if that is None.
+    """A revision compared with another one, or with the workspace if `after` is None.
 
-    Raises ParamError at a revision that is not there, and DataError at one without whole results.
+    Raises ParamError for a revision that does not exist, and DataError for one whose results are incomplete.
     """
     sides = [
         revisions.revision(root, before),
@@ -100,7 +100,7 @@ def of_runs(before: Run, after: Run) -> Compared:
 def cells(
     before: Mapping[str, Verdicts], after: Mapping[str, Verdicts], other_questions: Collection[str] = ()
 ) -> list[Cell]:
-    """The cells of both runs, those of tasks with other questions untested; p-values are corrected over all others."""
+    """The cells of both runs; tasks with other questions are not tested, and p-values are corrected over the rest."""
     import numpy as np
 
     from qthink_core.evidence import statistics
@@ -130,7 +130,7 @@ def cells(
 
 
 def other_questions(before: Run, after: Run) -> list[str]:
-    """The tasks whose questions may differ although their ids are the same: parameters that decide them are not the same."""
+    """The tasks whose questions may differ despite equal ids, because parameters that affect the questions differ."""
     wanted = parameters.patterns(parameter_classes()["prepare"]) | {("split",)}
     trees = [parameters.prune(run.params, wanted) for run in (before, after)]
     left, right = ({key: value for key, value in tree.items() if key not in NO_QUESTION} for tree in trees)
@@ -177,7 +177,7 @@ def judged(found: Verdicts, control: str, K: Mapping[str, int]) -> dict[str, str
 
 
 def changes(before: Mapping[tuple[str, ...], Any], after: Mapping[tuple[str, ...], Any]) -> list[Change]:
-    """The entries that are not the same on both sides."""
+    """The entries that differ between the two sides."""
     names = [name for name in {**before, **after} if name not in before or name not in after or before[name] != after[name]]
     return [Change(name, before.get(name), after.get(name)) for name in names]
 
@@ -187,7 +187,7 @@ def _flat(tokens: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, ...], fl
 
 
 def _settings(tree: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
-    """Parameters as JSON, which keeps a null apart from a parameter that is missing."""
+    """Parameters as JSON text, so that a null differs from a missing parameter."""
     return {(".".join(leaf),): _as_json(parameters.value(tree, ".".join(leaf))) for leaf in parameters.leaves(tree)}
 
 

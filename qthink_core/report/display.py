@@ -1,14 +1,14 @@
-"""Text and numbers as the report shows them. Model text is hostile: no character of it acts and none hides."""
+"""Text and numbers as the report shows them. Model text is hostile: none of it is interpreted, and all of it is visible."""
 
 from itertools import groupby
 from typing import Any
 
 from markupsafe import Markup, escape
 
-# For one text; the files under artifacts/ have it whole. Sixty questions with runaway answers would take ten megabytes.
+# Per text; artifacts/ has the whole text. Without a limit, sixty questions with endless answers would take ten megabytes.
 MAX_SHOWN_CHARS = 4000
 ASIDE = Markup('<span class="hidden-char">{}</span>')
-# Drawn as nothing although Unicode calls them printable: fillers, joiners and variation selectors.
+# Characters that are invisible although Unicode classes them as printable: fillers, joiners, variation selectors.
 BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(code) for code in range(0xFE00, 0xFE10)}
 MAX_WORDS_CHARS = 90
 # The prompt of Tooluse begins with its tools and ends with this line.
@@ -16,11 +16,11 @@ QUESTION = "\nQuestion: "
 
 
 def visible(value: Any) -> Any:
-    """Text as escaped markup in which every character shows; numbers and finished markup as they are.
+    """Text as escaped markup in which every character is visible; numbers and finished markup are unchanged.
 
     Control and bidirectional characters, zero-width and unusual spaces, unassigned code points and lone surrogates become
-    ⟨U+202E⟩ in an element of their own; line ends and plain spaces stay. Long texts end after MAX_SHOWN_CHARS with the count
-    of what is left out.
+    ⟨U+202E⟩ in a separate element; line ends and plain spaces stay. Long texts end after MAX_SHOWN_CHARS with the number
+    of characters left out.
     """
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
@@ -35,7 +35,7 @@ def visible(value: Any) -> Any:
 
 
 def plain(text: str) -> str:
-    """The text as `visible` shows it, whole and without markup: for attributes, terminals and spreadsheets."""
+    """The whole text as `visible` shows it but without markup, for attributes, terminals and spreadsheets."""
     return "".join(_name(one) if _hides(one) else one for one in text)
 
 
@@ -48,7 +48,7 @@ def _name(one: str) -> str:
 
 
 def token(text: str) -> Markup:
-    """A single token with its spaces and line ends shown."""
+    """A single token with visible spaces and line ends."""
     return Markup(visible(text.replace(" ", "␣").replace("\n", "↵")))
 
 

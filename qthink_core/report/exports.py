@@ -15,7 +15,7 @@ LETTERS = {"right": "r", "wrong": "w", "unparsable": "u", "over_limit": "o", "ti
 
 
 def metrics_json(cells: Mapping[str, Mapping[str, Cell]]) -> bytes:
-    """{benchmark: {system: accuracy}} for `dvc metrics`, sorted, with a newline at its end."""
+    """{benchmark: {system: accuracy}} for `dvc metrics`, sorted, ending in a newline."""
     found = {task: {system: round(one.accuracy, 6) for system, one in row.items()} for task, row in cells.items()}
     return (json.dumps(found, indent=2, sort_keys=True) + "\n").encode()
 

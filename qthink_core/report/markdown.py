@@ -15,7 +15,7 @@ DETAIL = "## In detail\n"
 
 
 def markdown(findings: Findings) -> str:
-    """The whole report: what a reader looks for first, then the details, folded where Markdown is rendered."""
+    """The whole report: first what most readers look for, then the details, folded where Markdown is rendered."""
     first = [
         f"{summary(findings)}\n",
         table(findings),
@@ -39,7 +39,7 @@ def short(text: str) -> str:
 
 
 def table(findings: Findings) -> str:
-    """A row per system and a column per benchmark, with marks on what the rows do not share (decision 18)."""
+    """A row per system and a column per benchmark, with marks on settings that the rows do not share (decision 18)."""
     tasks = list(findings.cells)
     signs, notes = footnotes({name: system.marks for name, system in findings.systems.items()})
     head = ["system", *(f"{task} (n={next(iter(row.values())).n})" for task, row in findings.cells.items())]
@@ -100,7 +100,7 @@ def _amount(row: Claim, value: float) -> str:
 
 
 def differences(findings: Findings) -> str:
-    """A matrix for each benchmark: the accuracy of the row's system less that of the column's, if distinguishable."""
+    """A matrix for each benchmark: the accuracy of the row's system minus that of the column's, if distinguishable."""
     if not findings.comparisons:
         return ""
     tests = "exact paired tests"
@@ -129,7 +129,7 @@ def _made_with(findings: Findings) -> str:
 
 
 def conditions_table(findings: Findings) -> str:
-    """The sentence of each verdict, and the accuracy under each condition with both controls beside it."""
+    """The sentence of each verdict, and the accuracy under each condition next to both controls."""
     parts, wanted = [], {"control": findings.control, "not thinking": findings.direct}
     controls = {title: name for title, name in wanted.items() if name is not None}
     for task, systems in findings.conditions.items():
@@ -149,7 +149,7 @@ def conditions_table(findings: Findings) -> str:
 
 
 def every_claim(findings: Findings) -> str:
-    """The paper's claims on every benchmark: published and own differences, in points or tokens, verdicts and notes."""
+    """The paper's claims on every benchmark: published differences and ours (points or tokens), verdicts and notes."""
     rows = []
     for row in [row for line in claim_lines(findings.claims) for row in line.rows]:
         published, ours, low, high = (
@@ -176,7 +176,7 @@ def further_scores(findings: Findings) -> str:
 
 
 def seconds_table(findings: Findings, measured: Mapping[tuple[str, str], Measured]) -> str:
-    """Seconds per answer beside tokens and latent passes; a system whose answers were not generated here has none."""
+    """Seconds per answer next to tokens and latent passes; none for a system whose answers were not generated here."""
     tasks = list(findings.cells)
     rows = [
         [system.name, *(_took(findings.cells[task][name], measured.get((task, name))) for task in tasks)]

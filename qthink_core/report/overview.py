@@ -1,4 +1,4 @@
-"""What table and page show at a glance: the matrix of differences, every claim on one line, the best system."""
+"""The overview in table and page: the matrix of differences, every claim on one line, the best system."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from qthink_core.report.sentences import distinguishable
 
 
 class Difference(NamedTuple):
-    """The accuracy of a row's system less that of a column's, as a share, and whether it is distinguishable from zero."""
+    """The accuracy of a row's system minus that of a column's, as a share, and whether it is distinguishable from zero."""
 
     difference: float
     distinguishable: bool
@@ -39,7 +39,7 @@ def matrix(findings: Findings, task: str) -> Matrix:
 
 
 def best(findings: Findings, task: str) -> str | None:
-    """The system that is distinguishably above every other one on the benchmark, or None."""
+    """The system that is distinguishably better than every other one on the benchmark, or None."""
     found = matrix(findings, task).differences
     for system in findings.cells[task]:
         others = [found.get((system, other)) for other in findings.cells[task] if other != system]
@@ -61,7 +61,7 @@ class ClaimLine(NamedTuple):
 
 
 def claim_lines(claims: Iterable[Claim]) -> list[ClaimLine]:
-    """One line for each claim, those that are decided on some benchmark first."""
+    """One line for each claim; claims that are decided on some benchmark come first."""
     by_words: dict[str, list[Claim]] = {}
     for row in claims:
         by_words.setdefault(row.words, []).append(row)

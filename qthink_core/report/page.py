@@ -1,8 +1,8 @@
-"""The report page: everything that a run found, as one HTML file that opens without network, in dark and in light.
+"""The report page: all findings of a run, as one HTML file that opens without a network, with a dark and a light theme.
 
-Model text is hostile. Whatever the template prints goes through `display.visible` and autoescape, not only what is known to
-come from a model; the page's own policy (CSP) then forbids everything but its styles and its one script, which is allowed by
-hash. The page is complete without that script, which only filters the questions.
+Model text is hostile. Everything that the template prints goes through `display.visible` and autoescape, whether or not it
+comes from a model. In addition, the page's policy (CSP) forbids everything but its styles and its one script, which is
+allowed by hash. The page is complete without that script, which only filters the questions.
 """
 
 import base64
@@ -102,7 +102,7 @@ def page(findings: Findings) -> bytes:
 
 
 def shared_distance(findings: Findings) -> str:
-    """The name of the distance that all latent rows share, or just "distance" where they differ."""
+    """The name of the distance that all latent rows share, or "distance" if they differ."""
     held = {one.distance or findings.distance for one in findings.systems.values() if one.latent} or {findings.distance}
     return called(held.pop()) if len(held) == 1 else "distance"
 
@@ -118,7 +118,7 @@ def steps_taken(findings: Findings) -> list[int]:
 
 
 def replaced(findings: Findings) -> dict[str, list[str]]:
-    """The conditions of a benchmark, in order, that are not a number of latent steps above 0: those have a plot."""
+    """The conditions by benchmark, in order, without numbers of latent steps above 0, which have a plot instead."""
     found = {}
     for task, systems in findings.conditions.items():
         names = dict.fromkeys(name for one in systems.values() for name in one.cells)
@@ -143,7 +143,7 @@ def panels(findings: Findings) -> Panels:
     found = Panels([], [], [], [], [Markup(plots.key(place, kind)) for place in number.values() for kind in plots.KEYS])
 
     def draw(to: list[plots.Plot], kind: str, title: str, about: str, plot: Callable[..., str], *given: Any) -> None:
-        # These are texts of attributes and of the SVG's own title, which hold no elements.
+        # These texts go into attributes and the SVG's title, which cannot contain elements.
         heading = plain(title)
         to.append(plots.Plot(heading, Markup(plot(f"{kind}-{len(to)}", f"{heading}: {about}", *given))))
 

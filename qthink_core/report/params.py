@@ -1,4 +1,4 @@
-"""What the report shows and states: its parameters, and the outline that follows from them."""
+"""The parameters of the report, and the outline of its contents that follows from them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
@@ -39,7 +39,7 @@ class Rollout(Section):
 
 
 class Train(Section):
-    """What the rows were trained on, and for how long."""
+    """The data that the rows were trained on, and for how long."""
 
     target: str
     answer_max_tokens: int
@@ -55,7 +55,7 @@ class Evaluate(Section):
 
 
 class Extract(Section):
-    """Where the teachers are read."""
+    """The positions at which the teachers are read."""
 
     positions: str
 
@@ -97,8 +97,8 @@ class ReportParams(Section):
 class Outline(NamedTuple):
     """What the report shows.
 
-    `settings` are those of each system, which a fair comparison shares; `made_with` those of the run; `setting` is the model
-    and the problems in words; `questions` is the number of single questions shown for each benchmark.
+    `settings`: those of each system that a fair comparison should share; `made_with`: those of the run; `setting`: the model
+    and the problems in words; `questions`: the number of single questions shown for each benchmark.
     """
 
     settings: Mapping[str, Mapping[str, Any]]
@@ -137,7 +137,7 @@ def outline(params: ReportParams) -> Outline:
 
 
 def settings(params: ReportParams) -> dict[str, dict[str, Any]]:
-    """The settings that the rows of a fair comparison share, by system, in the order of the rows."""
+    """The settings that the rows of a fair comparison should share, by system, in the order of the rows."""
     shared: dict[str, Any] = {"max_new_tokens": params.evaluate.max_new_tokens}
     trained = shared | {
         "answer_max_tokens": params.train.answer_max_tokens,
@@ -159,12 +159,12 @@ def settings(params: ReportParams) -> dict[str, dict[str, Any]]:
 
 
 def _own(system: Finetuned | Distilled) -> dict[str, Any]:
-    """The settings of a row's own, in which it should not differ from the others."""
+    """The settings that a row sets itself although a fair comparison should share them."""
     return system.model_dump(include={"gamma", "answer_max_tokens", "K", "positions", "distance"}, exclude_none=True)
 
 
 def made_with(params: ReportParams) -> dict[str, Any]:
-    """The settings of the run by the words that the report uses for them."""
+    """The settings of the run, by their names in the report."""
     return {
         "scale": params.scale,
         "problems": params.prepare.source,

@@ -1,4 +1,4 @@
-"""The report's plots as SVG inside the page: the page's colours, text as text, the same bytes every time.
+"""The report's plots as SVG inside the page: in the page's colours, with real text, and the same bytes every time.
 
 Colours are the page's CSS variables, so that a plot follows the theme: a figure is drawn in placeholder colours, which are
 then replaced. Nothing is placed by the measured width of a text, which would depend on the fonts of the machine.
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
 from qthink_core.evidence.findings import Cell, Conditions
 
-# Placeholders, and what replaces them. The series differ in marker and dashes too, for eyes and printers without colour.
+# Placeholder colours and their replacements. Series also differ in marker and dashes, for readers who cannot see colours.
 INK, FAINT = "#010101", "#020202"
 SERIES = [f"#0300{number:02x}" for number in range(8)]
 STEPS = [f"#0400{number:02x}" for number in range(12)]
@@ -29,7 +29,7 @@ VARIABLES = (
     | {colour: f"var(--s{number})" for number, colour in enumerate(SERIES)}
     | {colour: f"var(--k{number})" for number, colour in enumerate(STEPS)}
 )
-# Longer trainings are shown as means of equally many neighbouring steps: more points than pixels show nothing.
+# Longer trainings are shown as means of equally many neighbouring steps, because a plot has no more pixels.
 MAX_POINTS = 150
 LOOK: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -66,7 +66,7 @@ class Plot(NamedTuple):
 
 
 def accuracy_by_tokens(name: str, about: str, cells: Sequence[Cell], numbers: Sequence[int]) -> str:
-    """Accuracy (per cent, 95 % interval) against mean tokens and latent passes, a point a cell; `numbers` name series."""
+    """Accuracy (per cent, 95 % interval) against mean tokens and latent passes, a point per cell; `numbers` are series."""
     with style.context(["default", LOOK]):
         figure, axes = _panel("mean generated tokens + latent passes", "accuracy (%)")
         xs = spread_out([cell.mean_tokens + cell.latents for cell in cells])
@@ -103,7 +103,7 @@ def accuracy_panels(name: str, about: str, cells: Mapping[str, Mapping[str, Cell
 
 
 def spread_out(values: Sequence[float]) -> list[float]:
-    """The values in their order; those nearer than 2.2 % of the largest are moved apart, so that no point hides another.
+    """The values in their order; those closer than 2.2 % of the largest are moved apart, so that no point hides another.
 
     Moved values are spread around the mean of their group.
     """
@@ -241,13 +241,13 @@ def _from_zero(axes: Axes) -> None:
 
 
 def _svg(figure: Figure, name: str, about: str) -> str:
-    """The figure as one element whose ids begin with `name`, described by `about`; without one it is decoration."""
+    """The figure as one element whose ids begin with `name`, described by `about`; decorative if that is empty."""
     file = StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<!--.*?-->\n?|<metadata>.*?</metadata>\n?|<style[^>]*>.*?</style>\n?", "", text, flags=re.DOTALL)
-    # In one page ids of several figures meet; groups need none.
+    # The ids of several figures on one page could clash; groups need none.
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'xlink:href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")

@@ -1,4 +1,4 @@
-"""The results and parameters of a run, as a Git revision, a DVC experiment or the workspace has them."""
+"""The results and parameters of a run, from a Git revision, a DVC experiment or the workspace."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ class Verdicts(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The parameters, and by task the verdicts and the mean tokens of each system; `name` says where they are from."""
+    """The parameters, and by task the verdicts and the mean tokens of each system; `name` is the name of their source."""
 
     name: str
     params: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Files(NamedTuple):
 
 
 def git(root: Path, *arguments: str) -> bytes | None:
-    """What a Git command prints; None if it fails or Git is not installed."""
+    """The output of a Git command; None if it fails or Git is not installed."""
     try:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -73,7 +73,7 @@ def workspace(root: Path) -> Files:
 def revision(root: Path, name: str) -> Files:
     """The files of a branch, tag, commit or DVC experiment.
 
-    Raises ParamError when `root` is in no Git repository, or the repository has no such revision.
+    Raises ParamError when `root` is not in a Git repository, or the repository has no such revision.
     """
     commit = commit_of(root, name)
     short = commit[:7]
@@ -96,9 +96,7 @@ def commit_of(root: Path, name: str) -> str:
     listed = (git(root, "for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS) or b"").decode(errors="replace")
     commits = {commit for commit, _, ref in (line.partition(" ") for line in listed.splitlines()) if _named(ref, name)}
     if len(commits) > 1:
-        raise ParamError(
-            f"{len(commits)} experiments are named {name!r:.80}: give the commit of one, as `dvc exp show` has it"
-        )
+        raise ParamError(f"{len(commits)} experiments are named {name!r:.80}: give the commit of one, from `dvc exp show`")
     if not commits:
         raise ParamError(f"there is no revision {name!r:.80}: give a branch, tag, commit or experiment (`dvc exp show`)")
     return commits.pop()
@@ -110,7 +108,7 @@ def _named(ref: str, name: str) -> bool:
 
 
 def read(root: Path, files: Files) -> Run:
-    """The run whose results these files are.
+    """The run whose results are in these files.
 
     Raises DataError when a file of the results is missing or damaged, and ParamError when the parameters are.
     """
@@ -139,7 +137,7 @@ def results(root: Path) -> Path:
 
 
 def parameters_of(files: Files) -> dict[str, Any]:
-    """The merged tree of params.yaml and the file of its scale; raises ParamError when one is missing or no YAML."""
+    """The merged tree of params.yaml and the file of its scale; raises ParamError when one is missing or is not YAML."""
 
     def tree(path: str) -> Mapping[str, Any]:
         content = files.read(path)

@@ -1,4 +1,4 @@
-"""The sentences that table and page share: what the run shows, what that is about, and what the run could have found."""
+"""The sentences that table and page share: what the run shows, its scope, and what the run could have detected."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ from qthink_core.artifacts.seconds import REPORT
 from qthink_core.evidence.findings import Cell, Comparison, Findings
 from qthink_core.evidence.significance import ALPHA, MIN_SEEDS, THESE_WEIGHTS
 
-# Clocks differ from machine to machine, and outputs must not.
+# Times differ from machine to machine, and outputs must not.
 SECONDS = f"Seconds per answer depend on the machine, so they are in {REPORT} and not in this file."
 
 
@@ -16,12 +16,12 @@ def distinguishable(row: Comparison) -> bool:
 
 
 def few(row: Comparison) -> bool:
-    """Whether a side was trained too few times for the difference to say something about its method."""
+    """Whether a side has too few trainings for a statement about its method."""
     return row.trainings is not None and row.trainings < MIN_SEEDS
 
 
 def scope(rows: Sequence[Comparison]) -> str:
-    """What the differences are about when trainings are few, else ""."""
+    """The scope of the differences if there are too few trainings, else ""."""
     return f"{THESE_WEIGHTS}: a statement about the method needs {MIN_SEEDS} trainings" if any(map(few, rows)) else ""
 
 
@@ -58,7 +58,7 @@ def _where(findings: Findings) -> str:
 
 
 def _against(findings: Findings, latent: Sequence[str], other: str) -> list[float]:
-    """What each latent system gains over another one, by benchmark; 0 where the two are not distinguishable."""
+    """The gain of each latent system over another one, by benchmark; 0 where the two are not distinguishable."""
     return [
         (row.difference if row.right == other else -row.difference) if distinguishable(row) else 0.0
         for row in findings.comparisons
@@ -85,7 +85,7 @@ def _are(number: int) -> str:
 
 
 def power(findings: Findings) -> str:
-    """The smallest differences that the run would have found, and what that rests on; "" when nothing was compared."""
+    """The smallest differences that the run could have detected, with the assumptions; "" when nothing was compared."""
     if not findings.power:
         return ""
     rows, m = findings.power, len(findings.comparisons)

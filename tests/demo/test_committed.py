@@ -72,8 +72,8 @@ def test_the_same_bytes_are_said_in_a_sentence(root: Path) -> None:
 def test_other_bytes_with_the_same_answers_differ_in_no_cell(root: Path) -> None:
     first, second = now(root, 30, 30, 2).split("\n")
     assert first == (
-        "All 3 accuracies are the committed ones, though not every byte is. "
-        "All 1 verdicts on the latents are the committed ones."
+        "All 3 accuracies equal the committed ones, though not every byte does. "
+        "All 1 verdicts on the latents equal the committed ones."
     )
     assert second == committed.BACK
 
@@ -101,18 +101,18 @@ def test_other_parameters_or_questions_and_no_git_are_told_instead_of_a_comparis
     (root / "params/tiny.yaml").write_text("steps: 2\n")
     assert (
         now(root, 1, 1, 1)
-        == "The parameters are not the committed ones, so this run was not compared with the committed one: "
+        == "The parameters differ from the committed ones, so this run was not compared with the committed one: "
         "`qthink compare` lists what differs."
     )
     git(root, "restore", "params")
     table = root / "results/verdicts/gsm8k.csv"
     table.write_text(verdicts(30, 30, 2).replace("q00", "q99"))
     said = committed.compared(root, RESULTS, RESULTS, ["gsm8k"], "control", {"latent": K})
-    assert said.startswith("The committed results are of other tasks, systems, seeds or questions: not compared.")
+    assert said.startswith("The committed results have other tasks, systems, seeds or questions, so they were not compared.")
     other = tmp_path_factory.mktemp("no-git")
     assert (
         committed.compared(other, RESULTS, RESULTS, ["gsm8k"], "control", {"latent": K})
-        == "There is no commit with which this run could be compared."
+        == "There is no commit to compare this run with."
     )
 
 

@@ -159,7 +159,7 @@ def test_a_box_that_fails_says_why_once_and_what_others_made_is_kept(root: Path)
     assert code == 65
     assert out.count("write@gsm8k-long: odd text") == 1
     assert err == (
-        "qthink: write@gsm8k-long ended with exit code 65; what is made is kept, and the same command goes on from there\n"
+        "qthink: write@gsm8k-long ended with exit code 65; finished work is kept, run the same command to continue\n"
     )
     assert "Traceback" not in out + err
     assert "collect" not in out
@@ -189,7 +189,7 @@ def test_a_stopped_demo_keeps_units_leaves_no_process_and_goes_on(
     paused.send_signal(number)
     out, err = paused.communicate(timeout=PATIENCE_S)
     assert paused.returncode == 75
-    assert err == f"qthink: stopped by {number.name}; finished units are kept, the same command goes on from there\n"
+    assert err == f"qthink: stopped by {number.name}; finished units are kept, run the same command to continue\n"
     assert "Traceback" not in out
     assert all_gone(root)
     units = (root / "computed").read_text().split()

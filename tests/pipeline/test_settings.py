@@ -274,14 +274,14 @@ TRAINED = "  trained: [sft, answer_only, uniform, reward_weighted, undistilled, 
     [
         (
             "sft, answer_only, uniform, reward_weighted, undistilled",
-            ["lacks final_step, so that it would be trained and never evaluated: add it"],
+            ["lacks final_step, which would be trained but never evaluated: add it"],
         ),
         ("sft, sft, answer_only, uniform, reward_weighted, undistilled, final_step", ["names sft 2 times: keep one"]),
         (
             "sft, answer_only, unifrom, reward_weighted, undistilled, final_step",
             [
                 "names unifrom, which is neither in systems.finetuned nor in systems.distilled: did you mean uniform?",
-                "lacks uniform, so that it would be trained and never evaluated: add it",
+                "lacks uniform, which would be trained but never evaluated: add it",
             ],
         ),
         (

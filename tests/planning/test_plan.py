@@ -298,7 +298,7 @@ def test_a_run_on_a_gpu_scales_the_plan_for_that_gpu_and_for_no_other(root: Path
     assert after["h100"].logged == 1
     assert (after["a100"], after["cpu"]) == (before["a100"], before["cpu"])
     said = plan_text.assumptions(plan_run(root, "paper", "a100", 1))
-    assert f"runs that do not count: 1 on {H100}." in said
+    assert f"runs that were not used: 1 on {H100}." in said
     assert "Calibrated by the last logged runs of 1 boxes" in plan_text.assumptions(plan_run(root, "paper", "h100", 1))
 
 
@@ -332,7 +332,7 @@ def test_a_run_that_cannot_stand_for_the_next_one_is_left_out_and_said(root: Pat
     before = rows(root)
     run_of(root, "sample@gsm8k", 1.0, **{"scale": "tiny", "device": "cpu", "params": {"device": "cpu"}} | more)
     assert rows(root) == before
-    assert f"runs that do not count: {said}." in plan_text.assumptions(plan_run(root, None, None, 1))
+    assert f"runs that were not used: {said}." in plan_text.assumptions(plan_run(root, None, None, 1))
 
 
 @pytest.mark.parametrize(
@@ -490,8 +490,8 @@ def test_before_a_run_the_tiny_scale_is_estimated_within_a_factor_of_two(root: P
     [
         (["--device", "h300"], "qthink: --device is 'h300': expected one of h100, a100, 4090, cpu\n"),
         (["--scale", "huge"], "qthink: --scale is 'huge': expected one of paper, smol, tiny\n"),
-        (["--gpus", "0"], "qthink: --gpus is 0: expected 1 or more GPUs, and none beside --device cpu\n"),
-        (["--gpus", "2"], "qthink: --gpus is 2: expected 1 or more GPUs, and none beside --device cpu\n"),
+        (["--gpus", "0"], "qthink: --gpus is 0: expected 1 or more; leave it out with --device cpu\n"),
+        (["--gpus", "2"], "qthink: --gpus is 2: expected 1 or more; leave it out with --device cpu\n"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_exit_code_2(root: Path, arguments: list[str], said: str) -> None:

@@ -1,8 +1,8 @@
 """One module per benchmark, and the dispatch between them.
 
-A module documents its source, licence, prompt, extraction and equality in its docstring and defines `FILES`, `problem`,
-`gold`, `gold_answer`, `extract` and `grade`. Model text is treated as hostile: nothing in it is evaluated, lengths are
-limited before anything is parsed, and computer algebra runs in a process that can be killed.
+The docstring of each module documents its source, licence, prompt, extraction and equality. Each module defines `FILES`,
+`problem`, `gold`, `gold_answer`, `extract` and `grade`. Model text is treated as hostile: nothing in it is evaluated,
+lengths are limited before anything is parsed, and computer algebra runs in a process that can be killed.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ __all__ = ["BENCHMARKS", "Grade", "Problem", "PublishedFile", "Verdict", "grade"
 
 
 class Grader(Protocol):
-    """What a benchmark's module defines; contract.py has the types."""
+    """The interface of a benchmark's module; contract.py has the types."""
 
     FILES: dict[str, PublishedFile]
 

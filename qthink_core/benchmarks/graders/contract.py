@@ -21,7 +21,7 @@ class Problem(NamedTuple):
 
 
 class Grade(NamedTuple):
-    """A verdict, the extracted text that it is about, and the further scores of the benchmark by name."""
+    """A verdict, the extracted text that was compared, and the further scores of the benchmark by name."""
 
     verdict: Verdict
     extracted: str | None

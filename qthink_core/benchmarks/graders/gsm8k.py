@@ -4,9 +4,9 @@ Source: openai/grade-school-math, `grade_school_math/data/{train,test}.jsonl` at
 al., arXiv:2110.14168). Licence: MIT.
 Prompt: the question, verbatim.
 Gold: the text after `####` in the published solution.
-Extraction, the first that finds a number: the last balanced `\boxed{}`; directly after the last `####`; after the last
-"answer is"; the last number of the text. A box with several numbers, or with an operator, is not computed: it is
-extracted as written and is wrong. Of an equation after `####` or "answer is" the result counts. A fraction `a/b` or
+Extraction, by the first rule that finds a number: in the last balanced `\boxed{}`; directly after the last `####`; after the
+last "answer is"; the last number of the text. A box with several numbers, or with an operator, is not computed: it is
+extracted as written and is wrong. For an equation after `####` or "answer is", the result counts. A fraction `a/b` or
 `\frac{a}{b}` is one number, and so is `1.5e3`; digits of any script are digits.
 Equality: exact rational numbers. Thousands commas, currency and percent signs and a trailing `.0` are ignored.
 """

@@ -1,7 +1,7 @@
 """JSON objects inside model text, read within limits.
 
 `json.loads` alone makes `1e999` infinite, and raises RecursionError at depth 10^5 and a plain ValueError at 5,000 digits.
-Files and standard input are read by artifacts/json_object.py.
+Our own files are read with artifacts/files.py.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import NoReturn
 MAX_DEPTH = 32
 MAX_NUMBER_CHARS = 40
 
-# possessive, and an unclosed string runs to the end: one pass without backtracking
+# possessive, and an unclosed string runs to the end, so that one pass suffices without backtracking
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[{}\[\]]', re.DOTALL)
 
 
@@ -45,7 +45,7 @@ def read_object(text: str, start: int) -> tuple[dict[str, object], int]:
 
 
 def same(left: object, right: object) -> bool:
-    """Whether two JSON values are equal: 1 and 1.0 are one number, `true` is not the number 1."""
+    """Whether two JSON values are equal: 1 equals 1.0, but `true` does not equal 1."""
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
     if isinstance(left, list) and isinstance(right, list):

@@ -1,8 +1,8 @@
 """Whether two LaTeX expressions are equal, decided by Math-Verify in another process.
 
 Math-Verify's own time-out uses SIGALRM: it raises outside the main thread, cancels other alarms, and does not stop a
-factorial inside GMP. Here the parent sets no signal and imports no computer algebra; `latex_worker` has the limits. Why not
-a process pool of a library is in docs/decisions/engineering.md, section "Libraries".
+factorial inside GMP. Here the parent sets no signal and imports no computer algebra; `latex_worker` sets the
+limits. docs/decisions/engineering.md explains in section "Libraries" why no library's process pool is used.
 """
 
 import atexit
@@ -22,7 +22,7 @@ _VERDICTS: tuple[Verdict, ...] = ("right", "wrong", "timeout", "over_limit")
 
 
 class _Worker:
-    """The one worker process of this process, started at the first question."""
+    """The only worker process of this process, started for the first question."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,8 +45,8 @@ class _Worker:
 
     def start(self) -> None:
         if self._process is None:
-            # -P: modules in the same folder must not shadow installed ones. A fixed hash seed, because SymPy's order depends
-            # on it. A process group of its own: Ctrl-C is for this process, which may still need a verdict.
+            # -P, because modules in the same folder must not shadow installed ones. A fixed hash seed, because SymPy's order
+            # depends on it. A separate process group, because Ctrl-C is for this process, which may still need a verdict.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(_WORKER)],
                 stdin=subprocess.PIPE,
@@ -78,7 +78,7 @@ class _Worker:
         if self._process is not None:
             process, self._process = self._process, None
             process.kill()
-            with contextlib.suppress(BrokenPipeError), process:  # closing its pipe sends what was not read
+            with contextlib.suppress(BrokenPipeError), process:  # closing its pipe flushes what was not sent
                 pass
 
     def close(self) -> None:

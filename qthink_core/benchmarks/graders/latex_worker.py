@@ -1,9 +1,9 @@
-r"""A script that writes a verdict for every line `[gold, answer]` of JSON on its standard input.
+r"""A script that writes a verdict for every JSON line `[gold, answer]` on its standard input.
 
 It imports Math-Verify once and forks a child for every question. Only the child sees model text, under limits that the
 kernel enforces, so an answer cannot run without end, use up the memory, or change the verdict on the next one. The time
 limit is in processor time, because a verdict must not depend on how busy the machine is. The process ends when its standard
-input closes, so it ends with its parent in every case.
+input closes, so it always ends with its parent.
 """
 
 import gc
@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import sympy
 import sympy.parsing.sympy_parser
-import sympy.physics.units  # SymPy imports it late and sympifies its unit names, which must come before `_numeral`
+import sympy.physics.units  # SymPy imports it late and sympifies its unit names, which must happen before `_numeral`
 from math_verify import LatexExtractionConfig, parse, verify
 
 # The slowest published gold takes 0.2 s; with the start of this process (0.7 s) every item costs less than 2.5 s.
@@ -47,7 +47,7 @@ def _parsed(latex: str) -> list[object]:
 def _numeral(code: str, *_: object) -> sympy.Number:
     """The number in SymPy's generated code `Integer (3 )` or `Float ('0.5' )`, without evaluating the code.
 
-    latex2sympy reads numerals with `sympy.Number(text)`, which calls this function in place of `eval`; no other code may.
+    latex2sympy reads numerals with `sympy.Number(text)`, which calls this function instead of `eval`; other code fails.
     """
     numeral = _NUMERAL.fullmatch(code)
     if numeral is None:

@@ -1,18 +1,18 @@
 r"""MATH-500: competition problems whose answer is a LaTeX expression.
 
 Source: openai/prm800k, `prm800k/math_splits/test.jsonl` (500 problems of Hendrycks et al., arXiv:2103.03874, chosen in
-arXiv:2305.20050); training problems: `train.jsonl` beside it. Licence: MIT.
+arXiv:2305.20050); training problems: `train.jsonl` in the same folder. Licence: MIT.
 Prompt: the problem and, on the next line, `prompts.MATH_INSTRUCTION`.
 Gold: the field `answer`.
 Extraction: the content of the last balanced `\boxed{}` of the whole answer. (A window of 100 characters, as in some
-graders, misses 45 of the 500 official solutions and finds 3 where `3\sqrt{13}` is written.)
+graders, would miss 45 of the 500 official solutions and find 3 where `3\sqrt{13}` is written.)
 Equality, by the first rule that decides:
 - the same text without spacing, typeface, percent signs (many problems ask for the number alone) and variants of spelling;
 - two plain rational numbers (decimals, also repeating or times a power of ten, and fractions), compared exactly;
 - two whole numbers with a base as index, compared by digits and base;
-- units of different powers, where both have one, are wrong;
-- wrong too: an equation chain whose plain numbers differ (`1=2`), another number of values (`2,3,3` for `2,3`), and a bare
-  list or a set where a point or an interval is asked for;
+- units with different powers, where both have one, are wrong;
+- also wrong are an equation chain whose plain numbers differ (`1=2`), a different number of values (`2,3,3` for `2,3`), and
+  a bare list or a set where a point or an interval is required;
 - Math-Verify on both sides, each in its own `\boxed{}`, gold first, in a process that can be killed.
 """
 
@@ -133,7 +133,7 @@ def grade(gold: str, answer: str) -> Grade:
     if equal is None:
         verdict = compare(wanted, given)
         if verdict == "right" and (number := _left_number(_normal(wanted), _normal(given))):
-            # `1=\sqrt{2}` makes two statements, and Math-Verify reads only the end
+            # `1=\sqrt{2}` makes two statements, but Math-Verify reads only the last one
             verdict = compare(wanted, number)
         return Grade(verdict, shown, {})
     return Grade("right" if equal else "wrong", shown, {})
@@ -165,7 +165,7 @@ def _normal(latex: str) -> str:
 
 
 def _plainly_equal(gold: str, answer: str) -> bool | None:
-    """Whether two normal expressions are equal, or None where text and plain numbers cannot tell."""
+    """Whether two normal expressions are equal, or None where text and plain numbers cannot decide."""
     if gold == answer:
         return True
     gold_value, answer_value = _rational(gold), _rational(answer)
@@ -205,7 +205,7 @@ def _value_with_base(text: str) -> Fraction | None:
 
 
 def _left_number(gold: str, answer: str) -> str | None:
-    """The plain number with which an equation of one value starts, or None; None too where the gold allows it."""
+    """The plain number with which an equation of one value starts; None if there is none or the gold allows it."""
     left, equals, _ = answer.partition("=")
     if "=" in gold or _value_with_base(gold) == _rational(left):
         return None
@@ -213,10 +213,10 @@ def _left_number(gold: str, answer: str) -> str | None:
 
 
 def _another_shape(gold: str, answer: str) -> bool:
-    """Whether the answer has another number of values than the gold, or lacks the gold's round or square brackets.
+    """Whether the answer has a different number of values than the gold, or lacks its round or square brackets.
 
-    Math-Verify treats a list as a set, so that `2,3,3` would equal `2,3`, and `5,5` `5`; and a bare list or a set as a
-    point.
+    Math-Verify treats a list as a set, so that `2,3,3` would equal `2,3`, and `5,5` would equal `5`. It treats a bare list
+    or a set as a point.
     """
     if _has_two_signs(gold) != _has_two_signs(answer) or _RELATION.search(gold + answer):
         return False
@@ -232,9 +232,9 @@ def _has_two_signs(latex: str) -> bool:
 
 
 def _values(latex: str) -> tuple[str, set[int]]:
-    """The brackets around the expression, or "", and the possible numbers of values; commas also separate thousands, words.
+    """The brackets around the expression, or "", and the possible numbers of values.
 
-    The text before a single `=` or `\\in` is a name.
+    There may be several, because commas also separate thousands and words. The text before a single `=` or `\\in` is a name.
     """
     unnamed = latex if len(_NAMED.findall(latex)) > 1 else _NAMED.split(latex)[-1]
     listed = _AND.sub(",", unnamed).replace(";", ",").replace(r"\langle", "(").replace(r"\rangle", ")")

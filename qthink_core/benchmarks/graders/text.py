@@ -13,7 +13,7 @@ _BRACE = re.compile(r"(\\boxed\s*\{)|\\.|\{|(\})", re.DOTALL)
 
 
 def without_thought(text: str) -> str:
-    """The answer: the text after the last `</think>`, without a block that was opened and never closed.
+    """The answer: the text after the last `</think>`, without a later think block that was never closed.
 
     Qwen3's own chat template splits a message at the last `</think>` too.
     """
@@ -23,8 +23,8 @@ def without_thought(text: str) -> str:
 def last_boxed(text: str) -> str | None:
     r"""The content of the `\boxed{...}` that closes last, or None where none closes.
 
-    Braces are balanced; `\{` and `\}` are printed braces and do not count. One pass with a stack, so that the time is linear
-    even with thousands of boxes that never close.
+    Braces are balanced; `\{` and `\}` are printed braces and do not count. One pass with a stack keeps the time linear, even
+    with thousands of boxes that never close.
     """
     open_boxes: list[int | None] = []
     content = None

@@ -1,15 +1,15 @@
-"""Tooluse: one question, the tools that may answer it, and the calls to write.
+"""Tooluse: a question with the tools that may answer it, to be answered by calls of these tools.
 
 Source: lasgroup/SDPO, `datasets/tooluse/test.json` at commit 0e6d510 (68 items made from tangqiaoyu/ToolAlpaca); training
-problems: `train.json` beside it. Licence: Apache-2.0.
+problems: `train.json` in the same folder. Licence: Apache-2.0.
 Prompt: the published prompt, verbatim; it lists the tools and asks for `Action:` and `Action Input:` lines.
 Gold: the published JSON list of `{"Action", "Action_Input"}`.
 Extraction and equality, in two scorers that are never mixed:
 - `published` is SDPO's own `verl/utils/reward_score/feedback/tooluse.py`: names by `Action:\\s*(\\w+)`, inputs by the
-  shortest `{.*?}`, inputs that cannot be parsed are skipped, and the thought counts too. 66 of 68 golds can be reached: the
+  shortest `{.*?}`; inputs that cannot be parsed are skipped, and the thought counts too. 66 of 68 golds can be reached: the
   shortest match cuts the nested inputs of items 26 and 33, and `\\w+` never equals the name `[Optional]updateUserProfile`.
 - `strict`, the headline: the thought is removed, inputs are whole JSON objects read within limits, text inside them is not
-  an action, and an input that cannot be read makes the answer unparsable; a name continues over `-` and `.`, so that
+  an action, and an input that cannot be read makes the answer unparsable; a name may contain `-` and `.`, so that
   `get-user` is not `get`. 68 of 68 golds can be reached.
 In both, action accuracy is equality of the multisets of names, and exact match also requires equality of the inputs, merged
 in order. `[Optional]` in a gold is an annotator's remark (the prompt lists the tool without it): `strict` drops it on both
@@ -138,11 +138,11 @@ def _read_published(text: str) -> Calls:
     """The calls as SDPO's scorer reads them."""
     names = re.findall(r"Action:\s*(\w+)", text)
     inputs: dict[str, object] = {}
-    # a match cannot end after the last brace; without the cut every "Action Input: {" would search to the end
+    # no match ends after the last brace; without the cut, every "Action Input: {" would search to the end of the text
     for block in re.findall(r"Action Input:\s*({.*?})", text[: text.rfind("}") + 1], re.DOTALL):
         try:
             inputs.update(json.loads(block))
-        except (ValueError, RecursionError):  # SDPO's scorer would fail at a RecursionError or 4,300 digits: skipped here
+        except (ValueError, RecursionError):  # SDPO's scorer would crash on deep nesting or 4,300 digits; skipped here
             continue
     return Calls(names, inputs)
 

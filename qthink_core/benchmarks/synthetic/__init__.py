@@ -13,10 +13,10 @@ from qthink_core.errors import ParamError
 
 TASKS = {"gsm8k": word_problems, "math500": expressions, "tooluse": tool_calls}
 
-# The buckets of each split; a split with few buckets needs many redraws.
+# The buckets of each split; with few buckets, many problems must be drawn again.
 BUCKETS = {"pretrain": range(0, 64), "train": range(64, 84), "validation": range(84, 92), "test": range(92, 100)}
-MAX_REDRAWS = 20_000  # without a new problem: nearly all problems of the split were found
-# The parameters that say how many problems of a split are asked for.
+MAX_REDRAWS = 20_000  # draws without a new problem, after which nearly all problems of the split have been found
+# The parameters that set how many problems of a split are asked for.
 ASKED_BY = {
     "pretrain": "base.pretrain.steps or base.pretrain.batch (a third of their product is asked for)",
     "train": "prepare.n_train",
@@ -35,17 +35,17 @@ class Worked(NamedTuple):
     steps: list[Step]
 
     def answer(self, value: int) -> str:
-        """The answer of an assistant who computed `value`."""
+        """The answer of an assistant that computed `value`."""
         return TASKS[self.task].answer(self.row, value)
 
 
 def worked(task: str, split: str, n: int, seed: int, world: World, show: Show | None = None) -> list[Worked]:
-    """n problems of a split in the benchmark's own row schema, the same bytes for the same arguments.
+    """n problems of a split in the benchmark's own row schema; equal arguments give equal bytes.
 
     A problem's bucket follows from the sha256 of its working, not from its names and words, and every bucket belongs to one
-    split: no computation of one split, of any task or seed, occurs in another. No working occurs twice among the n problems.
-    `show` passes on the numbers of the problems, like a progress bar. Raises ParamError for an unknown task or split, and
-    where the world has fewer than n different problems for this split.
+    split, so no computation of one split, of any task or seed, occurs in another. No working occurs twice among the n
+    problems. `show` wraps the iteration over problem numbers, like a progress bar. Raises ParamError for an unknown task or
+    split, and where the world has fewer than n different problems for this split.
     """
     if task not in TASKS or split not in BUCKETS:
         known = f"tasks are {', '.join(TASKS)}, splits {', '.join(BUCKETS)}"

@@ -1,7 +1,7 @@
-"""A chain of arithmetic steps over small numbers, each step needing the result of the one before.
+"""A chain of arithmetic steps over small numbers, in which each step needs the result of the one before.
 
-The three tasks of the tiny scale present the same chains as stories, expressions and requests. Doubling and halving come
-between additions, so that no sum of the operands gives the result. One change of the running value is one token of the
+The three tasks of the tiny scale present the same chains as stories, expressions and requests. Doubling and halving
+occur between additions, so that no sum of the operands gives the result. One change of the running value is one token of the
 question, one token of the thought and one pass of the model (docs/world.md explains why this matters).
 """
 
@@ -57,9 +57,9 @@ def values(steps: Sequence[Step]) -> list[int]:
 
 
 def slipped(steps: Sequence[Step], rng: np.random.Generator, share: float, world: World) -> list[int]:
-    """The running values of somebody who forgets a `share` of the borrows, and continues from the wrong value.
+    """The running values of a solver that forgets a `share` of the borrows and continues from the wrong value.
 
-    A slip makes a value too large by one. Values that leave 1..largest because of it are set to the nearer end.
+    A slip makes a value too large by one. Values that leave 1..largest as a result are set to the nearer limit.
     """
     found = [steps[0].left]
     for step in steps:

@@ -1,4 +1,4 @@
-"""Requests in the schema of the Tooluse set: choose the tool that is asked for and compute its one argument."""
+"""Requests in the schema of the Tooluse set: choose the requested tool and compute its one argument."""
 
 import json
 
@@ -54,7 +54,7 @@ def draw(rng: np.random.Generator, world: World) -> tuple[dict[str, object], lis
 
 
 def answer(row: dict[str, object], value: int) -> str:
-    """The answer of an assistant who computed `value`: the call of the row with this argument."""
+    """The answer of an assistant that computed `value`: the call of the row with this argument."""
     (call,) = json.loads(str(row["answer"]))
     (argument,) = json.loads(call["Action_Input"])
     return f"Action: {call['Action']}\nAction Input: {json.dumps({argument: value})}"

@@ -22,7 +22,7 @@ def draw(rng: np.random.Generator, world: World) -> tuple[dict[str, object], lis
 
 
 def answer(row: dict[str, object], value: int) -> str:
-    """The answer of an assistant who computed `value`."""
+    """The answer of an assistant that computed `value`."""
     return f"The answer is {value}.\n#### {value}"
 
 
