@@ -17,6 +17,7 @@ demo: .venv/ready
 	qthink demo $(TASKS) $(if $(JOBS),--jobs $(JOBS))
 
 # Trains every system twice more, so that the claims of the model card are decided; leaves `seeds: [0, 1, 2]` in params.yaml.
+# The way back: git restore params.yaml && make demo
 claims: .venv/ready
 	qthink demo --seeds 0,1,2 $(if $(JOBS),--jobs $(JOBS))
 

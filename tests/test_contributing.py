@@ -19,6 +19,13 @@ tree, origin = parameters.load(Path())
 found = checks.faults(tree, origin, graph.parameter_classes())
 assert found == [], found
 """
+MARKED = """
+from qthink_core.evidence import fairness
+from qthink_core.report.params import settings
+report = graph.parameter_classes()["report"]
+rows = settings(report.model_validate(parameters.prune(tree, parameters.patterns(report))))
+assert fairness.marks(rows)["{system}"] == ["{footnote}"]
+"""
 GRADED = """
 from qthink_core.benchmarks import graders, problems
 for split, n in (("train", 2), ("test", 2)):
@@ -65,6 +72,18 @@ def test_a_change_of_the_method_passes_the_tests_that_come_with_it_and_the_check
     assert new in (root / "params.yaml").read_text()
     run(root, "-c", CHECKED)
     run(root, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests)
+
+
+@pytest.mark.slow
+def test_a_row_with_a_distance_of_its_own_is_accepted_and_marked_as_the_page_says(tmp_path: Path) -> None:
+    root = applied("A distance", tmp_path)
+    ((row,), params) = blocks("A distance", "yaml"), root / "params.yaml"
+    text = (
+        params.read_text().replace("  distance: huber ", "  distance: l1 ").replace("  trained: [", f"    {row}  trained: [")
+    )
+    params.write_text(text.replace("final_step]", f"final_step, {row.partition(':')[0]}]"))
+    (footnote,) = re.findall(r'^The footnote of the table says "(.*)"\.$', SECTIONS["A distance"], re.MULTILINE)
+    run(root, "-c", CHECKED + MARKED.format(system=row.partition(":")[0], footnote=footnote))
 
 
 def test_a_benchmark_of_ones_own_is_read_and_graded_and_is_a_task_of_the_params(tmp_path: Path) -> None:

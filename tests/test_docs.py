@@ -3,6 +3,7 @@
 Commands are read out of blocks marked `sh` and out of inline code; NOT_RUN says why a program is not started here.
 """
 
+import ast
 import os
 import re
 import shlex
@@ -286,6 +287,56 @@ def test_a_path_in_inline_code_exists(page: Path) -> None:
         pytest.skip("it names files of an older commit")
     named = re.findall(r"`((?:qthink_core|stages|tests|docs|params)/[\w./-]*)`", prose(page))
     assert not [one for one in named if not (ROOT / one).exists()]
+
+
+ARROW = re.compile(r"`([\w/]+\.py):([\w.]+)`(?= → `([\w/]+\.py):([\w.]+)`)?")
+FOLLOWED = [step for line in prose(ROOT / "docs/pipeline.md").splitlines() for step in ARROW.findall(line)]
+
+
+def defined(path: str, name: str) -> ast.AST:
+    """The function, class, method or constant `name` of a file that docs/pipeline.md names."""
+    file = next(one for one in (ROOT / path, ROOT / "qthink_core" / path) if one.exists())
+    scope: ast.Module | ast.ClassDef = ast.parse(file.read_text())
+    for part in name.split("."):
+        assert isinstance(scope, ast.Module | ast.ClassDef), f"{path} has no {name}"
+        found = [one for one in scope.body if part in names_of(one)]
+        assert found, f"{path} has no {name}"
+        (scope,) = found
+    return scope
+
+
+def names_of(statement: ast.stmt) -> set[str]:
+    """What a statement defines."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return {statement.name}
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    flat = [part for one in targets for part in (one.elts if isinstance(one, ast.Tuple) else [one])]
+    return {one.id for one in flat if isinstance(one, ast.Name)}
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "next_path", "next_name"), FOLLOWED, ids=[f"{one[0]}:{one[1]}" for one in FOLLOWED]
+)
+def test_a_function_that_is_followed_exists_and_uses_the_one_after_it(
+    path: str, name: str, next_path: str, next_name: str
+) -> None:
+    used = {getattr(node, "attr", None) or getattr(node, "id", None) for node in ast.walk(defined(path, name))}
+    if next_path:
+        defined(next_path, next_name)
+        assert next_name.rpartition(".")[2] in used
+
+
+def test_three_things_are_followed_and_a_wrong_step_would_be_found() -> None:
+    page = (ROOT / "docs/pipeline.md").read_text()
+    assert [page.count(f"\n**{one}**, from ") for one in ("gamma", "K", "A prompt")] == [1, 1, 1]
+    assert page.count(" → ") == sum(bool(one[2]) for one in FOLLOWED) > 20
+    for path, name in (("method/losses.py", "lost"), ("stages/train.py", "Params.run")):
+        with pytest.raises(AssertionError):
+            defined(path, name)
+    with pytest.raises(AssertionError):
+        test_a_function_that_is_followed_exists_and_uses_the_one_after_it(
+            "training/loop.py", "lr_factor", "method/losses.py", "loss"
+        )
 
 
 def test_a_page_that_the_code_names_exists() -> None:
