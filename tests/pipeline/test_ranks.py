@@ -237,7 +237,7 @@ def test_a_port_that_is_taken_is_no_rank_that_has_gone(monkeypatch: pytest.Monke
         for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", **meeting}.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(
-            UnavailableError, match=r"^the ranks cannot reach each other \(.*address already in use\): GLOO_SOCK"
+            UnavailableError, match=r"^the ranks cannot reach each other \(.*address already in use\): set GLOO_SOCK"
         ):
             ranks.join()
 
