@@ -70,7 +70,7 @@ def _require_pinned(repo: str, revision: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise ParamError(f"'{repo}' is not a repository of the hub ({error}): it looks like owner/name") from None
+        raise ParamError(f"'{repo}' is not a repository of the hub ({error}): give it as owner/name") from None
     if not COMMIT.fullmatch(revision):
         raise ParamError(
             f"revision '{revision}' of {repo} is not a commit: give the 40 hexadecimal digits that the hub "
@@ -102,6 +102,6 @@ def _require_reachable(repo: str, revision: str, file: str) -> None:
 def _refused(repo: str, revision: str, file: str, error: Exception) -> DataError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return DataError(
-        f"{repo} at {revision} ({file}) is not in the local cache and the hub gave no copy ({reason}): "
+        f"{repo} at {revision} ({file}) is not in the local cache and could not be downloaded ({reason}): "
         "go online once, or take it from a local folder (base.folder; prepare.source: folder with QTHINK_DATA)"
     )

@@ -57,7 +57,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     work.publish(layout.problems(at.task), "problems", [*splits, "overlap"])
     sizes = ", ".join(f"{len(found)} {split}" for split, found in splits.items())
     said = f"{sizes} problems, prompts of up to {max(longest)} tokens"
-    return f"{said}; {shared['overlap']} test questions in the others, {shared['near_overlap']} nearly"
+    return f"{said}; {shared['overlap']} test questions are in other splits, {shared['near_overlap']} nearly"
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def unsealed(raw: bytes) -> dict[str, Any]:
     found = json.loads(raw)
     content = {key: value for key, value in found.items() if key != "seal"} if isinstance(found, dict) else {}
     if sealed(content) != raw:
-        raise ValueError("its seal is not that of its content")
+        raise ValueError("its seal does not match its content")
     return content
 
 

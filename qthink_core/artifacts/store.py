@@ -69,7 +69,7 @@ def read_manifest(folder: Path, artifact: str | None = None) -> Manifest:
     try:
         manifest = Manifest(**unsealed(path.read_bytes()))
     except FileNotFoundError:
-        raise DataError(f"{path} is missing, so {folder} is not a whole artifact: {fix}") from None
+        raise DataError(f"{path} is missing, so {folder} is not a complete artifact: {fix}") from None
     except (ValueError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}): {fix}") from None
     if artifact is not None and manifest.artifact != artifact:
@@ -231,8 +231,8 @@ class JoinedWork(Work):
         self.folder = folder / fingerprint[:16]
         if not self.folder.is_dir():
             raise DataError(
-                f"{self.folder}, which rank 0 opened, is not here: start all ranks in one folder that all machines see, "
-                "with the same code, parameters and inputs"
+                f"{self.folder}, which rank 0 opened, is missing here: start all ranks in one folder that all machines "
+                "share, with the same code, parameters and inputs"
             )
 
     def require(self, units: Collection[str], what: str, fix: str) -> None:

@@ -135,7 +135,7 @@ def read_latents(
             for k, hidden in enumerate(steps, 1):
                 for name, finite in zip(names, torch.isfinite(hidden).all(dim=1).tolist(), strict=True):
                     if not finite:
-                        raise NumericError(f"{name} has a latent step {k} that is not finite: check the model")
+                        raise NumericError(f"{name} has a state that is not finite at latent step {k}: check the model")
                 likely = logits(system.model, hidden).softmax(dim=-1).topk(top, dim=-1)
                 for name, values, tokens in zip(names, likely.values.tolist(), likely.indices.tolist(), strict=True):
                     texts = system.tokenizer.batch_decode([[token] for token in tokens])

@@ -64,7 +64,7 @@ class VLLMEngine:
         # vLLM does not check the width of the vectors that it gets.
         if found[0].shape[1] != self.hidden_size:
             raise DataError(
-                f"the latents have {found[0].shape[1]} numbers, but the model of vLLM has {self.hidden_size}: "
+                f"the latents are {found[0].shape[1]} wide, but the embeddings of vLLM's model are {self.hidden_size}: "
                 "load both from one model folder"
             )
         return [{"prompt_embeds": one} for one in found]
@@ -200,7 +200,7 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
             reason = str(error).strip().partition(". ")[0].partition("\n")[0]
             raise UnavailableError(
                 f"vLLM has too little memory for the model in {folder} and one sequence of {max_tokens} tokens ({reason}): "
-                "end other programs on the device, or lower max_new_tokens"
+                "stop other programs on the device, or lower max_new_tokens"
             ) from None
 
 

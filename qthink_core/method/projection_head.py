@@ -54,11 +54,14 @@ def load(path: Path, hidden_size: int) -> ProjectionHead:
         raise DataError(f"{path} is not a PyTorch state dict ({type(error).__name__}): fetch it again") from None
     if not isinstance(found, dict) or set(found) != set(expected):
         names = sorted(map(str, found)) if isinstance(found, dict) else type(found).__name__
-        raise DataError(f"{path} holds {names} where {sorted(expected)} was expected")
+        raise DataError(f"{path} holds {names} where {sorted(expected)} was expected: take the head of this model")
     for name, tensor in expected.items():
         if not isinstance(found[name], Tensor) or found[name].shape != tensor.shape:
-            raise DataError(f"{path}: {name} has another shape than {tuple(tensor.shape)} (hidden size {hidden_size})")
+            raise DataError(
+                f"{path}: {name} does not have shape {tuple(tensor.shape)} (hidden size {hidden_size}): "
+                "take the head of this model"
+            )
         if not torch.isfinite(found[name]).all():
-            raise DataError(f"{path}: {name} holds values that are not finite")
+            raise DataError(f"{path}: {name} holds a NaN or an infinity: fetch the file again")
     head.load_state_dict(found)
     return head

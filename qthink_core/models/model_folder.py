@@ -97,7 +97,7 @@ def tensors_of(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 yield name, file.get_tensor(name)
     except SafetensorError as error:
-        raise DataError(f"{path} is not a whole safetensors file ({error}): fetch it again") from None
+        raise DataError(f"{path} is not a complete safetensors file ({error}): fetch it again") from None
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

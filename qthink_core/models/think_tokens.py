@@ -92,7 +92,7 @@ def check(folder: Path) -> None:
     for token in (THINK, END_THINK):
         ids = tokenizer.encode(token, add_special_tokens=False)
         if len(ids) != 1:
-            raise DataError(f"{folder / TOKENIZER} spells {token} with {len(ids)} tokens where one is expected: {fix}")
+            raise DataError(f"{folder / TOKENIZER} encodes {token} as {len(ids)} tokens where one is expected: {fix}")
         if tokenizer.decode(ids, skip_special_tokens=True) != token:
             raise DataError(f"{folder / TOKENIZER} marks {token} as special, so decoding drops it: set special to false")
     without, thinking = (_prompt(tokenizer, enable_thinking=flag) for flag in (False, True))

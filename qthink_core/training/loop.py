@@ -88,7 +88,7 @@ def train(
         losses = restore(work, trained, optimizer)
     start = len(losses)
     if ranks.total([start])[0] != start * ranks.world():
-        raise DataError(f"step {start} is not where all ranks found the checkpoint of {work.folder}: run `dvc repro` again")
+        raise DataError(f"not all ranks resume at step {start} from the checkpoint in {work.folder}: run `dvc repro` again")
     for parameter in trained.values():
         ranks.copy_(parameter.data)
         parameter.grad = None  # an earlier use of the student may have left one
@@ -119,7 +119,7 @@ def check_launcher() -> None:
     for name in SPLIT:
         if os.environ.get(name) == "true":
             kind = name.removeprefix("ACCELERATE_USE_")
-            raise ParamError(f"training cannot use {kind}: launch plain ranks, e.g. by `accelerate launch --multi_gpu`")
+            raise ParamError(f"training cannot use {kind}: launch without it, e.g. by `accelerate launch --multi_gpu`")
 
 
 def backward(
@@ -151,7 +151,7 @@ def backward(
         if not torch.isfinite(part.total):
             names = ", ".join(row.problem_id for row in rows)
             raise NumericError(
-                f"the loss of step {step} is {part.total.item()} on {names}: lower train.lr or look at these problems"
+                f"the loss of step {step} is {part.total.item()} on {names}: lower train.lr, or check these problems"
             )
         part.total.backward()
         total_ce += part.cross_entropy.item()
