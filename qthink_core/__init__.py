@@ -1,1 +1,1 @@
-"""The nouns of the paper: rollouts, think positions, hidden states, teachers, latent steps, losses, answers."""
+"""The implementation of QThink, in the terms of the paper: rollouts, hidden states, teachers, latent steps, answers."""

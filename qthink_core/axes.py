@@ -1,7 +1,7 @@
-"""The axes of arrays. Each has one letter, in annotations (`Float[Tensor, "B K D"]`) and at the end of names (`states_PKD`).
+"""The axes of arrays: one letter each, in annotations (`Float[Tensor, "B K D"]`) and at the end of names (`states_PKD`).
 
-Within a call of a function, an axis has one length: the tests check the annotations at run time (tests/shape_checks.py).
-With an underscore (`_S`), the function itself compares the lengths and says what does not match.
+An axis has one length within a call of a function; the tests check the annotations at run time (tests/shape_checks.py).
+With an underscore (`_S`), the check ignores the axis, and the function itself raises an error that names the mismatch.
 """
 
 AXES = {
@@ -14,7 +14,7 @@ AXES = {
     "P": "problems",
     "Q": "questions of a test set",
     "R": "positions whose hidden states are read",
-    "S": "trainings of a system, one for each seed",
+    "S": "training runs of a system, one for each seed",
     "T": "tokens",
     "U": "distinct texts among the unfinished completions",
     "V": "tokens of the vocabulary",

@@ -1,11 +1,11 @@
-"""The errors with which a stage ends, each with an exit code for scripts.
+"""The errors that end a stage, each with an exit code for scripts.
 
 A message is one sentence: what was found, where, what was expected and how to fix it.
 """
 
 
 class QThinkError(Exception):
-    """An error that is shown as one line without a traceback; `everywhere`: all ranks raise it, and rank 0 prints it."""
+    """An error that is shown as one line without a traceback; with `everywhere`, all ranks raise it and rank 0 prints it."""
 
     exit_code = 1
 
@@ -27,13 +27,13 @@ class DataError(QThinkError):
 
 
 class UnavailableError(QThinkError):
-    """Everything that a scale needs and this machine lacks, a line each; exit code 69 (EX_UNAVAILABLE)."""
+    """Hardware or software that a run needs and this machine lacks, a line for each; exit code 69 (EX_UNAVAILABLE)."""
 
     exit_code = 69
 
 
 class NumericError(QThinkError):
-    """A NaN or an infinity where the method allows none; exit code 70 (EX_SOFTWARE)."""
+    """A NaN or an infinity in a computation; exit code 70 (EX_SOFTWARE)."""
 
     exit_code = 70
 
@@ -45,6 +45,6 @@ class StorageError(QThinkError):
 
 
 class StoppedError(QThinkError):
-    """Stopped on request or refused for now; the same command continues later; exit code 75 (EX_TEMPFAIL)."""
+    """A stage that was stopped or cannot run now; the same command continues it later; exit code 75 (EX_TEMPFAIL)."""
 
     exit_code = 75

@@ -1,7 +1,7 @@
-"""Files of the Hugging Face hub at one commit: from the local cache when it has them, else downloaded.
+"""Files of the Hugging Face hub at one commit, from the local cache or downloaded.
 
-With a branch or a tag the same parameters could give other bytes later, so a revision is a whole commit.
-No torch.
+A revision must be a full commit, because a branch or a tag could give other bytes later for the same parameters. This
+module does not import torch.
 """
 
 import re
@@ -19,8 +19,8 @@ PROBE_S = 10
 def dataset_file(repo: str, revision: str, file: str) -> Path:
     """The local path of one file of a dataset repository at a commit.
 
-    Raises ParamError when the repository's name or the revision is not valid, and DataError naming repository, revision and
-    file when the hub does not have the file, or cannot be reached and the cache does not have it.
+    Raises ParamError when the repository's name or the revision is not valid. Raises DataError naming repository, revision
+    and file when the cache does not have the file, and the hub cannot be reached or does not have it either.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -37,9 +37,9 @@ def dataset_file(repo: str, revision: str, file: str) -> Path:
 
 
 def model_folder(repo: str, revision: str, files: list[str]) -> Path:
-    """A local folder with the files (names or patterns) that the model repository has at the commit.
+    """A local folder with the files of a model repository at a commit that match `files` (names or patterns).
 
-    Raises as `dataset_file` does.
+    Raises what `dataset_file` raises.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -53,7 +53,7 @@ def model_folder(repo: str, revision: str, files: list[str]) -> Path:
 
 
 def cached_model_folder(repo: str, revision: str) -> Path | None:
-    """The cache's folder of a model at a commit, which may have only some of its files; None where there is none."""
+    """The cached folder of a model at a commit, which may lack some of its files; None if the cache has no such folder."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -70,7 +70,7 @@ def _require_pinned(repo: str, revision: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise ParamError(f"'{repo}' is not a repository of the hub ({error}): it looks like owner/name") from None
+        raise ParamError(f"'{repo}' is not a repository of the hub ({error}): give it as owner/name") from None
     if not COMMIT.fullmatch(revision):
         raise ParamError(
             f"revision '{revision}' of {repo} is not a commit: give the 40 hexadecimal digits that the hub "
@@ -81,7 +81,7 @@ def _require_pinned(repo: str, revision: str) -> None:
 def _require_reachable(repo: str, revision: str, file: str) -> None:
     """Raises DataError when the hub does not answer one request.
 
-    huggingface_hub itself asks six times, and takes 23 s to report that a host name does not resolve.
+    huggingface_hub itself tries six times, and takes 23 s to report that a host name does not resolve.
     """
     from huggingface_hub import constants
 
@@ -93,7 +93,7 @@ def _require_reachable(repo: str, revision: str, file: str) -> None:
         return  # any status is an answer
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLError):
-            return  # huggingface_hub has its own certificates and checks for itself
+            return  # huggingface_hub uses its own certificates and checks them itself
         raise _refused(repo, revision, file, OSError(str(error.reason))) from error
     except TimeoutError as error:
         raise _refused(repo, revision, file, error) from error
@@ -102,6 +102,6 @@ def _require_reachable(repo: str, revision: str, file: str) -> None:
 def _refused(repo: str, revision: str, file: str, error: Exception) -> DataError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return DataError(
-        f"{repo} at {revision} ({file}) is not in the local cache and the hub gave no copy ({reason}): "
+        f"{repo} at {revision} ({file}) is not in the local cache and could not be downloaded ({reason}): "
         "go online once, or take it from a local folder (base.folder; prepare.source: folder with QTHINK_DATA)"
     )

@@ -1,4 +1,4 @@
-"""average: the teachers of each problem, its rollouts' hidden states averaged uniformly and by reward."""
+"""average: the teachers of each problem, which are averages of its rollouts' hidden states, uniform and by reward."""
 
 from typing import Literal
 
@@ -10,13 +10,13 @@ from qthink_core.pipeline.parameters import Section
 
 
 class Average(Section):
-    """What a reward-weighted teacher is when no rollout of the problem is right."""
+    """The reward-weighted teacher of a problem without a right rollout: the uniform one, or none."""
 
     no_right_rollout: Literal["uniform", "skip"]
 
 
 class Params(Section):
-    """What decides the teachers."""
+    """The parameters that determine the teachers."""
 
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["avx2", "native"]
@@ -24,7 +24,7 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Both kinds of teachers, each an artifact of its own."""
+    """Makes both kinds of teachers, each an artifact of its own."""
     from qthink_core.artifacts import grades, prepared
     from qthink_core.method import extraction, teachers
 
@@ -37,7 +37,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
             states = extraction.read_shards(folder, pair)
             made, found = teachers.all_teachers(states, rewards, sorted(ids), kind, params.average.no_right_rollout)
             units.append("-".join(filter(None, (kind, pair))))
-            work.commit(units[-1], teachers.writers(made, pair), {} if counts else found)  # the same for every pair
+            work.commit(units[-1], teachers.writers(made, pair), {} if counts else found)  # the same for each pair
             counts = counts or found
         work.require(units, "teachers", "set average.no_right_rollout to uniform, or sample more rollouts")
         work.publish(layout.teachers(at.task, kind), "teachers", units, {"kind": kind})

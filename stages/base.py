@@ -1,4 +1,4 @@
-"""base: the base model, in one folder. Pre-trained on the spot, from the hub, a local folder or a wheel."""
+"""base: the base model in one folder, pre-trained here or taken from the hub, a local folder or a wheel."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from qthink_core.pipeline.parameters import Section
 
 
 class Params(Section):
-    """What decides the base model's bytes."""
+    """The parameters that determine the base model's bytes."""
 
     seed: int = Field(ge=0)
     cpu_threads: int = Field(ge=1)
@@ -22,7 +22,7 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Puts the model into its folder, as one unit."""
+    """Makes the base model, as one unit."""
     stage.preflight(at)
     from qthink_core.models import base_model
 

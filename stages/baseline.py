@@ -1,4 +1,4 @@
-"""baseline: what the base model answers to the questions, with thinking and without."""
+"""baseline: the base model's answers to the questions, with and without thinking."""
 
 from functools import partial
 from typing import Literal
@@ -12,13 +12,13 @@ from qthink_core.pipeline.systems import Answering, Baseline
 
 
 class Systems(Section):
-    """The rows that this stage makes."""
+    """The rows of the table that this stage makes."""
 
     baseline: dict[str, Baseline]
 
 
 class Params(Section):
-    """What decides the answers."""
+    """The parameters that determine the answers."""
 
     seed: int = Field(ge=0)
     split: Literal["test", "validation"]
@@ -31,7 +31,7 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Makes a unit for each batch; a killed run continues with those that are missing."""
+    """Makes a unit for each batch; after a kill, the next run makes the missing units."""
     from qthink_core.artifacts import prepared, seconds
     from qthink_core.generation import makers, units
     from qthink_core.generation.requests import Sampling

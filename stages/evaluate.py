@@ -1,4 +1,4 @@
-"""evaluate: what a trained system answers to the questions that are scored, as its exported checkpoints."""
+"""evaluate: the answers of a trained system's exported checkpoints to the scored questions."""
 
 from functools import partial
 from typing import Literal
@@ -12,7 +12,7 @@ from qthink_core.pipeline.systems import Answering, Seeds
 
 
 class Params(Section):
-    """What decides the answers; K and thinking come from the exported model itself."""
+    """The parameters that determine the answers; K and thinking come from the exported model."""
 
     seed: int = Field(ge=0)
     seeds: Seeds
@@ -25,7 +25,7 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Makes a unit for each batch of each seed; a killed run continues with those that are missing."""
+    """Makes a unit for each batch of each seed; after a kill, the next run makes the missing units."""
     from qthink_core.artifacts import prepared, seconds
     from qthink_core.generation import makers, units
     from qthink_core.generation.requests import Sampling

@@ -1,4 +1,4 @@
-"""extract: hidden states at K positions of each rollout's think block."""
+"""extract: the hidden states at K positions of each rollout's think block."""
 
 from functools import partial
 from typing import Literal
@@ -12,14 +12,14 @@ from qthink_core.pipeline.parameters import Section
 
 
 class Also(Section):
-    """Positions that a row of the table has of its own: how many, and by which rule."""
+    """A pair of a row of the table that differs from the shared one: the number of positions, and their rule."""
 
     K: int = Field(ge=1)
     positions: Rule
 
 
 class Extract(Section):
-    """Which positions of which blocks are read, the padded tokens of a batch, and the type that is stored."""
+    """Which positions of which think blocks are read, the padded tokens in a batch, and the stored dtype."""
 
     positions: Rule
     also: list[Also]
@@ -29,7 +29,7 @@ class Extract(Section):
 
 
 class Params(Section):
-    """What decides the hidden states."""
+    """The parameters that determine the hidden states."""
 
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["avx2", "native"]
@@ -40,7 +40,7 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Makes a shard of hidden states for each block of rollouts; a killed run continues with those that are missing."""
+    """Makes a shard of hidden states for each block of rollouts; after a kill, the next run makes the missing shards."""
     from qthink_core.artifacts import rollouts
     from qthink_core.models import loading
     from qthink_core.pipeline import executor

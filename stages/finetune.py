@@ -1,4 +1,4 @@
-"""finetune: the rows without latent steps, trained on the same rollouts: SFT on think + answer, and on the answer."""
+"""finetune: the trained rows without latent steps: SFT on the same rollouts, on thought and answer or the answer alone."""
 
 from typing import Literal
 
@@ -11,13 +11,13 @@ from qthink_core.pipeline.recipe import Finetuned, Recipe
 
 
 class Systems(Section):
-    """The rows that this stage trains."""
+    """The rows of the table that this stage trains."""
 
     finetuned: dict[str, Finetuned]
 
 
 class Params(Section):
-    """What decides the trained weights; gamma and K do not."""
+    """The parameters that determine the trained weights; gamma and K are not among them."""
 
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["avx2", "native"]

@@ -1,4 +1,4 @@
-"""fingerprint: what the code of each other stage says, so that an edit reruns what it can change and nothing else."""
+"""fingerprint: the digests of each other stage's code, so that an edit reruns only the stages that it can change."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,14 +11,14 @@ from qthink_core.pipeline.parameters import Section
 
 
 class Params(Section):
-    """What every stage reads."""
+    """The parameters that every stage reads."""
 
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["avx2", "native"]
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Reads the sources and writes a file for each stage."""
+    """Reads the source files and writes a file of digests for each stage."""
     said = {name: code.of_stage(Path(), name) for name in graph.stages(Path()) if name != at.stage}
     code.write(layout.CODE, said)
     return f"{len({path for one in said.values() for path in one})} files of code in {len(said)} stages"

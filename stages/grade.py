@@ -1,4 +1,4 @@
-"""grade: the verdict on every answer of every system of a task; generations stay as they are."""
+"""grade: the verdict on every answer of every system for one task; the answers themselves do not change."""
 
 from typing import Literal
 
@@ -11,14 +11,14 @@ from qthink_core.pipeline.systems import Baseline
 
 
 class Systems(Section):
-    """The rows of the table: those of the base model by name, then the trained ones."""
+    """The rows of the table: those of the base model, then the trained ones."""
 
     baseline: dict[str, Baseline]
     trained: list[str]
 
 
 class Params(Section):
-    """What decides the grades: the rows, and the benchmark's page."""
+    """The parameters that determine the grades; the benchmark's grader has none."""
 
     split: Literal["test", "validation"]
     cpu_threads: int = Field(ge=1)
@@ -27,7 +27,7 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Grades the task's answers, row by row of the table."""
+    """Grades the task's answers, one row of the table after another."""
     from qthink_core.artifacts import answers, grades, prepared
     from qthink_core.benchmarks import grading
 

@@ -1,4 +1,4 @@
-"""merge: adapter and base as one checkpoint in the published layout, ready to be used and scored."""
+"""merge: adapter and base model merged into one checkpoint in the published layout, ready for use and evaluation."""
 
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ from qthink_core.pipeline.systems import Seeds
 
 
 class Params(Section):
-    """What decides the exported bytes."""
+    """The parameters that determine the exported bytes."""
 
     seeds: Seeds
     cpu_threads: int = Field(ge=1)
@@ -21,7 +21,7 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Merges in float32, casts, and writes one system's folder: the first seed's checkpoint, the others' inside it."""
+    """Merges one system in float32, casts it, and writes its folder: the first seed at the top, the others inside."""
     from qthink_core.models.export import inside, merge
     from qthink_core.models.loading import of_seed
 

@@ -1,4 +1,4 @@
-"""prepare: the problems of one task in one schema, split, with their prompts rendered once as token ids."""
+"""prepare: the problems of one task, split and in one schema, with prompts that are rendered once as token ids."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ from qthink_core.pipeline.parameters import Section
 
 
 class Prepare(Section):
-    """Where problems come from and how many of each split are kept; `all` keeps a published split whole."""
+    """The source of the problems and the number of each split; `all` keeps the whole published split."""
 
     source: Literal["generated", "folder", "hub"]
     n_train: Annotated[int, Field(ge=1)] | Literal["all"]
@@ -20,7 +20,7 @@ class Prepare(Section):
 
 
 class Params(Section):
-    """What decides the prepared problems."""
+    """The parameters that determine the prepared problems."""
 
     seed: int = Field(ge=0)
     cpu_threads: int = Field(ge=1)
@@ -30,7 +30,7 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Writes one Parquet file per split, and counts the questions that the test set shares with the others."""
+    """Writes one Parquet file per split, and counts the test questions that other splits contain, too."""
     stage.preflight(at)
     from qthink_core.artifacts import prepared
     from qthink_core.benchmarks import problems, rendering
@@ -57,7 +57,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     work.publish(layout.problems(at.task), "problems", [*splits, "overlap"])
     sizes = ", ".join(f"{len(found)} {split}" for split, found in splits.items())
     said = f"{sizes} problems, prompts of up to {max(longest)} tokens"
-    return f"{said}; {shared['overlap']} test questions in the others, {shared['near_overlap']} nearly"
+    return f"{said}; {shared['overlap']} test questions are in other splits, {shared['near_overlap']} nearly"
 
 
 if __name__ == "__main__":

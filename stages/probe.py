@@ -1,4 +1,4 @@
-"""probe: what a latent system answers when its latents are replaced, left out or of another number: do they matter?"""
+"""probe: the answers of a latent system when its latents are replaced, left out or changed in number: do they matter?"""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from qthink_core.pipeline.systems import Conditions, Seeds
 
 
 class Probe(Section):
-    """What replaces the latents, how many steps are swept (1..sweep*K), and how many tokens each latent is read as."""
+    """The replacements of the latents, the swept numbers of steps (1..sweep*K), and the tokens in a latent's readout."""
 
     conditions: Conditions
     sweep: int = Field(ge=0)
@@ -29,14 +29,14 @@ class Extract(Section):
 
 
 class Evaluate(Section):
-    """The limits of a greedy evaluation; `max_new_tokens` counts thinking and answer."""
+    """The limits of the greedy answers; `max_new_tokens` counts thought and answer."""
 
     max_new_tokens: int = Field(ge=1)
     batch: int = Field(ge=1)
 
 
 class Params(Section):
-    """What decides the answers; K is that of the exported model."""
+    """The parameters that determine the answers; K comes from the exported model."""
 
     seeds: Seeds
     split: Literal["test", "validation"]
@@ -50,7 +50,7 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Reads the thinker's states at K positions of its own think blocks, then answers under every condition, by batch."""
+    """Reads the thinker's states at K positions of its think blocks, then answers batch by batch under every condition."""
     from qthink_core.artifacts import answers, prepared
     from qthink_core.generation.interventions import intervene_all, teachers_of
     from qthink_core.models import loading

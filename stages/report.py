@@ -1,4 +1,4 @@
-"""report: the paper's table at this scale, one page that shows everything, and the files that DVC compares and plots."""
+"""report: the paper's table at this scale, the HTML page with all results, and the files that DVC compares and plots."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Params(ReportParams):
-    """The rows and columns of the table, and the settings that it states and compares."""
+    """The rows and columns of the table, and the settings that the report states and compares."""
 
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["avx2", "native"]
 
     def folders(self) -> dict[str, "Folders"]:
-        """Where the artifacts of each task are."""
+        """The folders with the artifacts of each task."""
         from qthink_core.report.build import Folders
 
         systems = self.systems
@@ -36,7 +36,7 @@ class Params(ReportParams):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Reads grades, answers and loss curves and writes the results."""
+    """Reads grades, answers and loss curves, and writes the results."""
     from qthink_core.artifacts import seconds
     from qthink_core.artifacts.files import write_file
     from qthink_core.report import build, markdown

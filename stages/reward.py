@@ -1,4 +1,4 @@
-"""reward: r in {0, 1} for each rollout, by the rules of its benchmark."""
+"""reward: r in {0, 1} for each rollout, by the grader of its benchmark."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from qthink_core.pipeline.parameters import Section
 
 
 class Params(Section):
-    """What decides the rewards: nothing but the rollouts and the benchmark's page."""
+    """The parameters of every stage; rewards depend on the rollouts and the benchmark's grader only."""
 
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["avx2", "native"]

@@ -18,7 +18,7 @@ class RolloutParams(Drawn):
 
 
 class Sample(Section):
-    """The limits of this scale, and the engine."""
+    """The scale's limits and engine."""
 
     max_new_tokens: int = Field(ge=1)
     block_problems: int = Field(ge=1)
@@ -26,7 +26,7 @@ class Sample(Section):
 
 
 class Params(Section):
-    """What decides the rollouts' tokens."""
+    """The parameters that determine the tokens of the rollouts."""
 
     seed: int = Field(ge=0)
     cpu_threads: int = Field(ge=1)
@@ -38,7 +38,7 @@ class Params(Section):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Makes a unit for each block; a killed run continues with those that are missing."""
+    """Makes a unit for each block; after a kill, the next run makes the missing units."""
     from qthink_core.artifacts import prepared
     from qthink_core.generation import makers, units
     from qthink_core.generation.requests import Sampling

@@ -1,4 +1,4 @@
-"""train: QThink itself. K latent steps and a projection head: the answer's cross-entropy, and the distance to teachers."""
+"""train: QThink itself, K latent steps with a projection head, trained on the answer and on the distance to teachers."""
 
 from typing import Literal
 
@@ -12,19 +12,19 @@ from qthink_core.pipeline.recipe import Distillation, Distilled, Recipe
 
 
 class Systems(Section):
-    """The rows that this stage trains."""
+    """The rows of the table that this stage trains."""
 
     distilled: dict[str, Distilled]
 
 
 class Extract(Section):
-    """Where the shared teachers are read: a row may have a rule of its own."""
+    """The rule for the positions of the shared teachers; a row may have its own rule."""
 
     positions: Rule
 
 
 class Params(Section):
-    """What decides the trained weights."""
+    """The parameters that determine the trained weights."""
 
     cpu_threads: int = Field(ge=1)
     cpu_kernels: Literal["avx2", "native"]

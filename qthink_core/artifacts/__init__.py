@@ -1,1 +1,1 @@
-"""What lies on disk between stages: the store that every stage writes through, and a module for each kind of artifact."""
+"""Artifacts, the files between stages: the store that every stage writes through, and one module per kind of artifact."""

@@ -1,4 +1,4 @@
-"""Answers on disk: what each system answered to each question."""
+"""Answers on disk: the answer of each system to each question."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ BATCH = "batch-"
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Completion):
-    """The completion of a question.
+    """A system's completion for one question.
 
-    `seed` is that of the system's training, None for the base model. `condition` is `trained`, or what was done to the
-    latents (interventions.py).
+    `seed` is the seed of the system's training, None for the base model. `condition` is `trained`, or names what was done to
+    the latents (conditions.py).
     """
 
     problem_id: str
@@ -35,12 +35,12 @@ TABLE = Table(
 
 
 def writer(answers: Sequence[Answer]) -> Writer:
-    """Writes the answers of one batch."""
+    """A writer of the answers of one batch."""
     return TABLE.writer(answers)
 
 
 def counts(answers: Sequence[Answer]) -> dict[str, int]:
-    """Answers, their tokens, and how many the token limit cut."""
+    """The numbers of answers, of their tokens, and of answers cut at the token limit."""
     return {"answers": len(answers), "tokens": n_tokens(answers), "hit_limit": n_at_limit(answers)}
 
 

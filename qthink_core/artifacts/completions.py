@@ -1,4 +1,4 @@
-"""Completions: what a model generated after a prompt. A rollout and an answer are each a completion and whose it is."""
+"""Completions: what a model generated after a prompt. Rollouts and answers are completions with the ids of their problem."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ COLUMNS = [("tokens", pa.list_(pa.int32())), ("text", pa.string()), ("finish", p
 
 @dataclass(frozen=True)
 class Completion:
-    """Generated token ids with the end token where it came, their text, and why generation ended (`stop` or `length`)."""
+    """Generated token ids, including the end token if it came, their text, and why generation ended (`stop` or `length`)."""
 
     tokens: list[int]
     text: str
@@ -19,10 +19,10 @@ class Completion:
 
 
 def n_tokens(rows: Sequence[Completion]) -> int:
-    """The tokens of all completions."""
+    """The number of tokens in all completions."""
     return sum(len(row.tokens) for row in rows)
 
 
 def n_at_limit(rows: Sequence[Completion]) -> int:
-    """How many completions the token limit cut."""
+    """The number of completions cut at the token limit."""
     return sum(row.finish == LENGTH for row in rows)

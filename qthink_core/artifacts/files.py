@@ -1,4 +1,4 @@
-"""Files: hashes, JSON written in one spelling and read strictly, and writes that leave a file whole or absent."""
+"""Files: hashes, JSON in one canonical form that is read strictly, and writes that leave a file complete or absent."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from qthink_core.errors import QThinkError, StorageError
 
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-# np.save on a full disk raises an OSError without errno, safetensors an exception of its own: only the words say so.
+# On a full disk, np.save raises an OSError without errno, and safetensors its own exception: only the message gives it away.
 REFUSED_IN_WORDS = re.compile(r"No space left on device|\d+ requested and \d+ written|Disk quota exceeded|File too large")
 Writer = Callable[[Path], None]
 
@@ -27,20 +27,20 @@ def sha256(path: Path) -> str:
 
 
 def number_of(text: str) -> int:
-    """A number of 64 bits for a text, the same on every machine: the first eight bytes of its sha256."""
+    """A 64-bit number for a text, the same on every machine: the first eight bytes of its sha256."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one spelling of a JSON value that is hashed and stored: sorted keys, no NaN, a newline at the end."""
+    """The canonical bytes of a JSON value, for hashing and storing: sorted keys, no NaN, a newline at the end."""
     text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode()
 
 
 def read_object(content: bytes) -> dict[str, Any]:
-    """The object that the bytes hold as JSON in UTF-8, each field once, all numbers finite.
+    """The object in bytes of JSON in UTF-8, in which no field occurs twice and all numbers are finite.
 
-    Raises ValueError with the rest of a sentence that begins with the place: `is not JSON (...)`, `holds a JSON list ...`.
+    Raises ValueError otherwise. Its message continues a sentence that begins with the file: `is not JSON (...)`.
     """
     try:
         found = json.loads(content.decode(), object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
@@ -74,7 +74,7 @@ def _finite(text: str) -> float:
 
 
 def sealed(content: Mapping[str, Any]) -> bytes:
-    """A JSON object in its one spelling, with its own sha256 as `seal`."""
+    """The canonical bytes of a JSON object with its own sha256 added as `seal`."""
     return canonical_json({**content, "seal": hashlib.sha256(canonical_json(content)).hexdigest()})
 
 
@@ -83,7 +83,7 @@ def unsealed(raw: bytes) -> dict[str, Any]:
     found = json.loads(raw)
     content = {key: value for key, value in found.items() if key != "seal"} if isinstance(found, dict) else {}
     if sealed(content) != raw:
-        raise ValueError("its seal is not that of its content")
+        raise ValueError("its seal does not match its content")
     return content
 
 
@@ -98,7 +98,10 @@ def fsync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def storage(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Raises StorageError, with the path and the bytes written and free, where the disk is full or refuses the write."""
+    """A context that raises StorageError, with the path and the bytes written and free, when a write in it fails.
+
+    Failures are a full disk, a quota, a file-size limit, a read-only disk and missing rights. Other errors pass unchanged.
+    """
     try:
         yield
     except Exception as error:
@@ -116,10 +119,10 @@ def storage(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 
 def write_file(path: Path, write: Writer | bytes) -> None:
-    """Writes `path` durably, whole or not at all; a callable gets a temporary path to write to.
+    """Writes `path` durably, completely or not at all; a callable `write` gets a temporary path to write to.
 
-    The stage's lock lets one process at a time write a path, so a temporary file that a killed process left is replaced.
-    Raises StorageError where the disk is full or refuses.
+    The stage's lock allows one process at a time to write a path, so a temporary file left by a killed process is replaced.
+    Raises StorageError as `storage` does.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -130,7 +133,7 @@ def write_file(path: Path, write: Writer | bytes) -> None:
                 temporary.write_bytes(write)
             else:
                 write(temporary)
-            # safetensors leaves 0600, which a shared cache or a second user could not read.
+            # safetensors writes with mode 0600, which other users of a shared cache could not read.
             temporary.chmod(0o644)
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())

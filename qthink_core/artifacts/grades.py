@@ -1,7 +1,7 @@
-"""Grades on disk: the verdict on each rollout and on each answer, apart from the rules that gave it.
+"""Grades on disk: the verdict on each rollout and on each answer, separate from the rules that produce it.
 
-Modules that read grades do not import the benchmarks' graders. So an edit of a scoring rule that changes no verdict
-retrains nothing.
+Modules that read grades do not import the benchmarks' graders, so an edit of a grader that changes no verdict causes no new
+training.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Reward(NamedTuple):
 
 
 class Graded(NamedTuple):
-    """The verdict on one answer of a system, by training seed (None for the base) and condition (answers.Answer).
+    """The verdict on one answer of a system; `seed` and `condition` are those of the answer (answers.Answer).
 
     `details` is a JSON object with the benchmark's further scores.
     """
@@ -64,12 +64,12 @@ GRADES = Table(
 
 
 def rewards_writer(rows: Sequence[Reward]) -> Writer:
-    """Writes rewards."""
+    """A writer of rewards."""
     return REWARDS.writer(rows)
 
 
 def read_rewards(folder: Path) -> dict[str, dict[int, int]]:
-    """r in {0, 1} by problem and rollout index."""
+    """The rewards r in {0, 1} by problem id and rollout index."""
     rewards: dict[str, dict[int, int]] = {}
     for row in REWARDS.read(folder / "rewards.parquet"):
         rewards.setdefault(row.problem_id, {})[row.rollout] = int(row.verdict == "right")
@@ -77,10 +77,10 @@ def read_rewards(folder: Path) -> dict[str, dict[int, int]]:
 
 
 def grades_writer(rows: Sequence[Graded]) -> Writer:
-    """Writes grades."""
+    """A writer of grades."""
     return GRADES.writer(rows)
 
 
 def read_grades(folder: Path) -> list[Graded]:
-    """All grades of a task, as they were written."""
+    """All grades of a task, in the order in which they were written."""
     return GRADES.read(folder / "grades.parquet")

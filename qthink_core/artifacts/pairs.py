@@ -1,4 +1,4 @@
-"""Pairs: how many positions of a thought are read, and by which rule. They name hidden states and teachers in artifacts."""
+"""Pairs of a number of positions K and the rule that places them. Pairs name hidden states and teachers in artifacts."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -8,16 +8,16 @@ Rule = Literal["even", "running"]
 
 
 class Pair(NamedTuple):
-    """K positions by a rule: what a row's latent steps learn to match."""
+    """K positions by a rule; the latent steps of a row of the table learn to match the hidden states there."""
 
     K: int
     positions: str
 
     @property
     def folder(self) -> str:
-        """The folder, inside an artifact, of a pair that is not the shared one, which lies at the top."""
+        """The name of this pair's folder inside an artifact, unless it is the shared pair."""
         return f"K{self.K}-{self.positions}"
 
     def inside(self, artifact: Path, shared: "Pair") -> Path:
-        """Where this pair lies in an artifact whose top is of the shared pair."""
+        """The folder of this pair in an artifact: the top for the shared pair, `folder` inside it for any other."""
         return artifact if self == shared else artifact / self.folder

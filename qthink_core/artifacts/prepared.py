@@ -1,4 +1,4 @@
-"""Prepared problems on disk: the same columns for every task, with prompts rendered once as token ids."""
+"""Prepared problems on disk, with the same columns for every task; prompts are token ids, rendered once."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 
 
 class Prompted(TypedDict):
-    """A problem as later stages read it: its gold answer, the text that states it, and its two prompts as token ids."""
+    """A problem for later stages: its question, its gold answer and solution, and its two prompts as token ids."""
 
     id: str
     question: str
@@ -42,10 +42,10 @@ TABLE = Table(
 
 
 def writer(rows: Sequence[Prompted]) -> Writer:
-    """Writes one split."""
+    """A writer of one split."""
     return TABLE.writer(rows)
 
 
 def read(folder: Path, split: str) -> list[Prompted]:
-    """The problems of a split by id; raises DataError where the file has other columns than this version's."""
+    """The problems of a split, sorted by id; raises DataError when the file has other columns than this version's."""
     return TABLE.read(folder / f"{split}.parquet")

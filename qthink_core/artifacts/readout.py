@@ -1,4 +1,4 @@
-"""Readouts on disk: each hidden state h_k of the latent steps, read through the output head as its likeliest tokens."""
+"""Readouts on disk: the most likely tokens of each hidden state h_k of the latent steps, by the output head."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from qthink_core.artifacts.tables import Table
 
 
 class Read(NamedTuple):
-    """One token of one latent step: its rank from 1 and its probability."""
+    """One of the most likely tokens of one latent step: its rank, from 1, and its probability."""
 
     problem_id: str
     seed: int
@@ -38,17 +38,17 @@ TABLE = Table(
 
 
 def name(seed: int) -> str:
-    """The unit of one training seed's readout, and its file without the suffix."""
+    """The name of the unit with one training seed's readout; its file has the same name with a suffix."""
     return f"seed-{seed}-readout"
 
 
 def writer(rows: Sequence[Read]) -> Writer:
-    """Writes a readout by question, step and rank."""
+    """A writer of a readout, sorted by question, step and rank."""
     return TABLE.writer(TABLE.sorted(rows))
 
 
 def read(folder: Path, seed: int) -> dict[str, list[list[tuple[str, float]]]]:
-    """The (token, probability) pairs of every latent step of one training seed, likeliest first, by question."""
+    """By question, the (token, probability) pairs of every latent step of one training seed, most likely first."""
     found: dict[str, list[list[tuple[str, float]]]] = {}
     for row in TABLE.read(folder / f"{name(seed)}.parquet"):
         steps = found.setdefault(row.problem_id, [])

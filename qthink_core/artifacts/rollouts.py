@@ -14,7 +14,7 @@ from qthink_core.artifacts.tables import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout(Completion):
-    """The completion of index `rollout` (0..G-1) of a problem."""
+    """One of the G completions of a problem; `rollout` is its index, 0..G-1."""
 
     problem_id: str
     rollout: int
@@ -28,12 +28,12 @@ TABLE = Table(
 
 
 def writer(rollouts: Sequence[Rollout]) -> Writer:
-    """Writes one block."""
+    """A writer of one block."""
     return TABLE.writer(rollouts)
 
 
 def counts(rollouts: Sequence[Rollout]) -> dict[str, int]:
-    """Rollouts, their tokens, and how many the token limit cut."""
+    """The numbers of rollouts, of their tokens, and of rollouts cut at the token limit."""
     return {"rollouts": len(rollouts), "tokens": n_tokens(rollouts), "cut_at_limit": n_at_limit(rollouts)}
 
 
@@ -43,12 +43,12 @@ def read(path: Path) -> list[Rollout]:
 
 
 def files(folder: Path) -> list[Path]:
-    """The files of all blocks in order, so by sorted problem ids. Read at once, all rows would take 50 bytes a token."""
+    """The files of all blocks in the order of their problem ids; read them one by one, as a token takes 50 bytes."""
     return [folder / name for name in listed(folder, ".parquet")]
 
 
 def by_problem(rollouts: Iterable[Rollout]) -> dict[str, list[Rollout]]:
-    """Rollouts grouped by problem, in their order."""
+    """The rollouts by problem id, in the order given."""
     groups: dict[str, list[Rollout]] = {}
     for row in rollouts:
         groups.setdefault(row.problem_id, []).append(row)

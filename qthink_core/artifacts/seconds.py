@@ -1,7 +1,7 @@
-"""The seconds that answers took: measured for each batch where it is made, and kept in logs/, never in an output.
+"""The seconds that answers took, measured for each batch and stored in logs/, because outputs must not contain times.
 
 Each record is a separate file, so that workers on several machines can write at the same time. A batch that is made again
-replaces its record, and a box that starts from the beginning starts without records.
+replaces its record. A box that starts from the beginning first deletes its old records.
 """
 
 import json
@@ -17,7 +17,7 @@ REPORT = Path("logs/seconds.md")
 
 
 class Measured(NamedTuple):
-    """A system's answers on a benchmark: how many, the seconds they took one batch after another, and on what."""
+    """A system's answers on a benchmark: their number, the summed seconds of their batches, and the device."""
 
     answers: int
     seconds: float
@@ -25,12 +25,12 @@ class Measured(NamedTuple):
 
     @property
     def each(self) -> float:
-        """Seconds per answer; the answers of a batch share its time."""
+        """The seconds per answer, where the answers of a batch share its time."""
         return self.seconds / self.answers
 
 
 def folder(box: str, resumed: bool) -> Path:
-    """The folder for the records of a box; records of an earlier run stay only where that run is resumed."""
+    """The folder for the records of a box; records of an earlier run are deleted unless that run is resumed."""
     place = LOG / box
     if not resumed:
         shutil.rmtree(place, ignore_errors=True)
@@ -44,7 +44,7 @@ def record(place: Path, unit: str, answers: int, seconds: float, device: str) ->
 
 
 def read(log: Path) -> dict[tuple[str, str], Measured]:
-    """The measurements by task and system; a folder that is not named like a box is ignored."""
+    """The measurements by task and system; folders whose names are not those of boxes are ignored."""
     found: dict[tuple[str, str], Measured] = {}
     for place in sorted(log.glob("*/")):
         rows: list[Mapping[str, object]] = [json.loads(file.read_bytes()) for file in sorted(place.glob("*.json"))]

@@ -1,9 +1,10 @@
-"""The contract between stages: artifact folders that are whole or absent, each with a manifest that proves it.
+"""The contract between stages: artifact folders that are complete or absent, each with a manifest that proves it.
 
-A stage computes *units* (a block of rollouts, a shard of hidden states, a checkpoint). Each unit is written into a work
-folder outside DVC's outputs, because DVC deletes an output before its stage runs: temporary file, fsync, rename, and only
-then a record with sha256 and size. A unit without a matching record does not exist and is made again. When all units are
-committed, the output folder is built in the work folder and renamed into its place in one step.
+A stage computes *units* (a block of rollouts, a shard of hidden states, a checkpoint). DVC deletes an output before its
+stage runs, so units are written into a work folder outside DVC's outputs. Each file goes through a temporary file, fsync
+and rename; after the files of a unit comes its record, with their sizes and sha256. A unit without a matching record does
+not count and is made again. When all units are committed, the output folder is built in the work folder and renamed into
+its place in one step.
 """
 
 import hashlib
@@ -25,12 +26,12 @@ CLOSED = "closed.json"
 
 @dataclass
 class Manifest:
-    """What an artifact folder states about itself.
+    """The manifest of an artifact folder.
 
-    `place` is its folder in the repository; `inputs` maps each input folder or file to its digest; `counts` holds what was
-    made and what was left out, by reason; `about` holds facts that a reader needs (shapes, K, dtype). `settings` is the
-    digest of parameters and inputs without code: an edit that changes no output leaves every manifest, and so every later
-    stage, unchanged.
+    `place` is its folder in the repository. `inputs` maps each input folder or file to its digest. `counts` has the numbers
+    of what was made and what was left out, by reason. `about` has facts that a reader needs (shapes, K, dtype). `settings`
+    is the digest of parameters and inputs, but not of the code: an edit that changes no output then changes no manifest, and
+    no later stage runs again.
     """
 
     artifact: str
@@ -43,9 +44,9 @@ class Manifest:
 
 
 def digest(path: Path) -> str:
-    """The identity of an input: the sha256 of a file, of an artifact's manifest, or of all manifests in a folder.
+    """The digest of an input: the sha256 of a file, of an artifact's manifest, or of all manifests in a folder.
 
-    Raises DataError when the path is missing or a folder holds no artifact.
+    Raises DataError when the path is missing, or is a folder without an artifact.
     """
     if path.is_file():
         return sha256(path)
@@ -61,14 +62,14 @@ def digest(path: Path) -> str:
 def read_manifest(folder: Path, artifact: str | None = None) -> Manifest:
     """The manifest of `folder`, after a check that every listed file has the recorded size and sha256.
 
-    Raises DataError naming the first file that is missing, damaged or not of this artifact, and the fix.
+    Raises DataError, with the fix, naming the first file that is missing or damaged, or an artifact of another kind.
     """
     fix = f"run `dvc checkout --force {folder}`, or `dvc repro` to make it again"
     path = folder / MANIFEST
     try:
         manifest = Manifest(**unsealed(path.read_bytes()))
     except FileNotFoundError:
-        raise DataError(f"{path} is missing, so {folder} is not a whole artifact: {fix}") from None
+        raise DataError(f"{path} is missing, so {folder} is not a complete artifact: {fix}") from None
     except (ValueError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}): {fix}") from None
     if artifact is not None and manifest.artifact != artifact:
@@ -79,7 +80,7 @@ def read_manifest(folder: Path, artifact: str | None = None) -> Manifest:
 
 
 def placed(folder: Path) -> str | None:
-    """The place that the manifest of `folder` names; None where the manifest is missing, damaged or of another program."""
+    """The `place` in the manifest of `folder`; None if the manifest is missing, damaged or from another program."""
     try:
         return Manifest(**unsealed((folder / MANIFEST).read_bytes())).place
     except (FileNotFoundError, ValueError, TypeError):
@@ -100,7 +101,8 @@ def check_file(path: Path, record: Mapping[str, Any], fix: str) -> None:
 class Work:
     """The work folder of one box under one fingerprint: committed units survive a kill.
 
-    `fingerprint` covers parameters, inputs and code; another fingerprint gets a new folder, and the old one is deleted.
+    `fingerprint` covers parameters, inputs and code. Work under another fingerprint gets a new folder, and the old one is
+    deleted.
     """
 
     def __init__(self, folder: Path, fingerprint: str, settings: str, inputs: Mapping[str, str]) -> None:
@@ -135,7 +137,7 @@ class Work:
         return True
 
     def commit(self, unit: str, files: Mapping[str, Writer | bytes], counts: Mapping[str, int] | None = None) -> None:
-        """Writes the unit's files, and then the record that makes them count."""
+        """Writes the unit's files, and then its record, which commits the unit."""
         listed = {}
         for name, write in files.items():
             path = self.folder / name
@@ -148,7 +150,7 @@ class Work:
         return self.folder / name
 
     def scratch(self) -> Path:
-        """An empty folder for files that a library writes by itself before they are committed."""
+        """An empty folder, for libraries that write files themselves before these are committed."""
         return self._emptied("scratch")
 
     def _emptied(self, name: str) -> Path:
@@ -167,7 +169,7 @@ class Work:
             (self.folder / name).unlink(missing_ok=True)
 
     def require(self, units: Collection[str], what: str, fix: str) -> None:
-        """Raises DataError, with all counts and the fix, where the units have 0 of what the next stage needs."""
+        """Raises DataError, with all counts and the fix, when the count of `what` over all units is 0."""
         counts = self._counts(units)
         if not counts.get(what):
             others = ", ".join(f"{reason} {count}" for reason, count in counts.items() if count and reason != what)
@@ -183,10 +185,10 @@ class Work:
         return counts
 
     def publish(self, out: Path, artifact: str, units: Collection[str], about: Mapping[str, Any] | None = None) -> Manifest:
-        """Makes `out` from the committed units, and returns its manifest.
+        """The manifest of the folder `out`, after making that folder from the committed units.
 
-        Hard links and the manifest are put into a new folder, which is renamed to `out` in one step; an older `out` is
-        moved aside first, so that `out` is never incomplete. The counts of the units are summed. Raises QThinkError when
+        A new folder gets hard links to the units' files and the manifest, and is renamed to `out` in one step. An older
+        `out` is moved aside first, so `out` is never incomplete. The counts of the units are summed. Raises QThinkError when
         a unit is not committed.
         """
         manifest = Manifest(artifact, str(out), self.settings, self.inputs, about=dict(about or {}))
@@ -211,10 +213,10 @@ class Work:
         return manifest
 
     def close(self) -> None:
-        """Marks the work as published.
+        """Marks the work as published, or deletes the work folder if nothing was published.
 
-        The folder is kept until DVC has recorded the outputs. If DVC is killed while it hashes them, it deletes them and
-        runs the stage again, which then finds every unit made.
+        A work folder is kept until DVC has recorded the outputs. If DVC is killed while it hashes them, its next run deletes
+        them and runs the stage again, which then finds all units committed.
         """
         if self.places:
             write_file(self.folder / CLOSED, canonical_json(self.places))
@@ -223,26 +225,29 @@ class Work:
 
 
 class JoinedWork(Work):
-    """The work folder that rank 0 has opened, for the other ranks: they may add units; rank 0 cleans and publishes."""
+    """The work folder that rank 0 has opened, for the other ranks: they may commit units; rank 0 checks and publishes."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder = folder / fingerprint[:16]
         if not self.folder.is_dir():
             raise DataError(
-                f"{self.folder}, which rank 0 opened, is not here: start all ranks in one folder that all machines see, "
-                "with the same code, parameters and inputs"
+                f"{self.folder}, which rank 0 opened, is missing here: start all ranks in one folder that all machines "
+                "share, with the same code, parameters and inputs"
             )
 
     def require(self, units: Collection[str], what: str, fix: str) -> None:
-        """Does nothing: rank 0 checks."""
+        """Does nothing, because rank 0 checks."""
 
     def publish(self, out: Path, artifact: str, units: Collection[str], about: Mapping[str, Any] | None = None) -> Manifest:
-        """An empty manifest, which is not shown: rank 0 publishes."""
+        """An empty manifest, because rank 0 publishes and shows the real one."""
         return Manifest(artifact, str(out), "", counts=Counter())
 
 
 def sweep(works: Path, recorded: Iterable[str]) -> None:
-    """Deletes the closed work folders whose outputs DVC has all `recorded`, as it has the inputs of a running stage."""
+    """Deletes the closed work folders whose outputs are all in `recorded`, the outputs that DVC has recorded.
+
+    The inputs of a running stage are examples of such outputs.
+    """
     recorded = tuple(recorded)
     for closed in works.glob(f"*/*/{CLOSED}"):
         try:
@@ -254,5 +259,5 @@ def sweep(works: Path, recorded: Iterable[str]) -> None:
 
 
 def listed(folder: Path, suffix: str = "") -> list[str]:
-    """The names of an artifact's files in order, from its manifest; their hashes were checked before the stage began."""
+    """The sorted names of an artifact's files, from its manifest; their hashes were checked before the stage began."""
     return sorted(name for name in json.loads((folder / MANIFEST).read_bytes())["files"] if name.endswith(suffix))

@@ -1,4 +1,4 @@
-"""Tables: the rows of an artifact as Parquet, each kind with its columns, its record and its order in one place."""
+"""Tables: the rows of an artifact in Parquet files; each kind of table defines its columns, record and order once."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ Row = TypeVar("Row")
 class Table(Generic[Row]):
     """A kind of Parquet file.
 
-    `record` makes a row from its columns by name: a class with those fields, or a dict. `order` is the sort key of the rows
-    that are read; None leaves them as they were written.
+    `record` makes a row from keyword arguments named like the columns: a class with those fields, or `dict`. `order` is the
+    sort key of the rows that are read; None keeps the order in which they were written.
     """
 
     schema: pa.Schema
@@ -28,7 +28,7 @@ class Table(Generic[Row]):
     order: Callable[[Row], Any] | None = None
 
     def writer(self, rows: Iterable[Row]) -> Writer:
-        """Writes the rows in the order given."""
+        """A writer of the rows in the order given."""
         table = pa.Table.from_pylist([self._columns(row) for row in rows], schema=self.schema)
         return lambda path: pq.write_table(table, path)
 
@@ -36,7 +36,7 @@ class Table(Generic[Row]):
         return dict(row) if isinstance(row, Mapping) else {name: getattr(row, name) for name in self.schema.names}
 
     def read(self, *paths: Path) -> list[Row]:
-        """The rows of one or more files, in order; raises DataError where a file has other columns."""
+        """The rows of one or more files, sorted by `order`; raises DataError when a file has other columns."""
         rows = [self.record(**row) for path in paths for row in self._read(path).to_pylist()]
         return self.sorted(rows)
 
@@ -47,12 +47,12 @@ class Table(Generic[Row]):
         return table
 
     def sorted(self, rows: Iterable[Row]) -> list[Row]:
-        """The rows in order."""
+        """The rows sorted by `order`."""
         return list(rows) if self.order is None else sorted(rows, key=self.order)
 
 
 def array_writer(values: np.ndarray) -> Writer:
-    """Writes an array as .npy."""
+    """A writer of an array as .npy."""
 
     def write(path: Path) -> None:
         # np.save appends .npy to the name of a path, but not to that of an open file

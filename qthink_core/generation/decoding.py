@@ -1,4 +1,4 @@
-"""Decoding: from a context to the tokens of completions, greedy or sampled, in batches that shrink as rows finish."""
+"""Decoding: the tokens of completions from a context, greedy or sampled, in batches that shrink as completions finish."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,13 +14,13 @@ from qthink_core.generation.roomy_cache import with_room
 from qthink_core.method.hidden_states import last_hidden, logits
 from qthink_core.method.latent_steps import Context
 
-# choose(logits (U, V) of distinct texts, number of each unfinished completion, number of the new token,
-# which of the distinct texts each of these completions has so far) -> token ids (N,)
+# choose(logits (U, V) of the distinct texts, index of each unfinished completion (N,), index of the new token,
+# index of the distinct text that each of these completions has so far (N,)) -> token ids (N,)
 Choose = Callable[[Float[Tensor, "U V"], Int[Tensor, " N"], int, Int[Tensor, " N"]], Int[Tensor, " N"]]
 
 
 def greedy(scores: Float[Tensor, "U V"], rows: Int[Tensor, " N"], step: int, at: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
-    """The likeliest token of each completion."""
+    """The most likely token of each completion (a `Choose`)."""
     return scores.argmax(dim=-1)[at]
 
 
@@ -33,11 +33,11 @@ def decode(
     names: Sequence[str] | None = None,
     each: int = 1,
 ) -> list[list[int]]:
-    """The tokens of `each` completions of each row of the context, row by row, with the end token where it came.
+    """The tokens of `each` completions for each row of the context, row by row, including the end token `eos` if it came.
 
-    The first token comes from the context's hidden state. Completions of one row that are equal so far are computed once,
-    and a finished one leaves the batch and its cache at once. Raises NumericError naming the completion (by `names`, else
-    by number) and the token whose hidden state is not finite.
+    The first token comes from the context's hidden state. Completions of one row that are equal so far are computed once. A
+    finished completion leaves the batch and the cache immediately. Raises NumericError naming the completion (from `names`,
+    else by its number) and the token before which its hidden state is not finite.
     """
     cache, mask, hidden = with_room(context.cache), context.mask, context.hidden
     device = mask.device
@@ -70,10 +70,10 @@ def decode(
 def _distinct(
     at: Int[Tensor, " N"], chosen: Int[Tensor, " N"]
 ) -> tuple[Int[Tensor, " U"], Int[Tensor, " U"], Int[Tensor, " N"]]:
-    """The distinct continuations of N completions: the row that each goes on from, its token, and which one each has.
+    """The distinct continuations of N completions: the row that each continues, its token, and each completion's index.
 
-    One continuation of a row keeps the row's place if it can, so that little of the cache is moved: copying all of it
-    whenever a completion ended was 70 % of the time of sampling 1,024 rollouts.
+    If possible, one continuation of a row stays in that row's place, so that little of the cache moves. Copying the whole
+    cache whenever a completion ended took 70 % of the time of sampling 1,024 rollouts.
     """
     width = int(chosen.max()) + 1
     pairs, which = (at * width + chosen).unique(return_inverse=True)
@@ -89,10 +89,10 @@ def _distinct(
 
 
 def sampler(keys: Sequence[Sequence[int]], temperature: float, top_p: float, top_k: int, max_new_tokens: int) -> Choose:
-    """Samples each row from its own stream: token t of a row uses the t-th uniform number of the row's key.
+    """A `Choose` that samples each completion from a stream of its own: token t uses the t-th uniform number of its key.
 
-    Temperature, then top-k (0 keeps all), then top-p over what is left, as Hugging Face and vLLM order them; the draw is
-    the inverse of the cumulative distribution, likeliest token first.
+    Temperature comes first, then top-k (0 keeps all), then top-p over the rest, in the order of Hugging Face and vLLM. The
+    draw inverts the cumulative distribution, in which the most likely token is first.
     """
     uniform = torch.from_numpy(np.stack([stream(key).random(max_new_tokens) for key in keys]))
 

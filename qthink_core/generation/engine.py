@@ -1,4 +1,4 @@
-"""Engines: what generates completions. `hf` is transformers and our own loop; `vllm` is vLLM."""
+"""Engines, which generate completions: `hf` is transformers with a decoding loop of this project, `vllm` is vLLM."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ from qthink_core.models.loading import QThinkConfig
 
 
 class Engine(Protocol):
-    """A loaded system and its limit of new tokens."""
+    """A loaded system with a limit on new tokens."""
 
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """The n completions of each request: the prompt, the system's K latent steps, then tokens up to the limit.
 
-        The requests of one call have the same n and are drawn alike but for `first`. Greedy tokens are the same with either
-        engine, up to the rounding of logits; sampled ones are not, as each engine has random numbers of its own. Raises
-        NumericError, with the problem id, where a number in the model is not finite.
+        The requests of one call have the same n and, except for `first`, the same sampling. Greedy tokens are the same with
+        both engines, up to the rounding of logits. Sampled tokens differ, because each engine has its own random numbers.
+        Raises NumericError naming the problem id when a number in the model is not finite.
         """
         ...
 
@@ -30,7 +30,7 @@ class Engine(Protocol):
 def opened(
     name: str, folder: Path, config: QThinkConfig, device: torch.device, dtype: str, longest_prompt: int, max_new_tokens: int
 ) -> Iterator[Engine]:
-    """The engine of a name with the model of a folder, for prompts of at most `longest_prompt` tokens.
+    """The engine `name` (`hf` or `vllm`) with the model in `folder`, for prompts of at most `longest_prompt` tokens.
 
     Raises what `hf_engine.load` and `vllm_engine.opened` raise.
     """

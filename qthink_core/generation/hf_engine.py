@@ -1,4 +1,4 @@
-"""The engine hf: transformers, and a loop of our own that reads a prompt once for all its completions."""
+"""The engine hf: transformers with a decoding loop of this project, which reads a prompt once for all its completions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,17 @@ from qthink_core.models.loading import QThinkConfig, System
 
 
 def load(folder: Path, config: QThinkConfig, device: torch.device, dtype: str) -> System:
-    """The system in a folder: an exported one with its head, or a model without latent steps; raises as `load_system`."""
+    """The system in a folder: an exported model with its head, or a model without latent steps.
+
+    Raises what `load_system` raises.
+    """
     if config.K:
         return loading.load_system(folder, device, dtype)
     return loading.base_system(folder, device, dtype, config.thinking)
 
 
 class HFEngine:
-    """A loaded system and its limit of new tokens (engine.Engine)."""
+    """A loaded system with a limit on new tokens (engine.Engine)."""
 
     def __init__(self, system: System, max_new_tokens: int) -> None:
         self.system = system
@@ -37,7 +40,7 @@ class HFEngine:
 
 
 def complete(system: System, requests: Sequence[Request], context: Context, max_new_tokens: int) -> list[list[Completion]]:
-    """The completions of requests whose prompts, with whatever followed them, are in the context; the context is used up."""
+    """The completions of requests, from a context that holds their prompts and any latents; the context cannot be reused."""
     (n,) = {one.n for one in requests}
     names = [f"completion {index} of {one.problem_id}" for one in requests for index in range(n)]
     choose, eos = chooser(requests, max_new_tokens), system.tokenizer.eos_token_id
@@ -46,7 +49,7 @@ def complete(system: System, requests: Sequence[Request], context: Context, max_
 
 
 def chooser(requests: Sequence[Request], max_new_tokens: int) -> Choose:
-    """How the next tokens of all completions of the requests are chosen."""
+    """The rule that chooses the next token of every completion of the requests: greedy or sampled."""
     (how,) = {one.sampling and one.sampling._replace(first=0) for one in requests}
     if how is None:
         return greedy

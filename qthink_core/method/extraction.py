@@ -1,7 +1,7 @@
-"""Extraction: which tokens of which rollouts are read, and the shards that hold their hidden states.
+"""Extraction: the tokens whose hidden states are read, and the shards that store these states.
 
-One pass over a rollout reads the positions of all pairs (artifacts/pairs.py). The shards of the shared pair lie at the top
-of the artifact, those of each further pair in a folder of its own inside it.
+One pass over a rollout reads the positions of all pairs (artifacts/pairs.py). The shards of the shared pair are at the top
+of the artifact; each further pair has a folder of its own inside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What an error calls it."""
+        """The rollout's name in error messages."""
         return f"rollout {self.rollout.rollout} of {self.rollout.problem_id}"
 
 
@@ -48,9 +48,9 @@ def select(
 ) -> tuple[list[Row], dict[str, int]]:
     """The rollouts with a usable think block, and counts of blocks by state (decisions 3 and 4).
 
-    A block that was cut at the token limit, or in which the model ended its turn, is used up to there unless
-    `cut_blocks` is `drop`; an empty or never opened one has no positions. The pairs do
-    not matter for which rollouts are usable.
+    A block is incomplete when the token limit cuts it or the model ends its turn inside it. An incomplete block is used up
+    to its last token, unless `cut_blocks` is `drop`. A block that is empty or never opened has no positions. Which rollouts
+    are usable does not depend on the pairs.
     """
     usable = {WHOLE} if cut_blocks == "drop" else {WHOLE, CUT, ENDED_INSIDE}
     rows, counts = [], {"usable": 0}
@@ -70,9 +70,9 @@ def select(
 
 
 def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
-    """The rows that differ in what is read, each once, and for every row which of these it is.
+    """The rows without duplicates, and for every row the index of its equal among them.
 
-    Two rollouts of a problem that agree up to the last needed position have the same states there.
+    Two rows are duplicates when they have the same tokens and positions: then their hidden states are the same, too.
     """
     first: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     once: list[Row] = []
@@ -87,7 +87,7 @@ def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
 
 
 def writers(name: str, rows: Sequence[Row], states: Float[np.ndarray, "N K D"]) -> dict[str, Writer]:
-    """One shard: the states as .npy and, row for row, whose they are as .parquet."""
+    """The two files of one shard: the states as .npy and, as .parquet, the rollout of each row of states."""
     index = [
         {
             "problem_id": row.rollout.problem_id,
@@ -100,7 +100,10 @@ def writers(name: str, rows: Sequence[Row], states: Float[np.ndarray, "N K D"]) 
 
 
 def shard(name: str, rows: Sequence[Row], states: Float[np.ndarray, "N R D"], pairs: Sequence[Pair]) -> dict[str, Writer]:
-    """The files of one block: the states of each pair, which follow each other in R; the first pair is the shared one."""
+    """The files of one block of rollouts, for all pairs.
+
+    R holds the positions of the pairs one after another, in the order of `pairs`. The first pair is the shared one.
+    """
     files: dict[str, Writer] = {}
     start = 0
     for pair in pairs:
@@ -111,12 +114,12 @@ def shard(name: str, rows: Sequence[Row], states: Float[np.ndarray, "N R D"], pa
 
 
 def pair_folders(folder: Path) -> list[str]:
-    """The folders inside an artifact of hidden states that hold shards: "" for the shared pair, then the further pairs."""
+    """The folders of shards inside an artifact of hidden states: "" for the shared pair, then those of the further pairs."""
     return sorted({str(Path(name).parent).removeprefix(".") for name in listed(folder, ".npy")})
 
 
 def read_shards(folder: Path, pair: str = "") -> dict[str, dict[int, Float[np.ndarray, "K D"]]]:
-    """The states of every usable rollout by problem and rollout index, in canonical order; mapped, not loaded.
+    """The states of every usable rollout by problem id and rollout index, in canonical order, as memory maps of the files.
 
     `pair` is one of `pair_folders`.
     """

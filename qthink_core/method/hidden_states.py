@@ -1,6 +1,7 @@
-"""Last hidden states, read here for teacher and student alike, and nowhere else.
+"""Last hidden states: the only module that reads them, for teachers and students alike.
 
-"Last" is `hidden_states[-1]` of Hugging Face, after the final norm, so that `lm_head(h)` are the logits (decision 2).
+"Last" means `hidden_states[-1]` of Hugging Face: the states after the final norm, so that `lm_head(h)` gives the logits
+(decision 2).
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from qthink_core.method.last_layer import last_positions
 
 @runtime_checkable
 class Marked(Protocol):
-    """A sequence of tokens, the positions in it whose states are read, and what an error calls it."""
+    """A sequence of tokens, the positions in it whose states are read, and its name in error messages."""
 
     @property
     def name(self) -> str: ...
@@ -38,10 +39,10 @@ def last_hidden(
     cache: Any = None,
     read: int | None = None,
 ) -> Float[Tensor, "B R D"]:
-    """The last hidden states of T new tokens behind the cached ones, without the output head; of the last `read` if given.
+    """The last hidden states of the new tokens, or of the last `read` of them; the output head is not computed.
 
-    `mask` covers the cached and the new tokens (C = cached + T); positions count its ones, so padding on either side
-    shifts nothing. `cache` is extended in place.
+    The T new tokens follow the cached ones, and `mask` covers both (C = cached + T). A token's position is the number of
+    ones in the mask before it, so padding on either side does not change positions. `cache` is extended in place.
     """
     new = (input_ids if input_ids is not None else inputs_embeds).shape[1]  # type: ignore[union-attr]
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
@@ -59,14 +60,14 @@ def last_hidden(
 
 
 def logits(model: PreTrainedModel, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
-    """The output head on last hidden states, in float32."""
+    """The logits of last hidden states, in float32."""
     return model.get_output_embeddings()(hidden).float()
 
 
 def pad(
     rows: Sequence[Sequence[int]], fill: int, side: str, device: torch.device | str = "cpu"
 ) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
-    """Token rows as one tensor and its mask, padded on the `left` or `right`."""
+    """Token rows as one tensor, padded with `fill` on the `left` or `right` side, and its mask (1: token, 0: padding)."""
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), fill, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
@@ -82,10 +83,9 @@ def read_positions(
 ) -> Float[np.ndarray, "N K D"]:
     """The last hidden states at each sequence's K positions, in the order given.
 
-    Only the body runs, its last layer from the first position that a batch needs; nothing after the last needed position
-    is computed, and only K vectors of a sequence leave the device. Batches hold sequences of similar length, at most
-    `batch_tokens` tokens with padding. Raises NumericError naming the sequence and step of a value that is not finite or
-    does not fit `dtype`.
+    The output head is not computed, and the last layer only from the first position that a batch needs. Only K vectors per
+    sequence leave the device. A batch holds sequences of similar length, and at most `batch_tokens` tokens including
+    padding. Raises NumericError naming the sequence and the step of a value that is not finite in `dtype`.
     """
     order = sorted(range(len(wanted)), key=lambda i: (len(wanted[i].tokens), i))
     D = model.config.hidden_size
@@ -110,7 +110,10 @@ def read_positions(
 
 
 def batches_of_like_length(order: Sequence[int], lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Groups of indices, taken in `order` (by rising length), whose padded size stays within `batch_tokens`."""
+    """The indices in groups whose padded size is at most `batch_tokens`; `order` lists them from short to long.
+
+    A sequence that is longer than `batch_tokens` is a group of its own.
+    """
     groups: list[list[int]] = []
     for index in order:
         if groups and lengths[index] * (len(groups[-1]) + 1) <= batch_tokens:

@@ -1,7 +1,7 @@
-"""The last layer of a pass for the positions whose states are read; keys and values are those of all positions.
+"""A shorter last layer: keys and values for all positions, everything else only for the positions whose states are read.
 
-The rest of the last layer (a position's query, its attention output, the MLP) affects that position's own last hidden state
-only. A prompt of which one state is read needs most of that layer for one position.
+In the last layer, a position's query, attention output and MLP affect only the last hidden state of that position. When
+one state of a prompt is read, these parts need to run for one position only.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,11 @@ from transformers import PreTrainedModel
 
 @contextmanager
 def last_positions(model: PreTrainedModel, n: int) -> Iterator[None]:
-    """Within it, a pass of the model's body gives the last hidden states of its last n positions; the others are undefined.
+    """A context in which a pass of the model's body gives correct last hidden states for its last n positions only.
 
-    The parts of a layer are found by the names that Llama and its relatives give them (`self_attn.q_proj`,
-    `self_attn.o_proj`, `mlp`). A part with another name computes all positions, and the states are the same.
+    The states of earlier positions are undefined. The parts of a layer are found by the names that Llama and related models
+    use (`self_attn.q_proj`, `self_attn.o_proj`, `mlp`). A part with another name computes all positions, which is slower
+    but gives the same states.
     """
     layers = getattr(model.get_decoder(), "layers", None)
     last = layers[-1] if layers is not None else None
@@ -34,13 +35,13 @@ def last_positions(model: PreTrainedModel, n: int) -> Iterator[None]:
 
 
 def _shortened(part: nn.Module, n: int) -> list[RemovableHandle]:
-    """Hooks by which a part computes the last n positions and puts zeros before them."""
+    """The hooks that make a part compute only the last n positions and pad its output with zeros in front."""
     left_out = 0
 
     def cut(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
         nonlocal left_out
         left_out = inputs[0].shape[1] - n
-        return inputs[0][:, -n:].contiguous(), *inputs[1:]  # mixtures of experts take a view of it
+        return inputs[0][:, -n:].contiguous(), *inputs[1:]  # mixtures of experts call `view` on it
 
     def fill(_: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return functional.pad(output, (0, 0, left_out, 0))

@@ -1,4 +1,4 @@
-"""The latent steps: the last hidden state goes through the projection head and back in as the next input, K times."""
+"""The latent steps: K times, the projection head turns the last hidden state into the next input embedding."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from qthink_core.method.projection_head import ProjectionHead
 
 
 class Context(NamedTuple):
-    """What the model has read so far: its cache, the mask of it (B, C), and the last hidden state (B, D)."""
+    """What the model has read so far: its cache, the mask of the cached tokens, and the last hidden state."""
 
     cache: DynamicCache
     mask: Int[Tensor, "B C"]
@@ -29,7 +29,7 @@ def read_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_i
 
 
 def project(model: PreTrainedModel, head: ProjectionHead, hidden: Float[Tensor, "B D"]) -> Float[Tensor, "B 1 D"]:
-    """The next latent input; the head computes in its own precision, the model in its own."""
+    """The next latent input: the head computes in its own dtype, and the result has that of the model's embeddings."""
     embeddings = model.get_input_embeddings().weight
     assert isinstance(embeddings, Tensor), "input embeddings have a weight"
     return head(hidden.to(head.dtype)).to(embeddings.dtype)[:, None]
@@ -40,9 +40,9 @@ def latent_steps(
 ) -> tuple[Context, list[Float[Tensor, "B D"]]]:
     """The context after K latent steps, and the last hidden state h_k of each (model card, section Usage).
 
-    h_k = body(head(h_{k-1})), with h_0 the last hidden state of the prompt. Masks and positions are explicit in every
-    pass: a batch of any size gives what a batch of one gives. `one_step` lets no gradient pass from a latent input into the
-    hidden state that it was made of.
+    h_k = body(head(h_{k-1})), where h_0 is the last hidden state of the prompt. Every pass gets its mask and positions
+    explicitly, so the result does not depend on the size of the batch. With `one_step`, no gradient flows from a latent
+    input into the hidden state that it was computed from.
     """
     cache, mask, hidden = context
     steps = []
@@ -64,10 +64,10 @@ def answer_states(
     mask: Int[Tensor, "B T"],
     one_step: bool = False,
 ) -> tuple[Float[Tensor, "B T D"], list[Float[Tensor, "B D"]]]:
-    """The states that predict each token of the answers behind K > 0 latent steps, and h_1..h_K.
+    """The states that predict each token of the answers after K > 0 latent steps, and h_1..h_K.
 
-    The last latent and the answer share one pass, which is exact: what comes later does not change an earlier state. `mask`
-    is 0 where `answers` is padded, on the right.
+    The last latent input and the answer share one pass. This is exact, because later tokens do not change earlier states.
+    `answers` is padded on the right; `mask` is 0 there.
     """
     context, steps = latent_steps(model, head, context, K - 1, one_step)
     latent = project(model, head, context.hidden.detach() if one_step else context.hidden)

@@ -2,11 +2,11 @@
 
     loss = CE(answer) + gamma * mean_problems reduce_k distance(h_k, t_k)
 
-(model card, section Training.) All means are over the effective batch: CE over its answer tokens, or over its problems of
-each one's mean (decision 20); the distance over its problems that have a teacher. `reduce_k` is the mean or the sum over
-all latent steps (`per_step`), or the last step alone (`final_step`, the card's "CODI"). The mean over k keeps the meaning
-of gamma the same in both; the sum is the other reading (decision 7). The distance is a choice (`DISTANCES`); the card's is
-L1.
+(model card, section Training). All means are taken over the effective batch. CE is the mean over its answer tokens, or the
+mean over its problems of each problem's own mean (decision 20). The distance is the mean over the problems that have a
+teacher. `reduce_k` is the mean or the sum over all latent steps (`per_step`), or the last step alone (`final_step`, the
+card's "CODI"). With the mean over k, gamma means the same in both; the sum is the other reading of the card (decision 7).
+`DISTANCES` lists the distances; the card uses L1.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Objective(NamedTuple):
-    """The loss as settings: gamma, the steps that are supervised, how they reduce, the distance, what CE is a mean over."""
+    """The settings of the loss: gamma, which steps are supervised, their reduction, the distance, and what CE averages."""
 
     gamma: float
     supervision: str
@@ -39,14 +39,14 @@ class Objective(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What the sums of an effective batch are divided by: its answer tokens or answers, and its problems with a teacher."""
+    """The divisors of an effective batch's sums: its answer tokens (or its answers), and its problems with a teacher."""
 
     answers: int
     taught: int
 
 
 class Outputs(NamedTuple):
-    """What a student computes on a micro-batch: logits of the answer tokens, those tokens, and h_1..h_K.
+    """What a student computes on a micro-batch: logits of the answer tokens, the tokens themselves, and h_1..h_K.
 
     `lengths` is, for each token, the number of tokens in its problem's answer. `latents` is empty where K is 0.
     """
@@ -58,9 +58,9 @@ class Outputs(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A micro-batch's part in the loss of its effective batch, and the terms of it.
+    """A micro-batch's share of the loss of its effective batch: the total and its terms.
 
-    `by_step` is the distance at each latent step, without a gradient; None where nothing has a teacher.
+    `by_step` is the distance at each latent step, without a gradient; None in a training without teachers.
     """
 
     total: Float[Tensor, ""]
@@ -76,9 +76,10 @@ def loss(
     objective: Objective,
     batch: Counts,
 ) -> Loss:
-    """The equation above, as far as it is of one micro-batch; the parts of all micro-batches add up to it.
+    """One micro-batch's share of the loss; the shares of all micro-batches add up to the equation above.
 
-    `has_teacher` is 1 for a problem that has one and 0 for one that has none, whose row of `teachers` is of no account.
+    `has_teacher` is 1 for each problem with a teacher and 0 for each without one. Rows of `teachers` for problems without a
+    teacher are ignored.
     """
     ce = cross_entropy(found, objective.cross_entropy) / batch.answers
     if teachers is None:
@@ -91,7 +92,7 @@ def loss(
 
 
 def cross_entropy(found: Outputs, mean_over: str) -> Float[Tensor, ""]:
-    """The sum of -log p over answer tokens, in nats; with `problems` the sum over problems of the mean over each one's."""
+    """The sum of -log p over all answer tokens, in nats; with `problems`, the sum over problems of each answer's mean."""
     if mean_over == TOKENS:
         return functional.cross_entropy(found.logits.float(), found.labels, reduction="sum")
     return (functional.cross_entropy(found.logits.float(), found.labels, reduction="none") / found.lengths).sum()
@@ -105,6 +106,6 @@ def over_steps(distances: Float[Tensor, "B K"], objective: Objective) -> Float[T
 
 
 def counts(answers: Sequence[Sequence[int]], taught: Sequence[bool], mean_over: str) -> Counts:
-    """The counts of an effective batch, from every problem's answer and whether it has a teacher; 1 in place of 0."""
+    """The divisors of an effective batch, from the answer of each problem and whether it has a teacher; at least 1 each."""
     n_answers = sum(len(answer) if mean_over == TOKENS else bool(answer) for answer in answers)
     return Counts(max(n_answers, 1), max(sum(taught), 1))

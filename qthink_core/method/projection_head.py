@@ -1,4 +1,4 @@
-"""The projection head: from a last hidden state to the next input embedding (model card, section Architecture)."""
+"""The projection head, which turns a last hidden state into the next input embedding (model card, section Architecture)."""
 
 import io
 from pathlib import Path
@@ -24,7 +24,7 @@ class ProjectionHead(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the head computes in."""
+        """The dtype of the head's parameters, in which it computes."""
         return next(self.parameters()).dtype
 
     def forward(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
@@ -32,16 +32,17 @@ class ProjectionHead(nn.Module):
 
 
 def to_bytes(head: ProjectionHead) -> bytes:
-    """The head as the card publishes it: a PyTorch state dict; the bytes do not depend on a file name."""
+    """The head in the format of the model card: a PyTorch state dict, as bytes that do not depend on a file name."""
     buffer = io.BytesIO()
     torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}, buffer)
     return buffer.getvalue()
 
 
 def load(path: Path, hidden_size: int) -> ProjectionHead:
-    """The head in `projection_head.pt`: weights only, and only after names, shapes and finiteness were checked.
+    """The head in a file `projection_head.pt`, loaded with `weights_only` and checked.
 
-    Raises DataError naming the key that is missing, unknown, of another shape or not finite.
+    Raises DataError when the file is missing, is not a PyTorch state dict or has other keys, and when a tensor has another
+    shape or a value that is not finite.
     """
     head = ProjectionHead(hidden_size)
     expected = head.state_dict()
@@ -53,11 +54,14 @@ def load(path: Path, hidden_size: int) -> ProjectionHead:
         raise DataError(f"{path} is not a PyTorch state dict ({type(error).__name__}): fetch it again") from None
     if not isinstance(found, dict) or set(found) != set(expected):
         names = sorted(map(str, found)) if isinstance(found, dict) else type(found).__name__
-        raise DataError(f"{path} holds {names} where {sorted(expected)} was expected")
+        raise DataError(f"{path} holds {names} where {sorted(expected)} was expected: take the head of this model")
     for name, tensor in expected.items():
         if not isinstance(found[name], Tensor) or found[name].shape != tensor.shape:
-            raise DataError(f"{path}: {name} has another shape than {tuple(tensor.shape)} (hidden size {hidden_size})")
+            raise DataError(
+                f"{path}: {name} does not have shape {tuple(tensor.shape)} (hidden size {hidden_size}): "
+                "take the head of this model"
+            )
         if not torch.isfinite(found[name]).all():
-            raise DataError(f"{path}: {name} holds values that are not finite")
+            raise DataError(f"{path}: {name} holds a NaN or an infinity: fetch the file again")
     head.load_state_dict(found)
     return head

@@ -1,4 +1,4 @@
-"""The student: a model with LoRA adapters and a projection head, and what its loss is computed from."""
+"""The student: a base model with LoRA adapters and a projection head, and the outputs that its loss is computed from."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -17,11 +17,11 @@ from qthink_core.method.projection_head import ProjectionHead
 
 
 class Student(nn.Module):
-    """Base model with LoRA on the named projections (float32 adapters), and, for K > 0, a float32 projection head.
+    """The base model with LoRA adapters in float32 on the given projections, and for K > 0 a projection head in float32.
 
-    `merged` adds the adapters to the weights once for each micro-batch (merged_lora.py): the same function, with other
-    rounding. `one_step` lets no gradient pass from a latent input into the state that it was made of (decision 8).
-    Gradient checkpointing is off: transformers would then switch the cache off, and no latent step would see the prompt
+    `merged` adds the adapters to the weights once per micro-batch (merged_lora.py), which changes only rounding. With
+    `one_step`, no gradient flows from a latent input into the state that it was computed from (decision 8). Gradient
+    checkpointing is off, because transformers would then disable the cache, and latent steps would not see the prompt
     (decision 15).
     """
 
@@ -42,14 +42,14 @@ class Student(nn.Module):
         targets = lora_targets if isinstance(lora_targets, str) else list(lora_targets)
         config = LoraConfig(r=lora_r, lora_alpha=lora_alpha, lora_dropout=0.0, bias="none", target_modules=targets)
         self.adapted = get_peft_model(model, config)
-        self._model = (model,)  # PEFT puts the adapters into it; a tuple, so that its weights are not registered twice
+        self._model = (model,)  # PEFT adds the adapters in place; the tuple hides the weights from nn.Module's registry
         self.K = K
         self.one_step = one_step
         self.merged = merged
         self.head = ProjectionHead(model.config.hidden_size).to(model.device) if K else None
 
     def forward(self, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], pad_id: int) -> Outputs:
-        """Logits, tokens and latents of a micro-batch; an empty target has no tokens."""
+        """The outputs of a micro-batch of prompts and target tokens; a target may be empty."""
         with merged_weights(self.adapted) if self.merged else nullcontext():
             return self._outputs(prompts, targets, pad_id)
 
@@ -81,9 +81,9 @@ class Student(nn.Module):
 
     @property
     def model(self) -> PreTrainedModel:
-        """The base model with the adapters in it."""
+        """The base model, which contains the adapters."""
         return self._model[0]
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by name: adapters and head."""
+        """The trained parameters by name: those of the adapters and of the head."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}

@@ -1,4 +1,4 @@
-"""Targets: the answer that each training problem is trained on, as token ids, and counts of what is left out."""
+"""Targets: the token ids that training on each problem learns to write, and counts of the problems that are left out."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ ROLLOUT, GOLD = "rollout", "gold"
 
 
 class Example(NamedTuple):
-    """One training problem: prompt and target token ids (an empty target trains on distillation alone)."""
+    """One training problem as token ids: its prompt and its target. An empty target means distillation only."""
 
     problem_id: str
     prompt: list[int]
@@ -20,7 +20,10 @@ class Example(NamedTuple):
 
 
 def choose_right(rollouts: Sequence[Rollout], rewards: Sequence[int], seed: int) -> Rollout | None:
-    """The right rollout with the smallest sha256 of (seed, problem, index), whatever the order; None where all are wrong."""
+    """The right rollout with the smallest sha256 of (seed, problem, index), or None when no rollout is right.
+
+    The choice does not depend on the order of the rollouts.
+    """
 
     def rank(row: Rollout) -> bytes:
         return hashlib.sha256(f"{seed} {row.problem_id} {row.rollout}".encode()).digest()
@@ -30,13 +33,13 @@ def choose_right(rollouts: Sequence[Rollout], rewards: Sequence[int], seed: int)
 
 
 class Limit(NamedTuple):
-    """How long an answer may be, the end token included, and whether a cut one gets an end token (decision 10)."""
+    """The largest number of tokens in an answer, including the end token, and when a cut answer gets one (decision 10)."""
 
     tokens: int
     end_token: str
 
     def cut(self, answer: Sequence[int], eos: int) -> tuple[list[int], bool]:
-        """The answer within the limit, and whether it was cut; a cut answer does not end there, so it has no end token."""
+        """The answer within the limit, and whether it was cut; a cut answer has an end token only with `always`."""
         if len(answer) <= self.tokens:
             return list(answer), False
         return [*answer[: self.tokens - 1], eos] if self.end_token == "always" else list(answer[: self.tokens]), True
@@ -52,10 +55,11 @@ def from_rollouts(
     seed: int,
     limit: Limit,
 ) -> tuple[dict[str, list[int]], dict[str, int]]:
-    """Target tokens by problem from one right rollout each, and counts of what was cut and left out.
+    """Target tokens by problem, each from one right rollout, and counts of cut and missing targets.
 
-    `answer` is what follows `</think>` and its newlines, so only a right rollout that got there can be chosen;
-    `think_and_answer` keeps the think block before it. The stored token ids are used as they are, never tokenised again.
+    With `kind` `answer`, the target is what follows `</think>` and its newlines; `think_and_answer` keeps the think block
+    before it. Only right rollouts that reach an answer can be chosen. Targets are slices of the stored token ids, so no
+    text is tokenised again.
     """
     prompts = {name: row["prompt_thinking"] for name, row in problems.items()}
     targets: dict[str, list[int]] = {}
@@ -83,10 +87,10 @@ def from_gold(
     opened: bool,
     limit: Limit,
 ) -> tuple[dict[str, list[int]], dict[str, int]]:
-    """Target tokens by problem from the published solution, and the count of those cut.
+    """Target tokens by problem from the published solutions, and the count of cut targets.
 
-    `think_and_answer` puts the published worked solution, where there is one, into the think block. `opened` says that
-    the prompt already ends in `<think>` and a newline.
+    With `kind` `think_and_answer`, the think block holds the published worked solution, if there is one. `opened`: the
+    prompt already ends in `<think>` and a newline.
     """
     eos = tokenizer.eos_token_id
     opening = "" if opened else "<think>\n"
@@ -110,10 +114,10 @@ def examples(
     prompt_max_tokens: int,
     with_teacher: frozenset[str],
 ) -> tuple[list[Example], dict[str, int]]:
-    """The training examples by problem id, and counts.
+    """The training examples in the order of their problem ids, and counts.
 
-    A problem is left out if its prompt is too long, or if it has neither target nor teacher. A prompt is never cut, because
-    that would drop the question (decision 13).
+    A problem is left out if its prompt is longer than `prompt_max_tokens`, or if it has neither a target nor a teacher.
+    Prompts are never cut, because a cut would remove the question (decision 13).
     """
     kept: list[Example] = []
     counts = {"prompt_too_long": 0, "nothing_to_learn": 0, "distillation_only": 0, "examples": 0}

@@ -1,4 +1,4 @@
-"""Teachers: for each problem and latent step, the hidden state averaged over its rollouts."""
+"""Teachers: for each problem and latent step, the average of the hidden states of the problem's rollouts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ TABLE = Table[dict[str, Any]](
 
 
 class Teacher(NamedTuple):
-    """The K averaged states of one problem, how many rollouts they average, and whether the fallback was used."""
+    """The K averaged states of one problem, the number of rollouts in the average, and whether the fallback was used."""
 
     states: Float[np.ndarray, "K D"]
     n_rollouts: int
@@ -27,10 +27,11 @@ class Teacher(NamedTuple):
 
 
 def weights(rewards: Sequence[int], kind: str, no_right_rollout: str) -> tuple[list[int], bool] | None:
-    """The weight of each usable rollout and whether the fallback was used; None when the problem gets no teacher.
+    """The weight of each usable rollout, and whether the fallback was used; None when the problem gets no teacher.
 
-    uniform: 1 each, wrong rollouts too. reward_weighted: r in {0, 1}; when no rollout is right, `no_right_rollout` says
-    `uniform` or `skip` (model card; decision 5).
+    `uniform`: each rollout has weight 1, right or wrong. `reward_weighted`: the weight is r in {0, 1}. When no rollout is
+    right, `no_right_rollout` decides: `uniform` falls back to weight 1 each, `skip` gives no teacher (model card;
+    decision 5).
     """
     everyone = [1] * len(rewards)
     if not everyone:
@@ -43,11 +44,11 @@ def weights(rewards: Sequence[int], kind: str, no_right_rollout: str) -> tuple[l
 
 
 def average(states: Iterable[Float[np.ndarray, "K D"]], weights: Sequence[int]) -> Float[np.ndarray, "K D"]:
-    """sum_g w_g * h_g / sum_g w_g, accumulated in float64 in the order given and returned as float32.
+    """The weighted mean sum_g w_g * h_g / sum_g w_g, summed in float64 in the order given and returned as float32.
 
-    A float32 sum depends on the order of the rollouts in most elements (decision 6); so does, rarely, a float64 sum of
-    states that were divided first, where the mean lies halfway between two float32 numbers. A rollout of weight 0 is not
-    touched, so that nothing in it can matter.
+    In float32, most elements of the sum would depend on the order of the rollouts (decision 6). Dividing before the sum in
+    float64 would still make a few elements depend on it, where the mean is halfway between two float32 numbers. A rollout
+    of weight 0 is skipped, so that even a NaN in it has no effect.
     """
     total: Float[np.ndarray, "K D"] | None = None
     for state, weight in zip(states, weights, strict=True):
@@ -59,7 +60,7 @@ def average(states: Iterable[Float[np.ndarray, "K D"]], weights: Sequence[int]) 
 
 
 def teacher(states: Float[np.ndarray, "G K D"], rewards: Sequence[int], kind: str, no_right_rollout: str) -> Teacher | None:
-    """The teacher of one problem from the states of its usable rollouts in canonical order, or None without any."""
+    """The teacher of one problem from the states of its usable rollouts in canonical order, or None if it gets none."""
     chosen = weights(rewards, kind, no_right_rollout)
     if chosen is None:
         return None
@@ -74,8 +75,11 @@ def all_teachers(
     kind: str,
     no_right_rollout: str,
 ) -> tuple[dict[str, Teacher], dict[str, int]]:
-    """The teachers by problem id from states and rewards by rollout index, and counts of problems, teachers, fallbacks,
-    and of those left out because no rollout is usable, or none is right."""
+    """The teachers by problem id, and counts of problems, teachers, fallbacks, and problems without a teacher by reason.
+
+    `states` and `rewards` are by problem id and rollout index. A problem has no teacher when none of its rollouts is usable,
+    or when none is right and `no_right_rollout` is `skip`.
+    """
     made: dict[str, Teacher] = {}
     counts = {
         "problems": 0,
@@ -102,7 +106,7 @@ def all_teachers(
 
 
 def writers(made: Mapping[str, Teacher], pair: str = "") -> dict[str, Writer]:
-    """The teachers of a task: the states as .npy and, row by row, whose they are as .parquet, in the folder of a pair."""
+    """The files of a task's teachers in the folder of a pair: states as .npy, and the problem of each row as .parquet."""
     rows = [{"problem_id": name, "n_rollouts": one.n_rollouts, "fell_back": one.fell_back} for name, one in made.items()]
     states_PKD = np.stack([one.states for one in made.values()]) if made else np.empty((0, 0, 0), np.float32)
     folder = Path(pair)
@@ -110,6 +114,6 @@ def writers(made: Mapping[str, Teacher], pair: str = "") -> dict[str, Writer]:
 
 
 def read(folder: Path) -> dict[str, Float[np.ndarray, "K D"]]:
-    """The teacher of each problem that has one."""
+    """The teacher's states by problem id, for the problems that have a teacher."""
     states = np.load(folder / STATES, allow_pickle=False)
     return {row["problem_id"]: state for row, state in zip(TABLE.read(folder / INDEX), states, strict=True)}

@@ -1,4 +1,4 @@
-"""Think blocks: where one lies in a completion, and the tokens that delimit it."""
+"""Think blocks: where the think block of a completion starts and stops, and the tokens that delimit it."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ NEVER_OPENED = "never_opened"
 
 
 class Marks(NamedTuple):
-    """Token ids that delimit a block: `<think>`, `</think>`, every token of newlines alone, the end of a turn."""
+    """The token ids that delimit a block: `<think>`, `</think>`, every token of newlines only, the end of a turn."""
 
     think: int
     end_think: int
@@ -22,7 +22,7 @@ class Marks(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Where a think block lies: `tokens[start:stop]` is the thought; `answer` is where the answer begins, if it does."""
+    """The place of a think block: `tokens[start:stop]` is the thought; the answer, if any, begins at `answer`."""
 
     state: str
     start: int
@@ -31,10 +31,10 @@ class Block(NamedTuple):
 
 
 def find_block(tokens: Sequence[int], marks: Marks, opened: bool) -> Block:
-    """The think block of a completion, without the marks and the newlines around them.
+    """The think block of a completion, without its marks and the newlines next to them.
 
-    `opened` says that the prompt already ends in an open `<think>`. A block that is never closed reaches to the end of
-    the completion; the answer begins after `</think>` and its newlines (decisions 3 and 4 of docs/decisions/method.md).
+    `opened`: the prompt already ends in an open `<think>`. A block that is never closed extends to the end of the
+    completion. The answer begins after `</think>` and the newlines that follow it (decisions 3 and 4).
     """
     start = 0 if opened else 1
     if not opened and (not tokens or tokens[0] != marks.think):
@@ -65,7 +65,7 @@ def _trim(tokens: Sequence[int], start: int, stop: int, newlines: Collection[int
 
 
 def marks(tokenizer: Any) -> Marks:
-    """The ids that delimit think blocks in this tokenizer; `qthink_core.models.base_model` has checked that they exist."""
+    """The ids that delimit think blocks in this tokenizer; `models.think_tokens` has checked that they exist."""
     think, end = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
     newlines = frozenset(
         number
@@ -76,7 +76,7 @@ def marks(tokenizer: Any) -> Marks:
 
 
 def opened(prompt: Sequence[int], marks: Marks) -> bool:
-    """Whether the prompt itself ends in an open think block (templates that write `<think>` for the model)."""
+    """Whether the prompt ends in an open think block, because the chat template writes `<think>` for the model."""
     end = len(prompt)
     while end and prompt[end - 1] in marks.newlines:
         end -= 1
@@ -84,9 +84,9 @@ def opened(prompt: Sequence[int], marks: Marks) -> bool:
 
 
 def spoken(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int]) -> str:
-    """What the assistant's turn says: the completion as text, behind the `<think>` that some prompts open for it.
+    """The text of the assistant's turn: the completion, preceded by `<think>` if the prompt opened the block.
 
-    Without it a thought that was cut would look like an answer.
+    Without the mark, a thought that was cut at the token limit would look like an answer.
     """
     tail = tokenizer.decode(prompt[-2:])
     opening = "<think>\n" if tail.rstrip("\n").endswith("<think>") else ""
@@ -94,10 +94,10 @@ def spoken(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int]) -> str:
 
 
 def block_of(rollout: Rollout, prompts: Mapping[str, Sequence[int]], marks: Marks) -> Block:
-    """The rollout's think block."""
+    """The think block of a rollout."""
     return find_block(rollout.tokens, marks, opened(prompts[rollout.problem_id], marks))
 
 
 def thoughts(rollouts: Sequence[Rollout], prompts: Mapping[str, Sequence[int]], marks: Marks) -> int:
-    """How many rollouts have a think block with something in it."""
+    """The number of rollouts whose think block is not empty."""
     return sum(block_of(row, prompts, marks).state not in (EMPTY, NEVER_OPENED) for row in rollouts)

@@ -1,1 +1,1 @@
-"""Model folders: sources of a base model, checks, loading, pre-training, export."""
+"""Model folders: the sources of a base model, its checks and pre-training, loading and export."""

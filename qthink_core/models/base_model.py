@@ -1,4 +1,4 @@
-"""The base model: pre-trained here, or taken from the hub, a folder or a wheel; always a folder of six checked files."""
+"""The base model as a folder of six checked files: pre-trained here, or taken from the hub, a folder or a wheel."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from qthink_core.models.export import moved
 
 
 class BaseModel(NamedTuple):
-    """The files of the model as writers for one unit of work, and facts about it."""
+    """The files of the model by name, as writers for one unit of work, and facts about the model."""
 
     files: dict[str, Writer | bytes]
     about: dict[str, Any]
@@ -31,11 +31,11 @@ def build(
     show: Callable[[Iterable[int], int], Iterator[int]],
     show_problems: Callable[[Iterable[int], int], Iterator[int]],
 ) -> BaseModel:
-    """The base model from exactly one of four sources, written into `out` first.
+    """The base model from exactly one of four sources; `out` is the folder that it is written into first.
 
-    `show` receives the steps of a pre-training, `show_problems` the problems that are generated for it, one task at a time.
-    Raises ParamError unless one source is given, and DataError when the model is not available or does not follow the think
-    convention.
+    `show` wraps the steps of pre-training in a progress bar, and `show_problems` the problems that are generated for it, one
+    task at a time. Raises ParamError unless exactly one source is given, and DataError when the model is not available or
+    does not follow the think convention.
     """
     given = [name for name, one in (("pretrain", pretrain), ("hub", hub), ("folder", folder), ("wheel", wheel)) if one]
     if len(given) != 1:
@@ -61,7 +61,7 @@ def pretrain_into(
     show: Callable[[Iterable[int], int], Iterator[int]],
     show_problems: Callable[[Iterable[int], int], Iterator[int]],
 ) -> None:
-    """Pre-trains the small model and saves it with its tokenizer; raises ParamError where no world of problems is given."""
+    """Pre-trains the small model and saves it with its tokenizer; raises ParamError when `world` is None."""
     from qthink_core.models.pretraining import pretrain
 
     if world is None:

@@ -9,7 +9,7 @@ from qthink_core.pipeline.parameters import Section
 
 
 class Pretrain(Section):
-    """A small Qwen3 trained from random weights on generated problems (models/pretraining.py)."""
+    """A small Qwen3 model that is trained from random weights on generated problems (models/pretraining.py)."""
 
     hidden_size: int = Field(ge=1)
     layers: int = Field(ge=1)
@@ -29,7 +29,7 @@ class Pretrain(Section):
 
     @model_validator(mode="after")
     def fitting_heads(self) -> "Pretrain":
-        """Raises ValueError for heads that the architecture would refuse later, with a less clear message."""
+        """Raises ValueError for head settings that the model would reject later with a less clear message."""
         if self.heads % self.kv_heads or self.head_dim % 2:
             raise ValueError(
                 f"{self.heads} heads of width {self.head_dim} on {self.kv_heads} kv_heads: heads must be a multiple "
@@ -39,7 +39,7 @@ class Pretrain(Section):
 
 
 class Hub(Section):
-    """A repository of the hub at a commit."""
+    """A repository of the hub at one commit."""
 
     repo: str
     revision: str = Field(pattern="^[0-9a-f]{40}$")
@@ -53,7 +53,7 @@ class Wheel(Section):
 
 
 class Base(Section):
-    """Exactly one of four sources; `thinking: added` adds think tokens to a model without them."""
+    """Exactly one of four sources. `thinking: added` adds think tokens to a model that has none."""
 
     thinking: Literal["native", "added"]
     pretrain: Pretrain | None = None
@@ -63,7 +63,7 @@ class Base(Section):
 
     @model_validator(mode="after")
     def one_source(self) -> "Base":
-        """Raises ValueError unless one source is given, before anything heavy is imported."""
+        """Raises ValueError unless exactly one source is given; the check comes before the import of large packages."""
         given = self.model_dump(exclude={"thinking"}, exclude_none=True)
         if len(given) != 1:
             raise ValueError(f"{' and '.join(given) or 'nothing'} is given, expected one of pretrain, hub, folder, wheel")
@@ -71,13 +71,13 @@ class Base(Section):
 
     @property
     def source(self) -> dict[str, Any]:
-        """The source as the model's manifest records it: the parameters, with only the name of a folder."""
+        """The source as the model's manifest records it: its parameters, with the name of a folder instead of its path."""
         given = self.model_dump(mode="json", exclude_none=True)
         return given | ({"folder": Path(self.folder).name} if self.folder else {})
 
     @property
     def description(self) -> str:
-        """What the report calls the model."""
+        """The model's name in the report."""
         if self.pretrain:
             return f"a Qwen3 of {self.pretrain.layers} layers, {self.pretrain.hidden_size} wide, pre-trained on the spot,"
         if self.hub:

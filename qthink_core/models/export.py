@@ -17,12 +17,12 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 def merge(base: Path, adapter: Path, dtype: str, scratch: Path) -> dict[str, Writer | bytes]:
-    """The files of an exported model, by name, as writers for one unit of work; `scratch` holds the weights until then.
+    """The files of an exported model by name, as writers for one unit of work.
 
-    Adapters are merged in float32 and then cast: a merge in bfloat16 changes logits by 3 %. Raises DataError where `adapter`
-    holds no adapter.
+    The writers move the weights out of the folder `scratch`. Adapters are merged in float32 and then cast to `dtype`: a
+    merge in bfloat16 would change logits by 3 %. Raises DataError when the folder `adapter` has no adapter.
     """
-    if not (adapter / ADAPTER_CONFIG).is_file():  # otherwise PEFT would ask the hub for it
+    if not (adapter / ADAPTER_CONFIG).is_file():  # otherwise PEFT would look for it on the hub
         raise DataError(f"{adapter} holds no adapter: run `dvc repro` to train it")
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
@@ -37,12 +37,15 @@ def merge(base: Path, adapter: Path, dtype: str, scratch: Path) -> dict[str, Wri
 
 
 def inside(folder: Path, files: Mapping[str, Writer | bytes]) -> dict[str, Writer | bytes]:
-    """The same files inside a folder."""
+    """The same files with names inside a folder."""
     return {str(folder / name): write for name, write in files.items()}
 
 
 def export_adapter(adapted: PeftModel, scratch: Path) -> dict[str, Writer | bytes]:
-    """The adapter's two files, without what changes their bytes: PEFT writes a set in hash order, and the base's path."""
+    """The adapter's two files, with bytes that depend on the training only.
+
+    PEFT would list the target modules in hash order, and record the path of the base model.
+    """
     adapted.save_pretrained(str(scratch), save_embedding_layers=False)
     config = json.loads((scratch / ADAPTER_CONFIG).read_bytes())
     config["target_modules"] = sorted(config["target_modules"])
@@ -54,7 +57,7 @@ def export_adapter(adapted: PeftModel, scratch: Path) -> dict[str, Writer | byte
 
 
 def moved(source: Path) -> Writer:
-    """A writer that moves a file that was written already."""
+    """A writer that moves an existing file to its path."""
 
     def write(path: Path) -> None:
         shutil.move(source, path)

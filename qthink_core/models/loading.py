@@ -1,7 +1,7 @@
-"""Model folders: loading a base or an exported model, and the published checkpoint layout.
+"""Loading a base or an exported model from its folder, and the layout of an exported folder.
 
-An exported folder holds merged `model.safetensors`, config, tokenizer, chat template, `projection_head.pt` (for K > 0) as
-the model card publishes them, and `qthink.json` with what an evaluation must know: K and whether it thinks.
+An exported folder has the files that the model card publishes: merged `model.safetensors`, config, tokenizer, chat template
+and, for K > 0, `projection_head.pt`. Its `qthink.json` adds what an evaluation needs: K, and whether the model thinks.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 
 class QThinkConfig(NamedTuple):
-    """What an exported model says of itself in `qthink.json`.
+    """The content of an exported model's `qthink.json`.
 
-    `positions` is the rule by which its teachers were placed, where its row has one of its own.
+    `positions` is the rule for the positions of its teachers, if its row of the table has a rule of its own.
     """
 
     K: int
@@ -36,7 +36,7 @@ class QThinkConfig(NamedTuple):
 
 
 class System(NamedTuple):
-    """A model that answers: K latent steps (0: none) after a prompt that asks for thinking or not."""
+    """A model that answers questions: its prompt asks for thinking or not, and K latent steps follow (0: none)."""
 
     model: PreTrainedModel
     tokenizer: Any
@@ -49,9 +49,9 @@ transformers.utils.logging.disable_progress_bar()
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that params name; of several GPUs this rank's own.
+    """The device with the name that the params give; under a launcher, this rank's own GPU.
 
-    Raises ParamError where it is missing: another device is never used instead.
+    Raises ParamError when it is missing, because another device is never used instead.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ParamError("device is cuda but torch sees no GPU: run on a machine with one, or choose another scale")
@@ -74,7 +74,7 @@ def load_model(folder: Path, device: torch.device, dtype: str) -> PreTrainedMode
 
 
 def hidden_size(folder: Path) -> int:
-    """The hidden size D of the model in `folder`, without loading the model."""
+    """The hidden size D of the model in `folder`, from its config alone."""
     return int(AutoConfig.from_pretrained(folder, local_files_only=True).hidden_size)
 
 
@@ -91,7 +91,7 @@ def read_config(folder: Path) -> QThinkConfig:
 def load_system(folder: Path, device: torch.device, dtype: str) -> System:
     """An exported model and its projection head in one dtype, as in the model card's example.
 
-    Raises DataError as `read_config` does, or when the head does not belong to this model.
+    Raises DataError as `read_config` does, and when the head does not belong to this model (`projection_head.load`).
     """
     K, thinking, _ = read_config(folder)
     model = load_model(folder, device, dtype)
@@ -102,7 +102,7 @@ def load_system(folder: Path, device: torch.device, dtype: str) -> System:
 
 
 def of_seed(folder: Path, seed: int, seeds: Sequence[int]) -> Path:
-    """The export of one training seed: the folder itself for the first seed, a folder inside it for each other."""
+    """The folder of one training seed's export: `folder` itself for the first seed, a folder inside it for the others."""
     return folder if seed == seeds[0] else folder / f"seed-{seed}"
 
 

@@ -1,4 +1,4 @@
-"""The folder of a model in the Hugging Face layout: its files, its tensors, and the check that they belong together."""
+"""A model folder in the Hugging Face layout: its files, its tensors, and the check that they belong together."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,12 +19,12 @@ INDEX = "model.safetensors.index.json"
 
 
 def check(folder: Path) -> dict[str, int | str]:
-    """Facts of a usable model: architecture, hidden_size, layers, vocab, tokens, parameters, dtype.
+    """Facts about a usable model: architecture, hidden_size, layers, vocab, tokens, parameters, dtype.
 
     `vocab` counts embedding rows, `tokens` those that the tokenizer uses. Raises DataError when a file is missing or
-    unreadable, when the weights do not match the configuration in name and shape, contain a NaN or an infinity, or have
-    fewer embedding rows than the tokenizer has tokens, or when the chat template does not end an assistant's turn with the
-    tokenizer's end token.
+    unreadable; when the weights differ from the configuration in names or shapes, or contain a NaN or an infinity; when the
+    tokenizer has more tokens than there are embedding rows; and when the chat template does not end an assistant's turn with
+    the tokenizer's end token.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -79,7 +79,7 @@ def _check_tensors(path: Path, model: Any) -> str:
 
 
 def check_end_of_turn(folder: Path, tokenizer: Any) -> None:
-    """Raises DataError where the chat template does not end an assistant's turn with the tokenizer's end token."""
+    """Raises DataError when the chat template does not end an assistant's turn with the tokenizer's end token."""
     turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Goodbye"}]
     text = tokenizer.apply_chat_template(turns, tokenize=False)
     end = tokenizer.eos_token
@@ -91,13 +91,13 @@ def check_end_of_turn(folder: Path, tokenizer: Any) -> None:
 
 
 def tensors_of(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a safetensors file with their names; raises DataError when it is truncated or of another format."""
+    """The tensors of a safetensors file with their names; raises DataError when it is truncated or in another format."""
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 yield name, file.get_tensor(name)
     except SafetensorError as error:
-        raise DataError(f"{path} is not a whole safetensors file ({error}): fetch it again") from None
+        raise DataError(f"{path} is not a complete safetensors file ({error}): fetch it again") from None
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -106,14 +106,14 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Writes the weights file, with one metadata key, because with two the bytes differ at every save."""
+    """Writes the weights file, with a single metadata key: with two, the bytes would differ between saves."""
     write_file(folder / WEIGHTS, lambda path: save_file(dict(tensors), path, metadata={"format": "pt"}))
 
 
 def shards_of(index: Path) -> dict[str, set[str]]:
     """The tensor names of each shard that an index lists.
 
-    Raises DataError when a shard is not a plain file name: `../` would leave the folder.
+    Raises DataError when the index lists no shards, or when a shard is not a plain file name: `../` would leave the folder.
     """
     shards: dict[str, set[str]] = {}
     listed = read_json(index).get("weight_map")
@@ -127,7 +127,7 @@ def shards_of(index: Path) -> dict[str, set[str]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; raises DataError when the file holds something else."""
+    """The object in a JSON file; raises DataError when the file contains something else."""
     try:
         return read_object(path.read_bytes())
     except ValueError as error:

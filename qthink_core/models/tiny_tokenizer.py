@@ -1,9 +1,9 @@
-"""The tokenizer of the tiny scale: lossless on any text, few tokens on the generated problems.
+"""The tokenizer of the tiny scale: lossless on any text, with few tokens for the generated problems.
 
-A piece of the splitting rule is one token if the generated problems use it, otherwise its UTF-8 bytes (BPE without merges,
-`ignore_merges`). The fixed passages of the published prompts are long, so each is a single "superword" token
-(arXiv 2503.13423). One change in a problem (", buys 3", "-4)", ", double it") is one token too: docs/world.md explains why.
-Special tokens and chat format are Qwen3's.
+A regular expression splits text into pieces. A piece that the generated problems use is one token; any other piece becomes
+its UTF-8 bytes (BPE without merges, `ignore_merges`). The fixed passages of the published prompts are long, so each is a
+single "superword" token (arXiv 2503.13423). One change in a problem (", buys 3", "-4)", ", double it") is also one token;
+docs/world.md explains why. Special tokens and chat format are those of Qwen3.
 """
 
 from typing import Any
@@ -81,9 +81,9 @@ CHAT_TEMPLATE = """\
 
 
 def build(world: World, opening: str | None) -> PreTrainedTokenizerFast:
-    """The tokenizer of a world with its chat template; `save_pretrained` writes the same bytes at every build.
+    """The tokenizer of a world, with its chat template; `save_pretrained` writes the same bytes for every build.
 
-    `opening` is the word that opens every thought, or None.
+    `opening` is the first word of every thought, or None.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = sorted(_pieces(world, opening) - set(alphabet))
@@ -118,7 +118,7 @@ def _splitter() -> Any:
 
 
 def _pieces(world: World, opening: str | None) -> set[str]:
-    """The pieces of generated problems, and the numbers up to 99 with and without a space before them."""
+    """The pieces of generated problems, of the superwords, and of the numbers up to 99 with and without a leading space."""
     splitter = _splitter()
     texts = [f"{space}{n}" for n in range(LARGEST_NUMBER + 1) for space in ("", " ")]
     texts += [*SUPERWORDS, "\n\n", "user\n", "assistant\n", "system\n"]

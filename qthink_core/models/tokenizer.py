@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder. No torch, so that stages which only render prompts do not load it."""
+"""The tokenizer of a model folder. This module does not import torch, so stages that only render prompts start fast."""
 
 from pathlib import Path
 from typing import Any

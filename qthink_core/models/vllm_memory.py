@@ -1,4 +1,4 @@
-"""The shares of a GPU's memory that vLLM takes, for the engine that takes them and the plan that counts them. No torch."""
+"""The shares of a GPU's memory that vLLM takes, for the engine and for `qthink plan`. This module does not import torch."""
 
-# Of the memory that is free when the engine starts: alone, and beside the latent steps of a model in transformers.
+# Shares of the memory that is free when the engine starts: vLLM alone, and vLLM beside a model that takes latent steps.
 GPU_SHARE, GPU_SHARE_BESIDE_LATENTS = 0.85, 0.6

@@ -1,1 +1,1 @@
-"""From rollouts and teachers to an adapter and a projection head."""
+"""Training: an adapter and a projection head from rollouts and teachers."""

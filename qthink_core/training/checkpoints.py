@@ -1,4 +1,4 @@
-"""Checkpoints of a training: what is trained, the optimiser's state and the losses, as one unit of work."""
+"""Training checkpoints: the trained parameters, the optimiser's state and the losses, as one unit of work."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def _moments(name: str) -> dict[str, str]:
 
 
 def save(work: Work, trained: Mapping[str, nn.Parameter], optimizer: Any, losses: list[dict[str, Any]]) -> None:
-    """Commits weights, AdamW moments and losses as one unit, then drops the older checkpoints."""
+    """Commits the trained weights, the AdamW state and the losses as one unit, then deletes the older checkpoints."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in trained.items():
         tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
@@ -36,15 +36,16 @@ def save(work: Work, trained: Mapping[str, nn.Parameter], optimizer: Any, losses
 
 
 def checkpoints(work: Work) -> list[str]:
-    """The units of whole, undamaged checkpoints, oldest first."""
+    """The units of complete, undamaged checkpoints, oldest first."""
     names = sorted(path.name.removesuffix(".unit.json") for path in work.folder.glob("checkpoint-*.unit.json"))
     return [name for name in names if work.done(name)]
 
 
 def restore(work: Work, trained: Mapping[str, nn.Parameter], optimizer: Any) -> list[dict[str, Any]]:
-    """Loads the newest whole checkpoint, after its hashes were checked, and returns its losses; [] where there is none.
+    """The losses of the newest complete checkpoint, after loading it into parameters and optimiser; [] if there is none.
 
-    No random state is stored: every draw follows from (seed, step).
+    Its hashes are checked first. No random state is stored, because the order of the examples depends on (seed, epoch)
+    only.
     """
     found = checkpoints(work)
     if not found:
@@ -54,7 +55,7 @@ def restore(work: Work, trained: Mapping[str, nn.Parameter], optimizer: Any) -> 
         for name, parameter in trained.items():
             parameter.copy_(tensors[f"weight.{name}"])
             optimizer.state[parameter] = {
-                key: tensors[stored].to(parameter.device)  # the fused AdamW keeps its step there, too
+                key: tensors[stored].to(parameter.device)  # the fused AdamW keeps its step count there, too
                 for key, stored in _moments(name).items()
             }
     return json.loads(work.path(f"{found[-1]}.losses.json").read_bytes())

@@ -1,4 +1,4 @@
-"""A training from artifacts to artifact: rollouts, rewards and teachers in, adapter, head and loss curve out."""
+"""One training run, from artifacts to artifact: rollouts, rewards and teachers in; adapter, head and loss curve out."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from qthink_core.training import loop
 
 
 class Sources(NamedTuple):
-    """What a training reads; `teachers` is None for a system without latent steps."""
+    """The inputs of a training run; `teachers` is None for a system without latent steps."""
 
     base: Path
     problems: Sequence[Mapping[str, Any]]
@@ -30,10 +30,10 @@ class Sources(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What kind of system is trained: K latent steps, what its target holds, and whether its prompt asks for thinking.
+    """The kind of system that is trained: K latent steps, the kind of target, and whether the prompt asks for thinking.
 
-    `one_step`: no gradient goes from a latent input into the state that it was made of. `positions`: the rule of a row that
-    has its own, which the exported model then names, because `probe` places teachers by it.
+    `one_step`: no gradient flows from a latent input into the state that it was computed from. `positions`: the rule of a
+    row that has its own. The exported model records that rule, because `probe` reads teachers by it.
     """
 
     K: int
@@ -56,7 +56,10 @@ def fit(
     checkpoint_every: int,
     show: Callable[[Iterator[int], int], Iterator[int]],
 ) -> dict[str, int]:
-    """Trains one system and commits it to `work` as unit `trained`; returns the counts of what was used and left out."""
+    """The counts of problems used and left out, after one system is trained and committed to `work` as unit `trained`.
+
+    Raises what `check_lessons` and `loop.train` raise.
+    """
     where = loading.pick_device(device)
     tokenizer = loading.load_tokenizer(sources.base)
     problems = {row["id"]: row for row in sources.problems}
@@ -107,7 +110,10 @@ def fit(
 def check_lessons(
     examples: Sequence[targets.Example], states: Mapping[str, Any], teachers: Path | None, counts: Mapping[str, int]
 ) -> None:
-    """Raises DataError when there is nothing to learn from: an untrained adapter must not become a row of the table."""
+    """Raises DataError when no problem has a target, or none has a teacher where the system needs teachers.
+
+    Otherwise an untrained adapter would become a row of the table.
+    """
     found = ", ".join(f"{name} {count}" for name, count in counts.items())
     if not examples or all(not example.target for example in examples):
         raise DataError(f"no training problem has a target ({found}): sample more, or set train.target to gold")
@@ -125,7 +131,7 @@ def make_targets(
     recipe: Recipe,
     seed: int,
 ) -> tuple[dict[str, list[int]], dict[str, int]]:
-    """The target of each problem, from one right rollout or from the published solution, as the recipe says."""
+    """The target of each problem, from a right rollout or the published solution (`recipe.target`), and counts."""
     limit = targets.Limit(recipe.answer_max_tokens, recipe.end_token)
     marks = think.marks(tokenizer)
     if recipe.target == targets.GOLD:
@@ -141,7 +147,7 @@ def make_targets(
         wanted.update(found)
         counts.update(more)
 
-    for file in rollouts.files(sources.rollouts):  # all at once would be gigabytes in every rank
+    for file in rollouts.files(sources.rollouts):  # file by file: all rollouts together would take gigabytes in every rank
         sampled = rollouts.by_problem(rollouts.read(file))
         add({name: unseen.pop(name) for name in sampled}, sampled)
     add(unseen, {})

@@ -1,7 +1,7 @@
-"""Training: the effective batch as params give it, in micro-batches; any checkpoint resumes to the same bytes.
+"""The training loop: steps over effective batches, each in micro-batches; a resumed run ends with the same bytes.
 
-Under a launcher each rank computes some of a step's micro-batches and adds its sums to those of the others; the plan stays
-the same.
+Under a launcher, each rank computes some of a step's micro-batches, and the sums of all ranks are added up. The order of
+the examples is the same for any number of ranks.
 """
 
 import math
@@ -23,14 +23,14 @@ from qthink_core.pipeline import ranks
 from qthink_core.pipeline.recipe import Recipe
 from qthink_core.training.checkpoints import restore, save
 
-# What `accelerate launch` sets where it was asked to split the model over the ranks.
+# `accelerate launch` sets one of these to `true` when it is configured to split the model over the ranks.
 SPLIT = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM")
 
 
 def plan(n_examples: int, recipe: Recipe, seed: int) -> list[list[int]]:
-    """The example indices of every optimiser step: each epoch a permutation seeded by (seed, epoch), cut into batches.
+    """The example indices of every optimiser step.
 
-    The last batch of an epoch holds what is left.
+    Each epoch is a permutation seeded by (seed, epoch), cut into batches. The last batch of an epoch may be smaller.
     """
     steps = []
     for epoch in range(recipe.epochs):
@@ -40,18 +40,21 @@ def plan(n_examples: int, recipe: Recipe, seed: int) -> list[list[int]]:
 
 
 def lr_factor(step: int, total: int, warmup: float) -> float:
-    """The learning rate's factor at a step 0..total-1: linear warm-up over `warmup * total` steps, then cosine to 0."""
+    """The factor of the learning rate at a step 0..total-1: linear warm-up over `warmup * total` steps, then cosine to 0."""
     return warmup_cosine(step, total, math.ceil(warmup * total))
 
 
 def micro_batches(batch: Sequence[int], examples: Sequence[Example], size: int) -> list[list[int]]:
-    """The batch in groups of at most `size`, similar lengths together so that little padding is computed."""
+    """The batch in groups of at most `size` examples of similar length, so that little padding is computed."""
     order = sorted(batch, key=lambda i: (len(examples[i].prompt) + len(examples[i].target), i))
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def deal(groups: Sequence[Sequence[int]], rank: int, world: int) -> list[Sequence[int]]:
-    """The micro-batches of one rank, shortest first. The ranks take turns from the longest on: 0 to the last, then back."""
+    """The micro-batches of one rank, shortest first.
+
+    They are dealt from the longest to the shortest: to rank 0 up to the last rank, then back from the last to rank 0.
+    """
     seats = [*range(world), *reversed(range(world))]
     return [group for place, group in enumerate(groups) if seats[(len(groups) - 1 - place) % (2 * world)] == rank]
 
@@ -69,22 +72,23 @@ def train(
     checkpoint_every: int,
     show: Callable[[Iterator[int], int], Iterator[int]],
 ) -> list[dict[str, Any]]:
-    """Trains the student in place and returns the losses of every step.
+    """The losses of every step, after training the student in place.
 
-    The loss of a step is that of `losses.loss`, divided by the counts of the effective batch, so micro-batches and ranks
-    change nothing beyond rounding. Resumes from the newest whole checkpoint in `work`, which rank 0 writes and all load.
-    Raises NumericError naming the step and its problems, on all ranks alike, when a loss or gradient is not finite; such a
-    step is not taken. Raises ParamError under a launcher that splits the model (DeepSpeed, FSDP, Megatron).
+    The loss of a step is `losses.loss`, divided by the counts of the effective batch, so the split into micro-batches and
+    ranks changes only rounding. Training resumes from the newest complete checkpoint in `work`, which rank 0 writes and all
+    ranks load. Raises NumericError on all ranks, naming the step and its problems, when a loss or gradient is not finite;
+    that step is not taken. Raises DataError when ranks find different checkpoints, and ParamError under a launcher that
+    splits the model (DeepSpeed, FSDP, Megatron).
     """
     check_launcher()
     steps = plan(len(examples), recipe, seed)
     trained, top_lr = student.trained(), recipe.lr * recipe.lr_multiplier
     optimizer = torch.optim.AdamW(trained.values(), lr=top_lr, weight_decay=recipe.weight_decay, fused=True)
-    with ranks.first():  # it drops what is damaged
+    with ranks.first():  # rank 0 deletes damaged checkpoints before the others look
         losses = restore(work, trained, optimizer)
     start = len(losses)
     if ranks.total([start])[0] != start * ranks.world():
-        raise DataError(f"step {start} is not where all ranks found the checkpoint of {work.folder}: run `dvc repro` again")
+        raise DataError(f"not all ranks resume at step {start} from the checkpoint in {work.folder}: run `dvc repro` again")
     for parameter in trained.values():
         ranks.copy_(parameter.data)
         parameter.grad = None  # an earlier use of the student may have left one
@@ -111,11 +115,11 @@ def train(
 
 
 def check_launcher() -> None:
-    """Raises ParamError where a launcher was asked to split the model: each rank holds all of it here."""
+    """Raises ParamError under a launcher that is configured to split the model, because here every rank holds all of it."""
     for name in SPLIT:
         if os.environ.get(name) == "true":
             kind = name.removeprefix("ACCELERATE_USE_")
-            raise ParamError(f"training cannot use {kind}: launch plain ranks, e.g. by `accelerate launch --multi_gpu`")
+            raise ParamError(f"training cannot use {kind}: launch without it, e.g. by `accelerate launch --multi_gpu`")
 
 
 def backward(
@@ -127,10 +131,11 @@ def backward(
     pad_id: int,
     step: int,
 ) -> dict[str, Any]:
-    """Adds the gradient of one effective batch, given as micro-batches, and returns its losses.
+    """The losses of one effective batch, given as micro-batches, after adding its gradient to the parameters.
 
-    `cross_entropy` in nats (decision 20); `distillation` as the loss has it, `distance` for each latent step. Under a
-    launcher that is the part of this rank, which computes the micro-batches that are dealt to it; `add_up` makes it whole.
+    `cross_entropy` is in nats (decision 20), `distillation` is the distillation term without gamma, and `distance` has one
+    value per latent step. Under a launcher, losses and gradient are those of this rank's micro-batches; `add_up` sums them
+    over the ranks. Raises NumericError naming the step and the problems when a loss or gradient is not finite.
     """
     everyone = [examples[i] for group in batch for i in group]
     whole = counts(
@@ -146,7 +151,7 @@ def backward(
         if not torch.isfinite(part.total):
             names = ", ".join(row.problem_id for row in rows)
             raise NumericError(
-                f"the loss of step {step} is {part.total.item()} on {names}: lower train.lr or look at these problems"
+                f"the loss of step {step} is {part.total.item()} on {names}: lower train.lr, or check these problems"
             )
         part.total.backward()
         total_ce += part.cross_entropy.item()
@@ -156,7 +161,7 @@ def backward(
     found: dict[str, Any] = {"cross_entropy": total_ce}
     if distance_K is not None:
         found |= {"distillation": total_distil, "distance": distance_K.tolist()}
-    # With one process the norm shows it; a sum over ranks would not show whose it was.
+    # With one process, the check of the norm is enough. After a sum over ranks, the problems could not be named.
     if ranks.world() > 1 and not _finite(student):
         names = ", ".join(examples[i].problem_id for group in mine for i in group)
         raise NumericError(f"the gradient of step {step} is not finite on {names}: lower train.lr")
@@ -168,9 +173,9 @@ def _finite(student: Student) -> bool:
 
 
 def add_up(student: Student, found: Mapping[str, Any], K: int) -> dict[str, Any]:
-    """Adds up gradients, in place, and losses over the ranks; a rank may have had no part.
+    """The losses summed over the ranks, after summing the gradients in place; a rank may have no micro-batch.
 
-    It is a sum and not a mean: each term is already divided by the counts of the whole batch.
+    This is a sum and not a mean, because each term is already divided by the counts of the whole batch.
     """
     parameters = list(student.trained().values())
     flat = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in parameters])
@@ -185,7 +190,10 @@ def add_up(student: Student, found: Mapping[str, Any], K: int) -> dict[str, Any]
 def gather_teachers(
     rows: Sequence[Example], teachers: Mapping[str, Any], device: torch.device
 ) -> tuple[Tensor | None, Tensor]:
-    """The teachers (B, K, D) of a micro-batch, zeros where a problem has none, and the mask (B,) of those that have."""
+    """The teachers (B, K, D) of a micro-batch and the mask (B,) of problems with a teacher; the other rows are zeros.
+
+    The first is None in a training without teachers.
+    """
     has = torch.tensor([float(row.problem_id in teachers) for row in rows], device=device)
     if not teachers:
         return None, has

@@ -1,4 +1,4 @@
-"""Shards of hidden states as units of work: what makes one out of a block of rollouts."""
+"""Shards of hidden states as units of work: the function that makes one from a block of rollouts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +27,10 @@ def maker(
     batch_tokens: int,
     store: str,
 ) -> Iterator[Make]:
-    """What makes a shard out of the file of a block of rollouts, with the model in `base`; pairs[0] is the shared one."""
+    """A function that makes a shard from the file of a block of rollouts, with the model in `base`.
+
+    `pairs[0]` is the shared pair. The other arguments are those of `read_positions` and `extraction.select`.
+    """
     marks, model = think.marks(load_tokenizer(base)), load_model(base, pick_device(device), dtype)
     prompts = {row["id"]: row["prompt_thinking"] for row in prepared.read(problems, "train")}
 

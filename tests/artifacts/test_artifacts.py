@@ -266,7 +266,10 @@ def test_a_flipped_bit_in_any_byte_of_an_artifact_is_refused(root: Path) -> None
             lambda: (OUT / "block-0.bin").write_bytes((OUT / "block-1.bin").read_bytes()),
             "things/block-0.bin does not have the sha256",
         ),
-        (lambda: (OUT / MANIFEST).unlink(), "things/manifest.json is missing, so artifacts/things is not a whole"),
+        (
+            lambda: (OUT / MANIFEST).unlink(),
+            "things/manifest.json is missing, so artifacts/things is not a complete artifact",
+        ),
         (lambda: (OUT / MANIFEST).write_text("[]\n"), "things/manifest.json is damaged"),
         (lambda: (OUT / MANIFEST).write_bytes(b"\xff"), "things/manifest.json is damaged"),
         (lambda: (OUT / MANIFEST).write_bytes(sealed({"artifact": "things"})), "things/manifest.json is damaged"),

@@ -327,7 +327,7 @@ def test_each_hidden_state_is_read_as_its_likeliest_tokens(system: System, promp
 def test_a_latent_step_that_is_not_finite_is_named(system: System, prompts: dict[str, list[int]]) -> None:
     with torch.no_grad():
         system.head.mlp[0].bias[0] = torch.nan
-    with pytest.raises(NumericError, match=r"^q\d\d has a latent step 1 that is not finite: check the model$"):
+    with pytest.raises(NumericError, match=r"^q\d\d has a state that is not finite at latent step 1: check the model$"):
         read_latents(system, prompts, 7, 1, SEED)
 
 

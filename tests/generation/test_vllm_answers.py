@@ -95,7 +95,7 @@ def test_a_sampled_answer_depends_on_seed_question_and_training_and_not_on_its_b
 def refused_widths_and_states(vllm: VLLMEngine, prompts: dict[str, list[int]]) -> None:
     """What vLLM itself would accept: vectors of another width, and a NaN."""
     vllm.hidden_size = 32
-    with pytest.raises(DataError, match="the latents have 64 numbers, but the model of vLLM has 32: load both"):
+    with pytest.raises(DataError, match="the latents are 64 wide, but the embeddings of vLLM's model are 32: load both"):
         vllm.generate(requests(prompts))
     vllm.hidden_size = 64
     assert vllm.system is not None

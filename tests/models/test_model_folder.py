@@ -83,7 +83,7 @@ def other_tokenizer(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (truncate, "is not a whole safetensors file"),
+        (truncate, "is not a complete safetensors file"),
         (change("model.norm.weight", lambda t: t * float("nan")), "NaN or an infinity in model.norm.weight"),
         (change("model.norm.weight", lambda t: t / 0), "NaN or an infinity in model.norm.weight"),
         (

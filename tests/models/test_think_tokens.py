@@ -44,7 +44,7 @@ def test_a_model_that_thinks_is_left_as_it_is(tmp_path: Path, thinking: str) -> 
 
 def test_a_model_that_knows_no_thinking_is_not_taken_for_one_that_does(tmp_path: Path) -> None:
     folder = base(tmp_path)
-    with pytest.raises(DataError, match=r"spells <think> with 3 tokens .* set thinking to `added`"):
+    with pytest.raises(DataError, match=r"encodes <think> as 3 tokens .* set thinking to `added`"):
         with_thinking(folder, "native")
 
 

@@ -322,6 +322,6 @@ def test_a_launcher_that_would_split_the_model_is_refused_before_anything_is_tra
     made = student(K)
     before = trained_bytes(made)
     monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
-    with pytest.raises(ParamError, match=rf"^training cannot use {kind}: launch plain ranks, e\.g\. by `accelerate launch"):
+    with pytest.raises(ParamError, match=rf"^training cannot use {kind}: launch without it, e\.g\. by `accelerate launch"):
         run(made, examples, teachers, work(tmp_path))
     assert trained_bytes(made) == before
