@@ -1,4 +1,4 @@
-"""The world of the generated problems, as parameters; `synthetic` makes the problems, docs/world.md gives the reasons."""
+"""The world of the generated problems, as parameters; `generated` makes the problems, docs/world.md gives the reasons."""
 
 from pydantic import Field
 

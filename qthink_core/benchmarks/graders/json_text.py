@@ -1,7 +1,7 @@
 """JSON objects inside model text, read within limits.
 
 `json.loads` alone makes `1e999` infinite, and raises RecursionError at depth 10^5 and a plain ValueError at 5,000 digits.
-Files and standard input are read by artifacts/json_object.py.
+Files and standard input are read by artifacts/files.py.
 """
 
 import json
