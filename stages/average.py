@@ -25,19 +25,20 @@ class Params(Section):
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Makes both kinds of teachers, each an artifact of its own."""
-    from qthink_core.artifacts import grades, prepared
-    from qthink_core.method import extraction, teachers
+    from qthink_core.artifacts import grades, hidden_states, prepared
+    from qthink_core.artifacts import teachers as stored
+    from qthink_core.method import teachers
 
     ids = [row["id"] for row in prepared.read(layout.problems(at.task), "train")]
     rewards = grades.read_rewards(layout.rewards(at.task))
     folder, made_of = layout.hidden_states(at.task), []
     for kind in (teachers.UNIFORM, teachers.REWARD_WEIGHTED):
         units, counts = [], dict[str, int]()
-        for pair in extraction.pair_folders(folder):
-            states = extraction.read_shards(folder, pair)
+        for pair in hidden_states.pair_folders(folder):
+            states = hidden_states.read(folder, pair)
             made, found = teachers.all_teachers(states, rewards, sorted(ids), kind, params.average.no_right_rollout)
             units.append("-".join(filter(None, (kind, pair))))
-            work.commit(units[-1], teachers.writers(made, pair), {} if counts else found)  # the same for each pair
+            work.commit(units[-1], stored.writers(made, pair), {} if counts else found)  # the same for each pair
             counts = counts or found
         work.require(units, "teachers", "set average.no_right_rollout to uniform, or sample more rollouts")
         work.publish(layout.teachers(at.task, kind), "teachers", units, {"kind": kind})

@@ -32,11 +32,11 @@ class Params(Section):
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Makes a unit for each batch; after a kill, the next run makes the missing units."""
-    from qthink_core.artifacts import prepared, seconds
+    from qthink_core.artifacts import prepared
     from qthink_core.generation import makers, units
     from qthink_core.generation.requests import Sampling
     from qthink_core.models.loading import QThinkConfig
-    from qthink_core.pipeline import executor
+    from qthink_core.pipeline import executor, seconds
 
     how, thinking = params.evaluate, params.systems.baseline[at.system].thinking
     problems = prepared.read(layout.problems(at.task), params.split)

@@ -26,11 +26,11 @@ class Params(Section):
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Makes a unit for each batch of each seed; after a kill, the next run makes the missing units."""
-    from qthink_core.artifacts import prepared, seconds
+    from qthink_core.artifacts import prepared
     from qthink_core.generation import makers, units
     from qthink_core.generation.requests import Sampling
     from qthink_core.models import loading
-    from qthink_core.pipeline import executor
+    from qthink_core.pipeline import executor, seconds
 
     how, problems = params.evaluate, prepared.read(layout.problems(at.task), params.split)
     sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None

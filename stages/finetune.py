@@ -40,9 +40,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
         Sources(layout.BASE, train, layout.rollouts(at.task), layout.rewards(at.task), teachers=None),
         Shape(K=0, target=system.target, thinking=system.target == THINK_AND_ANSWER),
         params.train.with_answers_of(system.answer_max_tokens),
-        Objective(
-            gamma=0.0, supervision="per_step", reduction="mean", distance="l1", cross_entropy=params.train.cross_entropy
-        ),
+        Objective.on_answers(params.train.cross_entropy),
         seed=at.seed,
         device=params.device,
         dtype=params.dtype,

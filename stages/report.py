@@ -36,9 +36,9 @@ class Params(ReportParams):
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
-    """Reads grades, answers and loss curves, and writes the results."""
-    from qthink_core.artifacts import seconds
+    """Reads grades, answers and loss curves and writes the results."""
     from qthink_core.artifacts.files import write_file
+    from qthink_core.pipeline import seconds
     from qthink_core.report import build, markdown
 
     folders = params.folders()

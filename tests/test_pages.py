@@ -17,16 +17,16 @@ import torch
 from imports import ROOT
 from worlds import WORLD
 
-from qthink_core.artifacts import answers, grades, prepared, rollouts, seconds
+from qthink_core.artifacts import answers, grades, prepared, rollouts, teachers
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.store import MANIFEST, Manifest, Work, read_manifest
 from qthink_core.benchmarks.problems import generated
 from qthink_core.benchmarks.rendering import prompted
 from qthink_core.errors import DataError
-from qthink_core.method import projection_head, teachers
+from qthink_core.method import projection_head
 from qthink_core.models import loading
-from qthink_core.pipeline import layout, parameters
+from qthink_core.pipeline import layout, parameters, seconds
 from qthink_core.pipeline.graph import Box
 from stages import average, baseline, evaluate, extract, finetune, grade, merge, probe, train
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.tables import Table
 
-TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = ("train", "validation", "test")
 
 
 class Prompted(TypedDict):

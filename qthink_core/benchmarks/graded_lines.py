@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
+from qthink_core.artifacts.files import read_object
 from qthink_core.benchmarks.graders import grader
 from qthink_core.errors import DataError
 
@@ -49,29 +50,6 @@ def _object(line: bytes, where: str) -> dict[str, object]:
     if not line.strip():
         raise DataError(f"{where} is empty: expected {_EXPECTED}; drop the line")
     try:
-        row = json.loads(line.decode(), object_pairs_hook=_without_doubles, parse_constant=_refused, parse_float=_finite)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not UTF-8 (byte {error.start + 1}, {error.reason}): convert the file") from None
-    except ValueError as error:  # also integers of 5,000 digits
-        raise DataError(f"{where} is not JSON ({error}): expected {_EXPECTED}") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where} holds a JSON {type(row).__name__}: expected {_EXPECTED}")
-    return row
-
-
-def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made: dict[str, object] = {}
-    for name, value in pairs:
-        if name in made:
-            raise ValueError(f"field {name!r:.60} appears twice")
-        made[name] = value
-    return made
-
-
-def _refused(text: str) -> NoReturn:
-    raise ValueError(f"{text:.40} is not a finite number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if abs(value) < float("inf") else _refused(text)
+        return read_object(line)
+    except ValueError as error:
+        raise DataError(f"{where} {error}: expected {_EXPECTED}") from None

@@ -12,10 +12,10 @@ from typing import Literal
 
 from qthink_core import hub
 from qthink_core.artifacts.prepared import TEST, TRAIN, VALIDATION
+from qthink_core.benchmarks.generated import Show, worked
 from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.graders.contract import Problem
 from qthink_core.benchmarks.published_files import check_digest, in_folder, on_hub, read_rows
-from qthink_core.benchmarks.synthetic import Show, worked
 from qthink_core.benchmarks.world import World
 from qthink_core.errors import DataError, ParamError
 

@@ -1,4 +1,4 @@
-"""The parameters of the generated problems, which `synthetic` makes; docs/world.md gives the reasons."""
+"""The parameters of the generated problems, which `generated` makes; docs/world.md gives the reasons."""
 
 from pydantic import Field
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from qthink_core.artifacts import answers, rollouts, seconds
+from qthink_core.artifacts import answers, rollouts
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.generation import engine, units
 from qthink_core.generation.engine import Engine
@@ -16,6 +16,7 @@ from qthink_core.generation.units import Unit
 from qthink_core.method.think import marks, thoughts
 from qthink_core.models.loading import pick_device
 from qthink_core.models.tokenizer import load_tokenizer
+from qthink_core.pipeline import seconds
 from qthink_core.pipeline.executor import Made, Make
 
 

@@ -17,8 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-PER_STEP, FINAL_STEP = "per_step", "final_step"
-TOKENS, PROBLEMS = "tokens", "problems"
+FINAL_STEP, TOKENS = "final_step", "tokens"
 
 # From h and t (B, K, D) to a distance of each problem and step (B, K). `Distance` in pipeline/recipe.py lists the names.
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -36,6 +35,11 @@ class Objective(NamedTuple):
     reduction: str
     distance: str
     cross_entropy: str
+
+    @classmethod
+    def on_answers(cls, cross_entropy: str) -> "Objective":
+        """The cross-entropy alone, for a system without latent steps."""
+        return cls(0.0, "per_step", "mean", "l1", cross_entropy)
 
 
 class Counts(NamedTuple):

@@ -8,7 +8,7 @@ from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.method.think import Marks, block_of
 
 ANSWER, THINK_AND_ANSWER = "answer", "think_and_answer"
-ROLLOUT, GOLD = "rollout", "gold"
+GOLD = "gold"
 
 
 class Example(NamedTuple):

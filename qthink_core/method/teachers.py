@@ -1,29 +1,13 @@
 """Teachers: for each problem and latent step, the average of the hidden states of the problem's rollouts."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Float
 
-from qthink_core.artifacts.files import Writer
-from qthink_core.artifacts.tables import Table, array_writer
+from qthink_core.artifacts.teachers import Teacher
 
 UNIFORM, REWARD_WEIGHTED = "uniform", "reward_weighted"
-STATES, INDEX = "teachers.npy", "teachers.parquet"
-TABLE = Table[dict[str, Any]](
-    pa.schema([("problem_id", pa.string()), ("n_rollouts", pa.int32()), ("fell_back", pa.bool_())]), dict
-)
-
-
-class Teacher(NamedTuple):
-    """The K averaged states of one problem, the number of rollouts in the average, and whether the fallback was used."""
-
-    states: Float[np.ndarray, "K D"]
-    n_rollouts: int
-    fell_back: bool
 
 
 def weights(rewards: Sequence[int], kind: str, no_right_rollout: str) -> tuple[list[int], bool] | None:
@@ -103,17 +87,3 @@ def all_teachers(
         counts["fell_back_to_uniform"] += one.fell_back
         made[name] = one
     return made, counts
-
-
-def writers(made: Mapping[str, Teacher], pair: str = "") -> dict[str, Writer]:
-    """The files of a task's teachers in the folder of a pair: states as .npy, and the problem of each row as .parquet."""
-    rows = [{"problem_id": name, "n_rollouts": one.n_rollouts, "fell_back": one.fell_back} for name, one in made.items()]
-    states_PKD = np.stack([one.states for one in made.values()]) if made else np.empty((0, 0, 0), np.float32)
-    folder = Path(pair)
-    return {str(folder / STATES): array_writer(states_PKD), str(folder / INDEX): TABLE.writer(rows)}
-
-
-def read(folder: Path) -> dict[str, Float[np.ndarray, "K D"]]:
-    """The teacher's states by problem id, for the problems that have a teacher."""
-    states = np.load(folder / STATES, allow_pickle=False)
-    return {row["problem_id"]: state for row, state in zip(TABLE.read(folder / INDEX), states, strict=True)}

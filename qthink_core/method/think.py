@@ -75,8 +75,8 @@ def marks(tokenizer: Any) -> Marks:
     return Marks(think, end, newlines, tokenizer.eos_token_id)
 
 
-def opened(prompt: Sequence[int], marks: Marks) -> bool:
-    """Whether the prompt ends in an open think block, because the chat template writes `<think>` for the model."""
+def opens_block(prompt: Sequence[int], marks: Marks) -> bool:
+    """Whether the prompt itself ends in an open think block (templates that write `<think>` for the model)."""
     end = len(prompt)
     while end and prompt[end - 1] in marks.newlines:
         end -= 1
@@ -94,8 +94,8 @@ def spoken(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int]) -> str:
 
 
 def block_of(rollout: Rollout, prompts: Mapping[str, Sequence[int]], marks: Marks) -> Block:
-    """The think block of a rollout."""
-    return find_block(rollout.tokens, marks, opened(prompts[rollout.problem_id], marks))
+    """The rollout's think block."""
+    return find_block(rollout.tokens, marks, opens_block(prompts[rollout.problem_id], marks))
 
 
 def thoughts(rollouts: Sequence[Rollout], prompts: Mapping[str, Sequence[int]], marks: Marks) -> int:

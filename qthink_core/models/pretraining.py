@@ -11,9 +11,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from qthink_core.benchmarks.generated import TASKS, Show, worked
+from qthink_core.benchmarks.generated.chains import slipped, thought, values
 from qthink_core.benchmarks.prompts import message
-from qthink_core.benchmarks.synthetic import TASKS, Show, worked
-from qthink_core.benchmarks.synthetic.chains import slipped, thought, values
 from qthink_core.benchmarks.world import World
 from qthink_core.errors import NumericError
 from qthink_core.models.lr_schedule import warmup_cosine

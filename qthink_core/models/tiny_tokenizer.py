@@ -11,9 +11,9 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from qthink_core.benchmarks.generated import BUCKETS, TASKS, tool_calls, worked
+from qthink_core.benchmarks.generated.chains import thought, values
 from qthink_core.benchmarks.prompts import MATH_INSTRUCTION
-from qthink_core.benchmarks.synthetic import BUCKETS, TASKS, tool_calls, worked
-from qthink_core.benchmarks.synthetic.chains import thought, values
 from qthink_core.benchmarks.world import World
 from qthink_core.models.think_tokens import END_THINK, THINK
 

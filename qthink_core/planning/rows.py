@@ -10,12 +10,12 @@ def latent_steps(tree: Mapping[str, Any], system: str) -> int:
     return 0 if row is None else int(row.get("K") or tree["K"])
 
 
-def positions(tree: Mapping[str, Any]) -> int:
-    """The positions of a rollout that `extract` reads: those that rows share, plus those of each further pair."""
+def n_positions(tree: Mapping[str, Any]) -> int:
+    """How many positions of a rollout `extract` reads: those that rows share, and those of each further pair."""
     return int(tree["K"] + sum(pair["K"] for pair in tree["extract"]["also"]))
 
 
-def conditions(tree: Mapping[str, Any], system: str) -> int:
+def n_conditions(tree: Mapping[str, Any], system: str) -> int:
     """How many answers `probe` gives to a question: one under each condition, one after each number of steps."""
     how = tree["probe"]
     return len(how["conditions"]) + max(how["sweep"] * latent_steps(tree, system), 1)

@@ -7,7 +7,7 @@ from qthink_core.models.vllm_memory import GPU_SHARE, GPU_SHARE_BESIDE_LATENTS
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import cost
 from qthink_core.planning.cost import EXTRACTION, SAMPLING, TRAINING, Compute
-from qthink_core.planning.rows import conditions, latent_steps, positions
+from qthink_core.planning.rows import latent_steps, n_conditions, n_positions
 from qthink_core.planning.workload import GENERATED, WIDTH, Workload
 
 # Seconds for a graded answer: text and numbers, or, for published LaTeX, sometimes computer algebra.
@@ -96,7 +96,7 @@ def grading_s(load: Workload, task: str) -> float:
 
 def extract(load: Workload, at: Box) -> BoxCost:
     """Prompt and thought of every rollout read once; its states at the positions of all pairs are kept."""
-    how, lengths, G, K = load.tree["extract"], load.lengths[at.task], load.tree["rollout"]["G"], positions(load.tree)
+    how, lengths, G, K = load.tree["extract"], load.lengths[at.task], load.tree["rollout"]["G"], n_positions(load.tree)
     N, length = load.n(at, "train"), lengths.prompt + lengths.thought
     blocks = -(-N // load.tree["sample"]["block_problems"])
     passes = max(blocks, N * G * length / how["batch_tokens"])
@@ -108,7 +108,7 @@ def extract(load: Workload, at: Box) -> BoxCost:
 
 def average(load: Workload, at: Box) -> BoxCost:
     """Every state read twice, once for each kind of teacher."""
-    N, G, K, D = load.n(at, "train"), load.tree["rollout"]["G"], positions(load.tree), load.shape.hidden
+    N, G, K, D = load.n(at, "train"), load.tree["rollout"]["G"], n_positions(load.tree), load.shape.hidden
     read = cost.hidden_bytes(N, G, K, D, WIDTH[load.tree["extract"]["store"]])
     return BoxCost(other_s=2 * read / DISK_BPS, disk=2 * cost.hidden_bytes(N, 1, K, D, WIDTH["float32"]), light=True)
 
@@ -184,7 +184,7 @@ def evaluate(load: Workload, at: Box) -> BoxCost:
 
 def probe(load: Workload, at: Box) -> BoxCost:
     """An answer under each condition, after K steps and after each other number of the sweep, for each training seed."""
-    return answers(load, at, times=conditions(load.tree, at.system) * len(load.tree["seeds"]))
+    return answers(load, at, times=n_conditions(load.tree, at.system) * len(load.tree["seeds"]))
 
 
 def answers(load: Workload, at: Box, times: int, paged: bool = False) -> BoxCost:
@@ -224,7 +224,7 @@ def thinks(load: Workload, at: Box) -> bool:
 def grade(load: Workload, at: Box) -> BoxCost:
     """Every answer of every row and condition graded once."""
     systems = load.tree["systems"]
-    per_seed = len(systems["trained"]) + sum(conditions(load.tree, name) for name in systems["distilled"])
+    per_seed = len(systems["trained"]) + sum(n_conditions(load.tree, name) for name in systems["distilled"])
     rows = load.n(at, load.tree["split"]) * (len(systems["baseline"]) + per_seed * len(load.tree["seeds"]))
     return BoxCost(other_s=rows * grading_s(load, at.task), disk=rows, light=True)
 

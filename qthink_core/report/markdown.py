@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from qthink_core.artifacts.seconds import Measured
 from qthink_core.evidence import claims
 from qthink_core.evidence.fairness import footnotes
 from qthink_core.evidence.findings import Cell, Claim, Findings
 from qthink_core.evidence.significance import ALPHA
+from qthink_core.pipeline.seconds import Measured
 from qthink_core.report.overview import claim_lines, matrix
 from qthink_core.report.sentences import SECONDS, power, scope, summary
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from qthink_core.artifacts.seconds import REPORT
 from qthink_core.evidence.findings import Cell, Comparison, Findings
 from qthink_core.evidence.significance import ALPHA, MIN_SEEDS, THESE_WEIGHTS
+from qthink_core.pipeline.seconds import REPORT
 
 # Times differ from machine to machine, and outputs must not.
 SECONDS = f"Seconds per answer depend on the machine, so they are in {REPORT} and not in this file."

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core.artifacts import rollouts
+from qthink_core.artifacts import rollouts, teachers
 from qthink_core.artifacts.files import canonical_json
 from qthink_core.artifacts.grades import read_rewards
 from qthink_core.artifacts.store import Work
 from qthink_core.errors import DataError
-from qthink_core.method import projection_head, targets, teachers, think
+from qthink_core.method import projection_head, targets, think
 from qthink_core.method.losses import Objective
 from qthink_core.method.student import Student
 from qthink_core.models import export, loading
@@ -135,7 +135,7 @@ def make_targets(
     limit = targets.Limit(recipe.answer_max_tokens, recipe.end_token)
     marks = think.marks(tokenizer)
     if recipe.target == targets.GOLD:
-        opened = any(think.opened(row["prompt_thinking"], marks) for row in problems.values())
+        opened = any(think.opens_block(row["prompt_thinking"], marks) for row in problems.values())
         return targets.from_gold(problems, tokenizer, kind=shape.target, opened=opened, limit=limit)
     by_index, unseen = read_rewards(sources.rewards), dict(problems)
     wanted: dict[str, list[int]] = {}

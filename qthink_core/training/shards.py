@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qthink_core.artifacts import prepared, rollouts
+from qthink_core.artifacts import hidden_states, prepared, rollouts
 from qthink_core.artifacts.pairs import Pair
 from qthink_core.method import extraction, think
 from qthink_core.method.hidden_states import read_positions
@@ -39,6 +39,6 @@ def maker(
         once, which = extraction.distinct(rows)
         states = read_positions(model, once, sum(pair.K for pair in pairs), batch_tokens, store)
         states = states[np.array(which, dtype=int)]
-        return extraction.shard(shard, rows, states, pairs), counts | {"read": len(once)}
+        return hidden_states.shard(shard, [row.source for row in rows], states, pairs), counts | {"read": len(once)}
 
     yield make

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qthink_core.artifacts import answers, grades, prepared, readout, rollouts
+from qthink_core.artifacts import answers, grades, hidden_states, prepared, readout, rollouts, teachers
 from qthink_core.artifacts.answers import Answer
 from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.grades import Graded, Reward
@@ -17,7 +17,6 @@ from qthink_core.artifacts.readout import Read
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.artifacts.tables import Table, array_writer
 from qthink_core.errors import DataError
-from qthink_core.method import extraction, teachers
 
 INTS, TEXT, LIST = pa.int32(), pa.string(), pa.list_(pa.int32())
 COMPLETION = {"tokens": LIST, "text": TEXT, "finish": TEXT}
@@ -84,10 +83,10 @@ CASES: dict[str, Case] = {
         ],
     ),
     "shards": (
-        extraction.INDEX,
-        extraction.INDEX.writer,
+        hidden_states.INDEX,
+        hidden_states.INDEX.writer,
         {"problem_id": TEXT, "rollout": INTS, "think_tokens": INTS},
-        [{"problem_id": "p1", "rollout": 0, "think_tokens": 30}],
+        [hidden_states.Source("p1", 0, 30)],
     ),
 }
 

@@ -123,13 +123,14 @@ SAVE_ALL = """
 import sys
 from pathlib import Path
 from test_written_files import WRITERS
-from qthink_core.artifacts import rollouts
+from qthink_core.artifacts import hidden_states, rollouts
 from qthink_core.artifacts.files import write_file
-from qthink_core.method import extraction
+from qthink_core.artifacts.pairs import Pair
 
 rows = [rollouts.Rollout([i, 2], "text", "stop", problem_id="p", rollout=i) for i in range(3)]
-read = [extraction.Row(row, 2, row.tokens, [0, 1]) for row in rows]
-writers = {**WRITERS, "rollouts": rollouts.writer(rows), **extraction.writers("block", read, WRITERS_STATES)}
+read = [hidden_states.Source("p", row.rollout, 2) for row in rows]
+shard = hidden_states.shard("block", read, WRITERS_STATES, [Pair(6, "even")])
+writers = {**WRITERS, "rollouts": rollouts.writer(rows), **shard}
 for name, write in writers.items():
     write_file(Path(sys.argv[1]) / (name + sys.argv[2]), write)
 """.replace("WRITERS_STATES", "__import__('numpy').ones((3, 6, 4), 'float32')")

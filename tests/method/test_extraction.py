@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from artifact_folders import published
 
+from qthink_core.artifacts import hidden_states
 from qthink_core.artifacts.pairs import Pair
 from qthink_core.artifacts.rollouts import Rollout
-from qthink_core.method import extraction
 from qthink_core.method.extraction import distinct, select
-from qthink_core.method.think import Marks, marks, opened
+from qthink_core.method.think import Marks, marks, opens_block
 
 THINK, END, N1, N2, EOS = 1, 2, 3, 4, 5
 MARKS = Marks(THINK, END, frozenset({N1, N2}), EOS)
@@ -95,7 +95,7 @@ def test_a_block_is_open_only_where_the_prompt_ends_in_it(
     tokenizer: Any, question: str, ending: str, expected: bool
 ) -> None:
     prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{ending}"
-    assert opened(tokenizer(prompt)["input_ids"], marks(tokenizer)) == expected
+    assert opens_block(tokenizer(prompt)["input_ids"], marks(tokenizer)) == expected
 
 
 def test_a_rendered_thought_is_found_token_by_token(tokenizer: Any) -> None:
@@ -111,8 +111,10 @@ def test_states_come_back_under_their_problem_and_rollout(tmp_path: Path) -> Non
     block = [rollout(WHOLE, 4), rollout(CUT, 9), rollout(WHOLE, 1, "q")]
     rows, _ = select(block, PROMPTS | {"q": [90]}, MARKS, SIX, "use")
     states = np.arange(3 * 6 * 4, dtype=np.float32).reshape(3, 6, 4)
-    folder = published(tmp_path, "hidden_states", {"shard": extraction.writers("shard", rows, states)})
-    found = extraction.read_shards(folder)
+    folder = published(
+        tmp_path, "hidden_states", {"shard": hidden_states.shard("shard", [row.source for row in rows], states, SIX)}
+    )
+    found = hidden_states.read(folder)
     assert {name: list(of) for name, of in found.items()} == {"p": [4, 9], "q": [1]}
     assert np.array_equal(found["p"][9], states[1])
     assert np.array_equal(found["q"][1], states[2])
@@ -121,5 +123,5 @@ def test_states_come_back_under_their_problem_and_rollout(tmp_path: Path) -> Non
 def test_a_shard_of_no_usable_rollout_is_a_shard(tmp_path: Path) -> None:
     rows, counts = select([rollout(DIRECT)], PROMPTS, MARKS, SIX, "use")
     assert counts["usable"] == 0
-    files = extraction.writers("shard", rows, np.empty((0, 6, 4), np.float32))
-    assert extraction.read_shards(published(tmp_path, "hidden_states", {"shard": files})) == {}
+    files = hidden_states.shard("shard", [row.source for row in rows], np.empty((0, 6, 4), np.float32), SIX)
+    assert hidden_states.read(published(tmp_path, "hidden_states", {"shard": files})) == {}

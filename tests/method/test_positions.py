@@ -94,7 +94,7 @@ def test_an_edit_of_the_rules_is_other_code_of_what_reads_positions_and_of_no_sa
     """A training reads teachers and not positions; where those come out the same it does not run again."""
     stages = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
     reached = {stage for stage in stages if "qthink_core/method/positions.py" in code.modules(ROOT, f"stages/{stage}.py")}
-    assert reached == {"extract", "average", "probe"}
+    assert reached == {"extract", "probe"}
     named = {stage for stage in stages if "qthink_core/artifacts/pairs.py" in code.modules(ROOT, f"stages/{stage}.py")}
     assert named == reached | {"finetune", "train", "report"}
 

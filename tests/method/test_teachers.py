@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from artifact_folders import published
 
-from qthink_core.method import teachers
+from qthink_core.artifacts import teachers
 from qthink_core.method.teachers import REWARD_WEIGHTED, UNIFORM, all_teachers, average, teacher, weights
 
 K, D, G = 6, 32, 16

@@ -8,9 +8,9 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from worlds import STYLE, WORLD
 
+from qthink_core.benchmarks.generated import TASKS, worked
+from qthink_core.benchmarks.generated.chains import slipped, thought, values
 from qthink_core.benchmarks.graders import grader
-from qthink_core.benchmarks.synthetic import TASKS, worked
-from qthink_core.benchmarks.synthetic.chains import slipped, thought, values
 from qthink_core.models.lr_schedule import warmup_cosine
 from qthink_core.models.pretraining import LAST_LR, Sample, backward, chats, pretrain
 from qthink_core.models.tiny_tokenizer import build

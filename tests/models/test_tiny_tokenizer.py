@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 from worlds import STYLE, WORLD
 
+from qthink_core.benchmarks.generated import TASKS, worked
+from qthink_core.benchmarks.generated.chains import thought, values
 from qthink_core.benchmarks.graders import grader
-from qthink_core.benchmarks.synthetic import TASKS, worked
-from qthink_core.benchmarks.synthetic.chains import thought, values
 from qthink_core.models.tiny_tokenizer import CHAT_TEMPLATE, SUPERWORDS, build
 
 MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")

@@ -230,8 +230,8 @@ def test_a_finetuned_systems_target_reruns_that_system_and_no_other(copy: Path) 
         ("qthink_core/errors.py", r"\Z", "# a comment\n"),
         (
             "qthink_core/method/losses.py",
-            r'^PER_STEP, FINAL_STEP = "per_step", ',
-            "PER_STEP, FINAL_STEP = 'per_step', \\\\\n    ",
+            r'^FINAL_STEP, TOKENS = "final_step", ',
+            "FINAL_STEP, TOKENS = 'final_step', \\\\\n    ",
         ),
         ("qthink_core/method/losses.py", r"^    .*One number for each problem: .*$", '    """Other words."""'),
         ("qthink_core/pipeline/stage.py", r"\A.*$", '"""Other words."""\n'),

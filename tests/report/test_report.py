@@ -16,14 +16,13 @@ from graph import SCALES, tree_of
 from scipy.stats import binomtest, permutation_test, t
 from small_run import K, identifier, outline, rows, run, substituted
 
-from qthink_core.artifacts import seconds
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.errors import DataError
 from qthink_core.evidence.claims import CLAIMS, HOLDS, UNDECIDED
 from qthink_core.evidence.fairness import marks
 from qthink_core.evidence.findings import Cell, Comparison, Findings, Power, System
 from qthink_core.evidence.power import Scatter, smallest_difference
-from qthink_core.pipeline import parameters
+from qthink_core.pipeline import parameters, seconds
 from qthink_core.pipeline.graph import parameter_classes
 from qthink_core.report import build, exports, markdown, sentences
 from qthink_core.report import params as report_params

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qthink_core.benchmarks.synthetic.chains import Step, chain
+from qthink_core.benchmarks.generated.chains import Step, chain
 from qthink_core.benchmarks.world import World
 
 PEOPLE = ("Mia", "Anna", "Lena", "Zoe", "Ruth", "Ida", "Tom", "Ben", "Omar", "Leo", "Ivan", "Karl")

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from qthink_core.benchmarks.synthetic.chains import Step, chain
+from qthink_core.benchmarks.generated.chains import Step, chain
 from qthink_core.benchmarks.world import World
 
 N_TOOLS = 2

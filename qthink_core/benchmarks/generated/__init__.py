@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from qthink_core.artifacts.files import number_of
-from qthink_core.benchmarks.synthetic import expressions, tool_calls, word_problems
-from qthink_core.benchmarks.synthetic.chains import Step, working
+from qthink_core.benchmarks.generated import expressions, tool_calls, word_problems
+from qthink_core.benchmarks.generated.chains import Step, working
 from qthink_core.benchmarks.world import World
 from qthink_core.errors import ParamError
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import WORLD
 
+from qthink_core.benchmarks.generated import BUCKETS, TASKS, Worked, bucket, worked
+from qthink_core.benchmarks.generated.chains import Step, slipped, thought, values, working
 from qthink_core.benchmarks.graders import grade, grader
-from qthink_core.benchmarks.synthetic import BUCKETS, TASKS, Worked, bucket, worked
-from qthink_core.benchmarks.synthetic.chains import Step, slipped, thought, values, working
 from qthink_core.errors import ParamError
 
 EXACT = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b}
@@ -189,5 +189,5 @@ def test_an_unknown_task_or_split_is_refused_by_name() -> None:
 
 
 def test_generating_needs_no_torch() -> None:
-    code = "import sys; import qthink_core.benchmarks.synthetic; sys.exit('torch' in sys.modules)"
+    code = "import sys; import qthink_core.benchmarks.generated; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
