@@ -34,7 +34,9 @@ def graded(benchmark: str, line: bytes, where: str) -> str:
         if "gold" not in row:
             raise DataError(f"{where} has no field 'gold': expected {_EXPECTED}")
         gold = rules.gold(row.pop("gold"), where)
-        answer = row.pop("answer", None)
+        if "answer" not in row:
+            raise DataError(f"{where} has no field 'answer': expected {_EXPECTED}")
+        answer = row.pop("answer")
         if not isinstance(answer, str):
             raise DataError(f"{where} has {type(answer).__name__} {answer!r:.60} in field 'answer', expected text: fix it")
         found = rules.grade(gold, answer)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from qthink_core.artifacts.completions import LENGTH
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.grades import Graded, read_grades
 from qthink_core.errors import DataError
@@ -84,7 +85,7 @@ def _scores(by_seed: dict[int | None, list[Graded]]) -> Scores:
         [[row.verdict for row in rows] for rows in table],
         np.array([[row.right for row in rows] for rows in table]),
         np.array([[float(row.n_tokens) for row in rows] for rows in table]),
-        np.array([[row.finish == "length" for row in rows] for rows in table]),
+        np.array([[row.finish == LENGTH for row in rows] for rows in table]),
         [[json.loads(row.details) for row in rows] for rows in table],
     )
 

@@ -103,7 +103,7 @@ def read_positions(
     if len(bad):
         row, step = bad[0]
         raise NumericError(
-            f"{wanted[row].name} has a hidden state that is not finite in {dtype} at step {step + 1} of {K} "
+            f"{wanted[row].name} has a hidden state that is not finite in {dtype} at position {step + 1} of {K} "
             f"(and {len(bad) - 1} more): check the base model, or store a wider dtype"
         )
     return out

@@ -1,9 +1,11 @@
 """Checks of parameters against each other, which no section can make alone."""
 
 import difflib
+import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
+from qthink_core.artifacts.pairs import Rule
 from qthink_core.pipeline import parameters
 from qthink_core.pipeline.parameters import Path_, Section, file_of
 
@@ -14,9 +16,27 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
     The checks of conflicts skip malformed values, which the section that reads them has already reported.
     """
     found = parameters.faults(tree, origin, sections)
-    for check in (_trained_faults, _thinker_faults, _control_faults, _split_faults, _merged_faults, _pair_faults):
+    for check in (
+        _name_faults,
+        _trained_faults,
+        _thinker_faults,
+        _control_faults,
+        _split_faults,
+        _merged_faults,
+        _pair_faults,
+    ):
         found += check(tree, origin)
     return found
+
+
+def _name_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """Faults of names that two groups of `systems` share: both rows would be written to the same folders."""
+    systems = tree.get("systems")
+    groups = {name: one for name, one in systems.items() if isinstance(one, Mapping)} if isinstance(systems, Mapping) else {}
+    for (group, rows), (other, others) in itertools.combinations(groups.items(), 2):
+        for name in rows.keys() & others.keys():
+            here = f"{file_of(origin, ('systems', other, name))}: systems.{other}.{name}"
+            yield f"{here} has the name of a row of systems.{group}: rename one of them"
 
 
 def _trained_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
@@ -94,6 +114,8 @@ def _pair_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterat
     shared = tree.get("K"), extract.get("positions")
     read = [(one.get("K"), one.get("positions")) for one in listed if isinstance(one, Mapping)]
     needed = {name: (one.get("K") or shared[0], one.get("positions") or shared[1]) for name, one in rows.items()}
+    if not all(map(_well_formed, (shared, *read, *needed.values()))):
+        return
     here = f"{file_of(origin, ('extract', 'also'))}: extract.also"
     for pair in dict.fromkeys(needed.values()):
         if pair != shared and pair not in read:
@@ -106,6 +128,11 @@ def _pair_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterat
             yield f"{here} lists {_entry(pair)}, which no row of systems.distilled uses: remove it"
         elif read.count(pair) > 1:
             yield f"{here} lists {_entry(pair)} {read.count(pair)} times: keep one"
+
+
+def _well_formed(pair: tuple[Any, Any]) -> bool:
+    K, rule = pair
+    return type(K) is int and K >= 1 and isinstance(rule, str) and rule in get_args(Rule)
 
 
 def _entry(pair: tuple[Any, Any]) -> str:

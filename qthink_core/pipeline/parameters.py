@@ -37,7 +37,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         return copy.deepcopy(parse_yaml(path, path.read_bytes()))
     except FileNotFoundError:
-        raise ParamError(f"{path} is missing: restore it with `git checkout {path}`") from None
+        fix = f"run this in the root of the repository, or restore the file with `git checkout {path}`"
+        raise ParamError(f"{path} is missing: {fix}") from None
 
 
 @cache

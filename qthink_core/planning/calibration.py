@@ -89,14 +89,18 @@ def entries(log: Path) -> Iterator[dict[str, Any]]:
         yield run
 
 
-def with_params(tree: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree with other values at dotted keys; a mapping there is merged key by key."""
+def with_params(tree: Mapping[str, Any], params: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The tree with other values at dotted keys.
+
+    A mapping there is merged key by key, but a row of `systems` replaces the row as a whole: what it lacks is shared.
+    """
     made = dict(tree)
     for key, value in params.items():
         first, _, rest = key.partition(".")
-        here, inner = made.get(first), {rest: value} if rest else value
+        here, inner, path = made.get(first), {rest: value} if rest else value, (*above, first)
+        row = not rest and path[0] == "systems" and len(path) == 3
         below = here if isinstance(here, Mapping) else {}
-        made[first] = with_params(below, inner) if isinstance(inner, Mapping) else inner
+        made[first] = with_params(below, inner, path) if isinstance(inner, Mapping) and not row else inner
     return made
 
 

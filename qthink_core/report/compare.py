@@ -138,16 +138,19 @@ def other_questions(before: Run, after: Run) -> list[str]:
 
 
 def words_of(run: Run) -> dict[tuple[str, ...], str]:
-    """The verdict's word by task and latent system; a task without the control or a condition of the rule has none."""
+    """The verdict's word by task and latent system.
+
+    A system without a condition of the rule has none, and neither has a task without the control.
+    """
     control = (run.params.get("report") or {}).get("control")
-    rows = (run.params.get("systems") or {}).get("distilled") or {}
-    names = {name for one in run.verdicts.values() for name, _ in one.right}
-    K = {name: (rows.get(name) or {}).get("K") or run.params.get("K") for name in names}
     found: dict[tuple[str, ...], str] = {}
-    for task, verdicts in run.verdicts.items():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            found |= judged_words({task: verdicts}, control, K)
-    return found
+    for task, one in run.verdicts.items():
+        for system in {name for name, _ in one.right}:
+            K = run.latents.get(task, {}).get(system) or run.params.get("K")
+            only = one._replace(right={key: rows for key, rows in one.right.items() if key[0] in (system, control)})
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                found |= judged_words({task: only}, control, {system: K})
+    return dict(sorted(found.items()))
 
 
 def judged_words(run: Mapping[str, Verdicts], control: Any, K: Any) -> dict[tuple[str, ...], str]:

@@ -7,6 +7,7 @@ from qthink_core.evidence.fairness import footnotes
 from qthink_core.evidence.findings import Cell, Claim, Findings
 from qthink_core.evidence.significance import ALPHA
 from qthink_core.pipeline.seconds import Measured
+from qthink_core.report import overview
 from qthink_core.report.overview import claim_lines, matrix
 from qthink_core.report.sentences import SECONDS, power, scope, summary
 
@@ -133,11 +134,11 @@ def conditions_table(findings: Findings) -> str:
     parts, wanted = [], {"control": findings.control, "not thinking": findings.direct}
     controls = {title: name for title, name in wanted.items() if name is not None}
     for task, systems in findings.conditions.items():
-        names = list(next(iter(systems.values())).cells)
+        names = overview.conditions(systems)
         rows = [
             [
                 findings.systems[name].name,
-                *(f"{100 * one.cells[key].accuracy:.1f}" for key in names),
+                *(f"{100 * one.cells[key].accuracy:.1f}" if key in one.cells else "" for key in names),
                 *(f"{100 * findings.cells[task][control].accuracy:.1f}" for control in controls.values()),
             ]
             for name, one in systems.items()

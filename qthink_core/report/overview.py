@@ -1,10 +1,11 @@
 """The overview in table and page: the matrix of differences, every claim on one line, the best system."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from qthink_core.evidence.claims import UNDECIDED
-from qthink_core.evidence.findings import Claim, Comparison, Findings
+from qthink_core.evidence.findings import Claim, Comparison, Conditions, Findings
 from qthink_core.report.sentences import distinguishable
 
 
@@ -20,6 +21,13 @@ class Matrix(NamedTuple):
 
     systems: list[str]
     differences: dict[tuple[str, str], Difference]
+
+
+def conditions(systems: Mapping[str, Conditions]) -> list[str]:
+    """The conditions of all systems, in order; systems with other numbers of latent steps have other conditions."""
+    names = dict.fromkeys(name for one in systems.values() for name in one.cells)
+    swept = {name: int(name.removeprefix("K=")) for name in names if re.fullmatch(r"K=[1-9]\d*", name)}
+    return [*(name for name in names if name not in swept), *sorted(swept, key=swept.__getitem__)]
 
 
 def of_task(findings: Findings, task: str) -> list[Comparison]:

@@ -64,7 +64,7 @@ def page(findings: Findings) -> bytes:
     compared = {task: overview.of_task(findings, task) for task in tasks}
     text = environment.get_template("page.html.j2").render(
         f=findings,
-        steps_taken=", ".join(map(str, steps_taken(findings))),
+        steps_taken=steps_taken(findings),
         css=Markup(css),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -88,6 +88,10 @@ def page(findings: Findings) -> bytes:
         published=published,
         on_seeds=claims.on_seeds(row.seeds for row in findings.claims),
         panels=panels(findings),
+        steps_swept={
+            task: sorted({number for one in found.values() for number in plots.swept(one)})
+            for task, found in findings.conditions.items()
+        },
         swept={
             task: {system: plots.swept(one) for system, one in found.items()} for task, found in findings.conditions.items()
         },
@@ -121,8 +125,7 @@ def replaced(findings: Findings) -> dict[str, list[str]]:
     """The conditions by benchmark, in order, without numbers of latent steps above 0, which have a plot instead."""
     found = {}
     for task, systems in findings.conditions.items():
-        names = dict.fromkeys(name for one in systems.values() for name in one.cells)
-        found[task] = [name for name in names if not re.fullmatch(r"K=[1-9]\d*", name)]
+        found[task] = [name for name in overview.conditions(systems) if not re.fullmatch(r"K=[1-9]\d*", name)]
     return found
 
 

@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from qthink_core.errors import DataError, ParamError
 from qthink_core.pipeline import graph, parameters
 
 REPORT = "report"
+TOKENS, LATENTS = "mean_tokens", "latent_passes"
 # DVC keeps experiments here, as <two digits of the baseline>/<the rest>/<name>.
 EXPERIMENTS = "refs/exps"
 
@@ -27,12 +29,13 @@ class Verdicts(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The parameters, and by task the verdicts and the mean tokens of each system; `name` is the name of their source."""
+    """The parameters, and by task the verdicts, mean tokens and latent passes of each system; `name` says where from."""
 
     name: str
     params: Mapping[str, Any]
     verdicts: Mapping[str, Verdicts]
     tokens: Mapping[str, Mapping[str, float]]
+    latents: Mapping[str, Mapping[str, int]] = {}
 
 
 class Files(NamedTuple):
@@ -116,15 +119,19 @@ def read(root: Path, files: Files) -> Run:
     params = parameters_of(files)
     names = [name for name in files.names(f"{folder}/verdicts") if name.endswith(".csv")]
     texts = {f"{folder}/verdicts/{name}": files.read(f"{folder}/verdicts/{name}") for name in names}
-    path = f"{folder}/tokens.csv"
-    tokens = files.read(path)
+    path_of_tokens = f"{folder}/tokens.csv"
+    tokens = files.read(path_of_tokens)
     if not texts or tokens is None:
-        missing = path if texts else f"{folder}/verdicts"
+        missing = path_of_tokens if texts else f"{folder}/verdicts"
         raise DataError(f"{files.name} has no {missing}: run `dvc repro`, or name a revision with results")
     verdicts = {}
     for path, text in texts.items():
         verdicts[Path(path).stem] = _parsed(files.name, path, text or b"", verdicts_of)
-    return Run(files.name, params, verdicts, _parsed(files.name, f"{folder}/tokens.csv", tokens, tokens_of))
+    found = {
+        column: _parsed(files.name, path_of_tokens, tokens, partial(numbers_of, column)) for column in (TOKENS, LATENTS)
+    }
+    latents = {task: {name: int(value) for name, value in row.items()} for task, row in found[LATENTS].items()}
+    return Run(files.name, params, verdicts, found[TOKENS], latents)
 
 
 def results(root: Path) -> Path:
@@ -162,11 +169,11 @@ def verdicts_of(text: bytes) -> Verdicts:
     return Verdicts([row[0] for row in rows], right)
 
 
-def tokens_of(text: bytes) -> dict[str, dict[str, float]]:
-    """Mean tokens by task and system, from results/tokens.csv (exports.tokens_csv)."""
+def numbers_of(column: str, text: bytes) -> dict[str, dict[str, float]]:
+    """A column of results/tokens.csv by task and system (exports.tokens_csv)."""
     found: dict[str, dict[str, float]] = {}
     for row in csv.DictReader(io.StringIO(text.decode())):
-        found.setdefault(row["benchmark"], {})[row["system"]] = float(row["mean_tokens"])
+        found.setdefault(row["benchmark"], {})[row["system"]] = float(row[column])
     return found
 
 

@@ -145,7 +145,7 @@ def test_a_hidden_state_that_is_not_finite_is_named_by_rollout_and_step(qwen3: A
     wanted[1] = wanted[1]._replace(tokens=[*questions[1], unused], positions=[len(questions[1])] * K)
     with torch.no_grad():
         model.model.embed_tokens.weight[unused] = torch.nan
-    with pytest.raises(NumericError, match=r"rollout 3 of p01 .* step 1 of 6 \(and 5 more\)"):
+    with pytest.raises(NumericError, match=r"rollout 3 of p01 .* position 1 of 6 \(and 5 more\)"):
         read_positions(model, wanted, K, 1000, "float32")
 
 

@@ -96,7 +96,7 @@ def test_an_edit_of_the_rules_is_other_code_of_what_reads_positions_and_of_no_sa
     reached = {stage for stage in stages if "qthink_core/method/positions.py" in code.modules(ROOT, f"stages/{stage}.py")}
     assert reached == {"extract", "probe"}
     named = {stage for stage in stages if "qthink_core/artifacts/pairs.py" in code.modules(ROOT, f"stages/{stage}.py")}
-    assert named == reached | {"finetune", "train", "report"}
+    assert named == reached | {"average", "finetune", "train", "report"}
 
 
 def test_a_pair_of_its_own_has_a_folder_inside_the_artifact_and_the_shared_one_its_top() -> None:

@@ -199,7 +199,7 @@ def test_the_shared_distance_reruns_the_distilled_trainings_and_their_scores_onl
             "qthink_core/method/positions.py",
             r"^    return \[min\(k, block.stop\)",
             "    return [min(k + 0, block.stop)",
-            {f"extract@{TASK}", f"average@{TASK}", *boxes("probe", DISTILLED)},
+            {f"extract@{TASK}", *boxes("probe", DISTILLED)},
         ),
         (
             "qthink_core/pipeline/recipe.py",
@@ -235,7 +235,7 @@ def test_a_finetuned_systems_target_reruns_that_system_and_no_other(copy: Path) 
         ),
         ("qthink_core/method/losses.py", r"^    .*One number for each problem: .*$", '    """Other words."""'),
         ("qthink_core/pipeline/stage.py", r"\A.*$", '"""Other words."""\n'),
-        ("stages/train.py", r"^    .*The rows that this stage trains.*$", "    # without words"),
+        ("stages/train.py", r"^    .*The rows of the table that this stage trains.*$", "    # without words"),
     ],
     ids=["comment", "line breaks and quotes", "docstring", "docstring of a module", "no docstring"],
 )

@@ -341,7 +341,10 @@ def test_a_scale_without_a_file_is_refused_with_those_that_have_one(params: Path
 
 def test_a_missing_params_file_is_named_with_the_command_that_restores_it(params: Path) -> None:
     (params / "params.yaml").unlink()
-    with pytest.raises(ParamError, match=r"params\.yaml is missing: restore it with `git checkout .*params\.yaml`$"):
+    with pytest.raises(
+        ParamError,
+        match=r"params\.yaml is missing: run this in the root .* `git checkout .*params\.yaml`$",
+    ):
         parameters.load(params)
 
 
@@ -469,6 +472,40 @@ def test_the_pairs_that_rows_need_are_those_that_are_read(
 def test_a_wrong_pair_is_named_by_its_place(params: Path, entry: str, said: str) -> None:
     edit(params / "params.yaml", r"  also: \[\]", f"  also: [{entry}]")
     assert any(one.endswith(said) for one in faults(params)), faults(params)
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "value", "said"),
+    [
+        ((), "K", [6], "params.yaml: K is [6]: input should be a valid integer"),
+        ((), "K", -1, "params.yaml: K is -1: input should be greater than or equal to 1"),
+        (
+            ("extract",),
+            "positions",
+            ["even"],
+            "params.yaml: extract.positions is ['even']: input should be 'even' or 'running'",
+        ),
+        (("systems", "distilled", "uniform"), "K", [3], "params.yaml: systems.distilled.uniform.K is [3]: input should be"),
+        (("systems", "distilled", "uniform"), "K", {"a": 1}, "params.yaml: systems.distilled.uniform.K is {'a': 1}: input"),
+        (("extract",), "also", [{"K": [3], "positions": "even"}], "params.yaml: extract.also.0.K is [3]: input should be"),
+    ],
+)
+def test_a_malformed_k_or_rule_is_one_fault_and_asks_for_no_pair(
+    path: tuple[str, ...], key: str, value: Any, said: str
+) -> None:
+    tree, origin = tree_of("tiny")
+    found = checks.faults(YamlTree(tree).with_value(path, key, value), origin, SECTIONS)
+    assert any(one.startswith(said) for one in found), found
+    assert not [one for one in found if "add {K" in one or "remove it" in one]
+
+
+def test_a_name_in_two_groups_of_systems_is_refused() -> None:
+    """Both rows would be written to the same folders."""
+    tree, origin = tree_of("tiny")
+    twice = YamlTree(tree).with_value(("systems", "finetuned"), "uniform", {"target": "answer"})
+    assert checks.faults(twice, origin, SECTIONS) == [
+        "params.yaml: systems.distilled.uniform has the name of a row of systems.finetuned: rename one of them"
+    ]
 
 
 def test_a_merged_weight_is_not_rounded_to_bfloat16() -> None:

@@ -144,5 +144,5 @@ def test_a_row_costs_by_its_own_number_of_latent_steps_and_extraction_by_all_pos
         "systems": {"distilled": {"uniform": {}, "short": {"K": 3}}},
     }
     assert [rows.latent_steps(tree, name) for name in ("uniform", "short", "sft")] == [6, 3, 0]
-    assert rows.positions(tree) == 15
-    assert [rows.conditions(tree, name) for name in ("uniform", "short")] == [2 + 12, 2 + 6]
+    assert rows.n_positions(tree) == 15
+    assert [rows.n_conditions(tree, name) for name in ("uniform", "short")] == [2 + 12, 2 + 6]

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from qthink_core.evidence.findings import Cell, Comparison, Findings, Power, Sys
 from qthink_core.evidence.power import Scatter, smallest_difference
 from qthink_core.pipeline import parameters, seconds
 from qthink_core.pipeline.graph import parameter_classes
-from qthink_core.report import build, exports, markdown, sentences
+from qthink_core.report import build, exports, markdown, page, sentences
 from qthink_core.report import params as report_params
 
 PROBED = f"K={K}"  # as trained, decoded by `probe`
@@ -707,6 +708,38 @@ def test_a_row_with_its_own_k_positions_or_distance_is_marked_and_counts_its_own
     ]
     assert build.marks(asked.settings)["uniform"] == []
     assert [asked.steps(name) for name in ("uniform", "final_step")] == [6, 3]
+
+
+SHORT = {
+    ("short", 0, TRAINED): "r" * 12 + "w" * 4,
+    **substituted("short", 0, "r" * 4 + "w" * 12),
+    ("short", 0, "K=1"): "r" * 12 + "w" * 4,
+}
+
+
+@pytest.mark.parametrize("verdicts", [EARNS | SHORT, SHORT | EARNS], ids=["longer first", "shorter first"])
+def test_rows_of_different_k_are_side_by_side_under_all_their_conditions(
+    tmp_path: Path, verdicts: dict[tuple[str, int | None, str], str]
+) -> None:
+    """`uniform` has 2 latent steps and answers after 1, 2 and 12; `short` has 1 and answers after 1."""
+    systems = list(dict.fromkeys(system for system, _, _ in verdicts))
+    plain = outline(systems)
+    asked = plain._replace(settings=plain.settings | {"short": {"epochs": 3, "K": 1}})
+    findings = build.find({"gsm8k": run(tmp_path, "gsm8k", verdicts)}, asked)
+    lines = markdown.conditions_table(findings).splitlines()
+    head = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    cells = {row[0]: dict(zip(head[1:], row[1:], strict=True)) for line in lines[2:4] if (row := split(line))}
+    assert [name for name in head if re.fullmatch(r"K=[1-9]\d*", name)] == ["K=1", "K=2", "K=12"]
+    assert (cells["short"]["K=1"], cells["short"]["K=2"], cells["short"]["K=12"]) == ("75.0", "", "")
+    assert (cells["QThink uniform per-step"]["K=1"], cells["QThink uniform per-step"]["K=12"]) == ("37.5", "31.2")
+    assert findings.conditions["gsm8k"]["short"].word == "earns, these weights only"
+    text = page.page(findings).decode()
+    assert "1 or 2 latent steps in place of a thought" in text
+    assert re.search(r"<th scope=\"col\">System</th>" + "".join(rf".*?>{k}</th>" for k in (0, 1, 2, 12)), text)
+
+
+def split(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
 def test_only_the_published_model_on_the_published_problems_repeats_the_published_results() -> None:
