@@ -32,7 +32,8 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
 def _name_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
     """Faults of names that two groups of `systems` share: both rows would be written to the same folders."""
     systems = tree.get("systems")
-    groups = {name: one for name, one in systems.items() if isinstance(one, Mapping)} if isinstance(systems, Mapping) else {}
+    held = systems if isinstance(systems, Mapping) else {}
+    groups = {name: held[name] for name in ("baseline", "finetuned", "distilled") if isinstance(held.get(name), Mapping)}
     for (group, rows), (other, others) in itertools.combinations(groups.items(), 2):
         for name in rows.keys() & others.keys():
             here = f"{file_of(origin, ('systems', other, name))}: systems.{other}.{name}"
