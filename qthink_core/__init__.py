@@ -1,1 +1,1 @@
-"""The implementation of QThink, in the terms of the paper: rollouts, hidden states, teachers, latent steps, answers."""
+"""The implementation of QThink, in the terms of the method: rollouts, hidden states, teachers, latent steps, answers."""

@@ -1,1 +1,1 @@
-"""The paper: positions, hidden states, teachers, projection head, latent steps, losses, targets, student."""
+"""The method: positions, hidden states, teachers, projection head, latent steps, losses, targets, student."""

@@ -170,7 +170,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
         log_run(root, at, seconds, params, work.resumed)
         print(f"{at}: {printable(made)} ({seconds:.0f} s)", flush=True)
     except KeyboardInterrupt as error:
-        stopped = f"stopped by {error}; finished units are kept, `dvc repro` goes on from there"
+        stopped = f"stopped by {error}; finished units are kept, `dvc repro` continues from there"
         _end(name, stopped if ranks.rank() == 0 else "", StoppedError.exit_code)
     except QThinkError as error:
         if ranks.world() > 1 and not error.everywhere:

@@ -21,7 +21,7 @@ def markdown(findings: Findings) -> str:
         f"{summary(findings)}\n",
         table(findings),
         _section("Do the latents do anything?", verdicts_table(findings)),
-        _section("The paper's claims", claims_table(findings)),
+        _section("The claims of the model card", claims_table(findings)),
         _section("What differs", differences(findings)),
         _line(power(findings)),
         _made_with(findings),
@@ -150,7 +150,7 @@ def conditions_table(findings: Findings) -> str:
 
 
 def every_claim(findings: Findings) -> str:
-    """The paper's claims on every benchmark: published differences and ours (points or tokens), verdicts and notes."""
+    """The claims of the model card on every benchmark: published differences and ours (points or tokens), verdicts and notes."""
     rows = []
     for row in [row for line in claim_lines(findings.claims) for row in line.rows]:
         published, ours, low, high = (

@@ -322,7 +322,7 @@ def test_a_stopped_stage_goes_on_from_its_last_committed_unit(strikes: dict[str,
 @pytest.mark.parametrize(("stage", "number"), [("finetune", "SIGTERM"), ("evaluate", "SIGINT")])
 def test_a_stage_that_is_asked_to_stop_says_so_in_one_sentence(strikes: dict[str, Strike], stage: str, number: str) -> None:
     strike = strikes[stage]
-    sentence = f"{strike.instance}: stopped by {number}; finished units are kept, `dvc repro` goes on from there"
+    sentence = f"{strike.instance}: stopped by {number}; finished units are kept, `dvc repro` continues from there"
     said = strike.said.partition(f"> QTHINK_PARENT=$PPID exec python -m stages.{stage}\n")[2]
     assert said.startswith(sentence + "\n")
     assert "Traceback" not in strike.said

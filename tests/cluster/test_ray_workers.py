@@ -288,7 +288,7 @@ def test_a_stopped_stage_lets_the_workers_go_and_goes_on_without_ray(project: Ca
     status, _, said = ended(running)
     assert (status, said.splitlines()[-1]) == (
         75,
-        "sample@gsm8k: stopped by SIGTERM; finished units are kept, `dvc repro` goes on from there",
+        "sample@gsm8k: stopped by SIGTERM; finished units are kept, `dvc repro` continues from there",
     )
     kept = units(dealt, "sample")
     status, _, said = ended(stage(dealt, "sample", None))

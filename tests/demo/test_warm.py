@@ -257,7 +257,7 @@ def test_a_signal_to_the_client_stops_the_fork_which_keeps_its_units(
     paused.send_signal(number)
     out, err = paused.communicate(timeout=PATIENCE_S)
     assert (paused.returncode, out) == (75, "")
-    assert err == f"{BOX}: stopped by {number.name}; finished units are kept, `dvc repro` goes on from there\n"
+    assert err == f"{BOX}: stopped by {number.name}; finished units are kept, `dvc repro` continues from there\n"
     (root / "pause").unlink()
     assert run(root, place)[0] == 0
     assert (root / "computed").read_text().split() == ["first", "second"], "the first unit was not made twice"

@@ -348,7 +348,7 @@ def test_a_stopped_stage_keeps_its_units_says_how_to_go_on_and_does(
     paused.send_signal(number)
     out, err = paused.communicate(timeout=PATIENCE_S)
     assert (paused.returncode, out) == (75, "")
-    assert err == f"{BOX}: stopped by {number.name}; finished units are kept, `dvc repro` goes on from there\n"
+    assert err == f"{BOX}: stopped by {number.name}; finished units are kept, `dvc repro` continues from there\n"
     assert not (root / OUT).exists()
     (root / "pause").unlink()
     assert run(root)[0] == 0
