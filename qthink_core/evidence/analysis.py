@@ -73,7 +73,7 @@ def conditions(task: scores.Task, system: str, K: int, control: str) -> Conditio
 
 
 def claimed(tasks: Mapping[str, scores.Task], steps: Callable[[str], int]) -> list[Claim]:
-    """The claims of the model card on this run's answers (claims.py), a row per claim and benchmark; `steps` gives a system's K."""
+    """The model card's claims on this run's answers (claims.py), a row per claim and benchmark; `steps` gives the K."""
     right = {task: {name: one[TRAINED].right for name, one in found.scores.items()} for task, found in tasks.items()}
     tokens = {task: {name: one[TRAINED].tokens for name, one in found.scores.items()} for task, found in tasks.items()}
     return [_claim(row, steps(row.claim.left)) for row in claims.verdicts(claims.CLAIMS, right, tokens)]

@@ -1,4 +1,4 @@
-"""The claims of the model card as experiments: what was published, which two systems of ours test it, and whether it holds here.
+"""The model card's claims as experiments: what was published, which two systems of ours test it, and whether it holds.
 
 The rule was written before any figures were seen. A claim states that `left` is right more often than `right`, or that it
 generates fewer tokens. The verdict is `holds` if the difference of the two on the same questions has the claimed sign, and

@@ -150,7 +150,7 @@ def conditions_table(findings: Findings) -> str:
 
 
 def every_claim(findings: Findings) -> str:
-    """The claims of the model card on every benchmark: published differences and ours (points or tokens), verdicts and notes."""
+    """The model card's claims on every benchmark: published differences and ours (points or tokens), verdicts and notes."""
     rows = []
     for row in [row for line in claim_lines(findings.claims) for row in line.rows]:
         published, ours, low, high = (
