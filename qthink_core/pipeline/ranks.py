@@ -7,6 +7,7 @@ under a launcher.
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -88,6 +89,12 @@ def join() -> None:
     with _reaching():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE)
+
+
+def joined() -> bool:
+    """Whether this process is connected to other ranks."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def leave() -> None:

@@ -185,6 +185,10 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
 def _end(name: str, message: str, code: int) -> NoReturn:
     for line in filter(None, message.split("\n")):
         print(f"{name or 'qthink'}: {printable(line)}", file=sys.stderr, flush=True)
+    if ranks.joined():
+        # While Python ends, a thread of the connection to a lost rank can abort the process, and the code would be lost.
+        sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -192,7 +192,9 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both_with_the_same_words(fo
     assert launched(folder).returncode != 0
     said = {(folder / f"rank-{rank}-of-2.error").read_text() for rank in (0, 1)}
     (line,) = said
-    assert re.match(r"NumericError: rank [01]: the loss of step [0-2] is nan on (p\d, )?p3(, p\d)?: lower train.lr or", line)
+    assert re.match(
+        r"NumericError: rank [01]: the loss of step [0-2] is nan on (p\d, )?p3(, p\d)?: lower train.lr, or", line
+    )
     assert not list(folder.glob("rank-*.safetensors"))
 
 
