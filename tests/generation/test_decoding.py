@@ -64,7 +64,6 @@ def test_every_computed_row_emits_a_token(qwen3: Any, tokenizer: Any, questions:
     assert len(set(n_rows)) > 5  # rows did leave on the way
 
 
-@pytest.mark.slow
 def test_completions_of_a_prompt_that_agree_so_far_are_computed_once(
     qwen3: Any, tokenizer: Any, questions: list[list[int]]
 ) -> None:
@@ -150,7 +149,6 @@ def test_a_draw_is_the_token_in_whose_share_of_the_line_its_number_falls(
         assert (uniform > np.concatenate([[0], ends])[share] - PROBABILITY_TOLERANCE).all()
 
 
-@pytest.mark.slow
 def test_the_draws_of_many_seeds_have_those_frequencies() -> None:
     torch.manual_seed(1)
     n = 40_000

@@ -143,6 +143,7 @@ def test_programs_get_shares_corrected_p_values_and_values_of_parameters(reposit
     assert found["parameters"] == [{"name": "gamma", "before": 2.0, "after": 1.0}]
 
 
+@pytest.mark.slow
 def test_without_arguments_the_last_commit_is_compared_with_the_files_here(root: Path) -> None:
     _, out, _ = run(root)
     name = f"HEAD ({git(root, 'rev-parse', '--short=7', 'HEAD')})"

@@ -52,6 +52,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", BENCHMARKS)
 def test_a_hostile_answer_costs_little_and_changes_nothing_around_it(task, tmp_path, monkeypatch):
     latex_equality.close()  # a worker keeps the folder of its start
@@ -70,6 +71,7 @@ def test_a_hostile_answer_costs_little_and_changes_nothing_around_it(task, tmp_p
     assert grade("math500", GOLDS["math500"], r"\boxed{\sqrt{117}}").verdict == "right"
 
 
+@pytest.mark.slow
 def test_a_factorial_that_would_run_for_minutes_is_ended_by_its_processor_time():
     latex_equality.close()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
