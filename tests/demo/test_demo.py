@@ -175,6 +175,10 @@ def paused(root: Path) -> Iterator[subprocess.Popen[str]]:
     running = start(root, "--jobs", "2")
     try:
         wait_for(root / "ready", running)
+        # both boxes: a stage commits its unit before it notes that, and a signal must not fall in between
+        end = time.monotonic() + PATIENCE_S
+        while (root / "computed").read_text().count("first") < 2 and time.monotonic() < end:
+            time.sleep(0.01)
         yield running
     finally:
         running.kill()
