@@ -138,6 +138,7 @@ def test_one_task_of_params_as_blocks_runs_its_boxes_alone(root: Path) -> None:
     assert not (root / "artifacts/written/gsm8k").exists()
 
 
+@pytest.mark.slow
 def test_an_unknown_task_and_a_wrong_parameter_are_told_in_a_line_before_anything_starts(root: Path) -> None:
     assert run(root, "math") == (2, "", "qthink: task 'math' is unknown: params.yaml has gsm8k\n")
     (root / "params.yaml").write_text(PARAMS.replace("seed: 0", "seed: none"))
@@ -202,6 +203,7 @@ def test_a_stopped_demo_keeps_units_leaves_no_process_and_goes_on(
     assert sorted((root / "computed").read_text().split()) == ["first"] * 4 + ["second"] * 4, units
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent")
 def test_a_killed_demo_leaves_no_process(root: Path, paused: subprocess.Popen[str]) -> None:
     assert len(left(root)) > 3

@@ -149,6 +149,7 @@ def test_a_draw_is_the_token_in_whose_share_of_the_line_its_number_falls(
         assert (uniform > np.concatenate([[0], ends])[share] - PROBABILITY_TOLERANCE).all()
 
 
+@pytest.mark.slow
 def test_the_draws_of_many_seeds_have_those_frequencies() -> None:
     torch.manual_seed(1)
     n = 40_000

@@ -73,6 +73,7 @@ def test_a_state_that_is_not_finite_is_an_error_that_names_problem_completion_an
         made.generate(requests({"p3": questions[0], "p4": questions[1]}, 2, SAMPLING))
 
 
+@pytest.mark.slow
 def test_the_seeds_of_a_recipe_are_all_different_and_of_62_bits() -> None:
     seeds = {
         SAMPLING._replace(seed=seed).request_seed(f"train-{n}") + i

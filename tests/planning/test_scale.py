@@ -61,6 +61,7 @@ def test_accelerate_knows_every_option_of_the_page() -> None:
     assert named - known <= {"--overlap", "--nodes", "--ntasks"}
 
 
+@pytest.mark.slow
 def test_the_programs_commands_are_what_the_page_says() -> None:
     named = re.findall(r"^(qthink .*?)\s*#", block("qthink plan"), re.MULTILINE)
     assert [line.split()[1] for line in named] == ["plan", "preflight"]

@@ -173,12 +173,14 @@ def command(root: Path, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_the_command_writes_utf_8_to_standard_output(root: Path) -> None:
     expected = answers.to_csv(root, TASK, "uniform", 3, TRAINED)
     assert "⟨U+001B⟩" in expected
     assert command(root, TASK, "uniform", "--seed", "3") == (0, expected, "")
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_wrong_in_one_line(root: Path) -> None:
     code, out, err = command(root, TASK, "\x1b[31m")
     assert (code, out) == (2, "")

@@ -126,6 +126,7 @@ def test_a_run_and_the_next_differ_in_what_the_files_say(repository: Path) -> No
     )
 
 
+@pytest.mark.slow
 def test_programs_get_shares_corrected_p_values_and_values_of_parameters(repository: Path) -> None:
     code, out, _ = run(repository, "first", "second", "--json")
     found = json.loads(out)
@@ -159,6 +160,7 @@ def test_without_arguments_the_last_commit_is_compared_with_the_files_here(root:
     assert "| gsm8k | base | 75.0 | 85.0 | +10.0 | no |" in out
 
 
+@pytest.mark.slow
 def test_an_experiment_is_named_as_dvc_names_it(repository: Path) -> None:
     code, out, _ = run(repository, "first", "puffy-gram")
     assert code == 0

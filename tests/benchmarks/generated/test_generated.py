@@ -98,6 +98,7 @@ def test_the_question_tells_every_operand_in_order() -> None:
         assert [int(number) for number in re.findall(r"\d+", question("gsm8k", problem))] == told
 
 
+@pytest.mark.slow
 def test_the_computer_algebra_of_the_grader_finds_the_same_value() -> None:
     for problem in worked("math500", "test", 20, seed=4, world=WORLD):
         expression = str(problem.row["problem"]).removeprefix("Compute $").removesuffix("$.")

@@ -97,6 +97,7 @@ def test_a_thought_never_changes_the_verdict(thought, answer):
     assert graded == grade("gsm8k", "18", answer)
 
 
+@pytest.mark.slow
 def test_grading_works_off_the_main_thread_and_in_a_forked_child():
     verdicts = []
     thread = threading.Thread(target=lambda: verdicts.append(grade("math500", "2", r"\boxed{\sqrt{4}}").verdict))

@@ -77,6 +77,7 @@ def test_a_perturbed_gold_never_passes():
     assert not passed
 
 
+@pytest.mark.slow
 def test_a_perturbed_gold_of_every_form_never_passes():
     for gold in (
         "6",
