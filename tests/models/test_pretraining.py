@@ -159,6 +159,24 @@ def test_the_number_of_cores_changes_no_bit_of_a_gradient(
     assert torch.equal(found[0][1], found[1][1])
 
 
+def test_the_gradient_is_that_of_all_chunks_together(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Against each sample alone, unpadded, through the model's own loss; 40 samples are three chunks."""
+    samples = chats(tokenizer, 40, STYLE, WORLD, seed=8)
+    n_written = sum(len(sample.ids) - sample.start for sample in samples)
+    model.zero_grad()
+    for sample in samples:
+        ids = torch.from_numpy(sample.ids.astype(np.int64))[None]
+        labels = ids.clone()
+        labels[:, : sample.start] = -100
+        (model(input_ids=ids, labels=labels).loss * (len(sample.ids) - sample.start) / n_written).backward()
+    expected = torch.cat([one.grad.flatten() for one in model.parameters()])
+    model.zero_grad()
+    backward(model, samples, ONE)
+    found = torch.cat([one.grad.flatten() for one in model.parameters()])
+    # Float32 sums in another order.
+    assert (found - expected).norm() < 1e-4 * expected.norm()
+
+
 def test_what_the_user_wrote_is_not_trained(model: Qwen3ForCausalLM) -> None:
     """The logits at the prompt's positions get no gradient: the reply's first token is the only target."""
     sample = Sample(np.array([5, 6, 7, 8], dtype=np.int32), 3)
