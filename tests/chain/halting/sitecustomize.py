@@ -6,6 +6,7 @@ Python imports this module at its start when its folder is in PYTHONPATH.
 import os
 import signal
 import sys
+import time
 
 counts = dict(word.split(":") for word in os.environ.get("HALT", "").split())
 left = int(counts.get(os.environ.get("DVC_STAGE", "").partition("@")[0], 0))
@@ -18,6 +19,8 @@ def halt(event: str, arguments: tuple) -> None:
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGSTOP)
+            # The kernel may hand the next signal to another thread: this one must see it before it renames.
+            time.sleep(0.5)
 
 
 if left:
