@@ -21,7 +21,7 @@ from dvc.cli.parser import DvcParserError, get_main_parser
 from graph import tree_of
 from imports import OURS, ROOT
 
-from qthink_core import cli
+from qthink_core.cli import __main__ as cli
 from qthink_core.errors import ParamError
 from qthink_core.pipeline import parameters
 from qthink_core.planning import schedule

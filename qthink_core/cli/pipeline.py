@@ -1,61 +1,14 @@
-"""The `qthink` program: grades answers, runs and plans the pipeline, compares runs, and writes answers as CSV."""
+"""The commands around the pipeline: plan, preflight, demo, compare, answers, figures."""
 
-import contextlib
-import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated
 
 import typer
 
-from qthink_core.benchmarks import graded_lines
-from qthink_core.benchmarks.graders import latex_equality
-from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError
-
-app = typer.Typer(
-    help="QThink: scores that anyone can repeat. The pipeline itself runs with `dvc repro`.",
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
-
-
-@app.command()
-def grade(
-    benchmark: Annotated[
-        Literal["gsm8k", "math500", "tooluse"],
-        typer.Option(help="The benchmark with the rules of extraction and equality."),
-    ],
-) -> None:
-    """Grades JSON lines `{"gold": ..., "answer": ...}` from standard input: a JSON line on standard output for each.
-
-    ```
-    echo '{"id": 1, "gold": "18", "answer": "<think>2 * 9</think>It is 18."}' | qthink grade --benchmark gsm8k
-    {"id": 1, "verdict": "right", "extracted": "18", "details": {}}
-    ```
-
-    **answer** is the whole text that a system generated. If it has a think block, only the text after the last `</think>` is
-    graded, and nothing of a block that was never closed. If the prompt ended in `<think>`, put that tag in front.
-
-    **gold** is the published answer. gsm8k: the solution with its `#### 18`, or the number alone. math500: the LaTeX
-    of the field `answer`. tooluse: the calls in the field `answer`, as JSON text or as a list.
-
-    Other fields, such as an id, are passed on. `verdict`, `extracted` and `details` are replaced:
-
-    * **verdict**: `right`, `wrong`, `unparsable` (nothing to compare), `over_limit` (too long or too deep to read),
-      `timeout` (computer algebra ran out of time); all but `right` count as wrong in a score.
-    * **extracted**: the text that was graded, or null.
-    * **details**: further scores. tooluse: `strict_exact` (the verdict), `strict_action`, `published_exact`,
-      `published_action`.
-
-    A line of another form, or with more than 8 MiB, ends the program with exit code 65 and a message with its number and
-    the reason; the verdicts on the lines before it are written. No code in an answer is executed.
-    """
-    with _one_line():
-        _grade(benchmark)
+from qthink_core.cli.program import app, one_line
+from qthink_core.errors import DataError, ParamError
 
 
 @app.command()
@@ -80,7 +33,7 @@ def plan(
     * **memory**: of the largest box, with rows as long as the limits allow.
     * **floor**: the shortest time that the device's matrix products and memory allow; **time**: the estimate.
     """
-    with _one_line():
+    with one_line():
         _plan(scale, device, gpus, as_json)
 
 
@@ -97,7 +50,7 @@ def preflight(
     The stages `base` and `prepare` run the same checks before they start. Everything that is missing is listed, one per line
     with its fix, and the exit code is 69. Nothing is downloaded. A hub that does not answer costs five seconds.
     """
-    with _one_line():
+    with one_line():
         from qthink_core.planning import preflight
 
         print(*preflight.check(Path(), None, scale), sep="\n")
@@ -120,33 +73,13 @@ def demo(
     If tasks are given, only their boxes are made, and their table goes to `demo/`, because `results/` is for all tasks. At
     the end it compares the results with the committed ones. Ctrl-C stops it; run the same command again to continue.
     """
-    with _one_line():
+    with one_line():
         from qthink_core.demo import runner
         from qthink_core.pipeline import parameters
 
         if seeds:
             parameters.write_value(Path("params.yaml"), "seeds", _seeds(seeds))
         runner.run(Path(), tasks or [], jobs)
-
-
-@app.command()
-def figures() -> None:
-    """Draws the figures of README.md again, for a commit with new results or a changed graph.
-
-    ```
-    qthink figures
-    ```
-
-    * `docs/figures/accuracy.svg` from the files in `results/`;
-    * the Mermaid graph of the stages in `README.md` from `dvc.yaml`.
-
-    Equal inputs give equal bytes, and the tests compare both with the committed ones.
-    """
-    with _one_line():
-        from qthink_core.demo import figures
-
-        drawn = figures.write(Path())
-        print(f"drew {' and '.join(map(str, drawn))}")
 
 
 @app.command()
@@ -167,7 +100,7 @@ def compare(
     `results/verdicts/`, with Holm's correction over all cells. It is tested if both runs have the same questions and the
     same number of training seeds.
     """
-    with _one_line():
+    with one_line():
         from qthink_core.report import compare
 
         found = compare.compare(Path(), before, after)
@@ -194,7 +127,7 @@ def answers(
     invisible or would control a terminal are written as ⟨U+001B⟩, and a cell that a spreadsheet could take for a formula
     (its text begins with = + - or @) begins with an apostrophe.
     """
-    with _one_line():
+    with one_line():
         from qthink_core.report import answers
 
         written = answers.to_csv(Path(), task, system, seed, condition)
@@ -204,16 +137,24 @@ def answers(
         sys.stdout.buffer.flush()
 
 
-def _grade(benchmark: str) -> None:
-    if sys.stdin is None or sys.stdout is None:
-        raise DataError("standard input or output is closed: send JSON lines to the first, read verdicts from the second")
-    if sys.stdin.isatty():
-        _complain("reading JSON lines from the terminal; Ctrl-D ends the input, `qthink grade --help` shows an example")
-    if benchmark == "math500":
-        latex_equality.start()
-    for number, line in graded_lines.lines(sys.stdin.buffer):
-        sys.stdout.write(graded_lines.graded(benchmark, line, f"line {number}") + "\n")
-        sys.stdout.flush()
+@app.command()
+def figures() -> None:
+    """Draws the figures of README.md again, for a commit with new results or a changed graph.
+
+    ```
+    qthink figures
+    ```
+
+    * `docs/figures/accuracy.svg` from the files in `results/`;
+    * the Mermaid graph of the stages in `README.md` from `dvc.yaml`.
+
+    Equal inputs give equal bytes, and the tests compare both with the committed ones.
+    """
+    with one_line():
+        from qthink_core.demo import figures
+
+        drawn = figures.write(Path())
+        print(f"drew {' and '.join(map(str, drawn))}")
 
 
 def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> None:
@@ -243,44 +184,3 @@ def _seeds(text: str) -> list[int]:
     except ValueError:
         expected = f"give different whole numbers from 0 to {MAX_SEED} with commas between them, as in 0,1,2"
         raise ParamError(f"--seeds is {text!r:.80}: {expected}") from None
-
-
-@contextlib.contextmanager
-def _one_line() -> Iterator[None]:
-    """Ends the program with one line and an exit code when something is wrong."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _end(StoppedError.exit_code)
-    except BrokenPipeError:  # the reader of the output has closed it
-        _end(0)
-    except OSError as error:
-        what = error.filename or "standard input or output"
-        _complain(f"{what} failed ({error.strerror}): fix this and run the same command again")
-        _end(StorageError.exit_code)
-    except QThinkError as error:
-        for line in str(error).split("\n"):
-            _complain(line)
-        _end(error.exit_code)
-
-
-def _complain(message: str) -> None:
-    from qthink_core.pipeline.stage import printable
-
-    if sys.stderr is not None:
-        print(f"qthink: {printable(message)}", file=sys.stderr, flush=True)
-
-
-def _end(code: int) -> NoReturn:
-    # os._exit, because the interpreter would flush its output at the end, which has no reader or cannot be written
-    latex_equality.close()
-    os._exit(code)
-
-
-def main() -> None:
-    """Runs the program on the command line's arguments."""
-    app()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""The `qthink` program: one module for each group of commands."""

@@ -1,0 +1,1 @@
+"""A trained model in use: answers to anyone's questions, evaluation and audit of a checkpoint."""
