@@ -52,6 +52,33 @@ def model_folder(repo: str, revision: str, files: list[str]) -> Path:
         raise _refused(repo, revision, ", ".join(files), error) from error
 
 
+def snapshot(repo: str, revision: str | None, files: list[str]) -> Path:
+    """A local folder with the files of a model repository that match `files`, at a revision or, if None, at its main branch.
+
+    The folder is named after the commit. If the hub cannot be reached, the cached files are used. Raises ParamError when the
+    repository's name is not valid, and DataError when the cache does not have the files and the hub cannot be reached, or
+    does not have them.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    _require_repo(repo)
+    wanted = revision or "main"
+    unreachable: DataError | None = None
+    try:
+        _require_reachable(repo, wanted, ", ".join(files))
+    except DataError as error:
+        unreachable = error
+    try:
+        return Path(snapshot_download(repo, revision=wanted, allow_patterns=files, local_files_only=unreachable is not None))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = unreachable.__cause__ if unreachable else error
+        raise DataError(
+            f"{repo} at {wanted} is not in the local cache and could not be downloaded ({_reason(reason)}): go online once, "
+            "name a local folder, or check the name"
+        ) from error
+
+
 def cached_model_folder(repo: str, revision: str) -> Path | None:
     """The cached folder of a model at a commit, which may lack some of its files; None if the cache has no such folder."""
     from huggingface_hub import constants
@@ -64,6 +91,15 @@ def cached_model_folder(repo: str, revision: str) -> Path | None:
 
 
 def _require_pinned(repo: str, revision: str) -> None:
+    _require_repo(repo)
+    if not COMMIT.fullmatch(revision):
+        raise ParamError(
+            f"revision '{revision}' of {repo} is not a commit: give the 40 hexadecimal digits that the hub "
+            "shows under 'Files and versions', because a branch or a tag can move"
+        )
+
+
+def _require_repo(repo: str) -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -71,11 +107,6 @@ def _require_pinned(repo: str, revision: str) -> None:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise ParamError(f"'{repo}' is not a repository of the hub ({error}): give it as owner/name") from None
-    if not COMMIT.fullmatch(revision):
-        raise ParamError(
-            f"revision '{revision}' of {repo} is not a commit: give the 40 hexadecimal digits that the hub "
-            "shows under 'Files and versions', because a branch or a tag can move"
-        )
 
 
 def _require_reachable(repo: str, revision: str, file: str) -> None:
@@ -86,7 +117,8 @@ def _require_reachable(repo: str, revision: str, file: str) -> None:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        raise _refused(repo, revision, file, OSError("HF_HUB_OFFLINE is set"))
+        offline = OSError("HF_HUB_OFFLINE is set")
+        raise _refused(repo, revision, file, offline) from offline
     try:
         urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=PROBE_S).close()
     except urllib.error.HTTPError:
@@ -100,8 +132,12 @@ def _require_reachable(repo: str, revision: str, file: str) -> None:
 
 
 def _refused(repo: str, revision: str, file: str, error: Exception) -> DataError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return DataError(
-        f"{repo} at {revision} ({file}) is not in the local cache and could not be downloaded ({reason}): "
+        f"{repo} at {revision} ({file}) is not in the local cache and could not be downloaded ({_reason(error)}): "
         "go online once, or take it from a local folder (base.folder; prepare.source: folder with QTHINK_DATA)"
     )
+
+
+def _reason(error: BaseException | None) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

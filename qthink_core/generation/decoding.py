@@ -1,10 +1,10 @@
 """Decoding: the tokens of completions from a context, greedy or sampled, in batches that shrink as completions finish."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -35,36 +35,57 @@ def decode(
 ) -> list[list[int]]:
     """The tokens of `each` completions for each row of the context, row by row, including the end token `eos` if it came.
 
+    Raises what `decode_steps` raises.
+    """
+    n = len(context.mask) * each
+    device = context.mask.device
+    tokens = torch.full((n, max_new_tokens), eos, device=device)
+    lengths = torch.zeros(n, dtype=torch.long, device=device)
+    for step, (rows, chosen) in enumerate(decode_steps(model, context, choose, eos, max_new_tokens, names, each)):
+        tokens[rows, step], lengths[rows] = chosen, step + 1
+    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+
+
+@torch.inference_mode()
+def decode_steps(
+    model: PreTrainedModel,
+    context: Context,
+    choose: Choose,
+    eos: int,
+    max_new_tokens: int,
+    names: Sequence[str] | None = None,
+    each: int = 1,
+) -> Generator[tuple[Int[Tensor, " N"], Int[Tensor, " N"]], Bool[Tensor, " N"] | None, None]:
+    """Yields, for each new token, the indices of the N unfinished completions and their tokens.
+
     The first token comes from the context's hidden state. Completions of one row that are equal so far are computed once. A
-    finished completion leaves the batch and the cache immediately. Raises NumericError naming the completion (from `names`,
-    else by its number) and the token before which its hidden state is not finite.
+    finished completion leaves the batch and the cache immediately. A completion is finished after the end token `eos`, or
+    where the mask is True that the caller sends back. Raises NumericError naming the completion (from `names`, else by its
+    number) and the token before which its hidden state is not finite.
     """
     cache, mask, hidden = with_room(context.cache), context.mask, context.hidden
     device = mask.device
     at = torch.arange(len(mask), device=device).repeat_interleave(each)
     rows = torch.arange(len(at), device=device)
-    tokens = torch.full((len(at), max_new_tokens), eos, device=device)
-    lengths = torch.zeros(len(at), dtype=torch.long, device=device)
-    with torch.inference_mode():
-        for step in range(max_new_tokens):
-            finite = torch.isfinite(hidden).all(dim=1)
-            if not finite.all():
-                row = int(rows[~finite[at]][0])
-                name = names[row] if names else f"row {row}"
-                raise NumericError(f"{name} has a hidden state that is not finite before token {step + 1}: check the model")
-            chosen = choose(logits(model, hidden), rows, step, at)
-            tokens[rows, step], lengths[rows] = chosen, step + 1
-            alive = (chosen != eos).nonzero()[:, 0]
-            if len(alive) == 0 or step + 1 == max_new_tokens:
-                break
-            rows = rows[alive]
-            parents, new, at = _distinct(at[alive], chosen[alive])
-            if not torch.equal(parents, torch.arange(len(mask), device=device)):
-                cache.batch_select_indices(parents)
-                mask = mask[parents]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            hidden = last_hidden(model, input_ids=new[:, None], mask=mask, cache=cache)[:, -1]
-    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+    for step in range(max_new_tokens):
+        finite = torch.isfinite(hidden).all(dim=1)
+        if not finite.all():
+            row = int(rows[~finite[at]][0])
+            name = names[row] if names else f"row {row}"
+            raise NumericError(f"{name} has a hidden state that is not finite before token {step + 1}: check the model")
+        chosen = choose(logits(model, hidden), rows, step, at)
+        ended = yield rows, chosen
+        going = chosen != eos if ended is None else (chosen != eos) & ~ended
+        alive = going.nonzero()[:, 0]
+        if len(alive) == 0 or step + 1 == max_new_tokens:
+            return
+        rows = rows[alive]
+        parents, new, at = _distinct(at[alive], chosen[alive])
+        if not torch.equal(parents, torch.arange(len(mask), device=device)):
+            cache.batch_select_indices(parents)
+            mask = mask[parents]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        hidden = last_hidden(model, input_ids=new[:, None], mask=mask, cache=cache)[:, -1]
 
 
 def _distinct(

@@ -24,10 +24,11 @@ from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.artifacts.store import Work
 from qthink_core.errors import NumericError
 from qthink_core.generation.hf_engine import complete
+from qthink_core.generation.readout import likely_tokens
 from qthink_core.generation.requests import Request, stream
 from qthink_core.generation.units import answers_of, asked, batches
 from qthink_core.method.extraction import select
-from qthink_core.method.hidden_states import last_hidden, logits, read_positions
+from qthink_core.method.hidden_states import last_hidden, read_positions
 from qthink_core.method.latent_steps import Context, latent_steps, project, read_prompts
 from qthink_core.method.think import marks
 from qthink_core.models.loading import System
@@ -136,13 +137,8 @@ def read_latents(
                 for name, finite in zip(names, torch.isfinite(hidden).all(dim=1).tolist(), strict=True):
                     if not finite:
                         raise NumericError(f"{name} has a state that is not finite at latent step {k}: check the model")
-                likely = logits(system.model, hidden).softmax(dim=-1).topk(top, dim=-1)
-                for name, values, tokens in zip(names, likely.values.tolist(), likely.indices.tolist(), strict=True):
-                    texts = system.tokenizer.batch_decode([[token] for token in tokens])
-                    rows += [
-                        Read(name, seed, k, rank, text, value)
-                        for rank, (text, value) in enumerate(zip(texts, values, strict=True), 1)
-                    ]
+                for name, pairs in zip(names, likely_tokens(system, hidden, top), strict=True):
+                    rows += [Read(name, seed, k, rank, text, value) for rank, (text, value) in enumerate(pairs, 1)]
     return Latents(ids, np.stack([found[name] for name in ids])), rows
 
 

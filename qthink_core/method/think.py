@@ -88,9 +88,12 @@ def spoken(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int]) -> str:
 
     Without the mark, a thought that was cut at the token limit would look like an answer.
     """
-    tail = tokenizer.decode(prompt[-2:])
-    opening = "<think>\n" if tail.rstrip("\n").endswith("<think>") else ""
-    return opening + tokenizer.decode(tokens, skip_special_tokens=True)
+    return opening(tokenizer, prompt) + tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def opening(tokenizer: Any, prompt: Sequence[int]) -> str:
+    """What precedes the completion in the text of the turn: `<think>` and a newline if the prompt opened the block."""
+    return "<think>\n" if tokenizer.decode(prompt[-2:]).rstrip("\n").endswith("<think>") else ""
 
 
 def block_of(rollout: Rollout, prompts: Mapping[str, Sequence[int]], marks: Marks) -> Block:

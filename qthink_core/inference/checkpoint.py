@@ -1,0 +1,127 @@
+"""A checkpoint that anyone may bring: a folder or a repository of the hub, checked before its weights are loaded.
+
+Three layouts are known: an export of this project (its `qthink.json` says K and whether it thinks), the layout of the
+published checkpoints (`projection_head.pt` beside the weights, K is not recorded), and any causal language model without a
+head. Nothing in a checkpoint is executed: weights are safetensors, the head is read with `weights_only`, and remote code is
+never trusted.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from qthink_core import hub
+from qthink_core.errors import DataError, ParamError
+from qthink_core.method import projection_head
+from qthink_core.models.loading import CONFIG, HEAD, System, read_config
+from qthink_core.models.think_tokens import EMPTY_BLOCK
+from qthink_core.models.tokenizer import load_tokenizer
+
+MAX_STEPS = 1024
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", HEAD]
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint's folder, its number of latent steps (0: none), and whether its prompts ask for thinking.
+
+    `trained_K` is the number of its `qthink.json`, None where it has none.
+    """
+
+    folder: Path
+    K: int
+    thinking: bool
+    trained_K: int | None = None
+
+
+def find(model: str | Path, K: int | None = None, thinking: bool | None = None, revision: str | None = None) -> Checkpoint:
+    """The checkpoint in a folder or, if there is no such folder, in a repository of the hub.
+
+    `K` and `thinking` override what the checkpoint says. A model with a projection head does not think unless it is told to;
+    a model without one thinks. Raises ParamError when K is negative, unreasonably large, or neither given nor recorded, and
+    DataError when the folder is not a model, has no projection head although K > 0, or cannot be had from the hub.
+    """
+    folder = Path(model)
+    if folder.exists() or Path(model).is_absolute() or str(model).startswith("."):
+        if not (folder / "config.json").is_file():
+            raise DataError(f"{folder} has no config.json: name a model's folder, or a repository of the hub as owner/name")
+    else:
+        folder = hub.snapshot(str(model), revision, FILES)
+    if K is not None and not 0 <= K <= MAX_STEPS:
+        raise ParamError(f"{K} latent steps were asked for: give a number from 0 to {MAX_STEPS}")
+    exported = read_config(folder) if (folder / CONFIG).is_file() else None
+    has_head = (folder / HEAD).is_file()
+    steps = K if K is not None else exported.K if exported else None
+    if steps is None and has_head:
+        raise ParamError(
+            f"{folder} has a projection head but no {CONFIG}, which would say the number of latent steps: give it "
+            "(K=6 in Python, --latents 6 on the command line; the published checkpoints were trained with 6)"
+        )
+    if steps and not has_head:
+        raise DataError(f"{folder} has no {HEAD}, which {steps} latent steps need: take a latent model, or 0 latent steps")
+    if thinking is None:
+        thinking = exported.thinking if exported else not has_head
+    return Checkpoint(folder, steps or 0, thinking, exported.K if exported else None)
+
+
+def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -> System:
+    """The model, its tokenizer and its projection head, in one dtype (`auto`: that of the weights).
+
+    `device_map` is a device such as `cuda`, or a map of transformers. The head is checked first, because that is cheap.
+    Raises ParamError for an unknown dtype or a missing device, and DataError for a damaged head, a folder without a chat
+    template or tokenizer, and a chat template that does not end a latent model's prompt in an empty think block.
+    """
+    folder, K, thinking, _ = checkpoint
+    if dtype not in DTYPES:
+        raise ParamError(f"dtype is {dtype!r}: give one of {', '.join(DTYPES)}")
+    if str(device_map).startswith("cuda") and not torch.cuda.is_available():
+        raise ParamError(f"device {device_map} was asked for, but torch sees no GPU: give cpu")
+    head = None
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if K:
+            head = projection_head.load(folder / HEAD, config.hidden_size)
+        tokenizer = load_tokenizer(folder)
+        _check_template(folder, tokenizer, latent=K > 0)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            device_map=device_map,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        ).eval()
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise DataError(f"{folder} cannot be loaded ({first_line(error)}): fetch it again, or take another model") from None
+    devices = set(getattr(model, "hf_device_map", {}).values())
+    if len(devices) > 1:
+        raise ParamError(
+            f"device_map {device_map!r} splits the model over {', '.join(sorted(map(str, devices)))}, but it must be on one "
+            "device: name that device"
+        )
+    if head is not None:
+        output = model.get_output_embeddings().weight
+        head = head.to(output.device, output.dtype).eval()
+    return System(model, tokenizer, head, K, thinking)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 200 characters long."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _check_template(folder: Path, tokenizer: Any, latent: bool) -> None:
+    if not tokenizer.chat_template:
+        raise DataError(f"{folder} has no chat template (chat_template.jinja): take an instruction-tuned model")
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"{folder} has no end token (eos_token in tokenizer_config.json): take an instruction-tuned model")
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hello"}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    if latent and not text.endswith(EMPTY_BLOCK):
+        raise DataError(
+            f"the chat template of {folder} ends a prompt of enable_thinking=False in {text[-20:]!r} where latent steps "
+            f"follow an empty think block ({EMPTY_BLOCK!r}): take the template of the model that was trained"
+        )

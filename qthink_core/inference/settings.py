@@ -1,0 +1,80 @@
+"""What a user says about the generation of answers, and what comes back."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Float
+
+from qthink_core.errors import ParamError
+
+MAX_NEW_TOKENS = 2048  # of the published usage snippet
+
+
+class Settings(NamedTuple):
+    """How answers are generated.
+
+    `max_new_tokens` counts thought and answer, without the latent steps; None stands for 2,048, or for the positions that
+    the model has left if they are fewer. Temperature 0 takes the most likely token. Above it come top-k (0 keeps all), then
+    top-p, and question i of a call draws from a stream of its own that depends on (seed, i). An answer ends before the first
+    of the strings `stop`. `top` is the number of tokens in the readout of each latent step.
+    """
+
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    top: int = 5
+
+    def checked(self) -> Self:
+        """The same settings; raises ParamError for a value that no generation could use."""
+        wrong = {
+            "max_new_tokens": (self.max_new_tokens is not None and self.max_new_tokens < 1, "a number above 0"),
+            "temperature": (not 0 <= self.temperature < float("inf"), "0 (greedy) or a number above it"),
+            "top_p": (not 0 < self.top_p <= 1, "a number above 0, at most 1"),
+            "top_k": (self.top_k < 0, "0 (all tokens) or a number above it"),
+            "seed": (self.seed < 0, "0 or a number above it"),
+            "stop": (isinstance(self.stop, str) or not all(self.stop), "a tuple of strings that are not empty"),
+            "top": (self.top < 0, "0 (no readout) or a number above it"),
+        }
+        for name, (bad, expected) in wrong.items():
+            if bad:
+                raise ParamError(f"{name} is {getattr(self, name)!r}: give {expected}")
+        return self
+
+
+@dataclass(frozen=True)
+class Response:
+    """The answer to one question.
+
+    `token_ids` include the end token if it came, and the tokens of a stop string, which `text` does not show. `finish` is
+    `stop` or `length`. `latents` are the K projected inputs z_k in float32. `readout` holds, for each latent step, the most
+    likely (token, probability) pairs of its hidden state h_k by the output head. `seconds` is the wall-clock time of the
+    batch in which the question was answered, and `batch` the number of questions in it.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish: str
+    prompt_tokens: int
+    latents: Float[np.ndarray, "K D"] = field(repr=False)
+    readout: list[list[tuple[str, float]]] = field(repr=False)
+    seconds: float
+    batch: int
+
+    @property
+    def new_tokens(self) -> int:
+        """The number of generated tokens, without the latent steps."""
+        return len(self.token_ids)
+
+    @property
+    def latent_steps(self) -> int:
+        """The number K of latent steps before the first token."""
+        return len(self.latents)
+
+    @property
+    def answer(self) -> str:
+        """The text after the think block; the whole text if no block was closed."""
+        return self.text.rpartition("</think>")[2].lstrip("\n")
