@@ -1,17 +1,14 @@
 """QThink: latent reasoning by distillation from averaged rollouts; `LatentReasoner` answers questions with a checkpoint."""
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from qthink_core.inference.reasoner import LatentReasoner
+import importlib
+from typing import Any
 
 __all__ = ["LatentReasoner"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, because every command and stage imports this package, and most of them need no torch.
+    # By name and late, because every stage imports this package: an import would load torch, and make the code behind
+    # `LatentReasoner` part of every stage's code.
     if name == "LatentReasoner":
-        from qthink_core.inference.reasoner import LatentReasoner
-
-        return LatentReasoner
+        return importlib.import_module("qthink_core.inference.reasoner").LatentReasoner
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,8 +15,8 @@ from typing import Any, get_args
 
 import pytest
 
-from qthink_core.benchmarks import graded_lines
 from qthink_core.benchmarks.graders import BENCHMARKS
+from qthink_core.benchmarks.json_lines import MAX_LINE_BYTES
 from qthink_core.cli import __main__ as cli
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +127,7 @@ def test_the_published_fields_of_all_three_test_sets_are_golds_as_they_stand() -
         (b'{"gold": "1 2", "answer": "18"}', "expected one number"),
         (b'{"gold": "1/0", "answer": "18"}', "expected one number"),
         (b'{"gold": "\\u001b[31m\\u202e", "answer": "18"}', r"line 3 has the gold '\x1b[31m\u202e'"),
-        (b'{"gold": "18", "answer": "' + b"1" * graded_lines.MAX_LINE_BYTES + b'"}', "line 3 has more than 8,388,608 bytes"),
+        (b'{"gold": "18", "answer": "' + b"1" * MAX_LINE_BYTES + b'"}', "line 3 has more than 8,388,608 bytes"),
     ],
 )
 def test_a_faulty_line_is_named_after_the_verdicts_on_those_before_it(line: bytes, said: str | None) -> None:

@@ -29,7 +29,8 @@ ARROWS = {
     "report": "artifacts pipeline models evidence errors",
     "planning": "artifacts pipeline benchmarks models evidence errors hub",
     "demo": "artifacts pipeline evidence report planning errors",
-    "cli": "pipeline benchmarks report planning demo errors",
+    "inference": "artifacts method benchmarks models generation report errors hub",
+    "cli": "pipeline benchmarks inference report planning demo errors",
 }
 MAX_MODULES, MAX_LINES = 13, 300
 # Packages whose modules load no torch, except for the preflight, which checks models, and the program of a grader.
@@ -42,12 +43,12 @@ SOLE_IMPORTERS = {
     "matplotlib": {"report.plots"},
     "peft": {"method.student", "method.merged_lora", "models.export"},
     "ray": {"pipeline.ray_workers"},
-    "typer": {"cli.grade", "cli.pipeline", "cli.program"},
+    "typer": {"cli.grade", "cli.models", "cli.pipeline", "cli.program"},
     "vllm": {"generation.vllm_engine"},
 }
 LAUNCHABLE = {"extract", "finetune", "train"}
-# What `make demo` runs around DVC and the stages: no result depends on it.
-AROUND_STAGES = ("qthink_core.cli", "qthink_core.demo", "qthink_core.planning")
+# What runs around DVC and the stages, or after them: no result depends on it.
+AROUND_STAGES = ("qthink_core.cli", "qthink_core.demo", "qthink_core.inference", "qthink_core.planning")
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult)
 MAX_PAGE_LINES = 95
 # Threefold what was measured (0.3 s with warm files): the checks of a bad parameter must end within 2 s.
@@ -201,8 +202,9 @@ def test_imports_are_absolute_and_by_name_so_that_the_closure_sees_them(path: Pa
     by_value = [
         node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module")
     ]
-    # the parameter classes of all stage files, and the preflight, are for checking: no result depends on them
-    by_name = {"qthink_core.pipeline.graph", "qthink_core.pipeline.stage"}
+    # the parameter classes of all stage files, the preflight, and the name LatentReasoner: no result of a stage depends on
+    # them
+    by_name = {"qthink_core", "qthink_core.pipeline.graph", "qthink_core.pipeline.stage"}
     assert not by_value or name(path) in by_name or name(path).startswith(AROUND_STAGES)
 
 
@@ -219,7 +221,7 @@ def test_nothing_that_a_model_or_a_file_says_is_executed(path: Path) -> None:
             assert called not in {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}, ast.unparse(node)
             assert called.rpartition(".")[2] not in {"sympify", "parse_expr", "read_pickle"}, ast.unparse(node)
             options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            assert "trust_remote_code" not in options, ast.unparse(node)
+            assert options.get("trust_remote_code", "False") == "False", ast.unparse(node)
             assert options.get("shell", "False") == "False", ast.unparse(node)
             assert options.get("allow_pickle", "False") == "False", ast.unparse(node)
             if called == "torch.load":

@@ -7,6 +7,7 @@ import typer
 
 from qthink_core.benchmarks import graded_lines
 from qthink_core.benchmarks.graders import latex_equality
+from qthink_core.benchmarks.json_lines import lines
 from qthink_core.cli.program import app, complain, one_line
 from qthink_core.errors import DataError
 
@@ -53,6 +54,6 @@ def _grade(benchmark: str) -> None:
         complain("reading JSON lines from the terminal; Ctrl-D ends the input, `qthink grade --help` shows an example")
     if benchmark == "math500":
         latex_equality.start()
-    for number, line in graded_lines.lines(sys.stdin.buffer):
+    for number, line in lines(sys.stdin.buffer):
         sys.stdout.write(graded_lines.graded(benchmark, line, f"line {number}") + "\n")
         sys.stdout.flush()

@@ -46,7 +46,6 @@ def decode(
     return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
 
-@torch.inference_mode()
 def decode_steps(
     model: PreTrainedModel,
     context: Context,
@@ -68,24 +67,27 @@ def decode_steps(
     at = torch.arange(len(mask), device=device).repeat_interleave(each)
     rows = torch.arange(len(at), device=device)
     for step in range(max_new_tokens):
-        finite = torch.isfinite(hidden).all(dim=1)
-        if not finite.all():
-            row = int(rows[~finite[at]][0])
-            name = names[row] if names else f"row {row}"
-            raise NumericError(f"{name} has a hidden state that is not finite before token {step + 1}: check the model")
-        chosen = choose(logits(model, hidden), rows, step, at)
+        # entered anew for each token, since a caller that waits between two tokens must not run in inference mode
+        with torch.inference_mode():
+            finite = torch.isfinite(hidden).all(dim=1)
+            if not finite.all():
+                row = int(rows[~finite[at]][0])
+                name = names[row] if names else f"row {row}"
+                raise NumericError(f"{name} has a hidden state that is not finite before token {step + 1}: check the model")
+            chosen = choose(logits(model, hidden), rows, step, at)
         ended = yield rows, chosen
-        going = chosen != eos if ended is None else (chosen != eos) & ~ended
-        alive = going.nonzero()[:, 0]
-        if len(alive) == 0 or step + 1 == max_new_tokens:
-            return
-        rows = rows[alive]
-        parents, new, at = _distinct(at[alive], chosen[alive])
-        if not torch.equal(parents, torch.arange(len(mask), device=device)):
-            cache.batch_select_indices(parents)
-            mask = mask[parents]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        hidden = last_hidden(model, input_ids=new[:, None], mask=mask, cache=cache)[:, -1]
+        with torch.inference_mode():
+            going = chosen != eos if ended is None else (chosen != eos) & ~ended
+            alive = going.nonzero()[:, 0]
+            if len(alive) == 0 or step + 1 == max_new_tokens:
+                return
+            rows = rows[alive]
+            parents, new, at = _distinct(at[alive], chosen[alive])
+            if not torch.equal(parents, torch.arange(len(mask), device=device)):
+                cache.batch_select_indices(parents)
+                mask = mask[parents]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            hidden = last_hidden(model, input_ids=new[:, None], mask=mask, cache=cache)[:, -1]
 
 
 def _distinct(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from qthink_core import hub
@@ -93,7 +94,7 @@ def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -
             trust_remote_code=False,
             use_safetensors=True,
         ).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         raise DataError(f"{folder} cannot be loaded ({first_line(error)}): fetch it again, or take another model") from None
     devices = set(getattr(model, "hf_device_map", {}).values())
     if len(devices) > 1:

@@ -1,0 +1,1 @@
+from qthink_core.inference.reasoner import LatentReasoner as LatentReasoner

@@ -1,0 +1,124 @@
+"""Answered JSON lines, for `qthink answer`: one line of output for each line of input, in order."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qthink_core.artifacts.files import canonical_json, read_object, write_file
+from qthink_core.benchmarks.json_lines import lines, read_line
+from qthink_core.errors import DataError, ParamError, QThinkError
+from qthink_core.inference.reasoner import LatentReasoner, Question
+from qthink_core.inference.settings import Settings
+
+EXPECTED = '{"question": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
+ADDED = ("answer", "finish", "tokens", "latent_steps", "prompt_tokens", "seconds")
+
+
+class Asked(NamedTuple):
+    """A line of input: its number, its fields, and its prompt as token ids."""
+
+    number: int
+    row: dict[str, Any]
+    prompt: list[int]
+
+
+def answered(reasoner: LatentReasoner, source: Iterable[tuple[int, bytes]], how: Settings, batch: int) -> Iterator[str]:
+    """The lines with their answers as ASCII JSON, `batch` questions at a time.
+
+    Question n draws from the stream of (seed, n), wherever the run began. Raises DataError at a line that is not of the
+    expected form or too long for the model, after the answers to the lines before it.
+    """
+    waiting: list[Asked] = []
+    for number, line in source:
+        try:
+            waiting.append(asked(reasoner, number, line, how))
+        except QThinkError:
+            yield from _answers(reasoner, waiting, how)
+            raise
+        if len(waiting) == batch:
+            yield from _answers(reasoner, waiting, how)
+            waiting = []
+    yield from _answers(reasoner, waiting, how)
+
+
+def asked(reasoner: LatentReasoner, number: int, line: bytes, how: Settings) -> Asked:
+    """A line of input with its prompt; raises DataError when it is not of the expected form or does not fit the model."""
+    where = f"line {number}"
+    row = read_line(line, where, EXPECTED)
+    try:
+        prompt = reasoner.prompt(question(row, where))
+    except DataError as error:
+        raise DataError(f"{where}: {error}") if not str(error).startswith(where) else error from None
+    reasoner.room(prompt, how, where)
+    return Asked(number, row, prompt)
+
+
+def question(row: dict[str, Any], where: str) -> Question:
+    """The question of a row, from `question` or `messages`; raises DataError when it has neither, both, or another type."""
+    if ("question" in row) == ("messages" in row):
+        raise DataError(f"{where} needs one of the fields 'question' and 'messages': expected {EXPECTED}")
+    if isinstance(text := row.get("question"), str):
+        return text
+    messages = row.get("messages")
+    if "messages" not in row or not isinstance(messages, list) or not messages:
+        raise DataError(f"{where} has no text in 'question' and no list in 'messages': expected {EXPECTED}")
+    for message in messages:
+        if not isinstance(message, dict) or not all(isinstance(message.get(name), str) for name in ("role", "content")):
+            raise DataError(f"{where} has a message without the texts 'role' and 'content': expected {EXPECTED}")
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def _answers(reasoner: LatentReasoner, waiting: list[Asked], how: Settings) -> Iterator[str]:
+    if not waiting:
+        return
+    found = reasoner.respond([one.prompt for one in waiting], how, [one.number - 1 for one in waiting])
+    for one, response in zip(waiting, found, strict=True):
+        added = (
+            response.text,
+            response.finish,
+            response.new_tokens,
+            response.latent_steps,
+            response.prompt_tokens,
+            round(response.seconds / response.batch, 6),
+        )
+        # ASCII, so that no control character or direction mark reaches a terminal
+        yield json.dumps(one.row | dict(zip(ADDED, added, strict=True)), allow_nan=False)
+
+
+def resume(out: Path, run: dict[str, Any]) -> int:
+    """The number of whole lines that an earlier run of the same command left in `out`; a torn last line is cut off.
+
+    `run` (model, latent steps, settings) is kept beside it in `<out>.run.json`. Raises ParamError when the file is there
+    without that record, or was made by another command.
+    """
+    record = out.with_name(f"{out.name}.run.json")
+    wanted = json.loads(canonical_json(run))
+    if not out.exists():
+        write_file(record, canonical_json(run))
+        return 0
+    found = read_object(record.read_bytes()) if record.is_file() else {}
+    different = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+    if different:
+        was = ", ".join(f"{name} {found.get(name)!r:.60}" for name in different) if found else f"no {record.name} beside it"
+        raise ParamError(f"{out} was made by another run ({was}): give another file, or delete it")
+    raw = out.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    if len(whole) < len(raw):
+        write_file(out, whole)
+    return whole.count(b"\n")
+
+
+def continued(source: Iterable[tuple[int, bytes]], out: Path, done: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of input after the first `done`; raises DataError when one of those is not the line that was answered."""
+    with out.open("rb") as file:
+        kept = lines(file)
+        for number, line in source:
+            if number > done:
+                yield number, line
+                continue
+            where = f"line {number}"
+            before = {name: value for name, value in read_object(next(kept)[1]).items() if name not in ADDED}
+            row = {name: value for name, value in read_line(line, where, EXPECTED).items() if name not in ADDED}
+            if before != row:
+                raise DataError(f"{where} is not the question that {out} has answered there: give another file with --out")

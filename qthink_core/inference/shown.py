@@ -1,0 +1,44 @@
+"""Responses as text for a terminal, and as JSON for programs."""
+
+import json
+
+from qthink_core.inference.settings import Response
+from qthink_core.report.display import plain
+
+
+def inert(text: str) -> str:
+    """The text without what would control a terminal; line ends and tabs stay."""
+    return "\t".join(plain(part) for part in text.split("\t"))
+
+
+def counts(response: Response) -> str:
+    """One line: latent steps, tokens, seconds, and whether the limit cut the answer."""
+    steps, tokens = response.latent_steps, response.new_tokens
+    cut = "" if response.finish == "stop" else ", cut at the token limit"
+    return f"[{steps} latent steps, {tokens} tokens, {response.seconds:.2f} s{cut}]"
+
+
+def latents(response: Response) -> str:
+    """One line for each latent step: its most likely tokens by the output head, with their probabilities."""
+    return "\n".join(
+        f"latent {k}: " + "  ".join(f"{inert(repr(token))} {100 * probability:.0f}%" for token, probability in step)
+        for k, step in enumerate(response.readout, 1)
+    )
+
+
+def as_json(response: Response) -> str:
+    """The response as one line of ASCII JSON, without the numbers of the latents."""
+    return json.dumps(
+        {
+            "text": response.text,
+            "answer": response.answer,
+            "finish": response.finish,
+            "prompt_tokens": response.prompt_tokens,
+            "latent_steps": response.latent_steps,
+            "tokens": response.new_tokens,
+            "token_ids": response.token_ids,
+            "readout": response.readout,
+            "seconds": round(response.seconds, 6),
+        },
+        allow_nan=False,
+    )

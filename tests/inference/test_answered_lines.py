@@ -1,0 +1,111 @@
+"""`qthink answer`: one line out for each line in, in order, and after a stop the same command answers the rest."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import exported
+
+from qthink_core import LatentReasoner
+from qthink_core.errors import DataError, ParamError
+from qthink_core.inference.answered_lines import answered, continued, resume
+from qthink_core.inference.settings import Settings
+
+HOW = Settings(max_new_tokens=6, top=0)
+RUN = {"model": "m", "latents": 6} | HOW._asdict()
+TEXTS = ["Who?", "Compute (((2+3)-1)+4).", "Why?", "How many apples does Tom have?", "What now?"]
+
+
+@pytest.fixture
+def reasoner(qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path) -> LatentReasoner:
+    folder = exported(tmp_path / "model", qwen3("float64"), tokenizer, random_head(dtype="float64"))
+    return LatentReasoner.from_pretrained(folder)
+
+
+def numbered(rows: Iterable[Any]) -> list[tuple[int, bytes]]:
+    return [(number, json.dumps(row).encode() + b"\n") for number, row in enumerate(rows, 1)]
+
+
+def asked() -> list[tuple[int, bytes]]:
+    return numbered({"id": index, "question": text} for index, text in enumerate(TEXTS))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_answers_are_those_of_the_reasoner_in_the_order_of_the_questions(reasoner: LatentReasoner, batch: int) -> None:
+    found = [json.loads(line) for line in answered(reasoner, asked(), HOW, batch)]
+    assert [row["id"] for row in found] == list(range(len(TEXTS)))
+    for row, text in zip(found, TEXTS, strict=True):
+        expected = reasoner.generate(text, max_new_tokens=6)
+        assert row["question"] == text
+        assert (row["answer"], row["finish"], row["tokens"]) == (expected.text, expected.finish, expected.new_tokens)
+        assert (row["latent_steps"], row["prompt_tokens"]) == (6, expected.prompt_tokens)
+        assert row["seconds"] > 0
+
+
+def test_messages_may_be_asked_instead_of_a_question(reasoner: LatentReasoner) -> None:
+    messages = [{"role": "user", "content": "Who?"}]
+    one, other = (
+        json.loads(line) for line in answered(reasoner, numbered([{"messages": messages}, {"question": "Who?"}]), HOW, 2)
+    )
+    assert one["answer"] == other["answer"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{not json}\n", r"^line 3 is not JSON .*: expected \{\"question\""),
+        (b"\n", r"^line 3 is empty"),
+        (b"[1]\n", r"^line 3 holds a JSON list"),
+        (b"\xff\n", r"^line 3 is not UTF-8"),
+        (b'{"id": 3}\n', r"^line 3 needs one of the fields 'question' and 'messages'"),
+        (b'{"question": "a", "messages": []}\n', r"^line 3 needs one of the fields"),
+        (b'{"question": 3}\n', r"^line 3 has no text in 'question'"),
+        (b'{"messages": []}\n', r"^line 3 has no text in 'question' and no list in 'messages'"),
+        (b'{"messages": [{"role": "user"}]}\n', r"^line 3 has a message without the texts 'role' and 'content'"),
+        (json.dumps({"question": "word " * 600}).encode(), r"^line 3 has a prompt of \d+ tokens, .* only 512 positions"),
+    ],
+)
+def test_a_bad_line_is_named_after_the_answers_before_it(reasoner: LatentReasoner, line: bytes, message: str) -> None:
+    source = [*asked()[:2], (3, line), *asked()[3:]]
+    found = []
+    with pytest.raises(DataError, match=message):
+        found.extend(answered(reasoner, source, HOW, 16))
+    assert [json.loads(one)["id"] for one in found] == [0, 1]
+
+
+def test_draws_depend_on_the_line_and_not_on_where_a_run_began(reasoner: LatentReasoner) -> None:
+    how = HOW._replace(temperature=1.5)
+    whole = [json.loads(line)["answer"] for line in answered(reasoner, asked(), how, 2)]
+    later = [json.loads(line)["answer"] for line in answered(reasoner, asked()[2:], how, 2)]
+    assert later == whole[2:]
+
+
+def test_a_stopped_run_continues_after_the_last_whole_line(reasoner: LatentReasoner, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    assert resume(out, RUN) == 0
+    lines = list(answered(reasoner, asked(), HOW, 1))
+    out.write_text("".join(f"{line}\n" for line in lines[:2]) + lines[2][:20])
+    assert resume(out, RUN) == 2
+    assert [number for number, _ in continued(asked(), out, 2)] == [3, 4, 5]
+    assert out.read_text() == "".join(f"{line}\n" for line in lines[:2])
+
+
+def test_another_run_does_not_continue_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    resume(out, RUN)
+    out.write_text("{}\n")
+    with pytest.raises(ParamError, match=r"answers\.jsonl was made by another run \(latents 6\): give another file"):
+        resume(out, RUN | {"latents": 0})
+    (tmp_path / "answers.jsonl.run.json").unlink()
+    with pytest.raises(ParamError, match=r"no answers\.jsonl\.run\.json beside it"):
+        resume(out, RUN)
+
+
+def test_other_questions_do_not_continue_a_file(reasoner: LatentReasoner, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    out.write_text("".join(f"{line}\n" for line in answered(reasoner, asked()[:2], HOW, 2)))
+    other = [*asked()[:1], *numbered([{"id": 7, "question": "Other?"}] * 2)[1:]]
+    with pytest.raises(DataError, match=r"^line 2 is not the question that .*answers\.jsonl has answered there"):
+        list(continued(other, out, 2))

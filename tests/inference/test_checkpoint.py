@@ -1,0 +1,170 @@
+"""Checkpoints that anyone may bring: what is missing or wrong is one line, and nothing in them runs."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import exported, plain, published
+
+from qthink_core import LatentReasoner
+from qthink_core.errors import DataError, ParamError
+from qthink_core.inference import checkpoint
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def folder(qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path) -> Path:
+    return exported(tmp_path / "model", qwen3(), tokenizer, random_head())
+
+
+class Trap:
+    """A pickle that creates a file when it is loaded."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.canary,))
+
+
+def refused(folder: Path, message: str, **how: Any) -> None:
+    with pytest.raises((DataError, ParamError), match=message) as caught:
+        LatentReasoner.from_pretrained(folder, **how)
+    assert "\n" not in str(caught.value)
+
+
+def test_each_layout_says_what_it_is(folder: Path, qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path) -> None:
+    bare = published(tmp_path / "published", qwen3(), tokenizer, random_head())
+    thinking = plain(tmp_path / "plain", qwen3(), tokenizer)
+    assert checkpoint.find(folder) == (folder, 6, False, 6)
+    assert checkpoint.find(folder, K=0) == (folder, 0, False, 6)
+    assert checkpoint.find(bare, K=6) == (bare, 6, False, None)
+    assert checkpoint.find(thinking) == (thinking, 0, True, None)
+    assert checkpoint.find(thinking, thinking=False) == (thinking, 0, False, None)
+
+
+def test_latent_steps_without_a_head_are_refused(qwen3: Any, tokenizer: Any, tmp_path: Path) -> None:
+    refused(plain(tmp_path / "plain", qwen3(), tokenizer), r"has no projection_head\.pt, which 6 latent steps need", K=6)
+
+
+@pytest.mark.parametrize("K", [-1, 1025])
+def test_a_number_of_latent_steps_out_of_range_is_refused(folder: Path, K: int) -> None:
+    refused(folder, rf"^{K} latent steps were asked for: give a number from 0 to 1024$", K=K)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path, r"has no config\.json: name a model's folder, or a repository of the hub")
+    refused(tmp_path / "missing", r"has no config\.json")
+
+
+def test_a_head_with_code_is_refused_and_the_code_does_not_run(folder: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    torch.save({"mlp.0.weight": Trap(canary)}, folder / "projection_head.pt")
+    refused(folder, r"projection_head\.pt is not a PyTorch state dict")
+    (folder / "projection_head.pt").write_bytes(pickle.dumps(Trap(canary)))
+    refused(folder, r"projection_head\.pt is not a PyTorch state dict")
+    assert not canary.exists()
+    pickle.loads((folder / "projection_head.pt").read_bytes())  # noqa: S301 - the trap works
+    assert canary.exists()
+
+
+def test_a_head_of_another_width_is_refused(qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path) -> None:
+    refused(exported(tmp_path, qwen3(), tokenizer, random_head(16)), r"mlp\.0\.weight does not have shape \(32, 32\)")
+
+
+@pytest.mark.parametrize("kept", [0, 100, 4000])
+def test_a_damaged_head_is_refused(folder: Path, kept: int) -> None:
+    head = folder / "projection_head.pt"
+    head.write_bytes(head.read_bytes()[:kept])
+    refused(folder, r"projection_head\.pt is not a PyTorch state dict")
+
+
+def test_damaged_weights_are_refused(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    refused(folder, r"^.* cannot be loaded \(.*\): fetch it again")
+
+
+def test_weights_in_a_pickle_are_not_loaded(folder: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    (folder / "model.safetensors").unlink()
+    torch.save({"model.norm.weight": Trap(canary)}, folder / "pytorch_model.bin")
+    refused(folder, r"cannot be loaded")
+    assert not canary.exists()
+
+
+def test_a_model_with_code_of_its_own_is_refused_and_the_code_does_not_run(folder: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    (folder / "modeling.py").write_text(f"open({str(canary)!r}, 'w')")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "unknown", "auto_map": {"AutoConfig": "modeling.C", "AutoModelForCausalLM": "modeling.M"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    refused(folder, r"cannot be loaded \(.*\)")
+    assert not canary.exists()
+
+
+def test_a_folder_without_a_chat_template_is_refused(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    refused(folder, r"has no chat template \(chat_template\.jinja\)")
+
+
+def test_a_template_that_does_not_close_the_think_block_is_refused_for_latents_alone(folder: Path) -> None:
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<think>\\n\\n</think>\\n\\n", ""))
+    refused(folder, r"where latent steps follow an empty think block")
+    assert LatentReasoner.from_pretrained(folder, K=0).K == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"dtype": "float8"}, r"^dtype is 'float8': give one of auto, float32, bfloat16, float16$"),
+        ({"device_map": "cuda"}, r"^device cuda was asked for, but torch sees no GPU: give cpu$"),
+    ],
+)
+def test_a_dtype_or_device_that_is_missing_is_named(folder: Path, how: dict[str, Any], message: str) -> None:
+    if "device_map" in how and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    refused(folder, message, **how)
+
+
+def test_the_dtype_is_that_of_the_weights_unless_another_is_given(
+    qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path
+) -> None:
+    folder = exported(tmp_path, qwen3("bfloat16"), tokenizer, random_head())
+    for how, expected in ({}, torch.bfloat16), ({"dtype": "float32"}, torch.float32):
+        system = LatentReasoner.from_pretrained(folder, **how).system
+        assert system.head is not None
+        assert system.model.dtype == system.head.dtype == expected
+        LatentReasoner(system, folder).generate("Who?", max_new_tokens=2)
+
+
+def test_a_repository_comes_from_the_cache_when_the_hub_cannot_be_reached(
+    qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layout of the hub's cache, with the published layout inside."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--LakshyAAAgrawal--QThink-Qwen3-1.7B-GSM8k"
+    published(cached / "snapshots" / COMMIT, qwen3(), tokenizer, random_head())
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(COMMIT)
+    reasoner = LatentReasoner.from_pretrained("LakshyAAAgrawal/QThink-Qwen3-1.7B-GSM8k", K=6)
+    assert reasoner.folder == cached / "snapshots" / COMMIT
+    assert reasoner.generate("Who?", max_new_tokens=2).latent_steps == 6
+
+
+def test_a_repository_that_is_not_cached_is_one_line_when_the_hub_cannot_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    reason = r"is not in the local cache and could not be downloaded \(HF_HUB_OFFLINE is set\): go online"
+    with pytest.raises(DataError, match=rf"^owner/name at main {reason}"):
+        LatentReasoner.from_pretrained("owner/name")
+    with pytest.raises(ParamError, match=r"^'no such/repo/' is not a repository of the hub"):
+        LatentReasoner.from_pretrained("no such/repo/")

@@ -1,0 +1,230 @@
+"""LatentReasoner: the answers of the engine and of the model card's loop, whatever is asked together, and how they end."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import exported, plain, published
+from engines import answer
+
+from qthink_core import LatentReasoner
+from qthink_core.errors import DataError, NumericError, ParamError
+from qthink_core.generation.hf_engine import HFEngine
+
+LIMIT = 12
+QUESTIONS = [
+    "Tom has 8 apples, buys 3, loses half. How many apples does Tom have?",
+    "Who?",
+    "Compute (((2+3)-1)+4).",
+    "Say nothing, or something else, but say it at some length so that this prompt is longer than the others.",
+    "Why?",
+]
+
+
+@pytest.fixture
+def folder(qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path) -> Path:
+    """Float64, so that the rounding of a batch moves no token."""
+    return exported(tmp_path / "model", qwen3("float64"), tokenizer, random_head(dtype="float64"))
+
+
+@pytest.fixture
+def reasoner(folder: Path) -> LatentReasoner:
+    return LatentReasoner.from_pretrained(folder)
+
+
+def by_the_card(reasoner: LatentReasoner, question: str, K: int, limit: int) -> tuple[list[int], list[Any], list[Any]]:
+    """The loop of the published usage snippet for one question: tokens, latent inputs, hidden states."""
+    model, head, tokenizer = reasoner.system.model, reasoner.system.head, reasoner.system.tokenizer
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    latents, states = [], []
+    with torch.no_grad():
+        out = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True, use_cache=True)
+        for _ in range(K):
+            latents.append(head(out.hidden_states[-1][:, -1]))
+            out = model(
+                inputs_embeds=latents[-1][:, None],
+                past_key_values=out.past_key_values,
+                output_hidden_states=True,
+                use_cache=True,
+            )
+            states.append(out.hidden_states[-1][:, -1])
+        tokens = [int(out.logits[:, -1].argmax(-1))]
+        while tokens[-1] != tokenizer.eos_token_id and len(tokens) < limit:
+            out = model(input_ids=torch.tensor([tokens[-1:]]), past_key_values=out.past_key_values, use_cache=True)
+            tokens.append(int(out.logits[:, -1].argmax(-1)))
+    return tokens, latents, states
+
+
+@pytest.mark.parametrize("K", [0, 1, 6])
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_tokens_and_latents_are_those_of_the_model_cards_loop_for_each_question_alone(
+    folder: Path, K: int, batch: int
+) -> None:
+    reasoner = LatentReasoner.from_pretrained(folder, K)
+    found = reasoner.generate(QUESTIONS, max_new_tokens=LIMIT, batch=batch)
+    for question, response in zip(QUESTIONS, found, strict=True):
+        tokens, latents, _ = by_the_card(reasoner, question, K, LIMIT)
+        assert response.token_ids == tokens
+        assert response.text == reasoner.system.tokenizer.decode(tokens, skip_special_tokens=True)
+        assert response.latents.shape == (K, 32)
+        for z_D, expected_1D in zip(response.latents, latents, strict=True):
+            np.testing.assert_allclose(z_D, expected_1D[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_latents_change_the_answers(folder: Path) -> None:
+    """Otherwise the parity above would hold for a loop without latent steps."""
+    found = [LatentReasoner.from_pretrained(folder, K).generate(QUESTIONS, max_new_tokens=LIMIT) for K in (6, 0)]
+    assert all(one.token_ids != other.token_ids for one, other in zip(*found, strict=True))
+
+
+def test_the_engine_of_the_pipeline_gives_the_same_tokens(reasoner: LatentReasoner) -> None:
+    prompts = {question: reasoner.prompt(question) for question in QUESTIONS}
+    expected = {row.problem_id: row for row in answer(HFEngine(reasoner.system, LIMIT), prompts)}
+    found = reasoner.generate(QUESTIONS, max_new_tokens=LIMIT)
+    assert [one.token_ids for one in found] == [expected[question].tokens for question in QUESTIONS]
+    assert [one.finish for one in found] == [expected[question].finish for question in QUESTIONS]
+
+
+def test_a_readout_is_the_output_heads_softmax_of_the_hidden_state(reasoner: LatentReasoner) -> None:
+    response = reasoner.generate(QUESTIONS[0], max_new_tokens=1, top=3)
+    _, _, states = by_the_card(reasoner, QUESTIONS[0], 6, 1)
+    assert len(response.readout) == 6
+    for step, state in zip(response.readout, states, strict=True):
+        probability_V = reasoner.system.model.lm_head(state)[0].softmax(-1).detach()
+        for (token, value), rank in zip(step, probability_V.argsort(descending=True)[:3], strict=True):
+            assert token == reasoner.system.tokenizer.decode([int(rank)])
+            assert value == pytest.approx(float(probability_V[rank]), rel=1e-5)
+
+
+def test_streamed_pieces_join_to_the_text_of_the_response(reasoner: LatentReasoner) -> None:
+    for question in QUESTIONS:
+        stream = reasoner.stream(question, max_new_tokens=LIMIT)
+        with pytest.raises(ParamError, match="read all its pieces first"):
+            _ = stream.response
+        pieces = list(stream)
+        whole = reasoner.generate(question, max_new_tokens=LIMIT)
+        assert "".join(pieces) == whole.text == stream.response.text
+        assert stream.response.token_ids == whole.token_ids
+        assert len(pieces) > 1
+
+
+def test_a_sampled_answer_depends_on_seed_and_place_not_on_the_batch(reasoner: LatentReasoner) -> None:
+    settings = {"max_new_tokens": LIMIT, "temperature": 1.5}
+    together, in_pairs = (reasoner.generate(QUESTIONS, batch=batch, seed=1, **settings) for batch in (16, 2))
+    assert [one.token_ids for one in together] == [one.token_ids for one in in_pairs]
+    other = reasoner.generate(QUESTIONS, seed=2, **settings)
+    assert [one.token_ids for one in together] != [one.token_ids for one in other]
+    same = reasoner.generate([QUESTIONS[0]] * 4, seed=1, **settings)
+    assert len({tuple(one.token_ids) for one in same}) > 1
+
+
+def test_top_k_of_one_is_greedy(reasoner: LatentReasoner) -> None:
+    found, expected = (
+        reasoner.generate(QUESTIONS, max_new_tokens=LIMIT, **how) for how in ({"temperature": 2.0, "top_k": 1}, {})
+    )
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
+
+
+def test_a_stop_string_ends_one_answer_and_no_other(reasoner: LatentReasoner) -> None:
+    plain = reasoner.generate(QUESTIONS, max_new_tokens=LIMIT)
+    stop = plain[0].text[5:8]
+    found = reasoner.generate(QUESTIONS, max_new_tokens=LIMIT, stop=(stop,))
+    for one, before in zip(found, plain, strict=True):
+        assert one.text == before.text.split(stop)[0]
+        assert one.token_ids == before.token_ids[: len(one.token_ids)]
+        assert one.finish == ("stop" if stop in before.text else before.finish)
+    assert len(found[0].token_ids) < len(plain[0].token_ids)
+    assert "".join(reasoner.stream(QUESTIONS[0], max_new_tokens=LIMIT, stop=(stop,))) == found[0].text
+
+
+def test_messages_are_rendered_by_the_chat_template(reasoner: LatentReasoner) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
+    one = reasoner.generate(messages, max_new_tokens=LIMIT)
+    assert one.prompt_tokens > reasoner.generate("Who?", max_new_tokens=LIMIT).prompt_tokens
+    assert [one.token_ids] == [row.token_ids for row in reasoner.generate([messages], max_new_tokens=LIMIT)]
+    asked = [{"role": "user", "content": "Who?"}]
+    assert reasoner.prompt(asked) == reasoner.prompt("Who?")
+
+
+def test_without_a_limit_an_answer_may_fill_the_positions_that_are_left(qwen3: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """Long and short prompts in one batch: each has a limit of its own."""
+    model = qwen3("float64", max_position_embeddings=64)
+    with torch.no_grad():
+        model.lm_head.weight[tokenizer.eos_token_id] = 0  # it never ends by itself, except at negative logits alone
+    reasoner = LatentReasoner.from_pretrained(plain(tmp_path / "plain", model, tokenizer), thinking=False)
+    for response in reasoner.generate(QUESTIONS[:3]):
+        assert response.finish == "length"
+        assert response.prompt_tokens + response.new_tokens == 64
+
+
+def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_answered(
+    qwen3: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    folder = plain(tmp_path / "plain", qwen3(max_position_embeddings=64), tokenizer)
+    reasoner = LatentReasoner.from_pretrained(folder)
+    with pytest.raises(DataError, match=r"^question 2 has a prompt of \d+ tokens, .* only 64 positions: shorten"):
+        reasoner.generate(["Who?", "word " * 80])
+    with pytest.raises(ParamError, match=r"positions left for an answer: lower max_new_tokens"):
+        reasoner.generate("Who?", max_new_tokens=64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0: give a number above 0"),
+        ({"max_new_tokens": -3}, "max_new_tokens is -3"),
+        ({"temperature": -0.1}, "temperature is -0.1"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"stop": ("",)}, "stop is"),
+        ({"stop": "half"}, "stop is 'half'"),
+        ({"top": -1}, "top is -1"),
+        ({"batch": 0}, "batch is 0"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(reasoner: LatentReasoner, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParamError, match=message):
+        reasoner.generate("Who?", **settings)
+
+
+def test_messages_that_the_template_does_not_take_are_one_line(reasoner: LatentReasoner) -> None:
+    with pytest.raises(DataError, match=r"^the chat template of .* does not take these messages"):
+        reasoner.generate([{"role": "user"}])
+
+
+def test_a_hidden_state_that_is_not_finite_names_the_question_and_the_step(folder: Path) -> None:
+    reasoner = LatentReasoner.from_pretrained(folder)
+    assert reasoner.system.head is not None
+    with torch.no_grad():
+        reasoner.system.head.mlp[3].bias[0] = float("inf")
+    with pytest.raises(NumericError, match=r"^question 1 has a hidden state that is not finite at latent step 1"):
+        reasoner.generate("Who?")
+
+
+def test_the_thinking_prompt_of_a_plain_model_is_the_default_and_can_be_switched_off(
+    qwen3: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    folder = plain(tmp_path / "plain", qwen3(), tokenizer)
+    thinking, direct = (LatentReasoner.from_pretrained(folder, thinking=flag).prompt("Who?") for flag in (None, False))
+    end = tokenizer.encode("<think>\n\n</think>\n\n", add_special_tokens=False)
+    assert direct == [*thinking, *end]
+
+
+def test_the_published_layout_needs_k_and_then_answers_like_an_export(
+    folder: Path, qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path
+) -> None:
+    bare = published(tmp_path / "published", qwen3("float64"), tokenizer, random_head(dtype="float64"))
+    with pytest.raises(ParamError, match=r"would say the number of latent steps: give it \(K=6 in Python, --latents 6"):
+        LatentReasoner.from_pretrained(bare)
+    found, expected = (
+        one.generate(QUESTIONS, max_new_tokens=LIMIT)
+        for one in (LatentReasoner.from_pretrained(bare, K=6), LatentReasoner.from_pretrained(folder))
+    )
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
