@@ -109,8 +109,9 @@ def think(
         for name, finite in zip(names, torch.isfinite(hidden).all(dim=1).tolist(), strict=True):
             if not finite:
                 raise NumericError(f"{name} has a hidden state that is not finite at latent step {k}: check the model")
-        for row, likely in zip(readout, likely_tokens(system, hidden, top), strict=True):
-            row.append(likely)
+        if top:
+            for row, likely in zip(readout, likely_tokens(system, hidden, top), strict=True):
+                row.append(likely)
         latents.append(project(model, cast(ProjectionHead, system.head), before).float().cpu())
         before = hidden
     empty = np.zeros((len(prompts), 0, before.shape[1]), np.float32)

@@ -51,8 +51,8 @@ class Response:
 
     `token_ids` include the end token if it came, and the tokens of a stop string, which `text` does not show. `finish` is
     `stop` or `length`. `latents` are the K projected inputs z_k in float32. `readout` holds, for each latent step, the most
-    likely (token, probability) pairs of its hidden state h_k by the output head. `seconds` is the wall-clock time of the
-    batch in which the question was answered, and `batch` the number of questions in it.
+    likely (token, probability) pairs of its hidden state h_k by the output head; it is empty if `top` is 0. `seconds` is the
+    wall-clock time of the batch in which the question was answered, and `batch` the number of questions in it.
     """
 
     text: str

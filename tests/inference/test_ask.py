@@ -9,6 +9,7 @@ import pytest
 from checkpoints import exported
 
 from qthink_core import LatentReasoner
+from qthink_core.report.display import plain
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +35,7 @@ def test_ask_streams_the_answer_and_counts_on_standard_error(folder: Path) -> No
     expected = LatentReasoner.from_pretrained(folder).generate("Who?", max_new_tokens=8)
     run = qthink("ask", str(folder), "-", "--max-new-tokens", "8", "--show-latents", given=b"Who?\n")
     assert run.returncode == 0, run.stderr
-    assert run.stdout.decode() == expected.text + "\n"
+    assert run.stdout.decode() == plain(expected.text) + "\n"
     *latents, counts = run.stderr.decode().splitlines()
     assert [line.split(":")[0] for line in latents] == [f"latent {k}" for k in range(1, 7)]
     assert counts.startswith(f"[6 latent steps, {expected.new_tokens} tokens, ")
