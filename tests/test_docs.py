@@ -43,7 +43,10 @@ NOT_RUN = {
 SHELL = {"echo", "export", "grep", "rm", "sleep", "source", "until", "do", "done"}
 # Inline code that begins with one of these and goes on is a command.
 INLINE = re.compile(r"(?:[A-Z_]+=(?:\"[^\"]*\"|\S+) )*(?:make|qthink|dvc|pytest|pip|accelerate) \S")
-PYTHON_RUN_BY = {ROOT / "docs/use.md": "tests/models/test_export.py"}
+PYTHON_RUN_BY = {
+    ROOT / "docs/use.md": "tests/models/test_export.py",
+    ROOT / "docs/use/python.md": "tests/inference/test_use_python.py",
+}
 BOXES = schedule.edges(ROOT, tree_of("tiny")[0])
 MAX_PLAN_S = 20
 
