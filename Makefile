@@ -14,12 +14,12 @@ unexport PYTHONDONTWRITEBYTECODE
 # TASKS="gsm8k math500" runs these tasks alone, with their table in demo/. JOBS is the number of boxes at once; without it,
 # as many as cores and memory allow.
 demo: .venv/ready
-	qthink demo $(TASKS) $(if $(JOBS),--jobs $(JOBS))
+	qthink run $(TASKS) $(if $(JOBS),--jobs $(JOBS))
 
 # Trains every system twice more, so that the claims of the model card are decided; leaves `seeds: [0, 1, 2]` in params.yaml.
 # The way back: git restore params.yaml && make demo
 claims: .venv/ready
-	qthink demo --seeds 0,1,2 $(if $(JOBS),--jobs $(JOBS))
+	qthink run --seeds 0,1,2 $(if $(JOBS),--jobs $(JOBS))
 
 # Linter and type checker run beside the tests: mypy uses one core.
 test: .venv/ready

@@ -8,7 +8,7 @@ from pathlib import Path
 # `make demo` keeps a process that has imported the packages of all stages; it then runs the stage instead of this process.
 # The module is imported by name so that it is not part of the stage's code: no result depends on it.
 if os.environ.get("QTHINK_WARM"):
-    importlib.import_module("qthink_core.demo.warm").hand_over()
+    importlib.import_module("qthink_core.running.warm").hand_over()
 
 # Without an activated environment, `.venv/bin/dvc repro` starts stages with the first `python` on the PATH.
 _OWN = Path(__file__).parents[1] / ".venv" / "bin" / "python"

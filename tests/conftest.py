@@ -26,8 +26,8 @@ EOS_LENGTH = 2.5
 LONGEST = (
     "chain/test_chain.py",
     "pipeline/test_ranks.py",
-    "demo/test_warm.py",
-    "demo/test_demo.py",
+    "running/test_warm.py",
+    "running/test_runner.py",
     "pipeline/test_reruns.py",
 )
 # Seconds of the processor, those of child processes included, from which a test is to be marked `slow`.

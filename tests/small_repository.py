@@ -140,7 +140,7 @@ def make_with_core(root: Path) -> Path:
     make(root)
     shutil.copy(ROOT / "stages/__init__.py", root / "stages")
     shutil.copytree(ROOT / "qthink_core", root / "qthink_core")
-    server = root / "qthink_core/demo/warm_server.py"
+    server = root / "qthink_core/running/warm_server.py"
     text, found = re.subn(r"^PACKAGES = \(\n.*?^\)$", 'PACKAGES = ("numpy", "torch")', server.read_text(), flags=re.M | re.S)
     assert found == 1
     server.write_text(text)

@@ -32,7 +32,7 @@ HISTORY = ROOT / "docs/search.md"
 LANGUAGES = {"sh", "text", "python", "yaml", "mermaid", "diff", "json"}
 MAX_README_LINES = 150
 NOT_RUN = {
-    "make": "it installs packages and takes minutes; tests/demo/test_demo.py runs what it calls",
+    "make": "it installs packages and takes minutes; tests/running/test_runner.py runs what it calls",
     "dvc": "it takes minutes or changes this checkout; tests/pipeline/test_reruns.py and tests/chain ask it on copies",
     "git": "it changes this checkout",
     "pytest": "it is running",

@@ -28,17 +28,17 @@ ARROWS = {
     "evidence": "artifacts errors",
     "report": "artifacts pipeline models evidence errors",
     "planning": "artifacts pipeline benchmarks models evidence errors hub",
-    "demo": "artifacts pipeline evidence report planning errors",
+    "running": "artifacts pipeline evidence report planning errors",
     "inference": "artifacts method benchmarks models generation report errors hub",
-    "cli": "pipeline benchmarks inference report planning demo errors",
+    "cli": "pipeline benchmarks inference report planning running errors",
 }
 MAX_MODULES, MAX_LINES = 13, 300
 # Packages whose modules load no torch, except for the preflight, which checks models, and the program of a grader.
-WITHOUT_TORCH = ("artifacts", "pipeline", "benchmarks", "evidence", "report", "planning", "demo")
+WITHOUT_TORCH = ("artifacts", "pipeline", "benchmarks", "evidence", "report", "planning", "running")
 # Which modules may import a package by name.
 SOLE_IMPORTERS = {
     "jinja2": {"report.page"},
-    "dvc": {"demo.dvc_jobs"},
+    "dvc": {"running.dvc_jobs"},
     "accelerate": set(),  # it starts ranks, and has no part in them
     "matplotlib": {"report.plots"},
     "peft": {"method.student", "method.merged_lora", "models.export"},
@@ -48,7 +48,7 @@ SOLE_IMPORTERS = {
 }
 LAUNCHABLE = {"extract", "finetune", "train"}
 # What runs around DVC and the stages, or after them: no result depends on it.
-AROUND_STAGES = ("qthink_core.cli", "qthink_core.demo", "qthink_core.inference", "qthink_core.planning")
+AROUND_STAGES = ("qthink_core.cli", "qthink_core.inference", "qthink_core.planning", "qthink_core.running")
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult)
 MAX_PAGE_LINES = 95
 # Threefold what was measured (0.3 s with warm files): the checks of a bad parameter must end within 2 s.

@@ -1,4 +1,4 @@
-"""The commands around the pipeline: plan, preflight, demo, compare, answers, figures."""
+"""The commands around the pipeline: plan, preflight, run, compare, csv, figures."""
 
 import shutil
 import sys
@@ -57,7 +57,7 @@ def preflight(
 
 
 @app.command()
-def demo(
+def run(
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of params.yaml; by default all.")] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Boxes at once; by default as many as processors and memory allow.")
@@ -67,15 +67,15 @@ def demo(
     """Makes every box of the graph that has changed, several at once, and prints the table. `make demo` calls it.
 
     ```
-    qthink demo gsm8k --jobs 2
+    qthink run gsm8k --jobs 2
     ```
 
     If tasks are given, only their boxes are made, and their table goes to `demo/`, because `results/` is for all tasks. At
     the end it compares the results with the committed ones. Ctrl-C stops it; run the same command again to continue.
     """
     with one_line():
-        from qthink_core.demo import runner
         from qthink_core.pipeline import parameters
+        from qthink_core.running import runner
 
         if seeds:
             parameters.write_value(Path("params.yaml"), "seeds", _seeds(seeds))
@@ -108,7 +108,7 @@ def compare(
 
 
 @app.command()
-def answers(
+def csv(
     task: Annotated[str, typer.Argument(help="A task of params.yaml.")],
     system: Annotated[str, typer.Argument(help="A system of params.yaml.")],
     seed: Annotated[int | None, typer.Option(help="A training seed; by default the lowest.")] = None,
@@ -120,7 +120,7 @@ def answers(
     """Writes the questions of a task with one system's answers as CSV: question, gold, answer, verdict, tokens.
 
     ```
-    qthink answers gsm8k uniform --condition zeros > zeros.csv
+    qthink csv gsm8k uniform --condition zeros > zeros.csv
     ```
 
     Reads `artifacts/`. The CSV is UTF-8 with a header, and every cell is quoted. It is safe to open: characters that are
@@ -151,7 +151,7 @@ def figures() -> None:
     Equal inputs give equal bytes, and the tests compare both with the committed ones.
     """
     with one_line():
-        from qthink_core.demo import figures
+        from qthink_core.running import figures
 
         drawn = figures.write(Path())
         print(f"drew {' and '.join(map(str, drawn))}")

@@ -17,7 +17,7 @@ from qthink_core.errors import ParamError, StoppedError, StorageError
 from qthink_core.pipeline import ranks
 
 PR_SET_PDEATHSIG = 1
-# For a fork of the warm server (demo/warm.py): the variable with its pinned numerics, and its exit code if a stage needs
+# For a fork of the warm server (running/warm.py): the variable with its pinned numerics, and its exit code if a stage needs
 # different ones.
 PINNED, COLD = "QTHINK_PINNED", 99
 

@@ -99,7 +99,7 @@ def assumptions(plan: RunPlan) -> str:
         *(f"Tokens of {', '.join(tasks)}: {text}." for text, tasks in lines.items()),
         f"Problems: {', '.join(sizes)}.",
         "Times in the table are for boxes that start cold, one after another, as `dvc repro` runs them, without DVC's own "
-        f"{DVC_S} s a box. `qthink demo` starts boxes on the processor warm, which saves up to {IMPORTS_S:.0f} s each.",
+        f"{DVC_S} s a box. `qthink run` starts boxes on the processor warm, which saves up to {IMPORTS_S:.0f} s each.",
         f"Speed as a share of the floor's: sampling {SAMPLING}, extraction {EXTRACTION}, training {TRAINING}; plus the "
         f"time to read the weights, and {cost.LAYER_PASS_S * 1000:.1f} ms for each layer and pass.",
     ]
@@ -158,7 +158,7 @@ def _where(plan: RunPlan) -> str:
     if plan.device == CPU:
         threads = round(processor(plan.workload.tree).peak["float32"] / cost.THREAD_FLOPS)
         where = f"this machine's processor ({threads} {'thread' if threads == 1 else 'threads'} a box"
-        return where + (f", {plan.at_once} boxes at once as `qthink demo` runs them)" if plan.at_once > 1 else ")")
+        return where + (f", {plan.at_once} boxes at once as `qthink run` runs them)" if plan.at_once > 1 else ")")
     return f"one {plan.device.upper()}" if plan.gpus == 1 else f"{plan.gpus} x {plan.device.upper()}"
 
 

@@ -22,7 +22,7 @@ DEVICES = (*cost.GPUS, CPU)
 
 # Seconds that a box takes before its work: without torch, with torch and a model, on a GPU (assumed, the others measured).
 LIGHT_S, LOADING_S, GPU_LOADING_S = 0.6, 6.0, 30.0
-# Of those, the imports of torch, transformers and PEFT, which the warm server of `qthink demo` saves on the processor.
+# Of those, the imports of torch, transformers and PEFT, which the warm server of `qthink run` saves on the processor.
 IMPORTS_S = 5.0
 # DVC's own seconds for a box, mostly for reading and writing dvc.lock (docs/decisions/engineering.md, Code in the graph).
 DVC_S = 0.74
@@ -35,7 +35,7 @@ SHARED = {"sample", "extract", "finetune", "train", "baseline", "evaluate"}
 class StagePlan(NamedTuple):
     """A stage in the plan: sums over its boxes, the largest memory of a box, and seconds of all boxes one after another.
 
-    `seconds` assumes cold starts, as in `dvc repro`; `warm_saves` is the time that `qthink demo` saves. `workers`: how many
+    `seconds` assumes cold starts, as in `dvc repro`; `warm_saves` is the time that `qthink run` saves. `workers`: how many
     GPUs a box keeps busy, 0 for a stage that runs on the processor; `fewest`: the smallest such number where boxes differ;
     `logged`: the number of boxes with a run in the log.
     """
@@ -57,7 +57,7 @@ class StagePlan(NamedTuple):
 class RunPlan(NamedTuple):
     """The stages in the order of the graph, the workload that they were computed from, and logged runs left out, by reason.
 
-    `at_once`: how many boxes `qthink demo` runs side by side on a processor; on GPUs it is 1. `needs`: the boxes that each
+    `at_once`: how many boxes `qthink run` runs side by side on a processor; on GPUs it is 1. `needs`: the boxes that each
     box waits for.
     """
 
@@ -72,7 +72,7 @@ class RunPlan(NamedTuple):
 
     @property
     def means(self) -> dict[str, float]:
-        """Mean seconds of a stage's boxes in `qthink demo`, without DVC's own."""
+        """Mean seconds of a stage's boxes in `qthink run`, without DVC's own."""
         return {row.stage: (row.seconds - row.warm_saves) / row.boxes for row in self.stages if row.boxes}
 
     @property
@@ -82,7 +82,7 @@ class RunPlan(NamedTuple):
 
     @property
     def wall_s(self) -> float:
-        """Seconds until `qthink demo` ends, boxes side by side and DVC's own seconds included."""
+        """Seconds until `qthink run` ends, boxes side by side and DVC's own seconds included."""
         expected = {box: self.means[Box.parse(box).stage] + DVC_S for box in self.needs}
         return progress.Estimate(expected, self.needs, self.at_once).left(progress.Rest(expected.keys(), {}))
 

@@ -16,8 +16,8 @@ import pytest
 from ruamel.yaml import YAML
 from workplaces import DISTILLED, FINETUNED, TASK, Workplace, ended, state, wait_for
 
-from qthink_core.demo import warm
 from qthink_core.report import markdown
+from qthink_core.running import warm
 
 # A quiet machine of two cores needs three minutes for everything here.
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
@@ -40,7 +40,7 @@ HALTED = {"sample": 3, "extract": 3, "train": 4, "finetune": 4, "evaluate": 2, "
 # Where a kill can fall on any moment: between imports, in the one unit, while DVC hashes.
 KILLED_AT_RANDOM = {CODE, "base", "prepare", "reward", "average", "merge", "grade", "report"}
 LONGEST_WAIT_S = 2.5
-DEMO = (sys.executable, "-m", "qthink_core.cli", "demo")
+DEMO = (sys.executable, "-m", "qthink_core.cli", "run")
 UP_TO_DATE = "Data and pipelines are up to date."
 # DVC writes dvc.lock in place: killed in that moment it leaves a torn one, and says so.
 TORN_LOCK = ("./dvc.lock' validation failed", "./dvc.lock' is invalid")
@@ -339,10 +339,10 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(strikes: dict[str, 
     )
 
 
-def test_the_demo_makes_the_same_boxes_in_forks_with_the_same_bytes(
+def test_qthink_run_makes_the_same_boxes_in_forks_with_the_same_bytes(
     unbroken: Workplace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    place = Workplace(tmp_path_factory.mktemp("demo"))
+    place = Workplace(tmp_path_factory.mktemp("run"))
     done = place.run(*DEMO)
     assert done.returncode == 0, done.stdout
     made = re.findall(r"^\[ +\d+/\d+ boxes, .*?\] (\S+): ", done.stdout, re.MULTILINE)

@@ -16,13 +16,13 @@ from imports import OURS, ROOT
 
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import canonical_json
-from qthink_core.demo import figures
 from qthink_core.pipeline import code as source
 from qthink_core.pipeline import layout, parameters
 from qthink_core.pipeline.graph import Box, parameter_classes
 from qthink_core.planning import schedule
 from qthink_core.report import build
 from qthink_core.report.params import SYSTEM_NAMES
+from qthink_core.running import figures
 
 SECTIONS = parameter_classes()
 every_stage = pytest.mark.parametrize("stage", STAGES)

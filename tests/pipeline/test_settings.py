@@ -519,7 +519,7 @@ def test_a_merged_weight_is_not_rounded_to_bfloat16() -> None:
 
 
 def test_make_claims_asks_for_seeds_without_a_fault(params: Path) -> None:
-    asked = re.findall(r"^\tqthink demo --seeds (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    asked = re.findall(r"^\tqthink run --seeds (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert asked == ["0,1,2"]
     parameters.write_value(params / "params.yaml", "seeds", [int(one) for one in asked[0].split(",")])
     assert faults(params) == []

@@ -369,7 +369,7 @@ def test_contended_boxes_of_two_tasks_are_not_added_up(root: Path, monkeypatch: 
     )
 
 
-def test_a_demo_on_the_processor_saves_the_imports_of_every_box_that_loads_torch_and_was_not_logged(root: Path) -> None:
+def test_a_run_on_the_processor_saves_the_imports_of_every_box_that_loads_torch_and_was_not_logged(root: Path) -> None:
     before = {row.stage: row for row in plan_run(root, None, None, 1).stages}
     assert before["evaluate"].warm_saves == before["evaluate"].boxes * run_plan.IMPORTS_S
     assert before["report"].warm_saves == 0  # it loads no torch
@@ -379,7 +379,7 @@ def test_a_demo_on_the_processor_saves_the_imports_of_every_box_that_loads_torch
     assert sample.warm_saves == 2 * run_plan.IMPORTS_S
     assert made.means["sample"] == pytest.approx((sample.seconds - 2 * run_plan.IMPORTS_S) / 3)
     assert not any(row.warm_saves for row in plan_run(root, None, "h100", 1).stages)
-    assert not any(row.warm_saves for row in plan_run(root, "paper", "cpu", 1).stages), "the demo computes on cuda there"
+    assert not any(row.warm_saves for row in plan_run(root, "paper", "cpu", 1).stages), "qthink run computes on cuda there"
 
 
 def test_the_run_lasts_no_less_than_its_longest_chain_of_boxes(root: Path) -> None:
@@ -464,7 +464,7 @@ def test_a_torn_log_is_named_by_line(root: Path, line: str) -> None:
 
 
 # Seconds of the processor of all boxes of a stage at the committed settings, on one thread, each box cold (`dvc repro`): the
-# imports of torch and transformers, some 6 s a box, are in them. A warm `qthink demo` imports once.
+# imports of torch and transformers, some 6 s a box, are in them. A warm `qthink run` imports once.
 TOOK = {
     "base": 44,
     "sample": 65,

@@ -1,4 +1,4 @@
-"""`qthink answers`: questions and answers as CSV that no spreadsheet calculates and no terminal obeys."""
+"""`qthink csv`: questions and answers as CSV that no spreadsheet calculates and no terminal obeys."""
 
 import csv
 import io
@@ -168,7 +168,7 @@ def test_what_the_run_does_not_have_is_named_with_what_it_has(
 def command(root: Path, *arguments: str) -> tuple[int, str, str]:
     """Where the locale has ASCII alone."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    program = [sys.executable, "-m", "qthink_core.cli", "answers", *arguments]
+    program = [sys.executable, "-m", "qthink_core.cli", "csv", *arguments]
     done = subprocess.run(program, cwd=root, capture_output=True, env=environment)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from qthink_core.demo import committed
 from qthink_core.report.revisions import verdicts_of
+from qthink_core.running import committed
 
 RESULTS = Path("results")
 K = 6

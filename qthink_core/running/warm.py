@@ -1,6 +1,6 @@
 """The client of the warm server: one process that has imported the packages of all stages and forks for each stage.
 
-A stage of the tiny scale computes for seconds, and its imports of torch, transformers and PEFT take five more. `qthink demo`
+A stage of the tiny scale computes for seconds, and its imports of torch, transformers and PEFT take five more. `qthink run`
 starts a server that imports them once (warm_server.py). `python -m stages.X` then finds the server by QTHINK_WARM, sends it
 its arguments, environment and descriptors, and waits. A fork of the server becomes that stage, and this process ends with
 the exit code of the fork. The fork imports our own modules again, so an edit takes effect at once. The server is only for
@@ -8,7 +8,7 @@ stages that run on processors and in one process. Any other stage starts cold, a
 threads or kernels that differ from those of the server.
 
 No process outlives the one that started it: the server kills a fork whose client has ended, and the kernel kills the forks
-with the server, and the server with the demo. No result depends on this module, so it is not a dep of the stages: `stages`
+with the server, and the server with the runner. No result depends on this module, so it is not a dep of the stages: `stages`
 imports it by name.
 """
 
@@ -128,7 +128,14 @@ def server(threads: int, kernels: str) -> Iterator[Path]:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(place))
             listener.listen(64)
-            command = [sys.executable, "-m", "qthink_core.demo.warm_server", str(listener.fileno()), str(threads), kernels]
+            command = [
+                sys.executable,
+                "-m",
+                "qthink_core.running.warm_server",
+                str(listener.fileno()),
+                str(threads),
+                kernels,
+            ]
             running = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 """The warm server (warm.py is its client): imports the packages of all stages, and becomes a stage in each fork.
 
-`python -m qthink_core.demo.warm_server <descriptor of a listening socket> <threads> <kernels>`
+`python -m qthink_core.running.warm_server <descriptor of a listening socket> <threads> <kernels>`
 """
 
 import contextlib
@@ -16,9 +16,9 @@ import sys
 import time
 from typing import Any
 
-from qthink_core.demo.warm import LENGTH, PLACE, STARTED, Request
 from qthink_core.errors import StoppedError
 from qthink_core.pipeline import process
+from qthink_core.running.warm import LENGTH, PLACE, STARTED, Request
 
 OURS = {"stages", "qthink_core"}
 # The slow imports of the stages, without pyarrow, which starts a thread that a fork would not have.

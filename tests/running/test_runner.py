@@ -1,4 +1,4 @@
-"""`qthink demo` on the small repository, with DVC and real processes: what runs, what is said, and how it stops."""
+"""`qthink run` on the small repository, with DVC and real processes: what runs, what is said, and how it stops."""
 
 import re
 import shutil
@@ -14,9 +14,9 @@ from graph import STAGES, tree_of
 from imports import ROOT
 from small_repository import DVC_YAML, PAGE, PARAMS, edit_page, make_with_core
 
-from qthink_core.demo import runner
 from qthink_core.pipeline import process
 from qthink_core.planning import schedule
+from qthink_core.running import runner
 
 PATIENCE_S = 120.0
 BOXES = {"write@gsm8k-short", "write@gsm8k-long", "collect@gsm8k"}
@@ -47,7 +47,7 @@ def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "qthink_core.cli", "demo", *arguments],
+        [sys.executable, "-m", "qthink_core.cli", "run", *arguments],
         cwd=root,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -58,7 +58,7 @@ def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def run(root: Path, *arguments: str) -> tuple[int, str, str]:
-    """(exit code, standard output, standard error) of a whole demo."""
+    """(exit code, standard output, standard error) of a whole run."""
     running = start(root, *arguments)
     try:
         out, err = running.communicate(timeout=PATIENCE_S)
@@ -170,7 +170,7 @@ def test_a_box_that_fails_says_why_once_and_what_others_made_is_kept(root: Path)
 
 @pytest.fixture
 def paused(root: Path) -> Iterator[subprocess.Popen[str]]:
-    """A demo whose boxes have committed their first units and wait."""
+    """A run whose boxes have committed their first units and wait."""
     (root / "pause").touch()
     two_tasks(root)  # boxes enough for the warm server
     running = start(root, "--jobs", "2")
@@ -188,7 +188,7 @@ def paused(root: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_demo_keeps_units_leaves_no_process_and_goes_on(
+def test_a_stopped_run_keeps_units_leaves_no_process_and_goes_on(
     root: Path, paused: subprocess.Popen[str], number: signal.Signals
 ) -> None:
     paused.send_signal(number)
@@ -205,7 +205,7 @@ def test_a_stopped_demo_keeps_units_leaves_no_process_and_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent")
-def test_a_killed_demo_leaves_no_process(root: Path, paused: subprocess.Popen[str]) -> None:
+def test_a_killed_run_leaves_no_process(root: Path, paused: subprocess.Popen[str]) -> None:
     assert len(left(root)) > 3
     paused.kill()
     paused.wait()
@@ -242,7 +242,9 @@ def test_progress_bars_and_what_would_steer_a_terminal_are_not_passed_on() -> No
 
 
 def test_imports_of_dvc_start_no_thread_that_a_fork_would_lack() -> None:
-    program = "import os; from qthink_core.demo import dvc_jobs; dvc_jobs.load(); print(len(os.listdir('/proc/self/task')))"
+    program = (
+        "import os; from qthink_core.running import dvc_jobs; dvc_jobs.load(); print(len(os.listdir('/proc/self/task')))"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
 
@@ -266,7 +268,7 @@ def test_a_box_that_is_killed_is_told_as_one_that_memory_may_have_lacked_for(roo
     assert "exit code 137: it was killed, perhaps because memory ran out; --jobs 1 runs one box at a time; " in err
 
 
-def test_a_base_model_of_unknown_shape_does_not_stop_the_demo(tmp_path: Path) -> None:
+def test_a_base_model_of_unknown_shape_does_not_stop_the_run(tmp_path: Path) -> None:
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "params", tmp_path / "params")
@@ -287,7 +289,7 @@ def test_a_base_model_of_unknown_shape_does_not_stop_the_demo(tmp_path: Path) ->
 def test_a_signal_while_a_box_is_forked_waits_until_the_fork_is_known(number: signal.Signals) -> None:
     program = f"""
 import os, signal
-from qthink_core.demo import dvc_jobs
+from qthink_core.running import dvc_jobs
 signal.signal({int(number)}, signal.default_int_handler)
 try:
     with dvc_jobs.held():

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from imports import ROOT
 
-from qthink_core.demo import figures
 from qthink_core.errors import DataError
 from qthink_core.report.params import SYSTEM_NAMES
+from qthink_core.running import figures
 
 RESULTS = ROOT / "results"
 SVG = "{http://www.w3.org/2000/svg}"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from small_repository import PAGE, edit_page, fingerprint, make_with_core
 
-from qthink_core.demo import warm
 from qthink_core.pipeline import process
+from qthink_core.running import warm
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="the warm server is for Linux"), pytest.mark.slow]
 BOX = "write@gsm8k-short"
@@ -293,7 +293,7 @@ def test_a_client_whose_fork_is_killed_ends_in_the_same_way(root: Path, paused: 
 def own_server(root: Path) -> tuple[subprocess.Popen[str], Path]:
     """A process with a server of its own, of few packages, and the place of that server."""
     holds = (
-        "import time; from qthink_core.demo import warm\n"
+        "import time; from qthink_core.running import warm\n"
         "with warm.server(1, 'avx2') as place: print(place, flush=True); time.sleep(1000)"
     )
     starter = program([sys.executable, "-c", holds], root)
@@ -359,7 +359,7 @@ def test_the_end_without_a_word_is_no_code_of_a_refusal() -> None:
 def test_where_pidfd_open_is_refused_no_server_starts() -> None:
     program = """
 import os, sys
-from qthink_core.demo import warm_server
+from qthink_core.running import warm_server
 def refused(pid):
     raise PermissionError(1, "Operation not permitted")
 os.pidfd_open = refused

@@ -1,4 +1,4 @@
-"""The demo: makes every box of the graph that has changed, several at once, and compares the results with the commit.
+"""`qthink run`: makes every box of the graph that has changed, several at once, and compares the results with the commit.
 
 `dvc repro` makes one box after another. Here a box starts as soon as everything that it depends on is made and a processor
 is free. The box with the longest chain of boxes after it starts first, by `dvc repro --single-item` (dvc_jobs.py).
@@ -18,8 +18,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qthink_core.demo import committed, dvc_jobs, warm
-from qthink_core.demo.dvc_jobs import Job
 from qthink_core.errors import ParamError, QThinkError, StoppedError
 from qthink_core.pipeline import graph, parameters, process, stage
 from qthink_core.pipeline.graph import Box
@@ -27,6 +25,8 @@ from qthink_core.planning import calibration, progress, rows, schedule
 from qthink_core.planning.calibration import CPU
 from qthink_core.planning.run_plan import RunPlan, plan_run
 from qthink_core.planning.stage_costs import COSTS
+from qthink_core.running import committed, dvc_jobs, warm
+from qthink_core.running.dvc_jobs import Job
 
 REPORT = "report"
 # The folder for a report on some of the tasks; Git ignores it.

@@ -1,1 +1,0 @@
-"""`qthink demo`: the whole graph made on all cores, and a comparison with the committed results."""
