@@ -30,7 +30,7 @@ ARROWS = {
     "planning": "artifacts pipeline benchmarks models evidence errors hub",
     "running": "artifacts pipeline evidence report planning errors",
     "inference": "artifacts method benchmarks models generation report errors hub",
-    "cli": "pipeline benchmarks inference report planning running errors",
+    "cli": "pipeline benchmarks inference evidence report planning running errors",
 }
 MAX_MODULES, MAX_LINES = 13, 300
 # Packages whose modules load no torch, except for the preflight, which checks models, and the program of a grader.

@@ -3,14 +3,15 @@
 import json
 
 from qthink_core.benchmarks.graders import grader
+from qthink_core.benchmarks.graders.contract import Verdict
 from qthink_core.benchmarks.json_lines import read_line
 from qthink_core.errors import DataError
 
 _EXPECTED = '{"gold": ..., "answer": "..."}'
 
 
-def graded(benchmark: str, line: bytes, where: str) -> str:
-    """One line of input with its verdict, as one line of ASCII JSON.
+def graded(benchmark: str, line: bytes, where: str) -> tuple[Verdict, str]:
+    """The verdict on one line of input, and the line with it as one line of ASCII JSON.
 
     Raises DataError when the line is not a JSON object of UTF-8 with text in `answer` and this benchmark's gold in `gold`.
     """
@@ -29,6 +30,6 @@ def graded(benchmark: str, line: bytes, where: str) -> str:
         for name in found._fields:
             row.pop(name, None)
         # ASCII, so that no control character or direction mark reaches a terminal, and no lone surrogate breaks an encoder.
-        return json.dumps(row | found._asdict(), allow_nan=False)
+        return found.verdict, json.dumps(row | found._asdict(), allow_nan=False)
     except RecursionError:
         raise DataError(f"{where} is nested too deep to read: expected {_EXPECTED}") from None

@@ -10,13 +10,16 @@ from qthink_core.errors import DataError
 MAX_LINE_BYTES = 8 << 20
 
 
-def lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The lines with their numbers from 1, each as soon as it arrives; raises DataError at one that is too long."""
+def lines(file: BinaryIO, named: str = "line") -> Iterator[tuple[int, bytes]]:
+    """The lines with their numbers from 1, each as soon as it arrives.
+
+    Raises DataError at a line that is too long: `line 7 has ...`, or what `named` says in place of `line`.
+    """
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
         if len(line) > MAX_LINE_BYTES:
-            raise DataError(f"line {number} has more than {MAX_LINE_BYTES:,} bytes: shorten or drop it")
+            raise DataError(f"{named} {number} has more than {MAX_LINE_BYTES:,} bytes: shorten or drop it")
         yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qthink_core.cli.program import app, complain, one_line
+from qthink_core.cli.program import MODEL, app, complain, one_line
 from qthink_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Dtype = Annotated[str, typer.Option(help="auto (that of the weights), float32, b
 Revision = Annotated[str | None, typer.Option(help="A branch, tag or commit of the hub's repository.")]
 
 
-@app.command(rich_help_panel="Use a model")
+@app.command(rich_help_panel=MODEL)
 def ask(
     model: Model,
     question: Annotated[str, typer.Argument(help="The question; `-` reads it from standard input.")],
@@ -78,7 +78,7 @@ def ask(
         )
 
 
-@app.command(rich_help_panel="Use a model")
+@app.command(rich_help_panel=MODEL)
 def answer(
     model: Model,
     out: Annotated[

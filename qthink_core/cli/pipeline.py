@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from qthink_core.cli.program import app, one_line
-from qthink_core.errors import DataError, ParamError
+from qthink_core.cli.program import PIPELINE, app, one_line, repository
+from qthink_core.errors import DataError, ParamError, UnavailableError
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def plan(
     scale: Annotated[str | None, typer.Option(help="A scale of params/; by default that of params.yaml.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="h100, a100, 4090 or cpu (this machine's); by default the device of the scale.")
+        str | None,
+        typer.Option(help="h100, a100, 4090 or cpu (this machine's), in any case; by default the device of the scale."),
     ] = None,
     gpus: Annotated[int, typer.Option(help="The number of GPUs.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")] = False,
@@ -32,12 +33,17 @@ def plan(
 
     * **memory**: of the largest box, with rows as long as the limits allow.
     * **floor**: the shortest time that the device's matrix products and memory allow; **time**: the estimate.
+    * **on**: where a stage computes, or how many GPUs share a box; **from**: whether its time is from the formula alone, or
+      from the log, with the number of logged boxes if some are missing.
+
+    The exit code is 69 if a stage needs more memory than the device has, or if the plan is for this machine and its disk is
+    too small. The plan is printed all the same.
     """
     with one_line():
         _plan(scale, device, gpus, as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def preflight(
     scale: Annotated[str | None, typer.Option(help="A scale of params/; by default that of params.yaml.")] = None,
 ) -> None:
@@ -53,10 +59,10 @@ def preflight(
     with one_line():
         from qthink_core.planning import preflight
 
-        print(*preflight.check(Path(), None, scale), sep="\n")
+        print(*preflight.check(repository(), None, scale), sep="\n")
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def run(
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of params.yaml; by default all.")] = None,
     jobs: Annotated[
@@ -77,12 +83,13 @@ def run(
         from qthink_core.pipeline import parameters
         from qthink_core.running import runner
 
+        root = repository()
         if seeds:
-            parameters.write_value(Path("params.yaml"), "seeds", _seeds(seeds))
-        runner.run(Path(), tasks or [], jobs)
+            parameters.write_value(root / "params.yaml", "seeds", _seeds(seeds))
+        runner.run(root, tasks or [], jobs)
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def compare(
     before: Annotated[str, typer.Argument(help="A branch, tag, commit or DVC experiment.")] = "HEAD",
     after: Annotated[str | None, typer.Argument(help="A second one; by default the files in this folder.")] = None,
@@ -103,11 +110,11 @@ def compare(
     with one_line():
         from qthink_core.report import compare
 
-        found = compare.compare(Path(), before, after)
+        found = compare.compare(repository(), before, after)
         print(compare.as_json(found) if as_json else compare.text(found))
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def csv(
     task: Annotated[str, typer.Argument(help="A task of params.yaml.")],
     system: Annotated[str, typer.Argument(help="A system of params.yaml.")],
@@ -130,14 +137,14 @@ def csv(
     with one_line():
         from qthink_core.report import answers
 
-        written = answers.to_csv(Path(), task, system, seed, condition)
+        written = answers.to_csv(repository(), task, system, seed, condition)
         if sys.stdout is None:
             raise DataError("standard output is closed: redirect it to a file")
         sys.stdout.buffer.write(written.encode())
         sys.stdout.buffer.flush()
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def figures() -> None:
     """Draws the figures of README.md again, for a commit with new results or a changed graph.
 
@@ -153,25 +160,29 @@ def figures() -> None:
     with one_line():
         from qthink_core.running import figures
 
-        drawn = figures.write(Path())
+        drawn = figures.write(repository())
         print(f"drew {' and '.join(map(str, drawn))}")
 
 
 def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> None:
     # imported here, because pydantic and the parameters of the stages would slow `grade` down
-    from qthink_core.planning import plan_text
+    from qthink_core.planning import plan_text, room
     from qthink_core.planning.calibration import CPU
     from qthink_core.planning.run_plan import plan_run
 
-    root = Path()
+    root = repository()
     found = plan_run(root, scale, device, gpus)
+    here = found.device == CPU or Path("/dev/nvidia0").exists()
+    free = shutil.disk_usage(root).free
+    missing = room.missing_disk(root, found.disk, free)
     if as_json:
         print(plan_text.as_json(found))
-        return
-    here = found.device == CPU or Path("/dev/nvidia0").exists()
-    instead = None if here else plan_run(root, scale, CPU, 1)
-    summary = plan_text.summary(found, shutil.disk_usage(root).free, instead)
-    print(plan_text.table(found), plan_text.assumptions(found), plan_text.power_line(found), summary, sep="\n\n")
+    else:
+        instead = None if here else plan_run(root, scale, CPU, 1)
+        summary = plan_text.summary(found, free, missing, instead)
+        print(plan_text.table(found), plan_text.assumptions(found), plan_text.power_line(found), summary, sep="\n\n")
+    if plan_text.too_large(found) or (here and missing > 0):
+        raise typer.Exit(UnavailableError.exit_code)
 
 
 def _seeds(text: str) -> list[int]:

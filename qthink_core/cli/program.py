@@ -4,20 +4,78 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
 from qthink_core.benchmarks.graders import latex_equality
-from qthink_core.errors import QThinkError, StoppedError, StorageError
+from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError
+
+# The groups of commands, in the order of the help.
+MODEL, PIPELINE, CHECK = "Use a model", "Run the pipeline and read its results (in the repository)", "Check answers"
+# The files that make a folder the repository.
+MARKS = ("params.yaml", "dvc.yaml")
 
 app = typer.Typer(
-    help="QThink: scores that anyone can repeat. The pipeline itself runs with `dvc repro`.",
-    add_completion=False,
+    help="""QThink: six latent steps in place of a think block.
+
+    ```
+    qthink COMMAND --help    # what a command does, with an example
+    qthink run               # in the repository: everything, from problems to the table
+    ```
+
+    `qthink --install-completion` lets the Tab key complete commands and options.
+    """,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        with one_line():
+            try:
+                print(f"qthink {metadata.version('qthink')}")
+            except metadata.PackageNotFoundError:
+                fix = "run `pip install --editable .` in the repository"
+                raise DataError(f"qthink is not installed, so its version is unknown: {fix}") from None
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The options of the program itself."""
+
+
+def repository() -> Path:
+    """Changes to the root of the repository, and returns it as a relative path, `.`.
+
+    It is the current folder or the nearest one above it that has params.yaml and dvc.yaml. Raises ParamError where there is
+    none.
+    """
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise ParamError("the current folder was removed: change to the repository and run this again") from None
+    root = next((one for one in (here, *here.parents) if all((one / name).is_file() for name in MARKS)), None)
+    if root is None:
+        raise ParamError(f"no folder from {here} upwards has {' and '.join(MARKS)}: run this in the QThink repository")
+    if root != here:
+        os.chdir(root)
+        complain(f"working in {root}; paths are relative to it")
+    own = Path(__file__).resolve().parents[2]
+    if (root / "qthink_core").is_dir() and root.resolve() != own:
+        fix = "run `python -m qthink_core.cli` in place of `qthink` to use the repository's"
+        complain(f"this program uses the code in {own}, not that in {root}: {fix}")
+    return Path()
 
 
 @contextlib.contextmanager

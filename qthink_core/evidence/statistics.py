@@ -22,15 +22,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from scipy.stats import binom, binomtest, norm, t, ttest_1samp
 
 from qthink_core.evidence.significance import CONFIDENCE
-
-QUANTILE = (1 + CONFIDENCE) / 2
-
-
-class Interval(NamedTuple):
-    """The limits of a confidence interval."""
-
-    low: float
-    high: float
+from qthink_core.evidence.wilson import QUANTILE, Interval, at
 
 
 class Estimate(NamedTuple):
@@ -242,15 +234,8 @@ def _side(right_SQ: Bool[np.ndarray, "S Q"]) -> _Side:
     if of_one_seed > 0:
         effective = min(S * n, n * of_one_seed / variance.of_mean) if variance.of_mean > 0 else S * n
     few_seeds = float(t.ppf(QUANTILE, n - 1) / t.ppf(QUANTILE, variance.df)) ** 2
-    interval = _wilson_at(accuracy, effective * few_seeds, float(norm.ppf(QUANTILE)))
+    interval = at(accuracy, effective * few_seeds, float(norm.ppf(QUANTILE)))
     return _Side(accuracy, math.sqrt(accuracy * (1 - accuracy) / effective), interval, variance)
-
-
-def _wilson_at(p: float, n: float, z: float) -> Interval:
-    """Wilson's interval where n is not a whole number, which scipy's function refuses."""
-    centre, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    scale = 1 + z**2 / n
-    return Interval(max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
 
 
 def _square_and_add(left: _Side, right: _Side, variance: float, n: int) -> tuple[float, float]:

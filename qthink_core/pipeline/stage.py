@@ -29,14 +29,14 @@ def read_params(root: Path, stage: str) -> Any:
     return section.model_validate(parameters.prune(tree, parameters.patterns(section)))
 
 
-def preflight_module() -> Any:
-    """The preflight module of the planning package, imported by name: it changes no result, so no stage depends on it."""
-    return importlib.import_module("qthink_core.planning.preflight")
+def planning_module(name: str) -> Any:
+    """A module of the planning package, imported by name: it changes no result, so no stage depends on it."""
+    return importlib.import_module(f"qthink_core.planning.{name}")
 
 
 def preflight(at: Box) -> list[str]:
     """The needs of a box that this machine meets, one per line; raises UnavailableError with everything that is missing."""
-    return preflight_module().check(Path(), at, None)
+    return planning_module("preflight").check(Path(), at, None)
 
 
 @contextlib.contextmanager
@@ -50,10 +50,10 @@ def device_memory(root: Path, stage: str) -> Iterator[None]:
         if torch is None or not isinstance(cause, torch.OutOfMemoryError):
             raise
         tree, _ = parameters.load(root)
-        key = preflight_module().to_lower(stage, tree)
+        remedy = planning_module("room").remedy(stage, tree)
         raise UnavailableError(
             f"the device's memory is full ({str(cause).partition('. ')[0]}): end other programs that use it and run the "
-            f"same command again, or lower {key} in params/{tree['scale']}.yaml, after which this box begins again"
+            f"same command again, or {remedy}, after which this box begins again"
         ) from None
 
 

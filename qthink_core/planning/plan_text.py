@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qthink_core.evidence.significance import POWER
-from qthink_core.planning import cost
+from qthink_core.planning import cost, room
 from qthink_core.planning.calibration import CPU
 from qthink_core.planning.cost import EXTRACTION, SAMPLING, TRAINING
 from qthink_core.planning.run_plan import DVC_S, IMPORTS_S, RunPlan, StagePlan, processor
@@ -14,8 +14,8 @@ MINUTE, HOUR, DAY, YEAR = 60, 3600, 86400, 365.25 * 86400
 HEADER = ("stage", "boxes", "tokens", "FLOP", "disk", "memory", "floor", "time", "on", "from")
 # Columns of words; the others are numbers and aligned on the right.
 TEXT_COLUMNS = {"stage", "on", "from"}
-# DVC keeps a second copy of every output where the file system cannot share blocks.
-COPIES = 2
+# What a table may take of a terminal's line.
+WIDTH = 80
 
 
 def short(n: float, unit: str) -> str:
@@ -32,16 +32,16 @@ def short(n: float, unit: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in its two largest units: `45 s`, `12 min`, `3 h 12 min`, `2 d 4 h`, `52 d`, `2.6 years`."""
-    if seconds < MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < HOUR - 30:
-        return f"{seconds / MINUTE:.0f} min"
-    if seconds < 2 * DAY:
-        return _two_units(seconds, HOUR, "h", MINUTE, "min")
-    if seconds < 10 * DAY:
-        return _two_units(seconds, DAY, "d", HOUR, "h")
-    return f"{seconds / DAY:,.0f} d" if seconds < 2 * YEAR else f"{seconds / YEAR:,.1f} years"
+    """A time in one unit with two or three digits, for the table: `45 s`, `12 min`, `3.2 h`, `28 h`, `52 d`, `2.6 y`."""
+    for unit, name, end in ((1, "s", MINUTE), (MINUTE, "min", HOUR), (HOUR, "h", 2 * DAY), (DAY, "d", 2 * YEAR)):
+        if seconds < end - unit / 2:
+            return _digits(seconds / unit, name)
+    return _digits(seconds / YEAR, "y")
+
+
+def _digits(n: float, unit: str) -> str:
+    whole = unit in ("s", "min") or n >= 9.95
+    return f"{n:,.{0 if whole else 1}f} {unit}"
 
 
 def roughly(seconds: float) -> str:
@@ -52,15 +52,11 @@ def roughly(seconds: float) -> str:
     return f"{seconds / YEAR:,.1f} years"
 
 
-def _two_units(seconds: float, large: int, large_name: str, small: int, small_name: str) -> str:
-    whole, rest = divmod(round(seconds / small), large // small)
-    return f"{whole} {large_name} {rest} {small_name}" if rest else f"{whole} {large_name}"
-
-
 def table(plan: RunPlan) -> str:
-    """A line for each stage and one for their sum, columns aligned."""
+    """A line for each stage and one for their sum, columns aligned, at most WIDTH characters wide."""
     total = ("total", "", "", "", short(plan.disk, "B"), "", duration(sum(row.floor_s for row in plan.stages)))
-    lines = [HEADER, *(_cells(row, plan) for row in plan.stages), (*total, duration(plan.seconds), "", "")]
+    header = [*HEADER[:-2], "GPUs" if plan.gpus > 1 else "on", HEADER[-1]]
+    lines = [header, *(_cells(row, plan) for row in plan.stages), (*total, duration(plan.seconds), "", "")]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -73,10 +69,10 @@ def table(plan: RunPlan) -> str:
 
 def _cells(row: StagePlan, plan: RunPlan) -> Sequence[str]:
     busy = f"{row.workers}" if row.fewest == row.workers else f"{row.fewest}-{row.workers}"
-    on = "CPU" if row.workers == 0 else f"{busy} of {plan.gpus} GPUs" if plan.gpus > 1 else "GPU"
-    source = "log" if row.logged == row.boxes else f"log ({row.logged})" if row.logged else "formula"
+    on = "CPU" if row.workers == 0 else busy if plan.gpus > 1 else "GPU"
+    source = "log" if row.logged == row.boxes else f"log {row.logged}" if row.logged else "formula"
     floor = duration(row.floor_s) if row.floor_s else "-"
-    numbers = (short(row.tokens, ""), short(row.flops, "FLOP"), short(row.disk, "B"), short(row.memory, "B"), floor)
+    numbers = (short(row.tokens, ""), short(row.flops, ""), short(row.disk, "B"), short(row.memory, "B"), floor)
     return row.stage, str(row.boxes), *numbers, duration(row.seconds), on, source
 
 
@@ -126,32 +122,42 @@ def assumptions(plan: RunPlan) -> str:
     return "\n".join(made)
 
 
-def summary(plan: RunPlan, free: int, instead: RunPlan | None = None) -> str:
-    """How long the run takes and whether it fits, in a few sentences; `free` are the bytes free on this machine's disk.
+def summary(plan: RunPlan, free: float, missing: float, instead: RunPlan | None = None) -> str:
+    """How long the run takes and whether it fits, in a few sentences.
 
-    `instead` is the plan on this machine's processor, where it has no GPU.
+    `free` bytes are free on this machine's disk, and it lacks `missing` (room.missing_disk). `instead` is the plan on this
+    machine's processor, where it has no GPU.
     """
     lines = [f"About {roughly(plan.wall_s)} on {_where(plan)}."]
     if plan.gpus > 1:
         lines.append("Several GPUs share a box with QTHINK_EXECUTOR=ray or QTHINK_LAUNCH: docs/scale.md has the commands.")
     if instead is not None:
         lines.append(f"This machine has no NVIDIA GPU: about {roughly(instead.wall_s)} on {_where(instead)}.")
-    available = processor(plan.workload.tree).memory if plan.device == CPU else cost.GPUS[plan.device].memory
-    large = [row for row in plan.stages if row.memory > available]
-    for row in large:
-        fix = "train.micro_batch" if row.stage in ("finetune", "train") else "its batch"
-        lines.append(
-            f"{row.stage} may need {short(row.memory, 'B')} of memory where its rows are longest, "
-            f"{short(available, 'B')} are available: lower {fix}."
-        )
+    large = too_large(plan)
+    available = memory(plan)
+    lines += [
+        f"{row.stage} may need {short(row.memory, 'B')} of memory where its rows are longest, "
+        f"{short(available, 'B')} are available: {room.remedy(row.stage, plan.workload.tree)}."
+        for row in large
+    ]
     if not large:
         lines.append(
             f"The memory is enough: {short(max(row.memory for row in plan.stages), 'B')} of {short(available, 'B')}."
         )
-    wanted = COPIES * plan.disk
-    fits = "fits" if wanted <= free else "does not fit"
-    lines.append(f"On disk {short(wanted, 'B')} with DVC's copy, {short(free, 'B')} are free here: it {fits}.")
+    fits = "fits" if missing <= 0 else "does not fit"
+    wanted = short(room.COPIES * plan.disk, "B")
+    lines.append(f"On disk {wanted} with DVC's copy, {short(free, 'B')} are free here: it {fits}.")
     return "\n".join(lines)
+
+
+def memory(plan: RunPlan) -> float:
+    """The bytes of memory that the planned device has."""
+    return processor(plan.workload.tree).memory if plan.device == CPU else cost.GPUS[plan.device].memory
+
+
+def too_large(plan: RunPlan) -> list[StagePlan]:
+    """The stages whose largest box needs more memory than the planned device has."""
+    return [row for row in plan.stages if row.memory > memory(plan)]
 
 
 def _where(plan: RunPlan) -> str:
@@ -206,6 +212,8 @@ def as_json(plan: RunPlan) -> str:
         "wall_seconds": plan.wall_s,
         "at_once": plan.at_once,
         "disk": plan.disk,
+        "memory": memory(plan),
+        "too_large": [row.stage for row in too_large(plan)],
         "stages": [row._asdict() for row in plan.stages],
         "problems": {f"{task} {split}": n for (task, split), n in plan.workload.problems.items()},
         "lengths": {task: one._asdict() for task, one in plan.workload.lengths.items()},

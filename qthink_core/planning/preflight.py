@@ -17,29 +17,15 @@ from qthink_core.errors import ParamError, UnavailableError
 from qthink_core.models.base_params import Base
 from qthink_core.pipeline import graph, parameters
 from qthink_core.pipeline.graph import Box
-from qthink_core.planning import schedule
+from qthink_core.planning import room, schedule
 from qthink_core.planning.calibration import CPU
-from qthink_core.planning.plan_text import COPIES, short
+from qthink_core.planning.plan_text import short
 from qthink_core.planning.run_plan import Demands, demands_of, processor
 from qthink_core.planning.source_checks import Check, Remote, base_model, data, on_hub
 from qthink_core.planning.workload import made_base
 
 # For all requests to the hub together; the rest of a preflight, with the import of torch, takes a few seconds.
 HUB_WAIT_S = 5.0
-# The folders that a run fills; their present content is not counted again.
-FILLED = ("artifacts", "models", ".work", ".dvc/cache")
-# The parameter that decides the memory of a stage's largest box.
-BATCH = {
-    "sample": "sample.block_problems",
-    "extract": "extract.batch_tokens",
-    "finetune": "train.micro_batch",
-    "train": "train.micro_batch",
-    "baseline": "evaluate.batch",
-    "evaluate": "evaluate.batch",
-    "probe": "evaluate.batch",
-}
-# The same for an engine in which rows that do not fit wait: the length of the one row that must fit.
-LENGTH = {"sample": "sample.max_new_tokens", "baseline": "evaluate.max_new_tokens"}
 
 
 def check(root: Path, at: Box | None, scale: str | None) -> list[str]:
@@ -100,28 +86,19 @@ def device(tree: Mapping[str, Any], memory: Mapping[str, float]) -> Iterator[Che
         yield Check(
             False,
             f"{name} may need {short(need, 'B')} of memory where its rows are longest, {what} has {short(available, 'B')}: "
-            f"lower {to_lower(name, tree)} in params/{tree['scale']}.yaml",
+            f"{room.remedy(name, tree)}",
         )
     if not large:
         most = max(memory.values(), default=0.0)
         yield Check(True, f"device: {what}, {short(available, 'B')} of memory; the largest box takes {short(most, 'B')}")
 
 
-def to_lower(name: str, tree: Mapping[str, Any]) -> str:
-    """The parameter that decides the memory of a stage's largest box."""
-    key = BATCH.get(name, "its batch")
-    paged = tree.get(key.partition(".")[0], {}).get("engine") == "vllm"
-    return LENGTH.get(name, key) if paged else key
-
-
 def disk(root: Path, wanted: float) -> Iterator[Check]:
     """Whether the outputs and DVC's copy of them fit on the disk; outputs that exist already are not counted again."""
     free = shutil.disk_usage(root).free
-    need = COPIES * wanted
-    if need > free:  # count the outputs only then, because there may be many files
-        need -= sum(file.stat().st_size for name in FILLED for file in (root / name).rglob("*") if file.is_file())
-    text = f"disk: {short(COPIES * wanted, 'B')} with DVC's copy, {short(free, 'B')} free here"
-    yield Check(need <= free, text if need <= free else f"{text}: make room, or move the folder to a larger disk")
+    fits = room.missing_disk(root, wanted, free) <= 0
+    text = f"disk: {short(room.COPIES * wanted, 'B')} with DVC's copy, {short(free, 'B')} free here"
+    yield Check(fits, text if fits else f"{text}: make room, or move the folder to a larger disk")
 
 
 def sharing(gpus: int) -> Iterator[Check]:

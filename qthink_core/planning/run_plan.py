@@ -98,9 +98,9 @@ def plan_run(root: Path, scale: str | None, device: str | None, gpus: int) -> Ru
     Raises ParamError at an unknown scale, device or stage, and with every fault of the params files.
     """
     tree = graph.checked_parameters(root, scale)
-    name = device or (CPU if tree["device"] == CPU else next(iter(cost.GPUS)))
+    name = device.casefold() if device else (CPU if tree["device"] == CPU else next(iter(cost.GPUS)))
     if name not in DEVICES:
-        raise ParamError(f"--device is {name!r}: expected one of {', '.join(DEVICES)}")
+        raise ParamError(f"--device is {device!r:.80}: expected one of {', '.join(DEVICES)}")
     if gpus < 1 or (name == CPU and gpus > 1):
         raise ParamError(f"--gpus is {gpus}: expected 1 or more; leave it out with --device {CPU}")
     stages = graph.stages(root)

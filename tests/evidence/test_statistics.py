@@ -10,6 +10,7 @@ from scipy.special import expit
 from scipy.stats import binomtest, norm, t, ttest_1samp, ttest_rel
 
 from qthink_core.evidence.statistics import compare, compare_means, estimate, holm, wilson
+from qthink_core.evidence.wilson import interval
 
 # Sums of a few thousand products in float64; printed are three digits.
 CLOSE = 1e-10
@@ -52,6 +53,13 @@ def test_none_right_still_has_an_upper_limit() -> None:
 def test_no_question_has_no_accuracy() -> None:
     with pytest.raises(ValueError, match="0 of 0 questions have no accuracy"):
         wilson(0, 0)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (2, 5), (0, 400), (400, 400), (223, 400), (1018, 1319)])
+def test_the_interval_of_plain_python_is_that_of_scipy(right: int, n: int) -> None:
+    assert interval(right, n) == pytest.approx(wilson(right, n), abs=1e-12)
+    with pytest.raises(ValueError, match="0 of 0 questions"):
+        interval(0, 0)
 
 
 def test_one_seed_is_a_proportion_with_wilsons_interval() -> None:

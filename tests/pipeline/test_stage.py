@@ -172,8 +172,10 @@ def test_a_device_whose_memory_is_full_is_told_in_a_line_with_the_batch_to_lower
     assert (code, out) == (UnavailableError.exit_code, "")
     assert err == (
         f"{BOX}: the device's memory is full (CUDA out of memory): end other programs that use it and run the same "
-        "command again, or lower its batch in params/small.yaml, after which this box begins again\n"
+        "command again, or use a device with more memory, after which this box begins again\n"
     )
+    with (root / "params/small.yaml").open("a") as file:
+        file.write("evaluate: {batch: 2}\n")
     with (
         pytest.raises(UnavailableError, match=r"lower evaluate\.batch in params/small\.yaml"),
         stage.device_memory(root, "probe"),

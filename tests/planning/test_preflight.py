@@ -168,23 +168,6 @@ def test_a_stage_whose_largest_box_does_not_fit_is_named_with_the_batch_that_mak
     assert found[1].text.endswith("lower train.micro_batch in params/tiny.yaml")
 
 
-def test_where_rows_wait_for_room_it_is_their_length_that_is_to_be_lowered() -> None:
-    paper, tiny = tree_of("paper")[0], tree_of("tiny")[0]
-    assert (paper["sample"]["engine"], tiny["sample"]["engine"]) == ("vllm", "hf")
-    named = {stage: preflight.to_lower(stage, paper) for stage in ("sample", "baseline", "evaluate", "train")}
-    assert named == {
-        "sample": "sample.max_new_tokens",
-        "baseline": "evaluate.max_new_tokens",
-        "evaluate": "evaluate.batch",
-        "train": "train.micro_batch",
-    }
-    assert preflight.to_lower("sample", tiny) == "sample.block_problems"
-
-
-def test_every_stage_that_computes_on_the_device_has_a_batch_to_lower() -> None:
-    assert set(preflight.BATCH) == set(demands_of(ROOT, tree_of("paper")[0]).memory)
-
-
 def test_the_needs_of_a_scale_are_those_of_its_plan() -> None:
     made, needs = plan_run(ROOT, "paper", "h100", 1), demands_of(ROOT, tree_of("paper")[0])
     assert needs.disk == pytest.approx(made.disk)

@@ -19,7 +19,7 @@ from qthink_core.benchmarks.graders import BENCHMARKS
 from qthink_core.benchmarks.json_lines import MAX_LINE_BYTES
 from qthink_core.cli import __main__ as cli
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DATA = ROOT / "../shared/data"
 with_data = pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not in ../shared/data")
 PROGRAM = [sys.executable, "-m", "qthink_core.cli"]
@@ -43,7 +43,9 @@ def lines(*rows: dict[str, Any]) -> bytes:
 
 def graded(benchmark: str, *rows: dict[str, Any]) -> list[dict[str, Any]]:
     done = run(benchmark, lines(*rows))
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"qthink: {len(rows):,} ".encode())
+    assert done.stderr.count(b"\n") == 1
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -68,6 +70,37 @@ def test_every_line_gets_its_verdict_in_order_and_keeps_its_other_fields() -> No
         {"id": "d", "verdict": "over_limit", "extracted": None, "details": {}},
         {"id": "e", "verdict": "unparsable", "extracted": None, "details": {}},
     ]
+
+
+def test_the_last_line_has_the_accuracy_with_its_interval_and_a_count_of_every_verdict() -> None:
+    rows = [("18", "18"), ("18", "It is 18."), ("18", "17"), ("18", "no idea"), ("18", "1" * 101)]
+    done = run("gsm8k", lines(*({"gold": gold, "answer": answer} for gold, answer in rows)))
+    # Wilson's interval of 2 of 5, z = 1.96: (0.4 + 0.384 -+ 1.96 sqrt(0.048 + 0.0384)) / 1.768
+    said = b"qthink: 5 answers: 40.0 % right (95 % interval 11.8 to 76.9); 2 right, 1 wrong, 1 unparsable, 1 over_limit\n"
+    assert done.stderr == said
+    assert run("gsm8k", lines({"gold": "1", "answer": "1"})).stderr.startswith(b"qthink: 1 answer: 100.0 % right (95 % ")
+    assert run("gsm8k", b"").stderr == b"qthink: no answers were graded: the input is empty\n"
+
+
+def test_a_file_is_graded_as_standard_input_is_and_its_name_is_in_a_message(tmp_path: Path) -> None:
+    (tmp_path / "out puts.jsonl").write_bytes(TWO_GOOD)
+    command = [*PROGRAM, "grade", "--benchmark", "gsm8k", "--input", str(tmp_path / "out puts.jsonl")]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, stdin=subprocess.DEVNULL)
+    expected = run("gsm8k", TWO_GOOD)
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected.stdout, expected.stderr)
+    (tmp_path / "out puts.jsonl").write_bytes(TWO_GOOD + b"{}\n")
+    done = subprocess.run(command, capture_output=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (65, expected.stdout)
+    assert done.stderr.startswith(f"qthink: {tmp_path}/out puts.jsonl line 3 has no field 'gold'".encode())
+    assert done.stderr.count(b"\n") == 1, "the score of a part of a file could be taken for that of the file"
+
+
+@pytest.mark.parametrize(("name", "reason"), [("none.jsonl", "No such file or directory"), (".", "Is a directory")])
+def test_a_file_that_cannot_be_opened_is_one_line(tmp_path: Path, name: str, reason: str) -> None:
+    command = [*PROGRAM, "grade", "--benchmark", "gsm8k", "--input", str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    expected = f"--input is '{tmp_path / name}' ({reason}): expected a file of JSON lines, or -"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"qthink: {expected}\n")
 
 
 def test_tooluse_scores_by_both_scorers_and_takes_calls_as_text_or_as_a_list() -> None:
@@ -282,12 +315,6 @@ def said_by(shell: str, folder: Path) -> str:
 def test_the_example_of_the_help_prints_what_it_says(tmp_path: Path) -> None:
     command, said = (line.strip() for line in (cli.grade.grade.__doc__ or "").split("```")[1].strip().splitlines())
     assert said_by(command, tmp_path) == said + "\n"
-
-
-@pytest.mark.parametrize("command", [one.callback for one in cli.app.registered_commands], ids=lambda one: one.__name__)
-def test_the_help_of_every_command_has_an_example_of_it(command: Any) -> None:
-    example = (command.__doc__ or "").split("```")[1]
-    assert f"qthink {command.__name__}" in example
 
 
 def test_the_commands_of_the_page_on_use_print_what_it_says(tmp_path: Path) -> None:
