@@ -52,7 +52,7 @@ KNOWN = {".".join(path) for section in parameter_classes().values() for path in 
 SECTIONS = {name.partition(".")[0] for name in KNOWN if "." in name}
 # A dotted name in a text: not a part of a path or of a file's name.
 DOTTED = re.compile(rf"(?<![\w./-])((?:{'|'.join(sorted(SECTIONS))})\.[a-z_]+(?:\.[a-z_]+)*)(?![\w/(])")
-FILES = {"json", "csv", "md", "html", "py"}
+FILES = {"csv", "html", "json", "jsonl", "md", "parquet", "py", "yaml"}
 
 
 def named(path: Path) -> set[str]:
