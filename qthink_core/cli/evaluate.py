@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from qthink_core.benchmarks.graders import latex_equality
+from qthink_core.cli.models import Device, Dtype, Latents, MaxNewTokens, Model, Revision, Thinking
 from qthink_core.cli.program import app, complain, one_line
+
+if TYPE_CHECKING:
+    from qthink_core.inference.evaluation.contestants import How
 
 Benchmark = Annotated[
     Literal["gsm8k", "math500", "tooluse"], typer.Option(help="The benchmark, with its prompts and rules of grading.")
@@ -21,34 +25,24 @@ Data = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option(help="Ask only so many questions, chosen by a hash of their ids.")]
-Latents = Annotated[
-    int | None, typer.Option(help="The number of latent steps, for a checkpoint that does not record it (published: 6).")
-]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(help="The limit of generated tokens; by default 2,048, or what the model's positions leave.")
-]
 Batch = Annotated[int, typer.Option(help="Questions that are answered together.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Dtype = Annotated[str, typer.Option(help="auto (that of the weights), float32, bfloat16 or float16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
 
 
-@app.command()
+@app.command(rich_help_panel="Use a model")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A model's folder, or a repository of the hub as owner/name.")],
+    model: Model,
     benchmark: Benchmark,
     data: Data = None,
     limit: Limit = None,
     engine: Annotated[str, typer.Option(help="hf (transformers) or vllm.")] = "hf",
     latents: Latents = None,
-    thinking: Annotated[
-        bool | None,
-        typer.Option(help="Ask for a think block or for none; by default a model without a projection head thinks."),
-    ] = None,
+    thinking: Thinking = None,
     max_new_tokens: MaxNewTokens = None,
     batch: Batch = 32,
-    device: Device = "cpu",
+    device: Device = "auto",
     dtype: Dtype = "auto",
+    revision: Revision = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder of the verdict file; by default evaluations/BENCHMARK-MODEL.")
     ] = None,
@@ -58,8 +52,8 @@ def evaluate(
 
     ```
     qthink evaluate models/gsm8k/uniform --benchmark gsm8k --data artifacts/problems/gsm8k
-    qthink evaluate LakshyAAAgrawal/QThink-Qwen3-1.7B-GSM8k --latents 6 --benchmark gsm8k --device cuda
-    qthink evaluate Qwen/Qwen3-1.7B --benchmark gsm8k --limit 100 --device cuda   # a model that thinks
+    qthink evaluate LakshyAAAgrawal/QThink-Qwen3-1.7B-GSM8k --latents 6 --benchmark gsm8k
+    qthink evaluate Qwen/Qwen3-1.7B --benchmark gsm8k --limit 100   # a model that thinks
     ```
 
     Answers are greedy. The folder gets **verdicts.jsonl**, a line for each answer with verdict, extracted text, gold, whole
@@ -68,20 +62,19 @@ def evaluate(
     """
     with one_line():
         from qthink_core.inference.evaluation import questions
-        from qthink_core.inference.evaluation.contestants import How
         from qthink_core.inference.evaluation.evaluate import evaluate
 
         asked = questions.read(benchmark, data, limit)
-        how = How(max_new_tokens, batch, device, dtype, engine)
+        how = _how(max_new_tokens, batch, device, dtype, engine)
         folder = out or _named("evaluations", benchmark, model)
-        done = evaluate(model, asked, how, folder, K=latents, thinking=thinking, say=_say)
+        done = evaluate(model, asked, how, folder, K=latents, thinking=thinking, revision=revision, say=_say)
         print(json.dumps(done.as_json(), indent=1) if as_json else done.text())
         latex_equality.close()
 
 
-@app.command()
+@app.command(rich_help_panel="Use a model")
 def audit(
-    model: Annotated[str, typer.Argument(help="A latent checkpoint's folder, or a repository of the hub as owner/name.")],
+    model: Model,
     benchmark: Benchmark,
     data: Data = None,
     limit: Limit = None,
@@ -93,8 +86,9 @@ def audit(
     sweep: Annotated[int, typer.Option(help="Also answer with 1 .. SWEEP times K latent steps; 0: only with K.")] = 1,
     max_new_tokens: MaxNewTokens = None,
     batch: Batch = 32,
-    device: Device = "cpu",
+    device: Device = "auto",
     dtype: Dtype = "auto",
+    revision: Revision = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder of verdict file and page; by default audits/BENCHMARK-MODEL.")
     ] = None,
@@ -104,7 +98,7 @@ def audit(
 
     ```
     qthink audit models/gsm8k/uniform --benchmark gsm8k --data artifacts/problems/gsm8k --control models/gsm8k/answer_only
-    qthink audit LakshyAAAgrawal/QThink-Qwen3-1.7B-GSM8k --latents 6 --benchmark gsm8k --base Qwen/Qwen3-1.7B --device cuda
+    qthink audit LakshyAAAgrawal/QThink-Qwen3-1.7B-GSM8k --latents 6 --benchmark gsm8k --base Qwen/Qwen3-1.7B
     ```
 
     The same weights answer the same questions **as trained**, with no latents (**K=0**), with **zeros**, **noise** of the
@@ -118,15 +112,26 @@ def audit(
     with one_line():
         from qthink_core.inference.evaluation import audit as auditing
         from qthink_core.inference.evaluation import questions
-        from qthink_core.inference.evaluation.contestants import How
 
         asked = questions.read(benchmark, data, limit)
-        how = How(max_new_tokens, batch, device, dtype)
+        how = _how(max_new_tokens, batch, device, dtype)
         folder = out or _named("audits", benchmark, model)
         others = auditing.Others(control, base)
-        done = auditing.audit(model, asked, how, folder, K=latents, sweep=sweep, others=others, say=_say)
+        done = auditing.audit(model, asked, how, folder, K=latents, sweep=sweep, others=others, revision=revision, say=_say)
         print(json.dumps(done.as_json(), indent=1) if as_json else f"{done.text()}\n\npage: {folder / auditing.PAGE}")
         latex_equality.close()
+
+
+def _how(max_new_tokens: int | None, batch: int, device: str, dtype: str, engine: str = "hf") -> "How":
+    import torch
+    import transformers
+
+    from qthink_core.inference.evaluation.contestants import How
+
+    transformers.utils.logging.set_verbosity_error()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return How(max_new_tokens, batch, device, dtype, engine)
 
 
 def _named(kind: str, benchmark: str, model: str) -> Path:

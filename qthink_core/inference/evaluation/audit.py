@@ -59,6 +59,7 @@ def audit(
     K: int | None = None,
     sweep: int = 1,
     others: Others = Others(),  # noqa: B008 - a tuple does not change
+    revision: str | None = None,
     say: Say = lambda _: None,
 ) -> Audit:
     """The audit of a checkpoint, after answering what the verdict file in `out` lacks and writing the findings and the page.
@@ -72,7 +73,7 @@ def audit(
         raise ParamError(f"--sweep is {sweep}: give 0 (no sweep) or a multiple of the trained number of latent steps")
     if len(asked.problems) < 2:
         raise ParamError("an audit on one question has no errors to compare: ask at least two")
-    systems = _systems(model, asked, how, K, sweep, others)
+    systems = _systems(checkpoint.find(model, K, False, revision), asked, how, sweep, others)
     one = systems[0]
     names = conditions(one.checkpoint.K, sweep)
     plan = contestants.keys(one, how.batch, names)
@@ -89,7 +90,7 @@ def audit(
         **{f"{system.name} {name}": value for system in systems for name, value in system.about().items()},
     }
     with VerdictFile.opened(out, settings, plan) as file:
-        say(_cost(model, asked, systems, names, sweep, file))
+        say(_cost(model, asked, how.device, systems, names, sweep, file))
         if file.missing:
             _answer(systems, asked, how, sweep, file, say)
         done = findings(file.lines, model, asked, one.checkpoint.K, one.max_new_tokens, others._asdict(), settings)
@@ -98,8 +99,7 @@ def audit(
     return done
 
 
-def _systems(model: str, asked: Questions, how: How, K: int | None, sweep: int, others: Others) -> list[Contestant]:
-    found = checkpoint.find(model, K, thinking=False)
+def _systems(found: Checkpoint, asked: Questions, how: How, sweep: int, others: Others) -> list[Contestant]:
     if not found.K:
         raise DataError(f"{found.folder} takes no latent steps, so there is nothing to audit: name a latent checkpoint")
     if found.trained_K not in (None, found.K):
@@ -133,14 +133,21 @@ def _without_latents(model: str, thinking: bool) -> Checkpoint:
 
 
 def _cost(
-    model: str, asked: Questions, systems: Sequence[Contestant], names: Sequence[str], sweep: int, file: VerdictFile
+    model: str,
+    asked: Questions,
+    device: str,
+    systems: Sequence[Contestant],
+    names: Sequence[str],
+    sweep: int,
+    file: VerdictFile,
 ) -> str:
     """What the audit costs, in answers, tokens and latent passes; a line each."""
     Q, K = len(asked.problems), systems[0].checkpoint.K
     counts = {one.name: Q * (len(names) if one.name == MODEL else 1) for one in systems}
     most = sum(counts[one.name] * one.max_new_tokens for one in systems)
     rows = [
-        f"audit of {model} ({K} latent steps) on {Q:,} questions of {asked.task} from {asked.source}, to {file.folder}",
+        f"audit of {model} ({K} latent steps) on {Q:,} questions of {asked.task} from {asked.source}, on {device}, to "
+        f"{file.folder}",
         *(f"  {one.name}: {counts[one.name]:,} answers of at most {one.max_new_tokens:,} tokens" for one in systems),
         f"  together {sum(counts.values()):,} answers, at most {most:,} tokens, and "
         f"{Q * latent_passes(K, sweep):,} latent passes; conditions of the latents: {', '.join(names)}",

@@ -95,6 +95,7 @@ def evaluate(
     *,
     K: int | None = None,
     thinking: bool | None = None,
+    revision: str | None = None,
     say: Say = lambda _: None,
 ) -> Evaluation:
     """The evaluation of a checkpoint, after writing the verdicts that `out` lacks; `say` gets what a user should know.
@@ -103,7 +104,7 @@ def evaluate(
     `VerdictFile.opened`), and NumericError when a number in the model is not finite. Finished batches are kept.
     """
     how.check()
-    found = checkpoint.find(model, K, thinking)
+    found = checkpoint.find(model, K, thinking, revision)
     one = contestants.contestant(MODEL, found, asked, how)
     plan = contestants.keys(one, how.batch)
     settings = {
