@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import plain, published
 from imports import ROOT
-from published_layout import questions, read_rows, save, write_rows
+from question_files import questions, read_rows, write_rows
 
 from qthink_core.errors import DataError, ParamError, StoppedError
 from qthink_core.inference.evaluation import audit as auditing
@@ -50,9 +51,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> SimpleName
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.copy_(torch.randn_like(parameter))
-    model = save(folder / "latent", lively_qwen3(tokenizer), tokenizer, head)
-    control = save(folder / "control", lively_qwen3(tokenizer, seed=2), tokenizer)
-    base = save(folder / "base", lively_qwen3(tokenizer, seed=3), tokenizer)
+    model = published(folder / "latent", lively_qwen3(tokenizer), tokenizer, head)
+    control = plain(folder / "control", lively_qwen3(tokenizer, seed=2), tokenizer)
+    base = plain(folder / "base", lively_qwen3(tokenizer, seed=3), tokenizer)
     rows = questions(N)
     reasoner = LatentReasoner.from_pretrained(model, K=K)
     answers = reasoner.generate([row["question"] for row in rows], max_new_tokens=LIMIT)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from imports import ROOT
-from published_layout import questions, write_rows
+from question_files import questions, write_rows
 
 from qthink_core import hub
 from qthink_core.artifacts import prepared

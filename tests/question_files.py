@@ -1,19 +1,8 @@
-"""Checkpoints in the published layout, made by hand: weights, tokenizer and `projection_head.pt`, without `qthink.json`."""
+"""Files of JSON lines, and questions of GSM8K to put into them."""
 
 import json
 from pathlib import Path
 from typing import Any
-
-import torch
-
-
-def save(folder: Path, model: Any, tokenizer: Any, head: Any = None) -> Path:
-    """The folder, with a head if one is given."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    if head is not None:
-        torch.save({name: tensor.clone() for name, tensor in head.state_dict().items()}, folder / "projection_head.pt")
-    return folder
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
