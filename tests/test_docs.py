@@ -46,6 +46,7 @@ INLINE = re.compile(r"(?:[A-Z_]+=(?:\"[^\"]*\"|\S+) )*(?:make|qthink|dvc|pytest|
 PYTHON_RUN_BY = {
     ROOT / "docs/use.md": "tests/models/test_export.py",
     ROOT / "docs/use/python.md": "tests/inference/test_use_python.py",
+    ROOT / "docs/use/audit.md": "tests/inference/evaluation/test_audit.py",
 }
 BOXES = schedule.edges(ROOT, tree_of("tiny")[0])
 MAX_PLAN_S = 20

@@ -29,7 +29,7 @@ ARROWS = {
     "report": "artifacts pipeline models evidence errors",
     "planning": "artifacts pipeline benchmarks models evidence errors hub",
     "running": "artifacts pipeline evidence report planning errors",
-    "inference": "artifacts method benchmarks models generation report errors hub",
+    "inference": "artifacts method benchmarks models generation evidence report planning errors hub",
     "cli": "pipeline benchmarks inference evidence report planning running errors",
 }
 MAX_MODULES, MAX_LINES = 13, 300
@@ -37,13 +37,13 @@ MAX_MODULES, MAX_LINES = 13, 300
 WITHOUT_TORCH = ("artifacts", "pipeline", "benchmarks", "evidence", "report", "planning", "running")
 # Which modules may import a package by name.
 SOLE_IMPORTERS = {
-    "jinja2": {"report.page"},
+    "jinja2": {"report.page", "inference.evaluation.page"},
     "dvc": {"running.dvc_jobs"},
     "accelerate": set(),  # it starts ranks, and has no part in them
     "matplotlib": {"report.plots"},
     "peft": {"method.student", "method.merged_lora", "models.export"},
     "ray": {"pipeline.ray_workers"},
-    "typer": {"cli.grade", "cli.models", "cli.pipeline", "cli.program"},
+    "typer": {"cli.evaluate", "cli.grade", "cli.models", "cli.pipeline", "cli.program"},
     "vllm": {"generation.vllm_engine"},
 }
 LAUNCHABLE = {"extract", "finetune", "train"}

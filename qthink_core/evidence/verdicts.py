@@ -28,6 +28,9 @@ Fewer than three trainings show nothing about other trainings, so a verdict that
 these weights only`. The same holds for `helps as pauses`, `used but worse` and `harmful`. `used but not better` and `idle`
 neither praise nor blame.
 
+Without a control, only the content is judged: five comparisons are corrected together, and the verdict is `idle`, `harmful`,
+or `used` for information and positions. The sentence then says that the worth of the latents was not judged.
+
 Undecided does not mean equal: with few questions everything is undecided. Other conditions (a sweep over K, teacher states)
 are shown next to the verdict but do not affect it.
 """
@@ -65,6 +68,16 @@ HEADLINES = {
     IDLE: "The latents are idle",
     HARMFUL: "The latents are harmful",
 }
+# The words and headlines without a control, where nothing shows whether latents that are used are worth it.
+USED = "used"
+WITHOUT_CONTROL = {
+    **dict.fromkeys((INFORMATION, POSITIONS), (USED, "The latents are used")),
+    **{content: (word, HEADLINES[word]) for content, word in ((NOTHING, IDLE), (HARM, HARMFUL))},
+}
+NOT_JUDGED = (
+    "Not judged: whether the system is better for its latents, which needs a control trained on the same targets without "
+    "latents."
+)
 FINDINGS = {
     INFORMATION: "they carry information about the question",
     POSITIONS: "the model needs them, but nothing shows that their content matters",
@@ -84,19 +97,25 @@ class Row(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The word (with `these weights only` if it is limited to them), the sentences, both findings, the six comparisons."""
+    """The word (with `these weights only` if it is limited to them), the sentences, both findings, the six comparisons.
+
+    Without a control, `worth` is None and there are five comparisons.
+    """
 
     word: str
     sentence: str
     content: str
-    worth: str
+    worth: str | None
     rows: list[Row]
 
 
-def judge(right: Mapping[str, Bool[np.ndarray, "S _Q"]], K: int, answer_only_SQ: Bool[np.ndarray, "_S _Q"]) -> Verdict:
+def judge(
+    right: Mapping[str, Bool[np.ndarray, "S _Q"]], K: int, answer_only_SQ: Bool[np.ndarray, "_S _Q"] | None
+) -> Verdict:
     """The verdict on a system of K latent steps from its answers under each condition and the control's, by the rule above.
 
-    Raises ValueError when a condition of the rule is missing or questions do not match.
+    Without a control (None), only the content is judged. Raises ValueError when a condition of the rule is missing or
+    questions do not match.
     """
     probed = steps_condition(K)
     needed = (TRAINED, probed, *JUDGED)
@@ -104,13 +123,21 @@ def judge(right: Mapping[str, Bool[np.ndarray, "S _Q"]], K: int, answer_only_SQ:
     if missing:
         raise ValueError(f"no answers under {', '.join(missing)}: the verdict needs {', '.join(needed)}")
     compared = {name: compare(right[probed], right[name]) for name in JUDGED}
-    compared[ANSWER_ONLY] = compare(right[TRAINED], answer_only_SQ)
+    if answer_only_SQ is not None:
+        compared[ANSWER_ONLY] = compare(right[TRAINED], answer_only_SQ)
     adjusted = holm([one.p_method if name == ANSWER_ONLY else one.p for name, one in compared.items()])
     rows = [Row(name, one, p, outcome(one, p)) for (name, one), p in zip(compared.items(), adjusted, strict=True)]
-    content, worth, word = rule({row.against: row.outcome for row in rows})
-    few = min(len(right[TRAINED]), len(answer_only_SQ)) < MIN_SEEDS
-    sentence = _sentence(word, content, float(right[probed].mean()), rows, few)
-    return Verdict(scoped(word, few and word in PRAISE_OR_BLAME), sentence, content, worth, rows)
+    outcomes = {row.against: row.outcome for row in rows}
+    few = min(len(right[TRAINED]), *([] if answer_only_SQ is None else [len(answer_only_SQ)]), MIN_SEEDS) < MIN_SEEDS
+    if answer_only_SQ is None:
+        content, worth = content_of(outcomes), None
+        word, headline = WITHOUT_CONTROL[content]
+    else:
+        content, worth, word = rule(outcomes)
+        headline = HEADLINES[word]
+    limited = few and word in PRAISE_OR_BLAME
+    sentence = _sentence(scoped(headline, limited), content, float(right[probed].mean()), rows, few)
+    return Verdict(scoped(word, limited), sentence, content, worth, rows)
 
 
 def scoped(verdict: str, few: bool) -> str:
@@ -127,28 +154,35 @@ def outcome(comparison: Comparison, adjusted: float) -> str:
 
 def rule(outcomes: Mapping[str, str]) -> tuple[str, str, str]:
     """Content, worth and verdict from the six outcomes."""
-    content = {WORSE: HARM, UNDECIDED: NOTHING, BETTER: INFORMATION}[outcomes[NONE]]
-    if content == INFORMATION and any(outcomes[name] != BETTER for name in SUBSTITUTES):
-        content = POSITIONS
-    worth = outcomes[ANSWER_ONLY]
+    content, worth = content_of(outcomes), outcomes[ANSWER_ONLY]
     return content, worth, VERDICTS[content, worth]
 
 
-def _sentence(word: str, content: str, accuracy: float, rows: list[Row], few: bool) -> str:
+def content_of(outcomes: Mapping[str, str]) -> str:
+    """The content from the five outcomes against the same weights."""
+    content = {WORSE: HARM, UNDECIDED: NOTHING, BETTER: INFORMATION}[outcomes[NONE]]
+    if content == INFORMATION and any(outcomes[name] != BETTER for name in SUBSTITUTES):
+        content = POSITIONS
+    return content
+
+
+def _sentence(headline: str, content: str, accuracy: float, rows: list[Row], few: bool) -> str:
     by_name = {row.against: row for row in rows}
-    without, control = by_name[NONE], by_name[ANSWER_ONLY]
+    without, control = by_name[NONE], by_name.get(ANSWER_ONLY)
     others = {
         found: [row for row in rows if row.against in SUBSTITUTES and row.outcome == found] for found in AGAINST_OTHERS
     }
     substitutes = "; ".join(f"{AGAINST_OTHERS[found]} {_listed(group)}" for found, group in others.items() if group)
-    n, seeds = control.comparison.n, control.comparison.seeds
+    last = (control or without).comparison
+    n, seeds = last.n, last.seeds
     trainings = "one training" if seeds == 1 else f"{seeds} trainings"
     scope = f": {THESE_WEIGHTS}, a statement about the method needs {MIN_SEEDS}" if few else ""
-    headline = scoped(HEADLINES[word], few and word in PRAISE_OR_BLAME)
+    worth = NOT_JUDGED
+    if control is not None:
+        worth = f"Against the same training without latents: {_points(control)}, {_p(control)}."
     return (
         f"{headline}: {FINDINGS[content]}. The system answers {100 * accuracy:.1f} % right, {_points(without)} against the "
-        f"same weights without latents; {substitutes}. Against the same training without latents: {_points(control)}, "
-        f"{_p(control)}. ({n} questions, {trainings}{scope})"
+        f"same weights without latents; {substitutes}. {worth} ({n} questions, {trainings}{scope})"
     )
 
 

@@ -135,9 +135,17 @@ def check_installed(device: str) -> None:
 
 @contextlib.contextmanager
 def opened(
-    folder: Path, config: QThinkConfig, device: torch.device, dtype: str, longest_prompt: int, max_new_tokens: int
+    folder: Path,
+    config: QThinkConfig,
+    device: torch.device,
+    dtype: str,
+    longest_prompt: int,
+    max_new_tokens: int,
+    system: System | None = None,
 ) -> Iterator[VLLMEngine]:
     """The engine with the system in `folder`, for prompts of at most `longest_prompt` tokens.
+
+    `system` takes the latent steps of a folder that is not an export; by default it is loaded from an exported folder.
 
     A process may have one such engine open at a time; its memory is freed at the end. With latent steps, vLLM gets prompts
     as vectors, and its prefix cache is off, because it gives wrong output for vectors. Without latent steps, vLLM reads a
@@ -148,7 +156,8 @@ def opened(
     with contextlib.ExitStack() as stack:
         # On a CPU, compiling takes longer (20 s) than running a small model, and needs a C++ compiler.
         stack.enter_context(torch._dynamo.config.patch(disable=device.type == "cpu"))
-        system = loading.load_system(folder, device, dtype) if config.K else None
+        if config.K and system is None:
+            system = loading.load_system(folder, device, dtype)
         llm = _load(folder, device, dtype, longest_prompt + config.K + max_new_tokens, embeddings=config.K > 0)
         # Explicitly: an engine that ends with its last reference would shut down what the next engine has set up.
         stack.callback(llm.llm_engine.engine_core.shutdown)

@@ -157,6 +157,43 @@ def test_other_conditions_have_no_part_in_the_verdict() -> None:
     assert judge(conditions | shown, K, right(LESS)) == judge(conditions, K, right(LESS))
 
 
+def content_alone(none: int, S: int = 1, **substitutes: int) -> verdicts.Verdict:
+    """The verdict without a control."""
+    conditions = {TRAINED: SAME, PROBED: SAME, NONE: none, **dict.fromkeys(SUBSTITUTES, LESS), **substitutes}
+    return judge({name: right(count, S) for name, count in conditions.items()}, K, None)
+
+
+@pytest.mark.parametrize(
+    ("none", "substitutes", "content", "word", "headline"),
+    [
+        (LESS, {}, "information", "used", "The latents are used: they carry information"),
+        (LESS, {"mean": SAME}, "positions", "used", "The latents are used: the model needs them, but"),
+        (SAME, {}, "nothing", "idle", "The latents are idle: they have no measurable effect"),
+        (MORE, {}, "harm", "harmful", "The latents are harmful: they cost right answers"),
+    ],
+)
+def test_without_a_control_the_content_alone_is_judged(
+    none: int, substitutes: dict[str, int], content: str, word: str, headline: str
+) -> None:
+    found = content_alone(none, S=3, **substitutes)
+    assert (found.content, found.worth, found.word) == (content, None, word)
+    assert found.sentence.startswith(headline)
+    assert "Not judged: whether the system is better for its latents, which needs a control" in found.sentence
+    assert [row.against for row in found.rows] == list(JUDGED)
+    # one training limits blame, and says so of everything
+    once = content_alone(none, **substitutes)
+    assert once.word == (f"{word}, these weights only" if word == "harmful" else word)
+    assert once.sentence.endswith("(200 questions, one training: these weights only, a statement about the method needs 3)")
+
+
+def test_without_a_control_five_comparisons_are_corrected_together() -> None:
+    # 7 discordant questions, all one way: p = 2 / 2^7 = 0.0156, above 0.05 after five; 8 are 0.0078 and 0.039
+    eight, seven = ({name: SAME - fewer for name in SUBSTITUTES} for fewer in (8, 7))
+    assert [row.adjusted for row in content_alone(SAME - 8, **eight).rows] == pytest.approx([5 * 2 / 2**8] * 5)
+    assert content_alone(SAME - 8, **eight).content == "information"
+    assert content_alone(SAME - 7, **seven).word == "idle"
+
+
 def test_a_verdict_without_all_its_conditions_is_refused() -> None:
     with pytest.raises(ValueError, match="no answers under K=6, K=0, noise, other, mean: the verdict needs"):
         judge({TRAINED: right(SAME), "zeros": right(SAME)}, K, right(SAME))

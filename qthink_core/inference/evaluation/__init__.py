@@ -1,0 +1,1 @@
+"""A checkpoint measured: its evaluation on a benchmark, and the audit of its latents."""

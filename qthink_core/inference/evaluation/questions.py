@@ -1,0 +1,143 @@
+"""The questions that a checkpoint is measured on: those of a benchmark, from the hub, a folder or a file."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qthink_core import hub
+from qthink_core.artifacts import prepared
+from qthink_core.artifacts.files import canonical_json
+from qthink_core.artifacts.prepared import TEST
+from qthink_core.artifacts.store import MANIFEST, read_manifest
+from qthink_core.benchmarks import problems, published_files, rendering
+from qthink_core.benchmarks.graders import grader
+from qthink_core.benchmarks.graders.contract import Problem
+from qthink_core.errors import DataError, ParamError
+from qthink_core.inference.checkpoint import first_line
+
+SEED = 0  # of the choice of questions, and of the noise in an audit
+
+
+class Questions(NamedTuple):
+    """Questions of a benchmark, sorted by id, their source in words, and the digest of their ids, texts and golds."""
+
+    task: str
+    problems: list[Problem]
+    source: str
+    digest: str
+
+    @property
+    def golds(self) -> dict[str, str]:
+        """The gold of each question by id."""
+        return {one.id: one.gold for one in self.problems}
+
+
+def read(task: str, data: Path | None, limit: int | None) -> Questions:
+    """The test questions of a benchmark, or `limit` of them, chosen by a rank that depends only on their ids.
+
+    `data` is a folder in the layout of QTHINK_DATA, a folder of prepared problems of a run (`artifacts/problems/TASK`), or a
+    file with rows as the benchmark publishes them (JSON lines or Parquet); None is the hub. Raises ParamError for a limit
+    below 1 or above the number of questions, and DataError where the data are missing, damaged or of another benchmark, or
+    the hub cannot be reached.
+    """
+    if limit is not None and limit < 1:
+        raise ParamError(f"--limit is {limit}: give a number of questions above 0")
+    if data is None:
+        found, source = _on_hub(task), "the hub"
+    elif not data.exists():
+        raise DataError(
+            f"{data} does not exist: name a folder that holds {grader(task).FILES[TEST].path}, a file of such rows, or the "
+            f"prepared problems of a run (artifacts/problems/{task})"
+        )
+    else:
+        source = str(data)
+        if data.is_file():
+            found = _in_file(task, data)
+        elif (data / MANIFEST).is_file():
+            found = _of_run(task, data)
+        else:
+            found = problems.published(task, TEST, data)
+    if not found:
+        raise DataError(f"{source} holds no questions: name another folder or file with --data")
+    kept = problems.select(found, len(found) if limit is None else limit, SEED)
+    listing = [[one.id, one.question, one.gold] for one in kept]
+    return Questions(task, kept, source, hashlib.sha256(canonical_json(listing)).hexdigest())
+
+
+def _on_hub(task: str) -> list[Problem]:
+    if (task, TEST) not in published_files.HUB_FILES:
+        raise DataError(
+            f"{task} is not on the hub in its published form: take {Path(grader(task).FILES[TEST].path).name} from "
+            f"{published_files.PUBLISHED_IN[task]}, and name the file with --data"
+        )
+    record = published_files.on_hub(task, TEST)
+    try:
+        hub.dataset_file(record.repo, record.revision, record.file)
+    except DataError as error:
+        raise DataError(
+            f"{record.repo} is not in the local cache and could not be downloaded ({first_line(error.__cause__ or error)}): "
+            "go online once, or name a folder or a file with --data"
+        ) from None
+    return problems.published(task, TEST, None)
+
+
+def _of_run(task: str, folder: Path) -> list[Problem]:
+    place = read_manifest(folder, "problems").place
+    if Path(place).name != task:
+        raise DataError(f"{folder} holds the problems of {Path(place).name}, not of {task}: name a folder of {task}")
+    return [Problem(row["id"], row["question"], row["gold"], row["rationale"]) for row in prepared.read(folder, TEST)]
+
+
+def _in_file(task: str, path: Path) -> list[Problem]:
+    """The problems of one file, which may be other ones than those of the published benchmark."""
+    found: dict[str, Problem] = {}
+    unit = "row" if path.suffix == ".parquet" else "line"
+    for index, row in enumerate(published_files.read_rows(path)):
+        where = f"{path}, {unit} {index + 1}"
+        try:
+            problem = grader(task).problem(row, index, TEST)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+        if problem.id in found:
+            raise DataError(f"{where}: id {problem.id} is also that of an earlier {unit}: drop one of them")
+        found[problem.id] = problem
+    return list(found.values())
+
+
+def prompts(questions: Sequence[Problem], tokenizer: Any, thinking: bool, folder: Path) -> dict[str, list[int]]:
+    """The prompts of the questions by id, as token ids, with the chat template of the checkpoint in `folder`.
+
+    Raises DataError when there is no chat template, or it does not take a question.
+    """
+    if not tokenizer.chat_template:
+        raise DataError(f"{folder} has no chat template (chat_template.jinja): take an instruction-tuned model")
+    try:
+        return {one.id: rendering.render(tokenizer, one.question, thinking) for one in questions}
+    except Exception as error:  # noqa: BLE001 - a template raises whatever its author or jinja2 chose
+        raise DataError(
+            f"the chat template of {folder} does not take a question ({first_line(error)}): take another"
+        ) from None
+
+
+def room(
+    folder: Path, config: Any, rendered: Mapping[str, Sequence[int]], steps: int, max_new_tokens: int | None, usual: int
+) -> int:
+    """The limit of new tokens of every answer: the one asked for, or `usual`, or fewer if the model has fewer positions.
+
+    Raises ParamError for a limit below 1, or above what the longest prompt and `steps` latent steps leave, and DataError
+    naming the question whose prompt fills the model's positions.
+    """
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise ParamError(f"--max-new-tokens is {max_new_tokens}: give a number above 0")
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return max_new_tokens or usual
+    longest = max(rendered, key=lambda name: len(rendered[name]))
+    left = positions - len(rendered[longest]) - steps
+    filled = f"{longest} has a prompt of {len(rendered[longest])} tokens, with {steps} latent steps, and {folder}"
+    if left < 1:
+        raise DataError(f"{filled} has only {positions} positions: drop the question, or take another model")
+    if max_new_tokens is not None and max_new_tokens > left:
+        raise ParamError(f"{filled} has {left} positions left for an answer: lower --max-new-tokens to that")
+    return max_new_tokens or min(usual, left)

@@ -1,0 +1,164 @@
+"""The verdict file of an evaluation or an audit: a JSON line for each answer, written batch by batch.
+
+A folder holds `settings.json`, `verdicts.jsonl` and `seconds.jsonl`. The order of the lines is planned before the first
+answer. A run that was killed therefore continues after the last whole batch, and its file has the same bytes as that of a
+run that was not. Times differ from run to run, so they have a file of their own.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from qthink_core.artifacts.files import canonical_json, read_object, storage, write_file
+from qthink_core.errors import DataError, StoppedError
+
+SETTINGS, VERDICTS, SECONDS = "settings.json", "verdicts.jsonl", "seconds.jsonl"
+
+
+class Key(NamedTuple):
+    """The place of an answer in the plan: the system, the condition of its latents, and the question."""
+
+    system: str
+    condition: str
+    id: str
+
+
+class Line(NamedTuple):
+    """An answer with its verdict (graders.contract.Verdict); `answer` is the whole generated text.
+
+    `tokens` counts the generated tokens without latent steps, and `finish` is `stop` or `length`. `details` holds further
+    scores of the benchmark.
+    """
+
+    system: str
+    condition: str
+    id: str
+    verdict: str
+    extracted: str | None
+    gold: str
+    answer: str
+    tokens: int
+    finish: str
+    details: dict[str, bool]
+
+    @property
+    def key(self) -> Key:
+        """The place of the answer in the plan."""
+        return Key(self.system, self.condition, self.id)
+
+    def as_json(self) -> bytes:
+        """The line as ASCII JSON, so that model text cannot control a terminal."""
+        return (json.dumps(self._asdict(), allow_nan=False) + "\n").encode()
+
+
+class VerdictFile:
+    """The verdicts of a run in a folder; `plan` gives the answers of each unit, in the order of the file."""
+
+    def __init__(self, folder: Path, plan: Mapping[str, Sequence[Key]]) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.lines: list[Line] = []
+        self.missing = list(plan)
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, folder: Path, settings: Mapping[str, Any], plan: Mapping[str, Sequence[Key]]) -> Iterator[Self]:
+        """The verdicts in `folder`, which is made if there is none; no other process may write there meanwhile.
+
+        Raises DataError when the folder holds other files, a run with other settings, or lines that do not fit the plan,
+        and StoppedError while another process writes there.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"{folder} is a file: name a folder with --out")
+        if not (folder / SETTINGS).exists():
+            if folder.is_dir() and any(folder.iterdir()):
+                raise DataError(f"{folder} holds other files and no {SETTINGS}: name another folder with --out")
+            write_file(folder / SETTINGS, canonical_json(settings))
+        with (folder / SETTINGS).open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StoppedError(f"another process is writing to {folder}: wait for it, or name another folder") from None
+            _check_settings(folder / SETTINGS, settings)
+            found = cls(folder, plan)
+            found._read()
+            yield found
+
+    def add(self, unit: str, lines: Sequence[Line], seconds: float) -> None:
+        """Appends the next unit's answers, which took `seconds`. Raises StorageError when the disk is full."""
+        assert unit == self.missing[0], unit
+        assert [one.key for one in lines] == list(self.plan[unit]), unit
+        append(self.folder / VERDICTS, b"".join(one.as_json() for one in lines))
+        record = {"unit": unit, "answers": len(lines), "seconds": round(seconds, 3)}
+        append(self.folder / SECONDS, (json.dumps(record) + "\n").encode())
+        self.lines += lines
+        del self.missing[0]
+
+    def seconds(self, prefix: str = "") -> float | None:
+        """The mean seconds per answer of the units whose names begin with `prefix`; None if no time was recorded."""
+        path, times = self.folder / SECONDS, dict[str, tuple[int, float]]()
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            with contextlib.suppress(ValueError, KeyError):  # a line that was cut by a kill
+                record = read_object(line)
+                times[str(record["unit"])] = int(record["answers"]), float(record["seconds"])
+        known = [times[unit] for unit in self.plan if unit in times and unit.startswith(prefix)]
+        answers = sum(count for count, _ in known)
+        return sum(spent for _, spent in known) / answers if answers else None
+
+    def _read(self) -> None:
+        """Reads the whole units, and cuts off what follows them."""
+        path = self.folder / VERDICTS
+        raw = path.read_bytes() if path.exists() else b""
+        rows, kept = raw.splitlines(keepends=True), 0
+        if rows and not rows[-1].endswith(b"\n"):
+            del rows[-1]
+        for keys in self.plan.values():
+            if len(rows) < len(self.lines) + len(keys):
+                break
+            start = len(self.lines)
+            found = [self._line(rows[start + i], start + i + 1, key) for i, key in enumerate(keys)]
+            self.lines += found
+            kept += sum(len(row) for row in rows[start : start + len(keys)])
+            del self.missing[0]
+        if not self.missing and len(rows) > len(self.lines):
+            raise DataError(f"{path} has {len(rows)} lines, expected {len(self.lines)}: delete {self.folder} and run again")
+        if kept < len(raw):
+            with storage(path):
+                os.truncate(path, kept)
+
+    def _line(self, row: bytes, number: int, key: Key) -> Line:
+        try:
+            line = Line(**read_object(row.rstrip(b"\n")))
+            fault = None if line.key == key else f"is about {line.key}, expected {key}"
+        except (ValueError, TypeError) as error:
+            fault = str(error)
+        if fault is not None:
+            where = f"{self.folder / VERDICTS}, line {number}"
+            raise DataError(f"{where} {fault:.200}: delete {self.folder} and run again, or name another folder with --out")
+        return line
+
+
+def append(path: Path, content: bytes) -> None:
+    """Appends to a file durably; raises StorageError when the disk is full."""
+    with storage(path), path.open("ab") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    try:
+        held = read_object(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} {error}: delete {path.parent}, or name another folder with --out") from None
+    wanted = json.loads(canonical_json(settings))
+    for name in sorted({*held, *wanted}):
+        if held.get(name) != wanted.get(name):
+            raise DataError(
+                f"{path.parent} holds a run with {name} {held.get(name)!r:.80}, now {wanted.get(name)!r:.80}: name another "
+                "folder with --out, or delete this one"
+            )
