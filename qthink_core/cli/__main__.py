@@ -1,9 +1,9 @@
 """Runs the program: `qthink` and `python -m qthink_core.cli`."""
 
-from qthink_core.cli import grade, models, pipeline
+from qthink_core.cli import grade, models, page, pipeline
 from qthink_core.cli.program import app
 
-__all__ = ["grade", "main", "models", "pipeline"]  # their import registers the commands
+__all__ = ["grade", "main", "models", "page", "pipeline"]  # their import registers the commands
 
 
 def main() -> None:
