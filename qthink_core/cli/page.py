@@ -4,32 +4,25 @@ import contextlib
 import os
 import sys
 import webbrowser
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from qthink_core.cli.models import Device, Dtype, Latents, MaxNewTokens, Model, loaded
 from qthink_core.cli.program import app, complain, end, one_line
-
-if TYPE_CHECKING:
-    from qthink_core.inference.reasoner import LatentReasoner
 
 
 @app.command(rich_help_panel="Use a model")
 def page(
-    model: Annotated[str, typer.Argument(help="A latent checkpoint's folder, or a repository of the hub as owner/name.")],
-    latents: Annotated[
-        int | None,
-        typer.Option(help="Latent steps K, for a checkpoint that does not record them (the published ones: 6)."),
-    ] = None,
+    model: Model,
+    latents: Latents = None,
     base: Annotated[
         str | None, typer.Option(help="A second model that answers with thinking, such as the base model of the first.")
     ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(help="Limit of generated tokens of each answer; by default 2,048, or what fits.")
-    ] = None,
+    max_new_tokens: MaxNewTokens = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the page; 0 takes a free one.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; `auto` takes a GPU if torch sees one.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto (that of the weights), float32, bfloat16 or float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
 ) -> None:
     """Opens a page in the browser: ask a question, see what the latent steps read as, and what the answer costs.
@@ -50,8 +43,8 @@ def page(
         from qthink_core.inference.side_by_side import warm_up, ways
 
         how = Settings(max_new_tokens=max_new_tokens).checked()
-        reasoner = _loaded(model, latents, None, device, dtype)
-        these = ways(reasoner, _loaded(base, 0, True, device, dtype) if base is not None else None)
+        reasoner = loaded(model, latents, None, device, dtype)
+        these = ways(reasoner, loaded(base, 0, True, device, dtype) if base is not None else None)
         with PageServer(these, how, model, port) as server:
             warm_up(these)
             print(server.address, flush=True)
@@ -61,19 +54,6 @@ def page(
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()
         end(0)  # answers in the making end with the program
-
-
-def _loaded(model: str, latents: int | None, thinking: bool | None, device: str, dtype: str) -> "LatentReasoner":
-    import torch
-    import transformers
-
-    from qthink_core.inference.reasoner import LatentReasoner
-
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return LatentReasoner.from_pretrained(model, latents, dtype=dtype, device_map=device, thinking=thinking)
 
 
 def _open(address: str) -> None:

@@ -8,7 +8,7 @@ from qthink_core.errors import ParamError, QThinkError
 from qthink_core.inference.checkpoint import first_line
 from qthink_core.inference.reasoner import LatentReasoner
 from qthink_core.inference.settings import Response, Settings
-from qthink_core.report.display import plain
+from qthink_core.inference.shown import inert
 
 LATENT, NONE, THINKING, BASE = "latent", "none", "thinking", "base"
 Event = dict[str, Any]
@@ -71,9 +71,9 @@ def answered(these: Sequence[Way], question: str, how: Settings, gone: Callable[
                 if gone():
                     return
         except QThinkError as error:
-            yield {"error": plain(str(error)).replace("\n", " ")}
+            yield {"error": inert(str(error)).replace("\n", " ")}
         except (RuntimeError, ValueError, MemoryError) as error:  # such as the memory of a GPU that is full
-            yield {"error": f"the answer failed ({plain(first_line(error))}): ask a shorter question"}
+            yield {"error": f"the answer failed ({inert(first_line(error))}): ask a shorter question"}
 
 
 def _one(reasoner: LatentReasoner, question: str, how: Settings) -> Iterator[Event]:
@@ -83,7 +83,7 @@ def _one(reasoner: LatentReasoner, question: str, how: Settings) -> Iterator[Eve
             if unread and stream.readout:
                 yield {"readout": readout(stream.readout)}
             unread = False
-            yield {"piece": plain(piece)}
+            yield {"piece": inert(piece)}
         if unread and stream.readout:
             yield {"readout": readout(stream.readout)}
         yield {"done": counts(stream.response)}
@@ -91,7 +91,7 @@ def _one(reasoner: LatentReasoner, question: str, how: Settings) -> Iterator[Eve
 
 def readout(steps: Sequence[Sequence[tuple[str, float]]]) -> list[list[tuple[str, float]]]:
     """The likeliest tokens of each latent step with visible spaces and line ends, and their probabilities."""
-    return [[(plain(token.replace(" ", "␣").replace("\n", "↵")), round(p, 4)) for token, p in step] for step in steps]
+    return [[(inert(token.replace(" ", "␣").replace("\n", "↵")), round(p, 4)) for token, p in step] for step in steps]
 
 
 def counts(response: Response) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from scripted import Scripted
 from qthink_core import LatentReasoner
 from qthink_core.inference.page_server import PageServer
 from qthink_core.inference.settings import Settings
+from qthink_core.inference.shown import inert
 from qthink_core.inference.side_by_side import Way, ways
-from qthink_core.report.display import plain
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 QUESTION = "Tom has 8 apples, buys 3, loses half. How many apples does Tom have?"
@@ -72,12 +72,12 @@ def test_a_question_shows_steps_answers_and_what_they_took(
     assert steps.count() == 6
     for k, likely in enumerate(expected["latent"].readout):
         first = steps.nth(k).locator(".token").first
-        assert first.locator("code").text_content() == plain(likely[0][0].replace(" ", "␣").replace("\n", "↵"))
+        assert first.locator("code").text_content() == inert(likely[0][0].replace(" ", "␣").replace("\n", "↵"))
         share = 100 * round(likely[0][1], 4)
         assert first.locator(".share").text_content() == (f"{share:.0f} %" if share >= 1 else "<1 %")
     for way in these:
         response = expected[way.key]
-        assert page.locator(f"[data-way={way.key}] .text").text_content() == plain(response.text)
+        assert page.locator(f"[data-way={way.key}] .text").text_content() == inert(response.text)
         latent, tokens, seconds = page.get_by_role("row", name=way.name).locator("td").all_text_contents()
         assert int(latent) == way.reasoner.K
         assert tokens == f"{response.new_tokens}{' (cut)' if response.finish == 'length' else ''}"
@@ -117,7 +117,7 @@ def test_hostile_text_is_shown_and_does_nothing(serve: Callable[..., PageServer]
     page.get_by_label("Question", exact=True).fill(HOSTILE)
     page.keyboard.press("Enter")
     page.get_by_text("Done.").wait_for()
-    shown = plain(HOSTILE)
+    shown = inert(HOSTILE)
     assert "⟨U+001B⟩[31m⟨U+202E⟩red &lt;b&gt;" in shown
     assert page.locator(".text").text_content() == f"{shown}</think>{shown}"
     assert page.locator(".token code").first.text_content() == shown.replace(" ", "␣")

@@ -20,8 +20,9 @@ from qthink_core.errors import ParamError
 from qthink_core.inference import page_server
 from qthink_core.inference.page_server import PageServer
 from qthink_core.inference.settings import Settings
+from qthink_core.inference.shown import inert
 from qthink_core.inference.side_by_side import Way, ways
-from qthink_core.report import display, page
+from qthink_core.report import page
 
 QUESTION = "Tom has 8 apples, buys 3, loses half. How many apples does Tom have?"
 HOW = Settings(max_new_tokens=12)
@@ -114,7 +115,7 @@ def test_each_way_streams_the_answer_of_its_reasoner(
         response = one.generate(QUESTION, max_new_tokens=12)
         pieces = [event for event in found[key] if "piece" in event]
         assert len(pieces) > 1
-        assert joined(pieces) == display.plain(response.text)
+        assert joined(pieces) == inert(response.text)
         done = found[key][-1]["done"]
         assert done.pop("seconds") > 0
         assert done == {"tokens": response.new_tokens, "latent_steps": one.K, "cut": response.finish == "length"}
@@ -129,9 +130,7 @@ def test_what_the_latents_read_as_comes_before_the_answer(
     steps = found["latent"][0]["readout"]
     assert len(steps) == K
     for step, likely in zip(steps, expected, strict=True):
-        assert [token for token, _ in step] == [
-            display.plain(token.replace(" ", "␣").replace("\n", "↵")) for token, _ in likely
-        ]
+        assert [token for token, _ in step] == [inert(token.replace(" ", "␣").replace("\n", "↵")) for token, _ in likely]
         assert [p for _, p in step] == pytest.approx([p for _, p in likely], abs=1e-4)
     assert not [event for key in ("none", "thinking") for event in found[key] if "readout" in event]
 
