@@ -163,7 +163,7 @@ def test_what_is_wrong_is_one_line(
 def test_the_keyboard_is_enough(serve: Callable[..., PageServer], opened: Callable[..., Any]) -> None:
     these = [*scripted(Scripted({"a\nb": ["latent"]})), Way("none", "No latent steps", "", Scripted({"a\nb": ["none"]}))]  # type: ignore[arg-type]
     page = opened(serve(these).address)
-    page.get_by_label("No latent steps").wait_for()
+    page.get_by_role("checkbox", name="No latent steps").wait_for()
     for key in ("a", "Shift+Enter", "b", "Tab", "Space", "Tab", "Enter"):
         page.keyboard.press(key)
     page.get_by_text("Done.").wait_for()
