@@ -12,8 +12,8 @@ from qthink_core.cli.models import Device, Dtype, Latents, MaxNewTokens, Model, 
 from qthink_core.cli.program import app, complain, end, one_line
 
 
-@app.command(rich_help_panel="Use a model")
-def page(
+@app.command("page", rich_help_panel="Use a model")
+def demo(
     model: Model,
     latents: Latents = None,
     base: Annotated[
