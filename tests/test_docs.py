@@ -37,7 +37,6 @@ NOT_RUN = {
     "git": "it changes this checkout",
     "pytest": "it is running",
     "pip": "it installs packages",
-    "apt-get": "it installs packages",
     "hf": "it needs the hub; tests/planning/test_scale.py compares the revision",
     "accelerate": "tests/pipeline/test_ranks.py starts it; tests/planning/test_scale.py looks at its options",
 }
