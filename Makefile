@@ -9,7 +9,7 @@ PYTEST := pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loads
 # Packages are installed without bytecode, so their first import must be free to write it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo claims test test-fast pytest test-vllm test-ray check format smol clean
+.PHONY: demo claims test test-fast pytest test-vllm test-ray test-browser check format smol clean
 
 # TASKS="gsm8k math500" runs these tasks alone, with their table in demo/. JOBS is the number of boxes at once; without it,
 # as many as cores and memory allow.
@@ -37,6 +37,13 @@ pytest: .venv/ready
 # Starts two nodes of a Ray cluster on this machine and kills one of them.
 test-ray: .venv-ray/ready
 	.venv-ray/bin/python -m pytest -m ray tests/cluster
+
+# Looks at the page of `qthink demo` and at the report in a headless Chromium, which has to be installed.
+test-browser: .venv/ready
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+		{ echo "make test-browser needs Chromium: apt-get install chromium" >&2; exit 2; }
+	@pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
+	python -m pytest -m browser tests/browser
 
 # Tests the engine vllm on the CPU, in an environment of its own. This takes minutes and 3 GB of packages.
 test-vllm: .venv-vllm/ready

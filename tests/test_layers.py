@@ -43,7 +43,7 @@ SOLE_IMPORTERS = {
     "matplotlib": {"report.plots"},
     "peft": {"method.student", "method.merged_lora", "models.export"},
     "ray": {"pipeline.ray_workers"},
-    "typer": {"cli.evaluate", "cli.grade", "cli.models", "cli.pipeline", "cli.program"},
+    "typer": {"cli.evaluate", "cli.grade", "cli.models", "cli.page", "cli.pipeline", "cli.program"},
     "vllm": {"generation.vllm_engine"},
 }
 LAUNCHABLE = {"extract", "finetune", "train"}

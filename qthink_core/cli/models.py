@@ -73,9 +73,7 @@ def ask(
             "seed": seed,
             "stop": tuple(stop or ()),
         }
-        _ask(
-            _question(question), _loaded(model, latents, thinking, device, dtype, revision), settings, show_latents, as_json
-        )
+        _ask(_question(question), loaded(model, latents, thinking, device, dtype, revision), settings, show_latents, as_json)
 
 
 @app.command(rich_help_panel=MODEL)
@@ -114,7 +112,7 @@ def answer(
         from qthink_core.inference.settings import Settings
 
         how = Settings(max_new_tokens, temperature, top_p, top_k, seed, top=0).checked()
-        _answer(model, out, batch, how, lambda: _loaded(model, latents, thinking, device, dtype, revision))
+        _answer(model, out, batch, how, lambda: loaded(model, latents, thinking, device, dtype, revision))
 
 
 def _question(text: str) -> str:
@@ -128,9 +126,10 @@ def _question(text: str) -> str:
         raise DataError(f"standard input is not UTF-8 (byte {error.start + 1}): give the question as UTF-8 text") from None
 
 
-def _loaded(
-    model: str, latents: int | None, thinking: bool | None, device: str, dtype: str, revision: str | None
+def loaded(
+    model: str, latents: int | None, thinking: bool | None, device: str, dtype: str, revision: str | None = None
 ) -> "LatentReasoner":
+    """The checkpoint of a command line; raises what `LatentReasoner.from_pretrained` raises."""
     import torch
     import transformers
 

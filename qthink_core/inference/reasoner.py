@@ -7,7 +7,7 @@ from typing import Any, Self, overload
 from qthink_core.errors import DataError, ParamError
 from qthink_core.generation.decoding import Choose, greedy, sampler
 from qthink_core.inference import checkpoint
-from qthink_core.inference.responding import responding
+from qthink_core.inference.responding import Readout, responding
 from qthink_core.inference.settings import MAX_NEW_TOKENS, Response, Settings
 from qthink_core.models.loading import System
 
@@ -87,7 +87,8 @@ class LatentReasoner:
         how = Settings(**settings).checked()
         prompt = self.prompt(question)
         self.room(prompt, how, "the question")
-        return Stream(self._responding([prompt], how, [0]))
+        seen: list[Readout] = []
+        return Stream(self._responding([prompt], how, [0], seen), seen)
 
     def prompt(self, question: Question) -> list[int]:
         """The prompt of a question, or of messages with `role` and `content`, as token ids.
@@ -135,7 +136,11 @@ class LatentReasoner:
         return stream.responses
 
     def _responding(
-        self, prompts: Sequence[Sequence[int]], how: Settings, numbers: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        how: Settings,
+        numbers: Sequence[int],
+        seen: list[Readout] | None = None,
     ) -> Generator[tuple[int, str], None, list[Response]]:
         names = [f"question {number + 1}" for number in numbers]
         limits = [self.room(prompt, how, name) for prompt, name in zip(prompts, names, strict=True)]
@@ -143,14 +148,15 @@ class LatentReasoner:
         if how.temperature > 0:
             keys = [[how.seed, number] for number in numbers]
             choose = sampler(keys, how.temperature, how.top_p, how.top_k, max(limits))
-        return responding(self.system, prompts, names, limits, choose, how)
+        return responding(self.system, prompts, names, limits, choose, how, seen)
 
 
 class Stream(Iterator[str]):
     """The pieces of text of one answer, as they are generated; after the last one, `response` is whole."""
 
-    def __init__(self, pieces: Generator[tuple[int, str], None, list[Response]]) -> None:
+    def __init__(self, pieces: Generator[tuple[int, str], None, list[Response]], seen: Sequence[Readout] = ()) -> None:
         self._pieces = pieces
+        self._seen = seen
         self.responses: list[Response] = []
 
     def __next__(self) -> str:
@@ -164,6 +170,11 @@ class Stream(Iterator[str]):
     def close(self) -> None:
         """Ends the generation early."""
         self._pieces.close()
+
+    @property
+    def readout(self) -> Readout:
+        """What each latent step reads as, from the first piece on; empty before it and without latent steps."""
+        return self._seen[0] if self._seen else []
 
     @property
     def response(self) -> Response:

@@ -49,13 +49,17 @@ def responding(
     limits: Sequence[int],
     choose: Choose,
     how: Settings,
+    seen: list[Readout] | None = None,
 ) -> Generator[tuple[int, str], None, list[Response]]:
     """Yields (row, piece of its text) as the batch is answered, and returns the responses.
 
+    The readout of each row is added to `seen` once its latent steps are taken, before the first piece.
     Raises NumericError naming the question (from `names`) and the step or token at which a hidden state is not finite.
     """
     started, tokenizer = time.perf_counter(), system.tokenizer
     context, latents, readout = think(system, prompts, names, how.top)
+    if seen is not None:
+        seen.extend(readout)
     rows = [
         Row([], GrowingText(tokenizer, how.stop, opening(tokenizer, prompt)), limit)
         for prompt, limit in zip(prompts, limits, strict=True)
