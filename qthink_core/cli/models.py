@@ -56,7 +56,7 @@ def ask(
     """Answers one question with a checkpoint, and prints the text as it is generated.
 
     ```
-    qthink ask models/gsm8k/uniform "Tom has 8 apples, buys 3, loses half. How many apples does Tom have?"
+    qthink ask models/gsm8k/uniform "Ida has 5 shells, buys 4, buys 3, sells 4, sells 4. How many shells does Ida have now?"
     qthink ask models/gsm8k/uniform --show-latents - < question.txt
     qthink ask LakshyAAAgrawal/QThink-Qwen3-1.7B-GSM8k --latents 6 "What is 2 + 3 * 4?"
     ```

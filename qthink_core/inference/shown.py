@@ -5,6 +5,8 @@ import json
 from qthink_core.inference.settings import Response
 from qthink_core.report.display import plain
 
+LEAST = 0.005  # one per cent, when it is rounded
+
 
 def inert(text: str) -> str:
     """The text without what would control a terminal; line ends and tabs stay."""
@@ -19,9 +21,14 @@ def counts(response: Response) -> str:
 
 
 def latents(response: Response) -> str:
-    """One line for each latent step: its most likely tokens by the output head, with their probabilities."""
+    """One line for each latent step: its most likely tokens by the output head, those of at least one per cent."""
     return "\n".join(
-        f"latent {k}: " + "  ".join(f"{inert(repr(token))} {100 * probability:.0f}%" for token, probability in step)
+        f"latent {k}: "
+        + "  ".join(
+            f"{inert(repr(token))} {100 * probability:.0f}%"
+            for rank, (token, probability) in enumerate(step)
+            if rank == 0 or probability >= LEAST
+        )
         for k, step in enumerate(response.readout, 1)
     )
 
