@@ -39,7 +39,8 @@ QUESTIONS = ["How many?", '=HYPERLINK("http://example.org")', "line one\nline tw
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with the artifacts of one task, of the systems `base` and `uniform` alone."""
     root = tmp_path_factory.mktemp("answers")
-    shutil.copy(ROOT / "params.yaml", root)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, root)
     shutil.copytree(ROOT / "params", root / "params")
     folder = root / "artifacts"
     found = rows(TASK, VERDICTS)
