@@ -19,6 +19,16 @@ class Params(Section):
     cpu_kernels: Literal["avx2", "native"]
     dtype: Literal["float32", "bfloat16"]
 
+    def exported(self, task: str, system: str, seed: int) -> Path:
+        """The folder of the model of one training seed."""
+        from qthink_core.models.loading import of_seed
+
+        return of_seed(layout.model(task, system), seed, self.seeds)
+
+    def base(self) -> Path:
+        """The folder of the base model."""
+        return layout.BASE
+
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Merges one system in float32, casts it, and writes its folder: the first seed at the top, the others inside."""

@@ -5,6 +5,7 @@ The `generate` of transformers chooses the tokens. K and what the prompt ends in
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def think(model: Any, head: nn.Module, K: int, ids: Tensor, mask: Tensor) -> tup
 def read_folder(model: Any, latent_steps: int | None) -> tuple[int, Any, list[int]]:
     """K, the projection head and the token ids that a prompt ends in, read once from the model's folder or repository."""
     found = model.__dict__.setdefault("_qthink", {})
-    place = {"path_or_repo_id": model.name_or_path, "revision": getattr(model.config, "_commit_hash", None)}
+    # transformers copy this file into a module that is named after its commit; other files are read from the same one
+    commit = next(iter(re.findall(r"\.([0-9a-f]{40})\.", __name__)), None)
+    place = {"path_or_repo_id": model.name_or_path, "revision": commit}
     if "K" not in found:
         about = cached_file(filename="qthink.json", _raise_exceptions_for_missing_entries=False, **place)
         if about is None and latent_steps is None:
@@ -96,7 +99,7 @@ def read_folder(model: Any, latent_steps: int | None) -> tuple[int, Any, list[in
         head.load_state_dict(weights := torch.load(file, map_location="cpu", weights_only=True))
         if not all(weight.isfinite().all() for weight in weights.values()):
             raise ValueError(f"projection_head.pt of {model.name_or_path} holds a NaN or an infinity: fetch it again")
-        tokenizer = AutoTokenizer.from_pretrained(place["path_or_repo_id"], revision=place["revision"])
+        tokenizer = AutoTokenizer.from_pretrained(place["path_or_repo_id"], revision=commit)
         block = "" if found.get("thinking") else EMPTY_THINK_BLOCK
         found |= {"end": tokenizer.encode(block, add_special_tokens=False), "head": head["mlp"].eval()}
     return K, found.get("head"), found.get("end", [])
