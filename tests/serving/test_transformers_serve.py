@@ -106,20 +106,24 @@ def ask(client: Any, folder: Path, question: str, **options: Any) -> Any:
 def streamed(client: Any, folder: Path, question: str, **options: Any) -> str:
     chunks = [chunk.choices[0] for chunk in ask(client, folder, question, stream=True, **options) if chunk.choices]
     assert chunks[-1].finish_reason is not None
-    return "".join(chunk.delta.content or "" for chunk in chunks)
+    return whole("".join(chunk.delta.content or "" for chunk in chunks))
+
+
+def whole(text: str) -> str:
+    """The text without the blank lines after the think block, which the server streams, and half a character at its end."""
+    return text.strip().rstrip("\ufffd")
 
 
 def test_answers_are_the_engines_streamed_or_not(client: Any, folder: Path, asked: dict[str, str]) -> None:
     for question, expected in asked.items():
         assert ask(client, folder, question).choices[0].message.content.strip() == expected.strip()
-        # the server streams the blank lines after the empty think block as well
-        assert streamed(client, folder, question).strip() == expected.strip()
+        assert streamed(client, folder, question) == whole(expected)
 
 
 def test_clients_at_once_get_the_same_answers(client: Any, folder: Path, asked: dict[str, str]) -> None:
     with ThreadPoolExecutor(N) as pool:
-        found = list(pool.map(lambda question: streamed(client, folder, question).strip(), asked))
-    assert found == [expected.strip() for expected in asked.values()]
+        found = list(pool.map(lambda question: streamed(client, folder, question), asked))
+    assert found == [whole(expected) for expected in asked.values()]
 
 
 def test_a_stop_string_ends_an_answer(client: Any, folder: Path, asked: dict[str, str]) -> None:
@@ -139,7 +143,7 @@ def test_a_client_that_hangs_up_costs_nobody_else_an_answer(client: Any, folder:
     stream = ask(client, folder, question, stream=True)
     next(iter(stream))
     stream.close()
-    assert streamed(client, folder, question).strip() == expected.strip()
+    assert streamed(client, folder, question) == whole(expected)
 
 
 def test_a_text_completion_takes_the_latent_steps_too(
