@@ -26,8 +26,8 @@ N, LIMIT = 12, 48
 
 
 def task(place: Path) -> str:
-    """The task of docs/use-lm-eval.md with its questions, in a folder for `--include_path`."""
-    page = (ROOT / "docs/use-lm-eval.md").read_text()
+    """The task of docs/use/lm-eval.md with its questions, in a folder for `--include_path`."""
+    page = (ROOT / "docs/use/lm-eval.md").read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     rows = [problem.row for problem in generated("gsm8k", "test", N, seed=11, world=WORLD)]
     (place / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,5 +1,7 @@
 """`transformers serve` on an exported folder, asked by the client of OpenAI: `make test-serve`. Skipped without them."""
 
+import re
+import runpy
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 import torch
 from conftest import lively_qwen3
 from engines import answer
+from imports import ROOT
 from worlds import WORLD
 
 from qthink_core.benchmarks.problems import generated
@@ -118,6 +121,25 @@ def test_answers_are_the_engines_streamed_or_not(client: Any, folder: Path, aske
     for question, expected in asked.items():
         assert ask(client, folder, question).choices[0].message.content.strip() == expected.strip()
         assert streamed(client, folder, question) == whole(expected)
+
+
+def test_the_client_of_the_page_prints_the_answer_twice(
+    client: Any, folder: Path, tokenizer: Any, tmp_path: Path, capsys: Any
+) -> None:
+    """The block of docs/use/serve.md, with this server and this folder."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/use/serve.md").read_text(), re.DOTALL)
+    for old, new in (("http://localhost:8000/v1", str(client.base_url)), ("models/gsm8k/uniform", str(folder))):
+        assert old in block
+        block = block.replace(old, new)
+    (question,) = re.findall(r'"content": "(.*?)"', block)
+    (tmp_path / "client.py").write_text(block)
+    runpy.run_path(str(tmp_path / "client.py"))
+    system = loading.load_system(folder, torch.device("cpu"), "float32")
+    (row,) = answer(HFEngine(system, 48), {"q": render(tokenizer, question, thinking=False)})
+    expected = whole(tokenizer.decode(row.tokens, skip_special_tokens=True))
+    assert "".join(capsys.readouterr().out.replace("\ufffd", "").split()) == "".join(
+        (expected * 2).replace("\ufffd", "").split()
+    )
 
 
 def test_clients_at_once_get_the_same_answers(client: Any, folder: Path, asked: dict[str, str]) -> None:
