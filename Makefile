@@ -9,7 +9,7 @@ PYTEST := pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loads
 # Packages are installed without bytecode, so their first import must be free to write it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo claims test test-fast pytest test-vllm test-ray test-browser check format smol clean
+.PHONY: demo claims test test-fast pytest test-vllm test-ray test-browser test-serve check format smol clean
 
 # TASKS="gsm8k math500" runs these tasks alone, with their table in demo/. JOBS is the number of boxes at once; without it,
 # as many as cores and memory allow.
@@ -49,6 +49,10 @@ test-browser: .venv/ready
 test-vllm: .venv-vllm/ready
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/generation/test_vllm_*.py
 
+# Serves an exported model with `transformers serve`, and evaluates one with lm_eval, in an environment of their own.
+test-serve: .venv-serve/ready
+	OMP_NUM_THREADS=1 .venv-serve/bin/python -m pytest -m serve tests/serving
+
 check: .venv/ready
 	ruff check .
 	ruff format --check .
@@ -79,6 +83,12 @@ smol: .venv/ready
 	$(PYTHON) -m venv .venv-ray
 	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray]'
 	@touch .venv-ray/ready
+
+.venv-serve/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-serve
+	.venv-serve/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[dev,serve,lm-eval]'
+	@touch .venv-serve/ready
 
 # mistral-common, a dependency of vLLM, needs numpy below 2.4 on Python up to 3.12: constraints-vllm.txt pins that one.
 # torchvision, torchaudio and torchcodec are installed in a build that cannot be imported beside this torch.

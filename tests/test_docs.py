@@ -39,12 +39,16 @@ NOT_RUN = {
     "pip": "it installs packages",
     "hf": "it needs the hub; tests/planning/test_scale.py compares the revision",
     "accelerate": "tests/pipeline/test_ranks.py starts it; tests/planning/test_scale.py looks at its options",
+    "transformers": "it serves until it is ended; tests/serving/test_transformers_serve.py starts it",
+    "lm_eval": "it is installed for `make test-serve` alone; tests/serving/test_lm_eval.py calls it",
 }
 SHELL = {"echo", "export", "grep", "rm", "sleep", "source", "until", "do", "done"}
 # Inline code that begins with one of these and goes on is a command.
 INLINE = re.compile(r"(?:[A-Z_]+=(?:\"[^\"]*\"|\S+) )*(?:make|qthink|dvc|pytest|pip|accelerate) \S")
 PYTHON_RUN_BY = {
     ROOT / "docs/use.md": "tests/models/test_export.py",
+    ROOT / "docs/use/transformers.md": "tests/models/test_use_transformers.py",
+    ROOT / "docs/use/serve.md": "tests/serving/test_transformers_serve.py",
     ROOT / "docs/use/python.md": "tests/inference/test_use_python.py",
     ROOT / "docs/use/audit.md": "tests/inference/evaluation/test_audit.py",
 }
@@ -207,7 +211,21 @@ def check_accelerate(words: list[str]) -> None:
     assert {word for word in words if word.startswith("--")} <= known
 
 
+def check_transformers(words: list[str]) -> None:
+    text = (ROOT / "tests/serving/test_transformers_serve.py").read_text()
+    assert words[0] == "serve"
+    assert all(f'"{word}"' in text for word in words if word.startswith("--"))
+
+
+def check_lm_eval(words: list[str]) -> None:
+    text = (ROOT / "tests/serving/test_lm_eval.py").read_text()
+    assert words[0] == "run"
+    assert all(word[2:] in text for word in words if word.startswith("--"))
+
+
 CHECKS = {
+    "transformers": check_transformers,
+    "lm_eval": check_lm_eval,
     "make": check_make,
     "qthink": check_qthink,
     "dvc": check_dvc,

@@ -46,6 +46,8 @@ SOLE_IMPORTERS = {
     "typer": {"cli.evaluate", "cli.grade", "cli.models", "cli.page", "cli.pipeline", "cli.program"},
     "vllm": {"generation.vllm_engine"},
 }
+# The second is in an exported folder, where it has to do without this package.
+LOADERS = {"qthink_core.method.projection_head", "qthink_core.models.custom_generate.generate"}
 LAUNCHABLE = {"extract", "finetune", "train"}
 # What runs around DVC and the stages, or after them: no result depends on it.
 AROUND_STAGES = ("qthink_core.cli", "qthink_core.inference", "qthink_core.planning", "qthink_core.running")
@@ -225,7 +227,7 @@ def test_nothing_that_a_model_or_a_file_says_is_executed(path: Path) -> None:
             assert options.get("shell", "False") == "False", ast.unparse(node)
             assert options.get("allow_pickle", "False") == "False", ast.unparse(node)
             if called == "torch.load":
-                assert name(path) == "qthink_core.method.projection_head", ast.unparse(node)
+                assert name(path) in LOADERS, ast.unparse(node)
                 assert options["weights_only"] == "True", ast.unparse(node)
         # a keyword may hide in a mapping that is unpacked later
         assert not (isinstance(node, ast.Constant) and node.value == "trust_remote_code")

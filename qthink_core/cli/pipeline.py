@@ -1,4 +1,4 @@
-"""The commands around the pipeline: plan, preflight, run, compare, csv, figures."""
+"""The commands around the pipeline: plan, preflight, run, compare, csv, export, figures."""
 
 import shutil
 import sys
@@ -142,6 +142,31 @@ def csv(
             raise DataError("standard output is closed: redirect it to a file")
         sys.stdout.buffer.write(written.encode())
         sys.stdout.buffer.flush()
+
+
+@app.command(rich_help_panel=PIPELINE)
+def export(
+    task: Annotated[str, typer.Argument(help="A task of params.yaml.")],
+    system: Annotated[str, typer.Argument(help="A trained system of params.yaml.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write: new or empty.")],
+    seed: Annotated[int | None, typer.Option(help="A training seed; by default the first.")] = None,
+    date: Annotated[str | None, typer.Option(help="The day of the evaluation for the hub, as in 2026-01-31.")] = None,
+    url: Annotated[str | None, typer.Option(help="Where the hub's score should link to.")] = None,
+) -> None:
+    """Writes the folder of a trained model as it is published: model, card with the measured table, score for the hub.
+
+    ```
+    qthink export gsm8k uniform publish/qthink-gsm8k
+    ```
+
+    Reads `models/` and `artifacts/`, and sends nothing: it ends with the command that uploads the folder. A score in
+    `.eval_results/` is written only if all test questions of a benchmark that the hub keeps scores of were answered.
+    Generated problems are no such benchmark.
+    """
+    with one_line():
+        from qthink_core.report import publishing
+
+        print(*publishing.export(repository(), task, system, folder, seed, date, url), sep="\n")
 
 
 @app.command(rich_help_panel=PIPELINE)

@@ -19,7 +19,10 @@ PACKAGES = ("qthink_core", "stages")
 # This stage records the code of all others, so that DVC can compare it.
 STAGE = "fingerprint"
 # Folders of files that are not modules but affect what a stage makes, by the module that reads them.
-READ_BY = {"qthink_core/report/page.py": "qthink_core/report/templates"}
+READ_BY = {
+    "qthink_core/report/page.py": "qthink_core/report/templates",
+    "qthink_core/models/model_card.py": "qthink_core/models/custom_generate",
+}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -39,7 +42,7 @@ def of_stage(root: Path, stage: str) -> dict[str, str]:
     reached = modules(root, f"stages/{stage}.py")
     found = {path: module.digest for path, module in reached.items()}
     for folder in (READ_BY[path] for path in reached if path in READ_BY):
-        found |= {str(file.relative_to(root)): sha256(file) for file in (root / folder).iterdir()}
+        found |= {str(file.relative_to(root)): sha256(file) for file in (root / folder).iterdir() if file.is_file()}
     return dict(sorted(found.items()))
 
 

@@ -1,0 +1,140 @@
+"""The folder of a trained model as it is published: its files, its card with what was measured, its score for the hub.
+
+Every number comes out of the run's grades. Nothing is sent anywhere.
+"""
+
+import datetime
+import functools
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qthink_core.artifacts import prepared
+from qthink_core.artifacts.conditions import TRAINED
+from qthink_core.artifacts.files import write_file
+from qthink_core.artifacts.grades import read_grades
+from qthink_core.artifacts.store import MANIFEST
+from qthink_core.errors import DataError, ParamError
+from qthink_core.evidence.findings import Findings
+from qthink_core.models import model_card
+from qthink_core.pipeline.stage import read_params
+
+if TYPE_CHECKING:
+    from qthink_core.report.build import Folders
+
+TEST, GENERATED = "test", "generated"
+# A benchmark that the hub keeps scores of: its repository, its task there, and the number of its test questions.
+REGISTERED = {"gsm8k": ("openai/gsm8k", "gsm8k", 1319)}
+
+
+def export(
+    root: Path, task: str, system: str, out: Path, seed: int | None = None, date: str | None = None, url: str | None = None
+) -> list[str]:
+    """Writes the folder `out` for a task and a system of the run, and returns lines about it for the terminal.
+
+    Without a `seed`, the model is that of the first training seed. Raises ParamError for what the run does not have and for
+    a date of another form, and DataError when an artifact is missing or `out` is not empty.
+    """
+    from qthink_core.report import build, params
+
+    settings, merged = read_params(root, "report"), read_params(root, "merge")
+    folders = settings.folders()
+    _known("task", task, folders, "params.yaml")
+    _known("system", system, settings.systems.trained, "systems.trained")
+    seed = settings.seeds[0] if seed is None else seed
+    _known("training seed", seed, settings.seeds, "params.yaml")
+    _check_date(date)
+    folder = root / merged.exported(task, system, seed)
+    if not (folder / model_card.QTHINK).is_file():
+        raise DataError(f"{folder} holds no model: run `dvc repro merge@{task}-{system}`")
+    if out.exists() and any(out.iterdir()):
+        raise DataError(f"{out} is not empty: name a new folder, or delete this one first")
+    own = _below(root, folders[task])
+    findings = build.find({task: own}, params.outline(settings))
+    generated = settings.prepare.source == GENERATED
+    question = prepared.read(own.problems, settings.split)[0]["question"]
+    base = model_card.described(root / merged.base() / MANIFEST).get("about", {})
+    about = model_card.described(folder / model_card.QTHINK)
+    more = {} if generated or task not in REGISTERED else {"datasets": [REGISTERED[task][0]]}
+    rows = [row for row in read_grades(own.grades) if (row.system, row.seed, row.condition) == (system, seed, TRAINED)]
+    right, n = sum(row.right for row in rows), len(rows)
+    card = model_card.card(about, base, more, question) + "\n" + measured(findings, task, system, seed, right, n, generated)
+    score = None if generated or settings.split != TEST else scored(task, right, n, about["K"], date, url)
+    for file in sorted(folder.rglob("*")):
+        inside = file.relative_to(folder)
+        if file.is_file() and inside.name != MANIFEST and not inside.parts[0].startswith("seed-"):
+            (out / inside).parent.mkdir(parents=True, exist_ok=True)
+            write_file(out / inside, functools.partial(shutil.copyfile, file))
+    write_file(out / model_card.CARD, card.encode())
+    if score is not None:
+        (out / ".eval_results").mkdir(exist_ok=True)
+        write_file(out / f".eval_results/{task}.yaml", score)
+    why = "its questions are generated" if generated else f"{n} {settings.split} questions are not the hub's benchmark"
+    said = f"with its score in .eval_results/{task}.yaml" if score else f"without .eval_results: {why}"
+    return [f"wrote {out}: {system} on {task}, training seed {seed}, {right} of {n} right, {said}", f"hf upload NAME {out}"]
+
+
+def measured(findings: Findings, task: str, system: str, seed: int, right: int, n: int, generated: bool) -> str:
+    """The part of the card with this model's score, the table of its benchmark and the verdict on its latents."""
+    problems = f"problems that were generated in the form of {task}, and not the benchmark" if generated else task
+    lines = [
+        "## Measured\n",
+        f"This model (training seed {seed}) answers {right} of {n} questions correctly. They are {problems}.\n",
+        "| system | accuracy, % | 95 % interval | n | trainings | tokens | latent steps |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, cell in findings.cells[task].items():
+        shown = f"{findings.systems[name].name} (this model)" if name == system else findings.systems[name].name
+        interval = f"[{100 * cell.low:.1f}, {100 * cell.high:.1f}]"
+        figures = (f"{100 * cell.accuracy:.1f}", interval, cell.n, cell.seeds, f"{cell.mean_tokens:.1f}", cell.latents)
+        lines.append(f"| {shown} | {' | '.join(map(str, figures))} |")
+    verdict = findings.conditions.get(task, {}).get(system)
+    if verdict:
+        lines += ["", f"Do its latent steps do anything? **{verdict.word}**: {verdict.sentence}"]
+    return "\n".join([*lines, ""])
+
+
+def scored(task: str, right: int, n: int, K: int, date: str | None, url: str | None) -> bytes | None:
+    """The file that the hub reads a score from, or None when these are not all test questions of a benchmark it keeps."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+    from ruamel.yaml import YAML
+
+    dataset, name, size = REGISTERED.get(task, ("", "", -1))
+    if n != size:
+        return None
+    notes = f"{K} latent steps, zero-shot, greedy; {right} of {n} right" if K else f"zero-shot; {right} of {n} right"
+    entry = EvalResultEntry(
+        dataset_id=dataset, task_id=name, value=round(100 * right / n, 2), date=date, source_url=url, notes=notes
+    )
+    return _yaml(YAML(typ="safe", pure=True), eval_result_entries_to_yaml([entry]))
+
+
+def _below(root: Path, one: "Folders") -> "Folders":
+    adapters = {name: {seed: root / path for seed, path in by_seed.items()} for name, by_seed in one.adapters.items()}
+    answers, probes = ({name: root / path for name, path in by_name.items()} for by_name in (one.answers, one.probes))
+    return one._replace(
+        problems=root / one.problems, grades=root / one.grades, adapters=adapters, answers=answers, probes=probes
+    )
+
+
+def _yaml(writer: Any, value: Any) -> bytes:
+    from io import BytesIO
+
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False
+    file = BytesIO()
+    writer.dump(value, file)
+    return file.getvalue()
+
+
+def _check_date(date: str | None) -> None:
+    try:
+        datetime.date.fromisoformat(date or "2000-01-01")
+    except ValueError:
+        raise ParamError(f"--date is {date!r:.40}: give the day of the evaluation as in 2026-01-31") from None
+
+
+def _known(what: str, name: Any, known: Mapping[str, Any] | list[Any], where: str) -> None:
+    if name not in known:
+        raise ParamError(f"there is no {what} {name!r:.80}: {where} has {', '.join(map(str, known))}")

@@ -1,0 +1,150 @@
+"""`qthink export`: the folder to publish has the model's bytes, and numbers that follow from the verdicts by hand."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard, parse_eval_result_entries
+from imports import ROOT
+from ruamel.yaml import YAML
+from small_run import run, substituted
+
+from qthink_core.artifacts.conditions import TRAINED
+from qthink_core.artifacts.files import canonical_json
+from qthink_core.errors import DataError, ParamError
+from qthink_core.pipeline import parameters
+from qthink_core.report import publishing
+
+TASK = "gsm8k"
+TRAINED_ROWS = ("sft", "answer_only", "uniform", "reward_weighted", "undistilled", "final_step")
+VERDICTS = {
+    ("base", None, TRAINED): "r" * 12 + "w" * 4,
+    ("base_direct", None, TRAINED): "r" * 4 + "w" * 12,
+    **{
+        (system, seed, TRAINED): "r" * (4 + 8 * (system == "uniform") - seed) + "w" * (12 - 8 * (system == "uniform") + seed)
+        for system in TRAINED_ROWS
+        for seed in (0, 1)
+    },
+}
+for name in TRAINED_ROWS[2:]:
+    for number in (0, 1):
+        VERDICTS |= substituted(name, number, "r" * 4 + "w" * 12)
+        VERDICTS[name, number, "K=6"] = VERDICTS[name, number, TRAINED]
+FILES = {"model.safetensors": b"weights", "config.json": b"{}", "custom_generate/generate.py": b"code", "README.md": b"card"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A repository with the artifacts of one task and two training seeds of a system's model."""
+    root = tmp_path / "repository"
+    root.mkdir()
+    for file in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / file, root)
+    shutil.copytree(ROOT / "params", root / "params")
+    parameters.write_value(root / "params.yaml", "seeds", [0, 1])
+    made = run(root / "artifacts", TASK, VERDICTS)
+    for folder in (made.problems, made.grades):  # there with their task twice
+        for file in folder.iterdir():
+            file.rename(folder.parent / file.name)
+    (root / "artifacts/base").mkdir()
+    (root / "artifacts/base/manifest.json").write_bytes(canonical_json({"about": {"source": {"pretrain": {"steps": 3}}}}))
+    for folder, mark in ((root / "models/gsm8k/uniform", b"0"), (root / "models/gsm8k/uniform/seed-1", b"1")):
+        for file, content in FILES.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_bytes(content + mark)
+        (folder / "qthink.json").write_bytes(canonical_json({"K": 6, "thinking": False}))
+    (root / "models/gsm8k/uniform/manifest.json").write_bytes(b"{}")
+    return root
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_the_folder_has_the_bytes_of_one_seed_and_a_card_with_its_numbers(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    lines = publishing.export(root, TASK, "uniform", out)
+    assert names(out) == {*FILES, "qthink.json"}
+    assert (out / "model.safetensors").read_bytes() == b"weights0"
+    assert lines[-1] == f"hf upload NAME {out}"
+    assert "12 of 16 right, without .eval_results: its questions are generated" in lines[0]
+    card = (out / "README.md").read_text()
+    data = ModelCard(card).data
+    assert (data.license, data.datasets) == ("apache-2.0", None)
+    assert "(training seed 0) answers 12 of 16 questions correctly" in card
+    assert "generated in the form of gsm8k, and not the benchmark" in card
+    assert "gsm8k-test-00000?" in card  # the usage asks the first question
+    # 12 and 11 of 16 right: 71.9 %; 3 + (0 + ... + 15) / 16 = 10.5 tokens
+    (row,) = re.findall(r"\| QThink uniform per-step \(this model\) (.*)", card)
+    assert row.startswith("| 71.9 | [")
+    assert row.endswith("] | 16 | 2 | 10.5 | 6 |")
+    assert "| Base, not thinking | 25.0 |" in card
+    assert "Do its latent steps do anything? **" in card
+
+
+def test_another_seed_has_its_own_bytes_and_score(root: Path, tmp_path: Path) -> None:
+    publishing.export(root, TASK, "uniform", tmp_path / "out", seed=1)
+    assert (tmp_path / "out/model.safetensors").read_bytes() == b"weights1"
+    assert "(training seed 1) answers 11 of 16" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_score_for_the_hub_is_of_the_whole_published_benchmark_alone() -> None:
+    content = publishing.scored("gsm8k", 1097, 1319, 6, "2026-01-31", "https://example.org/run")
+    assert content is not None
+    (entry,) = parse_eval_result_entries(YAML(typ="safe").load(content))
+    assert (entry.dataset_id, entry.task_id) == ("openai/gsm8k", "gsm8k")
+    assert entry.value == 83.17  # 1097 / 1319 = 0.83169
+    assert (entry.date, entry.source_url) == ("2026-01-31", "https://example.org/run")
+    assert entry.notes == "6 latent steps, zero-shot, greedy; 1097 of 1319 right"
+    assert publishing.scored("gsm8k", 400, 400, 6, None, None) is None
+    assert publishing.scored("math500", 400, 500, 6, None, None) is None
+
+
+def test_published_questions_in_another_number_are_no_score(root: Path, tmp_path: Path) -> None:
+    scale = root / "params/tiny.yaml"
+    scale.write_text(scale.read_text().replace("source: generated", "source: folder"))
+    (said, _) = publishing.export(root, TASK, "uniform", tmp_path / "out")
+    assert said.endswith("without .eval_results: 16 test questions are not the hub's benchmark")
+    assert ModelCard((tmp_path / "out/README.md").read_text()).data.datasets == ["openai/gsm8k"]
+
+
+def test_a_folder_with_anything_in_it_is_left_as_it_is(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_text("mine")
+    with pytest.raises(DataError, match="is not empty: name a new folder"):
+        publishing.export(root, TASK, "uniform", tmp_path / "out")
+    assert names(tmp_path / "out") == {"mine"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("gsm9k", "uniform"), {}, "no task 'gsm9k': params.yaml has gsm8k"),
+        (("gsm8k", "base"), {}, r"no system 'base': systems\.trained has sft"),
+        (("gsm8k", "uniform"), {"seed": 7}, "no training seed 7: params.yaml has 0, 1"),
+        (("gsm8k", "uniform"), {"date": "31.1.2026"}, "as in 2026-01-31"),
+        (("gsm8k", "sft"), {}, "holds no model: run `dvc repro merge@gsm8k-sft`"),
+    ],
+)
+def test_what_the_run_does_not_have_is_named(
+    root: Path, tmp_path: Path, arguments: tuple[str, str], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ParamError, DataError), match=message):
+        publishing.export(root, *arguments, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_command_ends_in_the_line_that_uploads(root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "qthink_core.cli", "export", TASK, "uniform", str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"hf upload NAME {tmp_path / 'out'}"
+    again = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert (again.returncode, again.stderr.count("\n")) == (65, 1)
