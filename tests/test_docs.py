@@ -4,6 +4,8 @@ Commands are read out of blocks marked `sh` and out of inline code; NOT_RUN says
 """
 
 import ast
+import html
+import itertools
 import os
 import re
 import shlex
@@ -30,7 +32,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # What it says was true of a commit that it names.
 HISTORY = ROOT / "docs/search.md"
 LANGUAGES = {"sh", "text", "python", "yaml", "mermaid", "diff", "json"}
-MAX_README_LINES = 150
+MAX_README_LINES = 160
 NOT_RUN = {
     "make": "it installs packages and takes minutes; tests/running/test_runner.py runs what it calls",
     "dvc": "it takes minutes or changes this checkout; tests/pipeline/test_reruns.py and tests/chain ask it on copies",
@@ -139,6 +141,9 @@ def check_make(words: list[str]) -> None:
 
 def check_qthink(words: list[str]) -> None:
     group: Any = typer.main.get_command(cli.app)
+    if words[0].startswith("--"):
+        assert words[0] in {option for parameter in group.params for option in parameter.opts}
+        return
     assert words[0] in group.commands, f"qthink has no command {words[0]}"
     if len(words) > 1 and "--help" not in words:
         try:
@@ -409,3 +414,19 @@ def test_what_the_readme_shows_of_the_demo_is_what_the_committed_run_printed() -
     rows = [line.removesuffix("...") for line in shown.splitlines() if line.startswith("|")]
     assert len(rows) == 3
     assert all(any(line.startswith(row) for line in table) for row in rows)
+
+
+def test_the_readme_shows_what_the_committed_latents_read_as() -> None:
+    """What `qthink ask --show-latents` prints for a question of the report, where the same readout is a table."""
+    blocks = re.findall(r"^```(?:sh|text)\n(.*?)\n```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    command, said = next((one, two) for one, two in itertools.pairwise(blocks) if "--show-latents" in one)
+    report = (ROOT / "results/report.html").read_text()
+    asked = report[report.rindex(f"{shlex.split(command)[-1]}</pre>") :]
+    shown = html.unescape(asked.partition("QThink uniform per-step")[2].partition("</table>")[0])
+    lines = re.findall(r"<pre[^>]*>(.*?)</pre>", shown, re.DOTALL)
+    for step, cells in re.findall(r'<th scope="row">(\d)</th>(.*?)</tr>', shown):
+        likely = re.findall(r'<code>(.*?)</code> <span class="quiet">(\d+)</span>', cells)
+        tokens = [(token.translate({ord("␣"): " ", ord("↵"): "\n"}), share) for token, share in likely]
+        kept = [f"{token!r} {share}%" for rank, (token, share) in enumerate(tokens) if rank == 0 or share != "0"]
+        lines.append(f"latent {step}: {'  '.join(kept)}")
+    assert said == "\n".join(lines)

@@ -12,7 +12,15 @@ import pytest
 from imports import OURS, ROOT
 
 # The arguments of each command that needs the repository.
-IN_REPOSITORY = (("plan",), ("preflight",), ("run",), ("compare",), ("csv", "gsm8k", "uniform"), ("figures",))
+IN_REPOSITORY = (
+    ("plan",),
+    ("preflight",),
+    ("run",),
+    ("compare",),
+    ("csv", "gsm8k", "uniform"),
+    ("export", "gsm8k", "uniform", "x"),
+    ("figures",),
+)
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
 
