@@ -18,6 +18,14 @@ IN_REPOSITORY = (
     ("run",),
     ("compare",),
     ("csv", "gsm8k", "uniform"),
+    ("export", "gsm8k", "uniform", "published"),
+    ("figures",),
+)
+    ("plan",),
+    ("preflight",),
+    ("run",),
+    ("compare",),
+    ("csv", "gsm8k", "uniform"),
     ("export", "gsm8k", "uniform", "x"),
     ("figures",),
 )

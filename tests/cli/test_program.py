@@ -21,8 +21,8 @@ IN_REPOSITORY = {
     "preflight": ["preflight"],
     "run": ["run", "--jobs", "1"],
     "compare": ["compare"],
-    "export": ["export", "gsm8k", "uniform", "published"],
     "csv": ["csv", "gsm8k", "uniform"],
+    "export": ["export", "gsm8k", "uniform", "published"],
     "figures": ["figures"],
 }
 
