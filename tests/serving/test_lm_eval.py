@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import exported
 import pytest
 import torch
 from engines import answer
@@ -29,7 +28,8 @@ def task(place: Path) -> str:
     """The task of docs/use/lm-eval.md with its questions, in a folder for `--include_path`."""
     page = (ROOT / "docs/use/lm-eval.md").read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    rows = [problem.row for problem in generated("gsm8k", "test", N, seed=11, world=WORLD)]
+    problems = generated("gsm8k", "test", N, seed=11, world=WORLD)
+    rows = [{"question": problem.question, "answer": problem.gold} for problem in problems]
     (place / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (place / "qthink_gsm8k.yaml").write_text(block.replace("data/gsm8k/test.jsonl", str(place / "test.jsonl")))
     return "qthink_gsm8k"
@@ -66,4 +66,3 @@ def test_the_harness_reads_the_engines_answers(
     samples = [one for one in found["samples"][name] if one["filter"] == "flexible-extract"]
     by_question = {sample["doc"]["question"]: sample["resps"][0][0] for sample in samples}
     assert [by_question[question].strip() for question in questions.values()] == [one.strip() for one in expected]
-    assert exported.PACKAGE.is_dir()
