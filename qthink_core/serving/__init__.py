@@ -1,0 +1,1 @@
+"""Latent steps inside servers of others: a plugin of vLLM. No stage uses it."""
