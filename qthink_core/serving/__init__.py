@@ -1,1 +1,1 @@
-"""Latent steps inside servers of others: a plugin of vLLM. No stage uses it."""
+"""Latent steps inside a server: the plugin of vLLM."""

@@ -1,10 +1,10 @@
 """Models of vLLM with latent steps: the input of a placeholder is the projected hidden state of the position before it.
 
-The scheduler (vllm_scheduler) has the placeholders of a request computed one at a time, each as the only token of its request
-in the pass. So a pass needs one hidden state from an earlier pass for each request, and leaves one behind: that of the last
-token it computes. States are kept by block of vLLM's K/V cache, since a request owns the block of its last token alone
-(vLLM shares full blocks only, and `vllm_scheduler.usable` keeps the last block of the prompt from being shared). That needs
-no list of requests, and a state is valid exactly as long as the keys and values beside it.
+The scheduler (vllm_scheduler) has the placeholders of a request computed one at a time, each as the only token of its
+request in the pass. So a pass needs one hidden state from an earlier pass for each request, and leaves one behind: that of
+the last token it computes. States are kept by block of vLLM's K/V cache. A request shares the block of its last token with
+no other: vLLM shares full blocks only, and `chunks.usable` has the last block of the prompt computed again. That needs no
+list of requests, and a state is valid exactly as long as the keys and values beside it.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from vllm.forward_context import get_forward_context, is_forward_context_available
 from vllm.model_executor.models.llama import LlamaForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
@@ -111,6 +111,3 @@ class LatentQwen3(_LatentSteps, Qwen3ForCausalLM):
 
 class LatentLlama(_LatentSteps, LlamaForCausalLM):
     """Llama with latent steps."""
-
-
-assert issubclass(LatentQwen3, nn.Module)

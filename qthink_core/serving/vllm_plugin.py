@@ -1,9 +1,9 @@
 """The plugin of vLLM: `vllm serve FOLDER` takes the latent steps of a trained model.
 
-vLLM calls `register` in each of its processes (entry point group `vllm.general_plugins` in pyproject.toml). The plugin leaves
-models without a projection head alone. For a folder with one it changes the configuration of the engine that vLLM is about to
-start: another model class (vllm_model), another scheduler (vllm_scheduler), and a check of each request (vllm_requests).
-This module imports neither torch nor vLLM before `register` is called.
+vLLM calls `register` in each of its processes (entry point group `vllm.general_plugins` in pyproject.toml). Models without
+a projection head stay as they are. For a folder with one, the plugin changes the configuration of the engine that vLLM is
+about to start: another model class (vllm_model), another scheduler (vllm_scheduler), and a check of each request
+(vllm_requests). This module imports neither torch nor vLLM before `register` is called.
 """
 
 import functools
@@ -117,7 +117,7 @@ def latents(model: Any, options: Any) -> Latents | None:
 
     asked = options.get(OPTION) if isinstance(options, dict) else None
     if asked is not None and (type(asked) is not int or asked < 0):
-        raise ParamError(f'the option {OPTION} is {asked!r}: pass a number of steps, as in --additional-config \'{{"{OPTION}": 6}}\'')
+        raise ParamError(f"the option {OPTION} is {asked!r}: pass a number of steps, as in {option(6)}")
     described, head = (file_of(model, name) for name in (loading.CONFIG, loading.HEAD))
     K, thinking = asked, False
     if described is not None:
@@ -128,7 +128,7 @@ def latents(model: Any, options: Any) -> Latents | None:
     if K is None:
         raise DataError(
             f"{model.model} has a {loading.HEAD} but no {loading.CONFIG} that says how many latent steps it takes: "
-            f"add --additional-config '{{\"{OPTION}\": 6}}' with the number of its model card (0: none)"
+            f"add {option(6)} with the number of its model card (0: none)"
         )
     if K == 0:
         log.warning("%s: no latent steps, as asked for", model.model)
@@ -136,6 +136,11 @@ def latents(model: Any, options: Any) -> Latents | None:
     if head is None:
         raise DataError(f"{model.model} has no {loading.HEAD}, which {K} latent steps need: export the model again")
     return Latents(K, str(head), thinking, model.get_vocab_size())
+
+
+def option(steps: int) -> str:
+    """The option of `vllm serve` that sets the number of latent steps."""
+    return f"--additional-config '{{\"{OPTION}\": {steps}}}'"
 
 
 def file_of(model: Any, name: str) -> Path | None:
@@ -161,7 +166,7 @@ def file_of(model: Any, name: str) -> Path | None:
 def refuse_unsupported(config: Any, version: str) -> None:
     """Raises ParamError, in one line, for what the latent steps do not support or were not tested with."""
     model, parallel = config.model_config, config.parallel_config
-    off = f"or serve the model without latent steps: --additional-config '{{\"{OPTION}\": 0}}'"
+    off = f"or serve the model without latent steps: {option(0)}"
     if version != TESTED:
         raise ParamError(f"vLLM is {version}, but the latent steps were tested with {TESTED}: install vllm=={TESTED}, {off}")
     if model.architecture not in ARCHITECTURES:
@@ -186,7 +191,7 @@ def refuse_unsupported(config: Any, version: str) -> None:
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu() and config.use_v2_model_runner:
-        raise ParamError(f"the latent steps were tested with vLLM's first model runner: set VLLM_USE_V2_MODEL_RUNNER=0, {off}")
+        raise ParamError(f"latent steps were tested with vLLM's first model runner: set VLLM_USE_V2_MODEL_RUNNER=0, {off}")
 
 
 def limit_graphs(compilation: Any) -> None:

@@ -12,6 +12,8 @@ from qthink_core.models.think_tokens import EMPTY_BLOCK
 from qthink_core.serving import vllm_plugin
 from qthink_core.serving.vllm_plugin import OPTION, Latents
 
+MAX_STEPS = 64
+
 
 def install() -> None:
     """Puts the check into vLLM's `InputProcessor` of this process; a second call does nothing."""
@@ -99,12 +101,12 @@ def admit(request: Any, latents: Latents, block: Sequence[int], positions: int) 
 
 
 def steps_asked_for(params: Any, K: int) -> int | None:
-    """The number of latent steps in a request's own words; None when it says nothing, VLLMValidationError when it is none."""
+    """The number of latent steps that a request asks for, None when it does not; VLLMValidationError for anything else."""
     from vllm.exceptions import VLLMValidationError
 
-    asked = (params.extra_args or {}).get(OPTION)
-    if asked is not None and (type(asked) is not int or not 0 <= asked <= max(K, 64)):
-        raise VLLMValidationError(f"{OPTION} is {asked!r}: expected a number of steps from 0 to {max(K, 64)}", parameter=OPTION)
+    asked, most = (params.extra_args or {}).get(OPTION), max(K, MAX_STEPS)
+    if asked is not None and (type(asked) is not int or not 0 <= asked <= most):
+        raise VLLMValidationError(f"{OPTION} is {asked!r}: expected a number of steps from 0 to {most}", parameter=OPTION)
     return asked
 
 

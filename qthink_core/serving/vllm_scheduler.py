@@ -1,9 +1,9 @@
 """The scheduler of vLLM with latent steps: K more positions after the prompt, computed one at a time.
 
-A latent step reads the hidden state of the position before it, so no two of them can share a pass. To vLLM a request with
-latent steps is one whose prompt is K placeholders longer, and whose prefill is cut into chunks: the prompt itself, in as many
-chunks as vLLM likes, and then K chunks of one token. All that vLLM does with chunks of a prompt then holds for latent steps:
-they share passes with other requests, no token is sampled before the last, and a preempted request takes them again.
+To vLLM, a request with latent steps is one whose prompt is K placeholders longer, and whose prompt is computed in chunks:
+the prompt proper, in as many chunks as vLLM likes, and then K chunks of one token (serving/chunks.py). What vLLM does with
+chunks of a prompt then holds for latent steps: they share passes with other requests, no token is sampled before the last of
+them, and a preempted request takes them again. The API's side of vLLM does not see the placeholders.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from qthink_core.serving import vllm_plugin
+from qthink_core.serving.chunks import cut, usable
 from qthink_core.serving.vllm_requests import steps_of
 
 
@@ -31,24 +32,8 @@ def extend(request: Any, steps: int, placeholder: int) -> None:
     request.update_block_hashes()
 
 
-def cut(latents: range, computed: int, tokens: int) -> int:
-    """How many of the next `tokens` tokens a pass may compute after `computed`: up to the first latent, then one by one."""
-    if computed < latents.start:
-        return min(tokens, latents.start - computed)
-    return min(tokens, 1) if computed < latents.stop else tokens
-
-
-def usable(latents: range, cached: int, block_size: int) -> int:
-    """How many of the `cached` tokens found in the prefix cache a request may use.
-
-    The cache holds keys and values, but not the hidden state that the next latent step reads. So the last token of the prompt
-    is computed again, with its block, unless all latents are cached.
-    """
-    return (latents.start - 1) // block_size * block_size if cached in latents else cached
-
-
 class _Latents:
-    """What is added to both of vLLM's schedulers; `_latents_of` is empty for a request without latent steps."""
+    """What is added to both of vLLM's schedulers."""
 
     vllm_config: Any
     kv_cache_manager: Any
@@ -76,6 +61,7 @@ class _Latents:
 
 
 def _latents_of(request: Any) -> range:
+    """The positions of a request's latents; empty for a request without latent steps."""
     return getattr(request, "latents", range(0))
 
 
