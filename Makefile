@@ -38,9 +38,9 @@ pytest: .venv/ready
 test-ray: .venv-ray/ready
 	.venv-ray/bin/python -m pytest -m ray tests/cluster
 
-# Tests the engine vllm on the CPU, in an environment of its own. This takes minutes and 3 GB of packages.
+# Tests the engine vllm and the plugin of vLLM on the CPU, in an environment of their own. This takes minutes and 3 GB of packages.
 test-vllm: .venv-vllm/ready
-	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/generation/test_vllm_*.py
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/*/test_vllm_*.py
 
 check: .venv/ready
 	ruff check .
