@@ -4,6 +4,7 @@ Commands are read out of blocks marked `sh` and out of inline code; NOT_RUN says
 """
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -25,6 +26,7 @@ from qthink_core.cli import __main__ as cli
 from qthink_core.errors import ParamError
 from qthink_core.pipeline import parameters
 from qthink_core.planning import schedule
+from qthink_core.serving import vllm_plugin
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # What it says was true of a commit that it names.
@@ -39,11 +41,15 @@ NOT_RUN = {
     "pip": "it installs packages",
     "hf": "it needs the hub; tests/planning/test_scale.py compares the revision",
     "accelerate": "tests/pipeline/test_ranks.py starts it; tests/planning/test_scale.py looks at its options",
+    "vllm": "it is in an environment of its own; tests/serving/test_vllm_server.py starts its server",
 }
 SHELL = {"echo", "export", "grep", "rm", "sleep", "source", "until", "do", "done"}
 # Inline code that begins with one of these and goes on is a command.
 INLINE = re.compile(r"(?:[A-Z_]+=(?:\"[^\"]*\"|\S+) )*(?:make|qthink|dvc|pytest|pip|accelerate) \S")
-PYTHON_RUN_BY = {ROOT / "docs/use.md": "tests/models/test_export.py"}
+PYTHON_RUN_BY = {
+    ROOT / "docs/use.md": "tests/models/test_export.py",
+    ROOT / "docs/use-vllm.md": "tests/serving/test_vllm_server.py",
+}
 BOXES = schedule.edges(ROOT, tree_of("tiny")[0])
 MAX_PLAN_S = 20
 
@@ -75,7 +81,7 @@ def simple(shell: str) -> Iterator[tuple[dict[str, str], list[str]]]:
             while group and group[0] in ("until", "do", "done"):
                 del group[0]
             variables = {}
-            while group and re.match(r"[A-Z_]+=", group[0]):
+            while group and re.match(r"[A-Z][A-Z0-9_]*=", group[0]):
                 name, _, variables[name] = group.pop(0).partition("=")
             if group or variables:
                 yield variables, group
@@ -203,6 +209,13 @@ def check_accelerate(words: list[str]) -> None:
     assert {word for word in words if word.startswith("--")} <= known
 
 
+def check_vllm(words: list[str]) -> None:
+    assert words[0] == "serve"
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    assert set(options) <= {"--served-model-name", "--additional-config"}
+    assert set(json.loads(options.get("--additional-config", "{}"))) <= {vllm_plugin.OPTION}
+
+
 CHECKS = {
     "make": check_make,
     "qthink": check_qthink,
@@ -212,6 +225,7 @@ CHECKS = {
     "pip": check_pip,
     "hf": check_hf,
     "accelerate": check_accelerate,
+    "vllm": check_vllm,
 }
 
 
@@ -233,6 +247,7 @@ CHECKS = {
         "pip install --editable '.[vlm]'",
         "QTHINK_EXEKUTOR=ray dvc repro",
         "echo 1 | qthink rate",
+        "vllm serve models --additional-config '{\"latent\": 6}'",
     ],
 )
 def test_a_wrong_command_would_be_found(wrong: str) -> None:

@@ -70,13 +70,6 @@ def started(folder: Path, **options: Any) -> Iterator[Any]:
         llm.llm_engine.engine_core.shutdown()
 
 
-@pytest.fixture(scope="module")
-def roomy(folders: Folders) -> Iterator[Any]:
-    """An engine with vLLM's own settings."""
-    with started(folders.latent) as llm:
-        yield llm
-
-
 def outputs(llm: Any, prompts: Sequence[Sequence[int]], **settings: Any) -> list[Any]:
     from vllm import SamplingParams
 
@@ -89,20 +82,13 @@ def tokens(llm: Any, prompts: Sequence[Sequence[int]], **settings: Any) -> Token
     return [list(one.outputs[0].token_ids) for one in outputs(llm, prompts, **settings)]
 
 
-def test_answers_are_those_of_the_engine_hf_and_show_no_placeholder(
-    roomy: Any, asked: list[list[int]], expected: Tokens
-) -> None:
-    found = outputs(roomy, asked)
-    assert [list(one.outputs[0].token_ids) for one in found] == expected
-    assert [list(one.prompt_token_ids) for one in found] == asked
-    assert {one.outputs[0].finish_reason for one in found} == {"stop", "length"}
-    assert tokens(roomy, asked[40:43]) == expected[40:43]
-
-
 def test_small_chunks_cached_prefixes_and_preemption_change_nothing(
     folders: Folders, asked: list[list[int]], expected: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pass of 16 tokens, so that every prompt is cut, and 12 blocks, so that requests are preempted while they run."""
+    """A pass of 16 tokens, so that every prompt is cut, and 12 blocks, so that requests are preempted while they run.
+
+    A process has one engine at a time, so this one comes before that of the other tests.
+    """
     from vllm.v1.core.sched.scheduler import Scheduler
 
     preempted: list[int] = []
@@ -124,6 +110,23 @@ def test_small_chunks_cached_prefixes_and_preemption_change_nothing(
             assert list(again.outputs[0].token_ids) == answer
             # the block of the prompt's last token is computed again, for its hidden state
             assert again.num_cached_tokens == (len(prompt) - 1) // BLOCK * BLOCK
+
+
+@pytest.fixture(scope="module")
+def roomy(folders: Folders) -> Iterator[Any]:
+    """An engine with vLLM's own settings."""
+    with started(folders.latent) as llm:
+        yield llm
+
+
+def test_answers_are_those_of_the_engine_hf_and_show_no_placeholder(
+    roomy: Any, asked: list[list[int]], expected: Tokens
+) -> None:
+    found = outputs(roomy, asked)
+    assert [list(one.outputs[0].token_ids) for one in found] == expected
+    assert [list(one.prompt_token_ids) for one in found] == asked
+    assert {one.outputs[0].finish_reason for one in found} == {"stop", "length"}
+    assert tokens(roomy, asked[40:43]) == expected[40:43]
 
 
 def test_a_request_may_choose_its_number_of_steps(roomy: Any, system: System, asked: list[list[int]]) -> None:

@@ -1,6 +1,7 @@
 """vLLM's server with latent steps, asked by the official client: `make test-vllm`. Skipped where vLLM is not installed."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -113,6 +114,17 @@ def test_a_chat_gets_the_answer_of_the_engine_hf_and_its_counts(server: Server) 
         model="qthink", prompt=server.prompts[:8], temperature=0, max_tokens=LIMIT, extra_body={"return_token_ids": True}
     )
     assert [choice.token_ids for choice in done.choices] == server.expected[:8]
+
+
+def test_the_snippet_of_the_docs_runs(server: Server) -> None:
+    page = (Path(__file__).parents[2] / "docs/use-vllm.md").read_text()
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert "http://localhost:8000" in snippet
+    program = [sys.executable, "-c", snippet.replace("http://localhost:8000", server.url)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    with_latents, without = done.stdout.split(" CompletionUsage(")
+    assert with_latents
+    assert with_latents not in without
 
 
 def test_no_streaming_client_of_32_is_lost_and_one_that_hangs_up_disturbs_no_other(server: Server) -> None:
