@@ -26,7 +26,7 @@ from qthink_core.cli import __main__ as cli
 from qthink_core.errors import ParamError
 from qthink_core.pipeline import parameters
 from qthink_core.planning import schedule
-from qthink_core.serving import vllm_plugin
+from qthink_core.serving import settings
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # What it says was true of a commit that it names.
@@ -213,7 +213,7 @@ def check_vllm(words: list[str]) -> None:
     assert words[0] == "serve"
     options = dict(zip(words[2::2], words[3::2], strict=True))
     assert set(options) <= {"--served-model-name", "--additional-config"}
-    assert set(json.loads(options.get("--additional-config", "{}"))) <= {vllm_plugin.OPTION}
+    assert set(json.loads(options.get("--additional-config", "{}"))) <= {settings.OPTION}
 
 
 CHECKS = {

@@ -20,7 +20,7 @@ from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 from qthink_core.errors import ParamError
 from qthink_core.method import projection_head
 from qthink_core.method.projection_head import ProjectionHead
-from qthink_core.serving import vllm_plugin
+from qthink_core.serving import settings
 
 
 class Pass(NamedTuple):
@@ -58,7 +58,7 @@ class _LatentSteps:
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        found = vllm_plugin.of(vllm_config)
+        found = settings.of(vllm_config)
         assert found is not None, "the plugin has configured this engine"
         self.latents = found
         self.cache_config = vllm_config.cache_config

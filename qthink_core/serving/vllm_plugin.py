@@ -11,30 +11,15 @@ import logging
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from qthink_core.errors import DataError, ParamError, QThinkError
+from qthink_core.serving.settings import ATTRIBUTE, OPTION, Latents
 
 TESTED = "0.32.0"
 # vLLM's classes that have a subclass with latent steps (vllm_model), by the name in config.json.
 ARCHITECTURES = {"Qwen3ForCausalLM": "LatentQwen3", "LlamaForCausalLM": "LatentLlama"}
-OPTION = "latents"
-ATTRIBUTE = "qthink"  # of the Hugging Face config, which vLLM passes to all its processes
 log = logging.getLogger("vllm.qthink")
-
-
-class Latents(NamedTuple):
-    """What an engine with latent steps needs: their number K, the file of the head, and the model's own habits.
-
-    `thinking` says whether the model writes its thoughts in text as well, so that its prompts end in no empty think block.
-    `placeholder` is the token id that stands for a latent in vLLM's books. It is the first id after the vocabulary, which
-    no text has and which vLLM itself uses as padding.
-    """
-
-    K: int
-    head: str
-    thinking: bool
-    placeholder: int
 
 
 def register() -> None:
@@ -99,12 +84,6 @@ def configure(config: Any, version: str) -> None:
         found.K,
         f'"vllm_xargs": {{"{OPTION}": 0}}',
     )
-
-
-def of(config: Any) -> Latents | None:
-    """The latents of a configured `VllmConfig`; None for an ordinary model."""
-    found = getattr(config.model_config.hf_config, ATTRIBUTE, None)
-    return None if found is None else Latents(**found)
 
 
 def latents(model: Any, options: Any) -> Latents | None:

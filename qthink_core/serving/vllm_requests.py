@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from qthink_core.models.think_tokens import EMPTY_BLOCK
-from qthink_core.serving import vllm_plugin
-from qthink_core.serving.vllm_plugin import OPTION, Latents
+from qthink_core.serving import settings
+from qthink_core.serving.settings import OPTION, Latents
 
 MAX_STEPS = 64
 
@@ -26,14 +26,14 @@ def install() -> None:
     @functools.wraps(start)
     def start_with_defaults(self: Any, *args: Any, **kwargs: Any) -> None:
         start(self, *args, **kwargs)
-        found = vllm_plugin.of(self.vllm_config)
+        found = settings.of(self.vllm_config)
         if found is not None and not found.thinking:
             ask_without_thinking(self.renderer)
 
     @functools.wraps(process)
     def process_and_admit(self: Any, *args: Any, **kwargs: Any) -> Any:
         request = process(self, *args, **kwargs)
-        found = vllm_plugin.of(self.vllm_config)
+        found = settings.of(self.vllm_config)
         if found is not None:
             admit(request, found, empty_block(self.tokenizer), self.model_config.max_model_len)
         return request
@@ -60,11 +60,6 @@ def ask_without_thinking(renderer: Any) -> None:
 def empty_block(tokenizer: Any) -> list[int]:
     """The token ids of an empty think block; none when vLLM was started without a tokenizer."""
     return [] if tokenizer is None else tokenizer.encode(EMPTY_BLOCK, add_special_tokens=False)
-
-
-def steps_of(params: Any, default: int) -> int:
-    """The number of latent steps that sampling parameters ask for."""
-    return int((params.extra_args or {}).get(OPTION, default))
 
 
 def admit(request: Any, latents: Latents, block: Sequence[int], positions: int) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from qthink_core.serving import vllm_plugin
+from qthink_core.serving import settings
 from qthink_core.serving.chunks import cut, usable
-from qthink_core.serving.vllm_requests import steps_of
 
 
 def scheduler(*args: Any, **kwargs: Any) -> Any:
@@ -40,9 +39,9 @@ class _Latents:
     block_size: int
 
     def add_request(self, request: Any) -> None:
-        found = vllm_plugin.of(self.vllm_config)
+        found = settings.of(self.vllm_config)
         assert found is not None
-        steps = steps_of(request.sampling_params, found.K)
+        steps = settings.steps_of(request.sampling_params, found.K)
         if steps and request.request_id not in self.requests:  # type: ignore[attr-defined]
             extend(request, steps, found.placeholder)
         super().add_request(request)  # type: ignore[misc]

@@ -15,7 +15,8 @@ from imports import ROOT
 from qthink_core.errors import DataError, ParamError
 from qthink_core.models import loading
 from qthink_core.serving import vllm_plugin
-from qthink_core.serving.vllm_plugin import Latents, latents
+from qthink_core.serving.settings import Latents
+from qthink_core.serving.vllm_plugin import latents
 
 
 def model(folder: Path) -> Any:

@@ -116,15 +116,18 @@ def test_a_chat_gets_the_answer_of_the_engine_hf_and_its_counts(server: Server) 
     assert [choice.token_ids for choice in done.choices] == server.expected[:8]
 
 
-def test_the_snippet_of_the_docs_runs(server: Server) -> None:
+def test_the_snippet_of_the_docs_runs(server: Server, tokenizer: Any) -> None:
     page = (Path(__file__).parents[2] / "docs/use-vllm.md").read_text()
     (snippet,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert "http://localhost:8000" in snippet
     program = [sys.executable, "-c", snippet.replace("http://localhost:8000", server.url)]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
+    (index,) = [number for number, text in enumerate(server.questions) if text in snippet]
+    answer = tokenizer.decode(server.expected[index], skip_special_tokens=True)
     with_latents, without = done.stdout.split(" CompletionUsage(")
-    assert with_latents
-    assert with_latents not in without
+    assert with_latents == answer
+    assert len(answer) > 8
+    assert answer not in without
 
 
 def test_no_streaming_client_of_32_is_lost_and_one_that_hangs_up_disturbs_no_other(server: Server) -> None:
