@@ -25,12 +25,15 @@ log = logging.getLogger("vllm.qthink")
 def register() -> None:
     """Adds the latent steps to vLLM in this process; a second call does nothing.
 
-    Raises ParamError when vLLM has another version than the one that was tested.
+    Does not fail in other versions of vLLM, which would then serve no model at all; `configure` refuses them.
     """
     from vllm import ModelRegistry, __version__
     from vllm.config import VllmConfig
 
     if getattr(VllmConfig, ATTRIBUTE, False):
+        return
+    if not hasattr(VllmConfig, "try_verify_and_update_config"):
+        log.warning("qthink: vLLM %s is not %s: no model gets latent steps", __version__, TESTED)
         return
     for architecture, name in ARCHITECTURES.items():
         ModelRegistry.register_model(f"QThink{architecture}", f"qthink_core.serving.vllm_model:{name}")
