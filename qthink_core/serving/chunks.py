@@ -15,7 +15,8 @@ def cut(latents: range, computed: int, tokens: int) -> int:
 def usable(latents: range, cached: int, block_size: int) -> int:
     """How many of the `cached` tokens that a prefix cache holds a request may use.
 
-    The cache holds keys and values, but not the hidden state that the next latent step reads. So a request whose latents
-    are not all in the cache computes the block of its prompt's last token again. `cached` is a multiple of the block size.
+    The next latent step reads a hidden state, which is kept where a pass has ended, but not for every token whose keys and
+    values are cached: the prompt may be the beginning of another one. So a request whose latents are not all in the cache
+    computes the block of its prompt's last token again. `cached` is a multiple of the block size.
     """
     return (latents.start - 1) // block_size * block_size if cached in latents else cached

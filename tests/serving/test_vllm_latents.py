@@ -1,14 +1,17 @@
 """Latent steps inside vLLM against those of the engine hf: `make test-vllm`. Skipped where vLLM is not installed."""
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from engines import requests
-from vllm_models import DEVICE, MARGIN, Folders, K, by_hugging_face, make, named
+from transformers import LlamaConfig, LlamaForCausalLM
+from vllm_models import DEVICE, MARGIN, SHAPE, Folders, K, by_hugging_face, make, named
 
 from qthink_core.errors import DataError, ParamError
 from qthink_core.generation.hf_engine import HFEngine
@@ -90,9 +93,9 @@ def tokens(llm: Any, prompts: Sequence[Sequence[int]], **settings: Any) -> Token
 
 
 def test_small_chunks_cached_prefixes_and_preemption_change_nothing(
-    folders: Folders, asked: list[list[int]], expected: Tokens, monkeypatch: pytest.MonkeyPatch
+    folders: Folders, system: System, asked: list[list[int]], expected: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pass of 16 tokens, so that every prompt is cut, and 12 blocks, so that requests are preempted while they run.
+    """A pass of 24 tokens, so that every prompt is cut, and 12 blocks, so that requests are preempted while they run.
 
     A process has one engine at a time, so this one comes before that of the other tests.
     """
@@ -106,7 +109,7 @@ def test_small_chunks_cached_prefixes_and_preemption_change_nothing(
         preempt(self, request, *args, **kwargs)
 
     monkeypatch.setattr(Scheduler, "_preempt_request", counted)
-    tight = {"max_num_batched_tokens": 16, "max_num_seqs": 8, "block_size": BLOCK, "num_gpu_blocks_override": 13}
+    tight = {"max_num_batched_tokens": 24, "max_num_seqs": 8, "block_size": BLOCK, "num_gpu_blocks_override": 13}
     with started(folders.latent, max_model_len=128, **tight) as llm:
         assert tokens(llm, asked) == expected
         assert len(preempted) > 5
@@ -117,6 +120,28 @@ def test_small_chunks_cached_prefixes_and_preemption_change_nothing(
             assert list(again.outputs[0].token_ids) == answer
             # the block of the prompt's last token is computed again, for its hidden state
             assert again.num_cached_tokens == (len(prompt) - 1) // BLOCK * BLOCK
+        # A prompt that fills its block, after a longer one that begins with it: no pass has ended at its last token.
+        full = [[*[7] * (BLOCK - len(one)), *one] for one in asked if len(one) < BLOCK][:5]
+        answers, _ = by_hugging_face(system, named(full, 5), LIMIT)
+        for prompt, answer in zip(full, answers, strict=True):
+            tokens(llm, [[*prompt, *prompt]])
+            assert tokens(llm, [prompt]) == [answer]
+
+
+def test_a_llama_takes_latent_steps_too(folders: Folders, asked: list[list[int]], tokenizer: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    size = {"num_hidden_layers": 2, "intermediate_size": 48, "max_position_embeddings": POSITIONS, "bos_token_id": None}
+    config = LlamaConfig(vocab_size=len(tokenizer), **(SHAPE | size))
+    for made in (LlamaForCausalLM(config), tokenizer):
+        made.save_pretrained(tmp_path)
+    for name in (loading.HEAD, loading.CONFIG):
+        shutil.copy(folders.latent / name, tmp_path)
+    llama = loading.load_system(tmp_path, DEVICE, "float32")
+    expected, margin = by_hugging_face(llama, named(asked, 100), LIMIT)
+    assert margin > MARGIN
+    assert expected != without(llama, asked)
+    with started(tmp_path) as llm:
+        assert tokens(llm, asked) == expected
 
 
 @pytest.fixture(scope="module")
