@@ -45,9 +45,9 @@ test-browser: .venv/ready
 	@pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
 	python -m pytest -m browser tests/browser
 
-# Tests the engine vllm on the CPU, in an environment of its own. This takes minutes and 3 GB of packages.
+# Tests the engine vllm and the plugin of vLLM on the CPU, in an environment of their own. This takes minutes and 3 GB of packages.
 test-vllm: .venv-vllm/ready
-	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/generation/test_vllm_*.py
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/*/test_vllm_*.py
 
 # Serves an exported model with `transformers serve`, and evaluates one with lm_eval, in an environment of their own.
 test-serve: .venv-serve/ready

@@ -6,6 +6,7 @@ Commands are read out of blocks marked `sh` and out of inline code; NOT_RUN says
 import ast
 import html
 import itertools
+import json
 import os
 import re
 import shlex
@@ -27,6 +28,7 @@ from qthink_core.cli import __main__ as cli
 from qthink_core.errors import ParamError
 from qthink_core.pipeline import parameters
 from qthink_core.planning import schedule
+from qthink_core.serving import settings
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # What it says was true of a commit that it names.
@@ -43,6 +45,7 @@ NOT_RUN = {
     "accelerate": "tests/pipeline/test_ranks.py starts it; tests/planning/test_scale.py looks at its options",
     "transformers": "it serves until it is ended; tests/serving/test_transformers_serve.py starts it",
     "lm_eval": "it is installed for `make test-serve` alone; tests/serving/test_lm_eval.py calls it",
+    "vllm": "it is in an environment of its own; tests/serving/test_vllm_server.py starts its server",
 }
 SHELL = {"echo", "export", "grep", "rm", "sleep", "source", "until", "do", "done"}
 # Inline code that begins with one of these and goes on is a command.
@@ -53,6 +56,7 @@ PYTHON_RUN_BY = {
     ROOT / "docs/use/serve.md": "tests/serving/test_transformers_serve.py",
     ROOT / "docs/use/python.md": "tests/inference/test_use_python.py",
     ROOT / "docs/use/audit.md": "tests/inference/evaluation/test_audit.py",
+    ROOT / "docs/use/vllm.md": "tests/serving/test_vllm_server.py",
 }
 BOXES = schedule.edges(ROOT, tree_of("tiny")[0])
 MAX_PLAN_S = 20
@@ -85,7 +89,7 @@ def simple(shell: str) -> Iterator[tuple[dict[str, str], list[str]]]:
             while group and group[0] in ("until", "do", "done"):
                 del group[0]
             variables = {}
-            while group and re.match(r"[A-Z_]+=", group[0]):
+            while group and re.match(r"[A-Z][A-Z0-9_]*=", group[0]):
                 name, _, variables[name] = group.pop(0).partition("=")
             if group or variables:
                 yield variables, group
@@ -228,6 +232,13 @@ def check_lm_eval(words: list[str]) -> None:
     assert all(word[2:] in text for word in words if word.startswith("--"))
 
 
+def check_vllm(words: list[str]) -> None:
+    assert words[0] == "serve"
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    assert set(options) <= {"--served-model-name", "--additional-config"}
+    assert set(json.loads(options.get("--additional-config", "{}"))) <= {settings.OPTION}
+
+
 CHECKS = {
     "transformers": check_transformers,
     "lm_eval": check_lm_eval,
@@ -239,6 +250,7 @@ CHECKS = {
     "pip": check_pip,
     "hf": check_hf,
     "accelerate": check_accelerate,
+    "vllm": check_vllm,
 }
 
 
@@ -260,6 +272,7 @@ CHECKS = {
         "pip install --editable '.[vlm]'",
         "QTHINK_EXEKUTOR=ray dvc repro",
         "echo 1 | qthink rate",
+        "vllm serve models --additional-config '{\"latent\": 6}'",
     ],
 )
 def test_a_wrong_command_would_be_found(wrong: str) -> None:

@@ -25,6 +25,7 @@ ARROWS = {
     "models": "artifacts pipeline method benchmarks errors hub",
     "training": "artifacts pipeline method models errors",
     "generation": "artifacts pipeline method models errors",
+    "serving": "method models errors",
     "evidence": "artifacts errors",
     "report": "artifacts pipeline models evidence errors",
     "planning": "artifacts pipeline benchmarks models evidence errors hub",
@@ -44,7 +45,13 @@ SOLE_IMPORTERS = {
     "peft": {"method.student", "method.merged_lora", "models.export"},
     "ray": {"pipeline.ray_workers"},
     "typer": {"cli.evaluate", "cli.grade", "cli.models", "cli.page", "cli.pipeline", "cli.program"},
-    "vllm": {"generation.vllm_engine"},
+    "vllm": {
+        "generation.vllm_engine",
+        "serving.vllm_model",
+        "serving.vllm_plugin",
+        "serving.vllm_requests",
+        "serving.vllm_scheduler",
+    },
 }
 # The second is in an exported folder, where it has to do without this package.
 LOADERS = {"qthink_core.method.projection_head", "qthink_core.models.custom_generate.generate"}

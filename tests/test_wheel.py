@@ -21,14 +21,6 @@ IN_REPOSITORY = (
     ("export", "gsm8k", "uniform", "published"),
     ("figures",),
 )
-    ("plan",),
-    ("preflight",),
-    ("run",),
-    ("compare",),
-    ("csv", "gsm8k", "uniform"),
-    ("export", "gsm8k", "uniform", "x"),
-    ("figures",),
-)
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -10,14 +10,20 @@ import pytest
 import torch
 from conftest import lively_qwen3
 
+from qthink_core.generation.decoding import decode, greedy
 from qthink_core.method import projection_head
+from qthink_core.method.latent_steps import latent_steps, read_prompts
 from qthink_core.models import loading
+from qthink_core.models.loading import System
 
 if find_spec("vllm") is None:
     pytest.skip("vLLM is not installed: run `make test-vllm`", allow_module_level=True)
 
 K = 6
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Both engines compute in float32 with other kernels: logits differ by some 1e-5. Where the two likeliest tokens are further
+# apart than this, equal tokens are not luck.
+MARGIN = 1e-4
 # vLLM's kernels for processors know heads of 32 and 64, not conftest's 16.
 SHAPE: dict[str, Any] = {
     "hidden_size": 64,
@@ -51,3 +57,19 @@ def make(folder: Path, tokenizer: Any) -> Folders:
 def named(questions: Sequence[list[int]], n: int) -> dict[str, list[int]]:
     """The first n questions by made-up ids."""
     return {f"p{index:03}": prompt for index, prompt in enumerate(questions[:n])}
+
+
+def by_hugging_face(system: System, prompts: dict[str, list[int]], limit: int) -> tuple[list[list[int]], float]:
+    """Greedy tokens of the engine hf, and how far the two likeliest tokens were apart at least."""
+    gaps: list[float] = []
+
+    def choose(scores: torch.Tensor, rows: torch.Tensor, step: int, at: torch.Tensor) -> torch.Tensor:
+        first, second = scores.topk(2, dim=-1).values.unbind(-1)
+        gaps.append((first - second).min().item())
+        return greedy(scores, rows, step, at)
+
+    with torch.inference_mode():
+        context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
+        context, _ = latent_steps(system.model, system.head, context, system.K)
+        done = decode(system.model, context, choose, system.tokenizer.eos_token_id, limit)
+    return done, min(gaps)

@@ -201,6 +201,8 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
                 enable_prefix_caching=not embeddings,
                 enforce_eager=device.type == "cpu",
                 use_tqdm_on_load=False,
+                # The latents are in the prompt: our plugin (serving/vllm_plugin.py) is not to take them once more.
+                additional_config={"latents": 0},
                 **memory(device, beside_latents=embeddings),
             )
         except ValueError as error:

@@ -7,46 +7,25 @@ from typing import Any
 import pytest
 import torch
 from engines import answer, requests, sample
-from vllm_models import DEVICE, Folders, make, named
+from vllm_models import DEVICE, MARGIN, Folders, by_hugging_face, make, named
 
 from qthink_core.errors import DataError, NumericError, ParamError, UnavailableError
 from qthink_core.generation import engine, vllm_engine
-from qthink_core.generation.decoding import decode, greedy
 from qthink_core.generation.hf_engine import HFEngine
 from qthink_core.generation.requests import Sampling
 from qthink_core.generation.vllm_engine import VLLMEngine
-from qthink_core.method.latent_steps import latent_steps, read_prompts
 from qthink_core.models import loading
-from qthink_core.models.loading import QThinkConfig, System
+from qthink_core.models.loading import QThinkConfig
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 LIMIT, SEED = 32, 3
 BASE = QThinkConfig(0, False)
-# Both engines compute in float32 with other kernels: logits differ by some 1e-5. Where the two likeliest tokens are further
-# apart than this, equal tokens are not luck.
-MARGIN = 1e-4
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Folders:
     return make(tmp_path_factory.mktemp("models"), tokenizer)
-
-
-def by_hugging_face(system: System, prompts: dict[str, list[int]], limit: int) -> tuple[list[list[int]], float]:
-    """Greedy tokens of the engine hf, and how far the two likeliest tokens were apart at least."""
-    gaps: list[float] = []
-
-    def choose(scores: torch.Tensor, rows: torch.Tensor, step: int, at: torch.Tensor) -> torch.Tensor:
-        first, second = scores.topk(2, dim=-1).values.unbind(-1)
-        gaps.append((first - second).min().item())
-        return greedy(scores, rows, step, at)
-
-    with torch.inference_mode():
-        context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
-        context, _ = latent_steps(system.model, system.head, context, system.K)
-        done = decode(system.model, context, choose, system.tokenizer.eos_token_id, limit)
-    return done, min(gaps)
 
 
 @pytest.mark.parametrize("kind", ["latent", "base"])

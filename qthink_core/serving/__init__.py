@@ -1,0 +1,1 @@
+"""Latent steps inside a server: the plugin of vLLM."""
