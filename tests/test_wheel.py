@@ -88,3 +88,27 @@ def test_a_command_that_needs_the_repository_says_so_in_one_line(arguments: tupl
     assert done.stderr.startswith("qthink: no folder from ")
     assert done.stderr.endswith(" has params.yaml and dvc.yaml: run this in the QThink repository\n")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_asked_measured_and_audited_without_the_repository(program: Program, tmp_path: Path) -> None:
+    from checkpoints import exported
+    from conftest import lively_qwen3
+    from worlds import STYLE, WORLD
+
+    from qthink_core.method.projection_head import ProjectionHead
+    from qthink_core.models.tiny_tokenizer import build
+
+    tokenizer = build(WORLD, STYLE)
+    folder = exported(tmp_path / "model", lively_qwen3(tokenizer), tokenizer, ProjectionHead(32))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "Who?", "answer": "#### 1"}\n{"question": "Why?", "answer": "#### 2"}\n')
+    common = ("--max-new-tokens", "2", "--device", "cpu")
+    assert program("ask", str(folder), "Who?", *common).returncode == 0
+    for command in ("evaluate", "audit"):
+        done = program(
+            command, str(folder), "--benchmark", "gsm8k", "--data", str(rows), *common, "--out", str(tmp_path / command)
+        )
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / command / "verdicts.jsonl").is_file()
+    assert (tmp_path / "audit/audit.html").is_file()

@@ -1,4 +1,4 @@
-"""The Python of docs/use/python.md, block by block, in a folder that has the model it names."""
+"""The Python of README.md and docs/use/python.md, block by block, in a folder that has the model it names."""
 
 import re
 from pathlib import Path
@@ -47,3 +47,15 @@ def test_every_field_of_a_response_is_in_the_table(reasoner: LatentReasoner) -> 
     public = {name for name in dir(response) if not name.startswith("_")}
     table = PAGE.read_text().partition("## What comes back")[2]
     assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))) == public
+
+
+def test_the_block_of_the_readme_prints_each_answer_with_what_its_latents_read_as(
+    reasoner: LatentReasoner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (PAGE.parents[2] / "README.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - this is our own page
+    expected = [reasoner.generate(question) for question in names["questions"]]
+    lines = [f"{one.text} {[likely[0][0] for likely in one.readout]}\n" for one in expected]
+    assert capsys.readouterr().out == "".join(lines)
