@@ -104,8 +104,9 @@ def test_a_length_of_answers_of_its_own_cuts_a_systems_targets(page: ModuleType,
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files right in a folder, but for the manifest, which names the folder and all its files."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != MANIFEST}
+    """A model's files, but for the manifest, which names the folder and all its files, and for the other seeds' models."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if name != MANIFEST and not name.startswith("seed-")}
 
 
 def merged(seeds: list[int]) -> Path:
@@ -124,7 +125,7 @@ def test_the_first_seeds_checkpoint_is_the_folder_and_the_others_lie_inside_each
     assert alone[first]["model.safetensors"] != alone[second]["model.safetensors"]
     folder, inner = merged(seeds), f"seed-{second}"
     assert contents(folder) == alone[first]
-    assert [path.name for path in folder.iterdir() if path.is_dir()] == [inner]
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"custom_generate", inner}
     assert contents(folder / inner) == alone[second]
     assert set(read_manifest(folder).files) == {*alone[first], *(f"{inner}/{name}" for name in alone[second])}
     for seed in seeds:

@@ -72,10 +72,12 @@ print(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_t
 def files(base: Path, adapter: Path) -> dict[str, bytes]:
     """The further files of a merged model by name, from the folders of its base model and its adapter.
 
-    Raises DataError when one of the two has no description.
+    A base model without a manifest is not named in the card. Raises DataError when the adapter has no description, or when
+    one is damaged.
     """
     about = described(adapter / QTHINK)
-    found = {CARD: card(about, described(base / MANIFEST).get("about", {})).encode()}
+    manifest = base / MANIFEST
+    found = {CARD: card(about, described(manifest).get("about", {}) if manifest.exists() else {}).encode()}
     if about["K"]:
         found[GENERATE] = (Path(__file__).parent / GENERATE).read_bytes()
         if not about["thinking"]:
