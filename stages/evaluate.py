@@ -8,7 +8,7 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.systems import Answering, Seeds
+from qthink_core.pipeline.systems import Answering, Seeds, of_seed
 
 
 class Params(Section):
@@ -36,7 +36,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None
     plan: dict[str, units.Unit] = {}
     for seed in params.seeds:
-        folder = loading.of_seed(layout.model(at.task, at.system), seed, params.seeds)
+        folder = of_seed(layout.model(at.task, at.system), seed, params.seeds)
         config = loading.read_config(folder)
         plan |= units.plan_answers(folder, config, seed, problems, how.batch, sampling)
     setting = makers.Setting(how.engine, params.device, params.dtype, units.longest(plan), how.max_new_tokens)

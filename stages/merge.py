@@ -8,7 +8,7 @@ from pydantic import Field
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.systems import Seeds
+from qthink_core.pipeline.systems import Seeds, of_seed
 
 
 class Params(Section):
@@ -19,22 +19,11 @@ class Params(Section):
     cpu_kernels: Literal["avx2", "native"]
     dtype: Literal["float32", "bfloat16"]
 
-    def exported(self, task: str, system: str, seed: int) -> Path:
-        """The folder of the model of one training seed."""
-        from qthink_core.models.loading import of_seed
-
-        return of_seed(layout.model(task, system), seed, self.seeds)
-
-    def base(self) -> Path:
-        """The folder of the base model."""
-        return layout.BASE
-
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Merges one system in float32, casts it, and writes its folder: the first seed at the top, the others inside."""
     from qthink_core.models import model_card
     from qthink_core.models.export import inside, merge
-    from qthink_core.models.loading import of_seed
 
     units = [f"model-{seed}" for seed in params.seeds]
     for unit, seed in stage.progress(zip(units, params.seeds, strict=True), len(units), str(at), "seed"):

@@ -8,7 +8,7 @@ from qthink_core.artifacts.pairs import Pair, Rule
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
-from qthink_core.pipeline.systems import Conditions, Seeds
+from qthink_core.pipeline.systems import Conditions, Seeds, of_seed
 
 
 class Probe(Section):
@@ -69,7 +69,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     )
     for seed in params.seeds:
         units += intervene_all(
-            loading.load_system(loading.of_seed(layout.model(at.task, at.system), seed, params.seeds), device, params.dtype),
+            loading.load_system(of_seed(layout.model(at.task, at.system), seed, params.seeds), device, params.dtype),
             problems,
             teachers,
             conditions=params.probe.conditions,

@@ -88,8 +88,10 @@ def test_a_page_imports_no_other_page(page: Path) -> None:
     assert not {one for one in imported(page) if one.startswith("stages")}
 
 
-def test_only_pages_know_where_artifacts_lie_but_for_what_the_code_of_a_stage_says() -> None:
-    assert {name(path) for path in CORE if "qthink_core.pipeline.layout" in imported(path)} == {"qthink_core.pipeline.stage"}
+def test_only_pages_know_where_artifacts_lie_and_what_reads_those_of_several_stages() -> None:
+    # the code of a stage, and the folder to publish, which takes a model and its scores
+    knowing = {"qthink_core.pipeline.stage", "qthink_core.report.publishing"}
+    assert {name(path) for path in CORE if "qthink_core.pipeline.layout" in imported(path)} == knowing
 
 
 @pytest.mark.parametrize("package", ARROWS)

@@ -28,6 +28,7 @@ from qthink_core.method import projection_head
 from qthink_core.models import loading
 from qthink_core.pipeline import layout, parameters, seconds
 from qthink_core.pipeline.graph import Box
+from qthink_core.pipeline.systems import of_seed
 from stages import average, baseline, evaluate, extract, finetune, grade, merge, probe, train
 
 TASK, K, D, N = "gsm8k", 2, 32, 4
@@ -129,7 +130,7 @@ def test_the_first_seeds_checkpoint_is_the_folder_and_the_others_lie_inside_each
     assert contents(folder / inner) == alone[second]
     assert set(read_manifest(folder).files) == {*alone[first], *(f"{inner}/{name}" for name in alone[second])}
     for seed in seeds:
-        system = loading.load_system(loading.of_seed(folder, seed, seeds), torch.device("cpu"), "float32")
+        system = loading.load_system(of_seed(folder, seed, seeds), torch.device("cpu"), "float32")
         assert (system.K, system.thinking) == (K, False)
         assert projection_head.to_bytes(system.head) == adapters[seed][loading.HEAD]
         stored = safetensors.torch.load(alone[seed]["model.safetensors"])

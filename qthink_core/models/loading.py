@@ -4,7 +4,6 @@ An exported folder has the files that the model card publishes: merged `model.sa
 and, for K > 0, `projection_head.pt`. Its `qthink.json` adds what an evaluation needs: K, and whether the model thinks.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,11 +98,6 @@ def load_system(folder: Path, device: torch.device, dtype: str) -> System:
     if K:
         head = projection_head.load(folder / HEAD, model.config.hidden_size).to(device, model.dtype).eval()
     return System(model, load_tokenizer(folder), head, K, thinking)
-
-
-def of_seed(folder: Path, seed: int, seeds: Sequence[int]) -> Path:
-    """The folder of one training seed's export: `folder` itself for the first seed, a folder inside it for the others."""
-    return folder if seed == seeds[0] else folder / f"seed-{seed}"
 
 
 def base_system(folder: Path, device: torch.device, dtype: str, thinking: bool) -> System:

@@ -4,6 +4,8 @@ Parameters that only trainings read are in recipe.py, so an edit there, such as 
 stages that score.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
@@ -57,3 +59,8 @@ class Baseline(Section):
     """The base model itself: whether the prompt asks for thinking or holds an empty think block."""
 
     thinking: bool
+
+
+def of_seed(folder: Path, seed: int, seeds: Sequence[int]) -> Path:
+    """The folder of one training seed's export: `folder` itself for the first seed, a folder inside it for the others."""
+    return folder if seed == seeds[0] else folder / f"seed-{seed}"

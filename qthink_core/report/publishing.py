@@ -18,7 +18,9 @@ from qthink_core.artifacts.store import MANIFEST
 from qthink_core.errors import DataError, ParamError
 from qthink_core.evidence.findings import Findings
 from qthink_core.models import model_card
+from qthink_core.pipeline import layout
 from qthink_core.pipeline.stage import read_params
+from qthink_core.pipeline.systems import of_seed
 
 if TYPE_CHECKING:
     from qthink_core.report.build import Folders
@@ -38,14 +40,14 @@ def export(
     """
     from qthink_core.report import build, params
 
-    settings, merged = read_params(root, "report"), read_params(root, "merge")
+    settings = read_params(root, "report")
     folders = settings.folders()
     _known("task", task, folders, "params.yaml")
     _known("system", system, settings.systems.trained, "systems.trained")
     seed = settings.seeds[0] if seed is None else seed
     _known("training seed", seed, settings.seeds, "params.yaml")
     _check_date(date)
-    folder = root / merged.exported(task, system, seed)
+    folder = of_seed(root / layout.model(task, system), seed, settings.seeds)
     if not (folder / model_card.QTHINK).is_file():
         raise DataError(f"{folder} holds no model: run `dvc repro merge@{task}-{system}`")
     if out.exists() and any(out.iterdir()):
@@ -54,7 +56,7 @@ def export(
     findings = build.find({task: own}, params.outline(settings))
     generated = settings.prepare.source == GENERATED
     question = prepared.read(own.problems, settings.split)[0]["question"]
-    base = model_card.described(root / merged.base() / MANIFEST).get("about", {})
+    base = model_card.described(root / layout.BASE / MANIFEST).get("about", {})
     about = model_card.described(folder / model_card.QTHINK)
     more = {} if generated or task not in REGISTERED else {"datasets": [REGISTERED[task][0]]}
     rows = [row for row in read_grades(own.grades) if (row.system, row.seed, row.condition) == (system, seed, TRAINED)]
