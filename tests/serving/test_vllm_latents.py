@@ -129,7 +129,7 @@ def test_small_chunks_cached_prefixes_and_preemption_change_nothing(
 
 
 def test_a_llama_takes_latent_steps_too(folders: Folders, asked: list[list[int]], tokenizer: Any, tmp_path: Path) -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(3)  # no two tokens are nearly as likely as each other
     size = {"num_hidden_layers": 2, "intermediate_size": 48, "max_position_embeddings": POSITIONS, "bos_token_id": None}
     config = LlamaConfig(vocab_size=len(tokenizer), **(SHAPE | size))
     for made in (LlamaForCausalLM(config), tokenizer):
