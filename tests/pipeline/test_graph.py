@@ -87,7 +87,8 @@ def test_every_file_of_the_packages_is_a_module_or_read_by_a_known_one() -> None
     others = {path.parent.as_posix() for path in files if path.suffix not in (".py", ".pyc")}
     # what no stage reads: the pages of commands, and the types for users of the package
     beside = {"qthink_core", "qthink_core/inference/evaluation/templates", "qthink_core/inference/page"}
-    assert others - beside == set(source.READ_BY.values())
+    copied = "qthink_core/models/custom_generate"  # a module that is written into exported folders, and not imported
+    assert (others - beside) | {copied} == set(source.READ_BY.values())
     assert beside <= others
     assert {Path(reader) for reader in source.READ_BY} <= files
 
