@@ -1,8 +1,4 @@
-"""What the numerics tests share: a real Qwen3 of 20,000 random weights, the tiny tokenizer, and generated questions.
-
-The model is lively on purpose. Weights are drawn wide, so that greedy text neither repeats one token nor hangs on rounding,
-and the end token's row of the output head is longer than the others, so that completions end, each after its own length.
-"""
+"""What the numerics tests share: a real Qwen3 of 20,000 random weights, the tiny tokenizer, and generated questions."""
 
 import os
 
@@ -16,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lively import lively_qwen3
 from shape_checks import install
 
 # Before any module of ours is imported.
 install()
-
-EOS_LENGTH = 2.5
 # The files that take longest, since a worker that began one of them last would keep the others waiting.
 LONGEST = (
     "chain/test_chain.py",
@@ -118,37 +113,6 @@ def questions(tokenizer: Any) -> list[list[int]]:
         for row in prompted(task, generated(task, "test", n, seed=3, world=world), tokenizer)
     ]
     return [row["prompt_direct"] for row in sorted(rows, key=lambda row: row["question"][::-1])]
-
-
-def lively_qwen3(tokenizer: Any, dtype: str = "float32", seed: int = 0, tied: bool = False, **config: Any) -> Any:
-    """A model in evaluation mode, the same weights for the same seed."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(seed)
-    settings = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "max_position_embeddings": 512,
-        "initializer_range": 0.2,
-    }
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=len(tokenizer),
-            tie_word_embeddings=tied,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            **settings | config,
-        )
-    )
-    with torch.no_grad():
-        model.lm_head.weight[tokenizer.eos_token_id] *= EOS_LENGTH
-    return model.to(getattr(torch, dtype)).eval()
 
 
 @pytest.fixture

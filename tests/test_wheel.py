@@ -93,7 +93,7 @@ def test_a_command_that_needs_the_repository_says_so_in_one_line(arguments: tupl
 @pytest.mark.slow
 def test_a_checkpoint_is_asked_measured_and_audited_without_the_repository(program: Program, tmp_path: Path) -> None:
     from checkpoints import exported
-    from conftest import lively_qwen3
+    from lively import lively_qwen3
     from worlds import STYLE, WORLD
 
     from qthink_core.method.projection_head import ProjectionHead

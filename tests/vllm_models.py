@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from conftest import lively_qwen3
+from lively import lively_qwen3
 
 from qthink_core.generation.decoding import decode, greedy
 from qthink_core.method import projection_head

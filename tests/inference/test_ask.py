@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from conftest import lively_qwen3
+    from lively import lively_qwen3
     from worlds import STYLE, WORLD
 
     from qthink_core.method.projection_head import ProjectionHead

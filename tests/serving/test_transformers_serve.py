@@ -16,9 +16,9 @@ from typing import Any
 import exported
 import pytest
 import torch
-from conftest import lively_qwen3
 from engines import answer
 from imports import ROOT
+from lively import lively_qwen3
 from worlds import WORLD
 
 from qthink_core.benchmarks.problems import generated

@@ -42,7 +42,7 @@ SUBSTITUTES = ["K=0", "zeros", "noise", "other", "mean"]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> SimpleNamespace:
     """A latent checkpoint, a control and a base, and questions whose golds are the checkpoint's own numbers."""
-    from conftest import lively_qwen3
+    from lively import lively_qwen3
 
     from qthink_core.method.projection_head import ProjectionHead
 
