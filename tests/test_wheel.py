@@ -91,7 +91,7 @@ def test_a_command_that_needs_the_repository_says_so_in_one_line(arguments: tupl
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_asked_measured_and_audited_without_the_repository(program: Program, tmp_path: Path) -> None:
+def test_a_checkpoint_is_asked_and_audited_without_the_repository(program: Program, tmp_path: Path) -> None:
     from checkpoints import exported
     from lively import lively_qwen3
     from worlds import STYLE, WORLD

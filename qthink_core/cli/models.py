@@ -1,5 +1,6 @@
 """The commands that answer questions with a checkpoint: ask, answer."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -177,7 +178,7 @@ def _answer(model: str, out: Path | None, batch: int, how: "Settings", load: "Ca
         run = {"model": model, "latents": system.K, "thinking": system.thinking, "dtype": str(system.model.dtype)}
         done = answered_lines.resume(out, run | how._asdict())
         source = answered_lines.continued(source, out, done) if done else source
-    with out.open("ab") if out is not None else sys.stdout.buffer as file:
+    with out.open("ab") if out is not None else contextlib.nullcontext(sys.stdout.buffer) as file:
         bar = tqdm(unit=" answers", initial=done, disable=None)
         for line in answered_lines.answered(reasoner, source, how, batch):
             file.write(line.encode() + b"\n")

@@ -2,16 +2,14 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from checkpoints import exported
 
 from qthink_core import LatentReasoner
 from qthink_core.report.display import plain
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported(tmp_path_factory.mktemp("ask") / "model", lively_qwen3(tokenizer), tokenizer, ProjectionHead(32))
 
 
-def qthink(*words: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-P", "-m", "qthink_core.cli", *words, "--device", "cpu"]
-    return subprocess.run(command, input=given, capture_output=True, check=False)
+def qthink(*words: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    return forked.qthink(*words, "--device", "cpu", given=given)
 
 
 def test_ask_streams_the_answer_and_counts_on_standard_error(folder: Path) -> None:
@@ -61,8 +58,7 @@ def test_answers_go_on_after_a_bad_line_was_fixed_and_can_be_graded(folder: Path
     assert [row["question"] for row in found] == ["Who?", "Why?", "What?"]
     streamed = qthink("answer", str(folder), "--max-new-tokens", "8", "--batch", "2", given=b"".join(lines)).stdout
     assert [json.loads(line)["answer"] for line in streamed.splitlines()] == [row["answer"] for row in found]
-    grade = [sys.executable, "-m", "qthink_core.cli", "grade", "--benchmark", "gsm8k"]
-    graded = subprocess.run(grade, input=out.read_bytes(), capture_output=True, check=True).stdout
+    graded = forked.qthink("grade", "--benchmark", "gsm8k", given=out.read_bytes()).stdout
     assert len(graded.splitlines()) == 3
 
 

@@ -68,10 +68,11 @@ def perturbed(gold: str) -> dict[str, str]:
 def test_a_perturbed_gold_never_passes():
     golds = sorted({row["answer"] for row in rows()})
     whole = [gold for gold in golds if gold.isdigit()]
+    # every second change of each gold, in turn, so that each kind of change meets half of the golds
     passed = {
         (gold, name): text
-        for gold in whole[::8] + [gold for gold in golds if not gold.isdigit()]
-        for name, text in perturbed(gold).items()
+        for row, gold in enumerate(whole[::8] + [gold for gold in golds if not gold.isdigit()])
+        for name, text in list(perturbed(gold).items())[row % 2 :: 2]
         if verdict(gold, text) == "right"
     }
     assert not passed

@@ -1,11 +1,9 @@
 """Where the questions of an evaluation come from, and what is said when they cannot be had."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
-from imports import ROOT
 from question_files import questions, write_rows
 
 from qthink_core import hub
@@ -99,7 +97,6 @@ def test_what_is_missing_is_said_with_what_to_do(tmp_path: Path, monkeypatch: py
         read("gsm8k", None, None)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -109,8 +106,7 @@ def test_what_is_missing_is_said_with_what_to_do(tmp_path: Path, monkeypatch: py
 )
 def test_the_command_ends_in_one_line(tmp_path: Path, words: str, code: int, message: str) -> None:
     data = str(write_rows(tmp_path / "mine.jsonl", ROWS))
-    command = [sys.executable, "-m", "qthink_core.cli", *words.replace("DATA", data).split()]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (code, "", 1)
-    assert message in done.stderr
+    done = forked.qthink(*words.replace("DATA", data).split(), cwd=tmp_path)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (code, b"", 1)
+    assert message in done.stderr.decode()
     assert [path.name for path in tmp_path.iterdir()] == ["mine.jsonl"]
