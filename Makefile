@@ -25,7 +25,7 @@ claims: .venv/ready
 test: .venv/ready
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check pytest
 
-# The inner loop, about 75 s on two cores. It leaves out what is marked `slow` (a test that takes more than a second of the
+# The inner loop, about 75 s on two cores. It leaves out what is marked `slow` (a test that takes more than 0.4 s of the
 # processor: whole runs of the pipeline, launched ranks, demos, DVC), linter and type checker. Name files to run fewer:
 # make test-fast ONLY=tests/method
 test-fast: .venv/ready

@@ -26,7 +26,7 @@ LONGEST = (
     "pipeline/test_reruns.py",
 )
 # Seconds of the processor, those of child processes included, from which a test is to be marked `slow`.
-SLOW_S = 1.0
+SLOW_S = 0.4
 BEGAN = pytest.StashKey[float]()
 
 

@@ -86,6 +86,7 @@ def test_a_row_with_a_distance_of_its_own_is_accepted_and_marked_as_the_page_say
     run(root, "-c", CHECKED + MARKED.format(system=row.partition(":")[0], footnote=footnote))
 
 
+@pytest.mark.slow
 def test_a_benchmark_of_ones_own_is_read_and_graded_and_is_a_task_of_the_params(tmp_path: Path) -> None:
     root = applied("A benchmark", tmp_path)
     (rows,) = blocks("A benchmark", "json")

@@ -284,6 +284,7 @@ def test_a_wrong_command_would_be_found(wrong: str) -> None:
 PLANS = sorted({shlex.join(words) for _, text in ALL for _, words in simple(text) if words[:2] == ["qthink", "plan"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", PLANS)
 def test_a_plan_of_the_pages_is_made(line: str) -> None:
     command = [sys.executable, "-m", "qthink_core.cli", *shlex.split(line)[1:]]

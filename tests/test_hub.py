@@ -71,6 +71,7 @@ def fetch(home: Path, endpoint: str, *arguments: str, offline: str = "0") -> sub
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_file_is_downloaded_once_and_then_comes_from_the_cache(endpoint: str, tmp_path: Path) -> None:
     first = fetch(tmp_path, endpoint, "owner/name", COMMIT, "test.jsonl")
     assert first.stdout.strip() == CONTENT.decode(), first.stderr
@@ -78,6 +79,7 @@ def test_a_file_is_downloaded_once_and_then_comes_from_the_cache(endpoint: str, 
     assert again.stdout.strip() == CONTENT.decode(), again.stderr
 
 
+@pytest.mark.slow
 def test_a_file_that_the_commit_lacks_is_named(endpoint: str, tmp_path: Path) -> None:
     found = fetch(tmp_path, endpoint, "owner/name", COMMIT, "absent.jsonl")
     assert found.returncode == 65, found.stderr

@@ -224,6 +224,7 @@ def test_no_stage_reaches_what_starts_stages() -> None:
     assert not {one for one in reached if one.startswith(AROUND_STAGES)}
 
 
+@pytest.mark.slow
 @every_module
 def test_nothing_that_a_model_or_a_file_says_is_executed(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):

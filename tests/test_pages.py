@@ -115,6 +115,7 @@ def merged(seeds: list[int]) -> Path:
     return layout.model(TASK, "uniform")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [[3, 5], [5, 3]])
 def test_the_first_seeds_checkpoint_is_the_folder_and_the_others_lie_inside_each_as_if_merged_alone(
     seeds: list[int],
@@ -146,6 +147,7 @@ def test_a_seed_without_an_adapter_is_refused_and_the_folder_is_not_made() -> No
     assert not layout.model(TASK, "uniform").exists()
 
 
+@pytest.mark.slow
 def test_sampled_thinking_changes_the_rows_that_think_with_the_seed_of_the_run_and_no_others() -> None:
     rows = {"base": {"thinking": True}, "base_direct": {"thinking": False}}
     edits = {"systems.baseline": rows, "split": "test", "evaluate.max_new_tokens": 12}
@@ -176,6 +178,7 @@ def test_sampled_thinking_changes_the_rows_that_think_with_the_seed_of_the_run_a
         assert (found["greedy"] != found["sampled"]) == (system == "sft")
 
 
+@pytest.mark.slow
 def test_every_seed_and_condition_is_answered_and_graded_on_every_question() -> None:
     edits = {"seeds": [3, 5], "split": "test", "evaluate.max_new_tokens": 8, "evaluate.batch": 3, "probe.sweep": 2}
     edits |= {"systems.baseline": {"base": {"thinking": True}}, "systems.trained": ["uniform"], "probe.thinker": "base"}
@@ -267,6 +270,7 @@ def test_a_further_pair_is_read_beside_the_shared_one_and_both_are_what_each_alo
     assert all(not np.array_equal(states, weighted[one]) for one, states in found["further", "uniform"].items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["K", "distil.distance"])
 def test_a_number_of_latent_steps_or_a_distance_of_its_own_is_that_of_a_systems_training_and_of_no_others(key: str) -> None:
     rng, ids = np.random.default_rng(1), [row["id"] for row in prepared.read(layout.problems(TASK), "train")]
@@ -285,6 +289,7 @@ def test_a_number_of_latent_steps_or_a_distance_of_its_own_is_that_of_a_systems_
     assert own == shared != usual
 
 
+@pytest.mark.slow
 def test_a_row_of_three_steps_at_positions_of_its_own_is_extracted_trained_exported_and_probed(tokenizer: Any) -> None:
     """All with the stages' own code; the shared K is 2 and the shared positions are even."""
     put_thoughts(tokenizer)

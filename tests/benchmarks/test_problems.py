@@ -53,6 +53,7 @@ def test_the_published_files_are_whole_and_every_gold_matches_itself(task: str, 
     assert wrong == []
 
 
+@pytest.mark.slow
 @with_data
 def test_gsm8k_asks_no_test_question_in_training() -> None:
     check_disjoint(published("gsm8k", "train", DATA), published("gsm8k", "test", DATA))
@@ -273,6 +274,7 @@ def test_generated_problems_have_no_end() -> None:
         problems.gather("gsm8k", "generated", "all", 10, 20, seed=2, folder=None, world=WORLD)
 
 
+@pytest.mark.slow
 @with_data
 def test_all_of_gsm8k_is_its_training_file_less_the_validation_split() -> None:
     splits = problems.gather("gsm8k", "folder", "all", 500, "all", seed=2, folder=DATA, world=None)

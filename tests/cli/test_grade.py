@@ -72,6 +72,7 @@ def test_every_line_gets_its_verdict_in_order_and_keeps_its_other_fields() -> No
     ]
 
 
+@pytest.mark.slow
 def test_the_last_line_has_the_accuracy_with_its_interval_and_a_count_of_every_verdict() -> None:
     rows = [("18", "18"), ("18", "It is 18."), ("18", "17"), ("18", "no idea"), ("18", "1" * 101)]
     done = run("gsm8k", lines(*({"gold": gold, "answer": answer} for gold, answer in rows)))
@@ -82,6 +83,7 @@ def test_the_last_line_has_the_accuracy_with_its_interval_and_a_count_of_every_v
     assert run("gsm8k", b"").stderr == b"qthink: no answers were graded: the input is empty\n"
 
 
+@pytest.mark.slow
 def test_a_file_is_graded_as_standard_input_is_and_its_name_is_in_a_message(tmp_path: Path) -> None:
     (tmp_path / "out puts.jsonl").write_bytes(TWO_GOOD)
     command = [*PROGRAM, "grade", "--benchmark", "gsm8k", "--input", str(tmp_path / "out puts.jsonl")]
@@ -116,6 +118,7 @@ def test_math500_times_out_one_answer_and_grades_the_next() -> None:
     assert [row["verdict"] for row in graded("math500", *rows)] == ["timeout", "right", "timeout", "wrong"]
 
 
+@pytest.mark.slow
 @with_data
 def test_the_published_fields_of_all_three_test_sets_are_golds_as_they_stand() -> None:
     def rows(name: str) -> list[dict[str, Any]]:
@@ -350,6 +353,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
 def test_no_answer_delays_or_changes_the_next(benchmark: str) -> None:
     gold: Any = CALLS if benchmark == "tooluse" else "18"

@@ -63,6 +63,7 @@ def test_the_version_is_that_of_the_project() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"qthink {version}\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_gets_a_script_that_completes_commands_and_options(shell: str, tmp_path: Path) -> None:
     shim = tmp_path / "qthink"
@@ -81,6 +82,7 @@ def test_a_shell_gets_a_script_that_completes_commands_and_options(shell: str, t
     assert "grade" in asked(_QTHINK_COMPLETE=f"complete_{shell}", **typed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", IN_REPOSITORY)
 def test_outside_the_repository_a_command_of_the_pipeline_is_one_line(command: str, tmp_path: Path) -> None:
     done = program(*IN_REPOSITORY[command], cwd=tmp_path)
@@ -94,6 +96,7 @@ def test_every_command_of_the_group_is_looked_at_here() -> None:
     }
 
 
+@pytest.mark.slow
 def test_in_a_folder_of_the_repository_a_command_works_as_in_its_root_and_says_where(root: Path) -> None:
     (root / "docs/pages").mkdir(parents=True)
     (root / "docs/dvc.yaml").write_text("stages: {}\n")  # alone it makes no repository
@@ -103,6 +106,7 @@ def test_in_a_folder_of_the_repository_a_command_works_as_in_its_root_and_says_w
     assert (below.returncode, below.stdout) == (above.returncode, above.stdout)
 
 
+@pytest.mark.slow
 def test_a_program_that_was_installed_elsewhere_says_whose_code_it_runs(root: Path) -> None:
     (root / "qthink_core").mkdir()
     done = program("plan", "--json", cwd=root)

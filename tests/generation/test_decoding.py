@@ -64,6 +64,7 @@ def test_every_computed_row_emits_a_token(qwen3: Any, tokenizer: Any, questions:
     assert len(set(n_rows)) > 5  # rows did leave on the way
 
 
+@pytest.mark.slow
 def test_completions_of_a_prompt_that_agree_so_far_are_computed_once(
     qwen3: Any, tokenizer: Any, questions: list[list[int]]
 ) -> None:

@@ -447,6 +447,7 @@ def test_a_run_that_was_killed_goes_on_and_has_each_seed_condition_and_question_
     assert noise[3] != noise[5], "each training seed has noise of its own"
 
 
+@pytest.mark.slow
 def test_what_was_made_and_what_lacked_a_teacher_is_counted(
     system: System, problems: list[dict[str, Any]], teachers: dict[str, np.ndarray], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from engines import sample
 
 from qthink_core.artifacts.rollouts import Rollout
@@ -31,6 +32,7 @@ def named(questions: list[list[int]], n: int) -> dict[str, list[int]]:
     return {f"p{index:02}": prompt for index, prompt in enumerate(questions[:n])}
 
 
+@pytest.mark.slow
 def test_a_rollout_does_not_depend_on_block_size_neighbours_or_their_number(
     qwen3: Any, tokenizer: Any, questions: list[list[int]]
 ) -> None:

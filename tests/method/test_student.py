@@ -89,6 +89,7 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor],
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("supervision", "reduction"), [("per_step", "mean"), ("per_step", "sum"), ("final_step", "mean")])
 def test_loss_and_gradients_are_those_of_k_separate_passes(
     student: Any, examples: list[Example], teachers: dict[str, Any], supervision: str, reduction: str

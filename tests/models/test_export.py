@@ -53,6 +53,7 @@ def exported(student: Any, qwen3: Any, tokenizer: Any, tmp_path: Path) -> Any:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "batch"), [("float32", N_QUESTIONS), ("bfloat16", 1)])
 def test_the_published_snippet_answers_as_we_do(exported: Any, tokenizer: Any, dtype: str, batch: int) -> None:
     """Changed in the snippet: folder, hidden size, where the head lies, the token limit, and the question.

@@ -49,6 +49,7 @@ def model() -> Qwen3ForCausalLM:
     return trained(steps=2)[0]
 
 
+@pytest.mark.slow
 def test_the_first_loss_is_near_that_of_guessing_and_training_halves_it(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_sample_is_the_chat_template_and_what_the_assistant_should_write(
     assert found <= expected
 
 
+@pytest.mark.slow
 def test_an_empty_block_stands_in_prompts_only_and_as_often_as_asked(tokenizer: PreTrainedTokenizerFast) -> None:
     samples = chats(tokenizer, 900, STYLE._replace(without_thinking=0.2), WORLD, seed=3)
     prompts = [tokenizer.decode(s.ids[: s.start]) for s in samples]

@@ -61,6 +61,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_units_are_committed_in_the_order_of_the_plan_and_those_that_are_there_are_left_alone(tmp_path: Path) -> None:
     totals: list[int] = []
     assert run(tmp_path, {"a": ""}, totals) == ["a"]
@@ -71,6 +72,7 @@ def test_units_are_committed_in_the_order_of_the_plan_and_those_that_are_there_a
     assert manifest.counts == {"letters": 5}
 
 
+@pytest.mark.slow
 def test_no_model_is_loaded_where_nothing_is_missing(tmp_path: Path) -> None:
     run(tmp_path, PLAN)
 
@@ -80,6 +82,7 @@ def test_no_model_is_loaded_where_nothing_is_missing(tmp_path: Path) -> None:
     assert executor.run(maker, PLAN, work(tmp_path), lambda items, total: items, "cpu") == list(PLAN)
 
 
+@pytest.mark.slow
 def test_what_was_made_before_a_unit_that_is_refused_is_kept(tmp_path: Path) -> None:
     with pytest.raises(NumericError, match=r"^d is not finite$"):
         run(tmp_path, PLAN | {"d": "refuse"})

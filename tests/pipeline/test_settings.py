@@ -207,6 +207,7 @@ def mappings(tree: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[st
     return [above, *inner]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
 def test_an_unknown_key_is_refused_at_every_place(scale: str) -> None:
     tree, origin = tree_of(scale)

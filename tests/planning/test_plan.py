@@ -559,6 +559,7 @@ def test_the_shape_of_the_tiny_model_is_the_one_that_is_trained(tokenizer: Any) 
     assert len(tokenizer) == shapes.TINY_VOCABULARY
 
 
+@pytest.mark.slow
 def test_no_library_of_models_is_loaded_for_a_plan(root: Path) -> None:
     text = "import sys; from pathlib import Path; from qthink_core.planning import plan_text, run_plan\n"
     text += "found = run_plan.plan_run(Path(), 'paper', None, 1); plan_text.table(found), plan_text.as_json(found)\n"
@@ -566,6 +567,7 @@ def test_no_library_of_models_is_loaded_for_a_plan(root: Path) -> None:
     subprocess.run([sys.executable, "-c", text], check=True, cwd=root, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
+@pytest.mark.slow
 def test_the_table_is_aligned_and_the_program_prints_it_with_assumptions_and_a_verdict(root: Path) -> None:
     done = program("--scale", "paper", "--device", "cpu", cwd=root)
     assert done.stderr == ""
@@ -607,6 +609,7 @@ def test_a_device_is_named_in_any_case(root: Path) -> None:
     assert plan_run(root, "paper", "H100", 8) == plan_run(root, "paper", "h100", 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("device", "code"), [("H100", 0), ("4090", 69)])
 def test_a_plan_whose_memory_is_too_small_is_printed_and_ends_with_exit_code_69(root: Path, device: str, code: int) -> None:
     done = program("--scale", "paper", "--device", device, cwd=root)
@@ -621,6 +624,7 @@ def test_a_plan_whose_memory_is_too_small_is_printed_and_ends_with_exit_code_69(
     assert json.loads(as_json.stdout)["too_large"] == [stage for stage, _ in large]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_too_small_ends_the_plan_of_this_machine_with_exit_code_69(root: Path) -> None:
     edit(root / "params/tiny.yaml", "  n_train: 1600", "  n_train: 400000000000")
     done = program(cwd=root)
@@ -630,6 +634,7 @@ def test_a_disk_that_is_too_small_ends_the_plan_of_this_machine_with_exit_code_6
     assert program("--device", "h100", cwd=root).returncode == (69 if Path("/dev/nvidia0").exists() else 0)
 
 
+@pytest.mark.slow
 def test_the_figures_for_programs_are_those_of_the_plan_and_leave_this_machines_disk_out(root: Path) -> None:
     done = program("--json", "--scale", "paper", "--gpus", "8", cwd=root)
     found = json.loads(done.stdout)

@@ -358,6 +358,7 @@ def endpoint() -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_the_hub_is_asked_for_each_file_at_its_commit_and_nothing_is_downloaded(endpoint: str, tmp_path: Path) -> None:
     there, absent = ask(endpoint, tmp_path, 10, "test.jsonl", "absent.jsonl")
     assert there == f"True data: owner/name at {COMMIT}, on the hub"
@@ -366,6 +367,7 @@ def test_the_hub_is_asked_for_each_file_at_its_commit_and_nothing_is_downloaded(
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_hub_that_never_answers_costs_the_wait_and_no_more(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]

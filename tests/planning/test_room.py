@@ -62,6 +62,7 @@ def named(path: Path) -> set[str]:
     return {name for name in found if name.rpartition(".")[2] not in FILES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "qthink_core").rglob("*.py")), ids=lambda path: path.stem)
 def test_a_parameter_that_a_text_names_is_one_that_a_stage_reads(path: Path) -> None:
     assert not {name for name in named(path) if not any(one == name or one.startswith(f"{name}.") for one in KNOWN)}

@@ -106,6 +106,7 @@ def run(root: Path, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_and_the_next_differ_in_what_the_files_say(repository: Path) -> None:
     code, out, err = run(repository, "first", "second")
     assert (code, err) == (0, "")
@@ -169,6 +170,7 @@ def test_an_experiment_is_named_as_dvc_names_it(repository: Path) -> None:
     assert "| gsm8k | latent | 75.0 | 77.5 | +2.5 | no |" in out
 
 
+@pytest.mark.slow
 def test_it_works_in_a_folder_inside_of_a_repository(repository: Path, tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     shutil.copytree(repository, tmp_path / "inner", ignore=shutil.ignore_patterns(".git"))

@@ -535,6 +535,7 @@ def test_the_report_is_these_files_with_the_table_first_and_the_page_second(tmp_
     ]
 
 
+@pytest.mark.slow
 def test_the_same_grades_in_any_order_and_any_folder_are_the_same_bytes(tmp_path: Path) -> None:
     verdicts = three_seeds(EARNS)
     assert written(tmp_path / "one", verdicts) == written(tmp_path / "other", verdicts, mix=1)
@@ -612,6 +613,7 @@ def drawn(seeds: list[int], questions: int, chance: random.Random) -> dict[tuple
     return {("base", None, TRAINED): letters(0.5), **control, **trained, **replaced, **probed}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
 def test_a_stranger_recomputes_accuracies_comparisons_and_the_verdict_from_the_verdicts_file(
     tmp_path: Path, seeds: list[int]
@@ -717,6 +719,7 @@ SHORT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verdicts", [EARNS | SHORT, SHORT | EARNS], ids=["longer first", "shorter first"])
 def test_rows_of_different_k_are_side_by_side_under_all_their_conditions(
     tmp_path: Path, verdicts: dict[tuple[str, int | None, str], str]

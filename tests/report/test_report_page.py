@@ -403,6 +403,7 @@ def test_a_claim_is_one_line_with_its_figures_folded_in_points_or_in_its_unit(tr
     ]
 
 
+@pytest.mark.slow
 def test_a_claim_has_a_row_for_each_benchmark_and_says_what_was_not_published() -> None:
     one, other, *_ = sample(0).claims
     both = [one._replace(verdict="undecided"), other, one._replace(benchmark="math500", published=None)]
@@ -484,6 +485,7 @@ def test_below_three_trainings_the_page_calls_differences_those_of_these_weights
     assert (said in [one.text() for one in tree.all("strong")]) == about
 
 
+@pytest.mark.slow
 def test_the_power_line_names_questions_trainings_and_what_was_measured() -> None:
     one = Power("uniform", 200, 1, Scatter(0.125, 1.0, 0.0), 0.0934, 0.1512)
     findings = sample(0)._replace(power={"gsm8k": one, "tooluse": one._replace(n=68, alone=0.21, corrected=None)})
@@ -538,6 +540,7 @@ def test_the_matrix_on_the_page_is_rows_less_columns_with_a_dot_for_what_is_not_
 # Runs with less in them
 
 
+@pytest.mark.slow
 def test_one_seed_has_no_spread_column() -> None:
     findings = sample(1)
     cells = {task: {key: cell(0.5, 6.0, seeds=1) for key in row} for task, row in findings.cells.items()}
@@ -572,6 +575,7 @@ def test_a_benchmark_and_a_system_that_were_never_published_stand_alone() -> Non
     assert not tree.all("aside")
 
 
+@pytest.mark.slow
 def test_an_answer_without_text_or_readout_is_shown() -> None:
     question = Question("gsm8k", "q", "p", "1", {"base": Answered("", "unparsable", None, 0, "length")})
     tree = parsed(sample(0)._replace(questions=[question]))

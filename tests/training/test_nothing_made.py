@@ -53,6 +53,7 @@ def test_rollouts_without_a_thought_end_the_run_at_sample(project: Path) -> None
     assert not layout.rollouts(TASK).exists()
 
 
+@pytest.mark.slow
 def test_a_run_without_a_right_rollout_goes_on_with_uniform_teachers_and_ends_where_they_are_not_wanted(
     project: Path,
 ) -> None:

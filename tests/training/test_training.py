@@ -170,6 +170,7 @@ def test_training_is_adamw_on_clipped_gradients_of_whole_effective_batches(
         torch.testing.assert_close(value, parameters[name], rtol=0, atol=WEIGHT_TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_leaves_the_base_model_bit_for_bit(
     student: Any, examples: list[Example], teachers: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -183,6 +184,7 @@ def test_training_lowers_the_loss_and_leaves_the_base_model_bit_for_bit(
         assert torch.equal(value, before[name]) == (name not in trained), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 2, 5, 8])
 def test_a_training_that_was_cut_off_ends_with_the_same_bytes(
     student: Any, examples: list[Example], teachers: dict[str, Any], tmp_path: Path, stop: int
@@ -199,6 +201,7 @@ def test_a_training_that_was_cut_off_ends_with_the_same_bytes(
     assert projection_head.to_bytes(resumed.head) == projection_head.to_bytes(whole.head)
 
 
+@pytest.mark.slow
 def test_a_training_may_be_cut_off_again_and_again(
     student: Any, examples: list[Example], teachers: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -212,6 +215,7 @@ def test_a_training_may_be_cut_off_again_and_again(
     assert trained_bytes(resumed) == trained_bytes(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "unrecorded"])
 def test_a_damaged_checkpoint_is_refused_and_the_training_still_ends_the_same(
     student: Any, examples: list[Example], teachers: dict[str, Any], tmp_path: Path, harm: str
@@ -269,6 +273,7 @@ def test_another_seed_sees_the_examples_in_another_order(
     assert first != other
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_before_its_step_and_names_it(
     student: Any, examples: list[Example], teachers: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ def result(problem: Worked) -> int:
     return problem.steps[-1].result
 
 
+@pytest.mark.slow
 def test_the_benchmark_grades_every_written_answer_right(task: str) -> None:
     for index, problem in enumerate(worked(task, "test", 500, seed=3, world=WORLD)):
         gold = grader(task).problem(problem.row, index, "test").gold

@@ -22,6 +22,7 @@ def verdict(gold: str, answer: str) -> str:
     return grade("gsm8k", gold, answer).verdict
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_every_published_gold_matches_itself_and_its_solution(split):

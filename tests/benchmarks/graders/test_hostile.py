@@ -113,6 +113,7 @@ def test_grading_works_off_the_main_thread_and_in_a_forked_child():
     assert grade("math500", "2", r"\boxed{\sqrt{9}}").verdict == "wrong"
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_killed_from_outside_is_replaced():
     assert grade("math500", "2", r"\boxed{\sqrt{4}}").verdict == "right"
     worker = latex_equality.process_id()
@@ -121,6 +122,7 @@ def test_a_worker_that_was_killed_from_outside_is_replaced():
     assert grade("math500", "2", r"\boxed{\sqrt{4}}").verdict == "right"
 
 
+@pytest.mark.slow
 def test_the_worker_dies_with_a_parent_that_was_killed():
     program = (
         "from qthink_core.benchmarks.graders import grade, latex_equality; import time;"

@@ -31,6 +31,7 @@ def test_every_published_gold_matches_itself_and_its_official_solution():
         assert grade("math500", problem.gold, math500.gold_answer(problem)).verdict == "right", problem.id
 
 
+@pytest.mark.slow
 @needs_data
 def test_math_verify_takes_a_gold_for_itself_where_the_texts_differ():
     golds = sorted({row["answer"] for row in rows()})
@@ -64,6 +65,7 @@ def perturbed(gold: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @needs_data
 def test_a_perturbed_gold_never_passes():
     golds = sorted({row["answer"] for row in rows()})
