@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from qthink_core import hub
-from qthink_core.errors import DataError, ParamError
+from qthink_core.errors import DataError, ParamError, QThinkError
 from qthink_core.method import projection_head
-from qthink_core.models.loading import CONFIG, HEAD, System, read_config
+from qthink_core.models.loading import CONFIG, HEAD, MAX_STEPS, System, pretrained, read_config
 from qthink_core.models.think_tokens import EMPTY_BLOCK
 from qthink_core.models.tokenizer import load_tokenizer
 
-MAX_STEPS = 1024
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", HEAD]
 
@@ -40,21 +38,27 @@ class Checkpoint(NamedTuple):
 def find(model: str | Path, K: int | None = None, thinking: bool | None = None, revision: str | None = None) -> Checkpoint:
     """The checkpoint in a folder or, if there is no such folder, in a repository of the hub.
 
-    `K` and `thinking` override what the checkpoint says. A model with a projection head does not think unless it is told to;
-    a model without one thinks. Raises ParamError when K is negative, unreasonably large, or neither given nor recorded, and
-    DataError when the folder is not a model, has no projection head although K > 0, or cannot be had from the hub.
+    `K` and `thinking` override what the checkpoint says. A model with a projection head does not think unless it is told to,
+    and then takes no latent steps unless `K` is given; a model without one thinks. Raises ParamError when K is negative, too
+    large, or neither given nor recorded, and DataError when the folder is not a model, has no projection head although K >
+    0, or is not available from the hub.
     """
     folder = Path(model)
     if folder.exists() or Path(model).is_absolute() or str(model).startswith("."):
         if not (folder / "config.json").is_file():
             raise DataError(f"{folder} has no config.json: name a model's folder, or a repository of the hub as owner/name")
     else:
-        folder = hub.snapshot(str(model), revision, FILES)
-    if K is not None and not 0 <= K <= MAX_STEPS:
-        raise ParamError(f"{K} latent steps were asked for: give a number from 0 to {MAX_STEPS}")
+        try:
+            folder = hub.snapshot(str(model), revision, FILES)
+        except (ParamError, DataError) as error:
+            raise type(error)(f"there is no folder {model} here, and {error}") from None
+    if K is not None and (type(K) is not int or not 0 <= K <= MAX_STEPS):
+        raise ParamError(f"{K!r} latent steps were asked for: give a whole number from 0 to {MAX_STEPS}")
     exported = read_config(folder) if (folder / CONFIG).is_file() else None
     has_head = (folder / HEAD).is_file()
     steps = K if K is not None else exported.K if exported else None
+    if K is None and thinking and not (exported and exported.thinking):
+        steps = 0  # latent steps stand in for the think block
     if steps is None and has_head:
         raise ParamError(
             f"{folder} has a projection head but no {CONFIG}, which would say the number of latent steps: give it "
@@ -77,8 +81,7 @@ def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -
     folder, K, thinking, _ = checkpoint
     if dtype not in DTYPES:
         raise ParamError(f"dtype is {dtype!r}: give one of {', '.join(DTYPES)}")
-    if str(device_map).startswith("cuda") and not torch.cuda.is_available():
-        raise ParamError(f"device {device_map} was asked for, but torch sees no GPU: give cpu")
+    _check_device(device_map)
     head = None
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -86,15 +89,12 @@ def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -
             head = projection_head.load(folder / HEAD, config.hidden_size)
         tokenizer = load_tokenizer(folder)
         _check_template(folder, tokenizer, latent=K > 0)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            device_map=device_map,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        ).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
+        model = pretrained(folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype), device_map=device_map)
+    except QThinkError:
+        raise
+    except ImportError as error:
+        raise DataError(f"{folder} needs a package that is missing ({first_line(error)}): install it") from None
+    except Exception as error:  # noqa: BLE001 - transformers raise many kinds for a folder that they cannot use
         raise DataError(f"{folder} cannot be loaded ({first_line(error)}): fetch it again, or take another model") from None
     devices = set(getattr(model, "hf_device_map", {}).values())
     if len(devices) > 1:
@@ -108,6 +108,19 @@ def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -
     return System(model, tokenizer, head, K, thinking)
 
 
+def _check_device(device_map: Any) -> None:
+    if not isinstance(device_map, str | torch.device) or device_map == "auto":
+        return  # a map of transformers
+    try:
+        kind = torch.device(device_map).type
+    except RuntimeError:
+        kind = ""
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ParamError(f"device {device_map} was asked for, but torch sees no GPU: give cpu")
+    if kind not in ("cpu", "cuda"):
+        raise ParamError(f"device is {str(device_map)!r}: give cpu, cuda, or cuda:0, cuda:1 ...")
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, at most 200 characters long."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -118,9 +131,12 @@ def _check_template(folder: Path, tokenizer: Any, latent: bool) -> None:
         raise DataError(f"{folder} has no chat template (chat_template.jinja): take an instruction-tuned model")
     if tokenizer.eos_token_id is None:
         raise DataError(f"{folder} has no end token (eos_token in tokenizer_config.json): take an instruction-tuned model")
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "Hello"}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
+    try:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "Hello"}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+    except Exception as error:  # noqa: BLE001 - a template raises whatever its author or jinja2 chose
+        raise DataError(f"the chat template of {folder} cannot be used ({first_line(error)}): take another model") from None
     if latent and not text.endswith(EMPTY_BLOCK):
         raise DataError(
             f"the chat template of {folder} ends a prompt of enable_thinking=False in {text[-20:]!r} where latent steps "

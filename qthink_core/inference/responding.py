@@ -25,11 +25,12 @@ Readout = list[list[tuple[str, float]]]
 
 
 class Row(NamedTuple):
-    """One answer in the making: its tokens, its text, and the largest number of tokens that it may have."""
+    """One answer in the making: its tokens, its text, the largest number of tokens, and the tokens that end it."""
 
     tokens: list[int]
     text: GrowingText
     limit: int
+    ends: frozenset[int]
 
     def add(self, token: int) -> str:
         """The piece of text that a new token makes certain."""
@@ -38,8 +39,13 @@ class Row(NamedTuple):
 
     @property
     def over(self) -> bool:
-        """Whether a stop string or the limit ended the answer."""
-        return self.text.stopped or len(self.tokens) >= self.limit
+        """Whether an end token, a stop string or the limit ended the answer."""
+        return self.stopped or len(self.tokens) >= self.limit
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was an end token or a stop string."""
+        return self.text.stopped or self.tokens[-1] in self.ends
 
 
 def responding(
@@ -56,16 +62,16 @@ def responding(
     The readout of each row is added to `seen` once its latent steps are taken, before the first piece.
     Raises NumericError naming the question (from `names`) and the step or token at which a hidden state is not finite.
     """
-    started, tokenizer = time.perf_counter(), system.tokenizer
+    started, tokenizer, ends = time.perf_counter(), system.tokenizer, end_tokens(system)
     context, latents, readout = think(system, prompts, names, how.top)
     if seen is not None:
         seen.extend(readout)
     rows = [
-        Row([], GrowingText(tokenizer, how.stop, opening(tokenizer, prompt)), limit)
+        Row([], GrowingText(tokenizer, how.stop, opening(tokenizer, prompt)), limit, ends)
         for prompt, limit in zip(prompts, limits, strict=True)
     ]
-    eos, ended = tokenizer.eos_token_id, None
-    steps = decode_steps(system.model, context, choose, eos, max(limits), names)
+    ended = None
+    steps = decode_steps(system.model, context, choose, tokenizer.eos_token_id, max(limits), names)
     while True:
         try:
             indices, chosen = steps.send(ended)
@@ -83,7 +89,7 @@ def responding(
         Response(
             text=row.text.text,
             token_ids=row.tokens,
-            finish=STOP if row.text.stopped or row.tokens[-1] == eos else LENGTH,
+            finish=STOP if row.stopped else LENGTH,
             prompt_tokens=len(prompt),
             latents=latents[index],
             readout=readout[index],
@@ -92,6 +98,13 @@ def responding(
         )
         for index, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
     ]
+
+
+def end_tokens(system: System) -> frozenset[int]:
+    """The tokens that end an answer: the tokenizer's end token, and those that the model's generation config lists."""
+    listed = system.model.generation_config.eos_token_id if system.model.generation_config else None
+    more = [] if listed is None else listed if isinstance(listed, list) else [listed]
+    return frozenset([system.tokenizer.eos_token_id, *more])
 
 
 @torch.inference_mode()

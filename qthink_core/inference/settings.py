@@ -9,6 +9,8 @@ from jaxtyping import Float
 from qthink_core.errors import ParamError
 
 MAX_NEW_TOKENS = 2048  # of the published usage snippet
+LEAST_TEMPERATURE = 0.001  # below it, logits divided by it leave the range of float32
+WHOLE = ("max_new_tokens", "top_k", "seed", "top")
 
 
 class Settings(NamedTuple):
@@ -30,9 +32,17 @@ class Settings(NamedTuple):
 
     def checked(self) -> Self:
         """The same settings; raises ParamError for a value that no generation could use."""
+        for name, value in self._asdict().items():
+            if name == "stop" or (name == "max_new_tokens" and value is None):
+                continue
+            if type(value) is not int and (name in WHOLE or type(value) is not float):
+                raise ParamError(f"{name} is {value!r:.40}: give a {'whole ' if name in WHOLE else ''}number")
         wrong = {
             "max_new_tokens": (self.max_new_tokens is not None and self.max_new_tokens < 1, "a number above 0"),
-            "temperature": (not 0 <= self.temperature < float("inf"), "0 (greedy) or a number above it"),
+            "temperature": (
+                self.temperature != 0 and not LEAST_TEMPERATURE <= self.temperature < float("inf"),
+                f"0 (greedy), or a number from {LEAST_TEMPERATURE} on",
+            ),
             "top_p": (not 0 < self.top_p <= 1, "a number above 0, at most 1"),
             "top_k": (self.top_k < 0, "0 (all tokens) or a number above it"),
             "seed": (self.seed < 0, "0 or a number above it"),

@@ -20,6 +20,7 @@ from qthink_core.pipeline import ranks
 
 CONFIG = "qthink.json"
 HEAD = "projection_head.pt"
+MAX_STEPS = 1024  # K beyond it is a mistake
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -67,8 +68,26 @@ def pick_device(name: str) -> torch.device:
 
 def load_model(folder: Path, device: torch.device, dtype: str) -> PreTrainedModel:
     """The causal language model in `folder`, in evaluation mode."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    model = pretrained(folder, dtype=getattr(torch, dtype))
     model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
+    return model
+
+
+def pretrained(folder: Path, **options: Any) -> PreTrainedModel:
+    """The model in `folder` as transformers load it with `options`, from safetensors alone and in evaluation mode.
+
+    Raises DataError when the weights lack a tensor or have one of another shape: transformers would draw it at random.
+    """
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
+    )
+    model, found = loaded
+    wrong = sorted([*found["missing_keys"], *(str(key) for key, *_ in found["mismatched_keys"])])
+    if wrong:
+        raise DataError(
+            f"the weights in {folder} lack {len(wrong)} of the tensors that its config.json asks for, first {wrong[0]}: "
+            "fetch it again"
+        )
     return model.eval()
 
 
@@ -80,11 +99,17 @@ def hidden_size(folder: Path) -> int:
 def read_config(folder: Path) -> QThinkConfig:
     """The `qthink.json` of an exported model; raises DataError when it is missing or cannot be read."""
     path = folder / CONFIG
+    fix = "export the model again (`dvc repro merge`), or fetch it again"
     try:
         config = read_object(path.read_bytes())
-        return QThinkConfig(int(config["K"]), bool(config["thinking"]), config.get("positions"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} does not describe an exported model ({error}): run `dvc repro merge`") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} does not describe an exported model ({error}): {fix}") from None
+    K, thinking = config.get("K"), config.get("thinking")
+    if type(K) is not int or not 0 <= K <= MAX_STEPS:
+        raise DataError(f"{path} has K {K!r:.40} where a whole number from 0 to {MAX_STEPS} is expected: {fix}")
+    if type(thinking) is not bool:
+        raise DataError(f"{path} has thinking {thinking!r:.40} where true or false is expected: {fix}")
+    return QThinkConfig(K, thinking, config.get("positions"))
 
 
 def load_system(folder: Path, device: torch.device, dtype: str) -> System:

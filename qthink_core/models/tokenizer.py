@@ -8,4 +8,5 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer in `folder` with its chat template."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    # without the refusal, transformers would ask on standard input whether to run code of the folder
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import exported, plain, published
+from safetensors.torch import load_file, save_file
 
 from qthink_core import LatentReasoner
 from qthink_core.errors import DataError, ParamError
@@ -51,9 +52,9 @@ def test_latent_steps_without_a_head_are_refused(qwen3: Any, tokenizer: Any, tmp
     refused(plain(tmp_path / "plain", qwen3(), tokenizer), r"has no projection_head\.pt, which 6 latent steps need", K=6)
 
 
-@pytest.mark.parametrize("K", [-1, 1025])
-def test_a_number_of_latent_steps_out_of_range_is_refused(folder: Path, K: int) -> None:
-    refused(folder, rf"^{K} latent steps were asked for: give a number from 0 to 1024$", K=K)
+@pytest.mark.parametrize("K", [-1, 1025, 2.5, True])
+def test_a_number_of_latent_steps_out_of_range_is_refused(folder: Path, K: Any) -> None:
+    refused(folder, rf"^{K} latent steps were asked for: give a whole number from 0 to 1024$", K=K)
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
@@ -87,6 +88,82 @@ def test_damaged_weights_are_refused(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     refused(folder, r"^.* cannot be loaded \(.*\): fetch it again")
+
+
+@pytest.mark.parametrize("change", ["left out", "renamed", "of another shape"])
+def test_weights_that_lack_a_tensor_are_refused_and_not_drawn_at_random(folder: Path, change: str) -> None:
+    name = "model.layers.1.mlp.down_proj.weight"
+    tensors = load_file(folder / "model.safetensors")
+    found = tensors.pop(name)
+    if change != "left out":
+        tensors |= {"other.weight": found} if change == "renamed" else {name: found[:1].clone()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(
+        folder, rf"(lack 1 of the tensors that its config\.json asks for, first {name}: fetch it again|cannot be loaded)"
+    )
+
+
+@pytest.mark.parametrize("kind", ["vit", "llama", "unknown"])
+def test_code_that_a_folder_names_is_neither_run_nor_asked_about(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    canary = tmp_path / "canary"
+    (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w')\nclass Evil: ...\n")
+    classes = {"AutoTokenizer": ["evil.Evil", "evil.Evil"], "AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}
+    for name, change in (("tokenizer_config.json", {"tokenizer_class": "Evil"}), ("config.json", {"model_type": kind})):
+        about = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(about | {"auto_map": classes} | change))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    refused(folder, "cannot be loaded")
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"K": -3, "thinking": False}, "has K -3 where a whole number from 0 to 1024 is expected"),
+        ({"K": True, "thinking": False}, "has K True where"),
+        ({"K": 2.9, "thinking": False}, r"has K 2\.9 where"),
+        ({"K": "6", "thinking": False}, "has K '6' where"),
+        ({"K": 3000, "thinking": False}, "has K 3000 where"),
+        ({"thinking": False}, "has K None where"),
+        ({"K": 6, "thinking": "false"}, "has thinking 'false' where true or false is expected"),
+        ({"K": 6}, "has thinking None where"),
+    ],
+)
+def test_what_an_export_says_of_itself_is_not_guessed(folder: Path, about: dict[str, Any], message: str) -> None:
+    (folder / "qthink.json").write_text(json.dumps(about))
+    refused(folder, message)
+
+
+def test_thinking_takes_no_latent_steps_unless_they_are_asked_for(folder: Path) -> None:
+    assert checkpoint.find(folder, thinking=True)[1:3] == (0, True)
+    assert checkpoint.find(folder, K=6, thinking=True)[1:3] == (6, True)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% if %}", "the chat template of .* cannot be used"),
+        ("{{ raise_exception('no') }}", r"the chat template of .* cannot be used \(no\)"),
+        ("{{ messages.nothing.there }}", "the chat template of .* cannot be used"),
+    ],
+)
+def test_a_template_that_fails_is_one_line(folder: Path, template: str, message: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
+    refused(folder, message)
+
+
+@pytest.mark.parametrize("change", [{"max_position_embeddings": "4096"}, {"quantization_config": {"quant_method": "gptq"}}])
+def test_a_config_that_cannot_be_used_is_one_line(folder: Path, change: dict[str, Any]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    refused(folder, "cannot be loaded|needs a package that is missing")
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "cpu:x", "meta"])
+def test_a_device_that_is_not_known_is_named(folder: Path, device: str) -> None:
+    refused(folder, rf"^device is '{device}': give cpu, cuda, or cuda:0", device_map=device)
 
 
 def test_weights_in_a_pickle_are_not_loaded(folder: Path, tmp_path: Path) -> None:
@@ -164,7 +241,7 @@ def test_a_repository_that_is_not_cached_is_one_line_when_the_hub_cannot_be_reac
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     reason = r"is not in the local cache and could not be downloaded \(HF_HUB_OFFLINE is set\): go online"
-    with pytest.raises(DataError, match=rf"^owner/name at main {reason}"):
+    with pytest.raises(DataError, match=rf"^there is no folder owner/name here, and owner/name at main {reason}"):
         LatentReasoner.from_pretrained("owner/name")
-    with pytest.raises(ParamError, match=r"^'no such/repo/' is not a repository of the hub"):
+    with pytest.raises(ParamError, match=r"^there is no folder no such/repo/ here, and 'no such/repo/' is not a repository"):
         LatentReasoner.from_pretrained("no such/repo/")

@@ -178,6 +178,9 @@ def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_answered(
         ({"max_new_tokens": 0}, "max_new_tokens is 0: give a number above 0"),
         ({"max_new_tokens": -3}, "max_new_tokens is -3"),
         ({"temperature": -0.1}, "temperature is -0.1"),
+        ({"temperature": 1e-40}, r"temperature is 1e-40: give 0 \(greedy\), or a number from 0.001 on"),
+        ({"max_new_tokens": "5"}, "max_new_tokens is '5': give a whole number"),
+        ({"seed": 1.5}, "seed is 1.5: give a whole number"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
@@ -228,3 +231,18 @@ def test_the_published_layout_needs_k_and_then_answers_like_an_export(
         for one in (LatentReasoner.from_pretrained(bare, K=6), LatentReasoner.from_pretrained(folder))
     )
     assert [one.token_ids for one in found] == [one.token_ids for one in expected]
+
+
+def test_every_end_token_of_the_generation_config_ends_an_answer(folder: Path) -> None:
+    reasoner = LatentReasoner.from_pretrained(folder)
+    whole = reasoner.generate(QUESTIONS[0], max_new_tokens=LIMIT)
+    last = whole.token_ids[4]
+    reasoner.system.model.generation_config.eos_token_id = [reasoner.system.tokenizer.eos_token_id, last]
+    found = reasoner.generate(QUESTIONS[0], max_new_tokens=LIMIT)
+    first = whole.token_ids.index(last)
+    assert (found.token_ids, found.finish) == (whole.token_ids[: first + 1], "stop")
+
+
+def test_a_readout_of_more_tokens_than_there_are_has_them_all(reasoner: LatentReasoner) -> None:
+    response = reasoner.generate("Who?", max_new_tokens=1, top=10**6)
+    assert {len(step) for step in response.readout} == {len(reasoner.system.tokenizer)}

@@ -209,7 +209,7 @@ def test_padding_is_recognised_without_a_mask_as_in_transformers(
         ({"generation_config": GenerationConfig(cache_implementation="static")}, "cache_implementation"),
         ({"inputs_embeds": torch.zeros(1, 3, 32)}, "inputs_embeds"),
         ({"custom_generate": "somebody/something"}, "custom_generate"),
-        ({"latent_steps": -1}, "latent_steps is -1: pass a whole number"),
+        ({"latent_steps": -1}, "latent_steps is -1: a whole number is expected"),
         ({"latent_steps": 2.0}, "latent_steps is 2.0"),
         ({"input_ids": None}, "pass input_ids"),
         ({"input_ids": torch.zeros(1, 0, dtype=torch.long)}, "pass input_ids"),

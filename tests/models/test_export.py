@@ -183,7 +183,7 @@ def test_a_bfloat16_export_is_the_float32_merge_cast_once(exported: Any) -> None
 def test_a_folder_without_a_whole_card_is_refused(exported: Any, card: bytes) -> None:
     folder, _ = exported(K)
     (folder / loading.CONFIG).write_bytes(card)
-    with pytest.raises(DataError, match="does not describe an exported model"):
+    with pytest.raises(DataError, match=r"does not describe an exported model|has K"):
         load_system(folder, torch.device("cpu"), "float32")
 
 

@@ -89,9 +89,9 @@ def read_folder(model: Any, latent_steps: int | None) -> tuple[int, Any, list[in
         if about is None and latent_steps is None:
             raise ValueError(f"{model.name_or_path} has no qthink.json: pass the number of latent steps as latent_steps")
         found |= json.loads(Path(about).read_bytes()) if about else {}
-    K = found["K"] if latent_steps is None else latent_steps
-    if not isinstance(K, int) or K < 0:
-        raise ValueError(f"latent_steps is {K!r}: pass a whole number, 0 or more")
+    K, name = (found.get("K"), "K in qthink.json") if latent_steps is None else (latent_steps, "latent_steps")
+    if type(K) is not int or K < 0:
+        raise ValueError(f"{name} is {K!r}: a whole number is expected, 0 or more")
     if K and "head" not in found:
         D = model.config.get_text_config().hidden_size
         head = nn.ModuleDict({"mlp": nn.Sequential(nn.Linear(D, D), nn.GELU(), nn.Linear(D, D), nn.LayerNorm(D))})
