@@ -234,6 +234,9 @@ def test_nothing_that_a_model_or_a_file_says_is_executed(path: Path) -> None:
             assert called.rpartition(".")[2] not in {"sympify", "parse_expr", "read_pickle"}, ast.unparse(node)
             options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
             assert options.get("trust_remote_code", "False") == "False", ast.unparse(node)
+            if called.startswith("Auto") and called.endswith(".from_pretrained") and name(path) not in LOADERS:
+                # without it, transformers would ask on standard input whether to run code of the folder
+                assert "trust_remote_code" in options, ast.unparse(node)
             assert options.get("shell", "False") == "False", ast.unparse(node)
             assert options.get("allow_pickle", "False") == "False", ast.unparse(node)
             if called == "torch.load":

@@ -184,7 +184,9 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
                 f"{current_platform.device_type or 'a device that this machine lacks'}: "
                 f"run `pip install --editable '.[{EXTRAS[device.type]}]'`"
             )
-        positions = AutoConfig.from_pretrained(folder, local_files_only=True).max_position_embeddings
+        positions = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        ).max_position_embeddings
         if max_tokens > positions:
             raise DataError(
                 f"{folder} has {positions} positions, but prompts, latents and completions take up to {max_tokens}: "

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from qthink_core.artifacts.files import Writer, canonical_json
 from qthink_core.errors import DataError
-from qthink_core.models.loading import CONFIG, HEAD, TOKENIZER_FILES
+from qthink_core.models.loading import CONFIG, HEAD, TOKENIZER_FILES, pretrained
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -24,7 +23,7 @@ def merge(base: Path, adapter: Path, dtype: str, scratch: Path) -> dict[str, Wri
     """
     if not (adapter / ADAPTER_CONFIG).is_file():  # otherwise PEFT would look for it on the hub
         raise DataError(f"{adapter} holds no adapter: run `dvc repro` to train it")
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+    model = pretrained(base, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     merged.to(getattr(torch, dtype)).save_pretrained(scratch)
     files: dict[str, Writer | bytes] = {path.name: moved(path) for path in sorted(scratch.iterdir())}

