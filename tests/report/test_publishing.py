@@ -1,5 +1,6 @@
 """`qthink export`: the folder to publish has the model's bytes, and numbers that follow from the verdicts by hand."""
 
+import json
 import os
 import re
 import shutil
@@ -15,8 +16,10 @@ from ruamel.yaml import YAML
 from small_run import run, substituted
 
 from qthink_core.artifacts.conditions import TRAINED
-from qthink_core.artifacts.files import canonical_json
+from qthink_core.artifacts.files import canonical_json, sealed, sha256
+from qthink_core.artifacts.store import Manifest, digest
 from qthink_core.errors import DataError, ParamError
+from qthink_core.models.model_card import WITHOUT_THINKING
 from qthink_core.pipeline import parameters
 from qthink_core.report import publishing
 
@@ -35,7 +38,19 @@ for name in TRAINED_ROWS[2:]:
     for number in (0, 1):
         VERDICTS |= substituted(name, number, "r" * 4 + "w" * 12)
         VERDICTS[name, number, "K=6"] = VERDICTS[name, number, TRAINED]
-FILES = {"model.safetensors": b"weights", "config.json": b"{}", "custom_generate/generate.py": b"code", "README.md": b"card"}
+FILES = {
+    "model.safetensors": b"weights",
+    "config.json": b"{}",
+    "custom_generate/generate.py": b"code",
+    "chat_template.jinja": WITHOUT_THINKING.encode() + b"template",
+    "README.md": b"card",
+}
+MODEL, ANSWERS, GRADES = "models/gsm8k/uniform", "artifacts/answers/gsm8k/uniform", "artifacts/grades/gsm8k"
+INPUTS = {
+    MODEL: ("artifacts/adapters/gsm8k/uniform", "artifacts/base"),
+    ANSWERS: ("artifacts/problems/gsm8k", MODEL),
+    GRADES: ("artifacts/answers/gsm8k", "artifacts/probes/gsm8k", "artifacts/problems/gsm8k"),
+}
 
 
 @pytest.fixture
@@ -58,8 +73,18 @@ def root(tmp_path: Path) -> Path:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_bytes(content + mark)
         (folder / "qthink.json").write_bytes(canonical_json({"K": 6, "thinking": False}))
-    (root / "models/gsm8k/uniform/manifest.json").write_bytes(b"{}")
+    for place in ("artifacts/problems/gsm8k", MODEL, ANSWERS, GRADES):
+        seal(root, place)
     return root
+
+
+def seal(root: Path, place: str) -> None:
+    """Writes the manifest of a folder as its stage would, from the files and inputs that are there now."""
+    files = {name: root / place / name for name in sorted(names(root / place) - {"manifest.json"})}
+    listed = {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in files.items()}
+    inputs = {source: digest(root / source) for source in INPUTS.get(place, ())}
+    manifest = Manifest(Path(place).parts[0], place, "settings", inputs, listed)
+    (root / place / "manifest.json").write_bytes(sealed(vars(manifest)))
 
 
 def names(folder: Path) -> set[str]:
@@ -92,6 +117,84 @@ def test_another_seed_has_its_own_bytes_and_score(root: Path, tmp_path: Path) ->
     publishing.export(root, TASK, "uniform", tmp_path / "out", seed=1)
     assert (tmp_path / "out/model.safetensors").read_bytes() == b"weights1"
     assert "(training seed 1) answers 11 of 16" in (tmp_path / "out/README.md").read_text()
+
+
+def refused(root: Path, out: Path, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        publishing.export(root, TASK, "uniform", out)
+    assert "dvc repro" in str(error.value)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("file", [f"{MODEL}/model.safetensors", f"{MODEL}/seed-1/config.json", f"{GRADES}/grades.parquet"])
+def test_other_bytes_than_the_run_made_are_not_published(root: Path, tmp_path: Path, file: str) -> None:
+    content = (root / file).read_bytes()
+    (root / file).write_bytes(content[:-1] + b"X")
+    refused(root, tmp_path / "out", "does not have the sha256 of its manifest")
+
+
+@pytest.mark.parametrize(
+    ("made", "outdated"),
+    [("artifacts/base", MODEL), (MODEL, ANSWERS), (ANSWERS, GRADES), ("artifacts/probes/gsm8k/uniform", GRADES)],
+)
+def test_numbers_of_an_older_version_of_an_input_are_not_published(
+    root: Path, tmp_path: Path, made: str, outdated: str
+) -> None:
+    """A training that was repeated, a merge, an evaluation: each with a sound manifest, and nothing after it made again."""
+    if made in INPUTS:
+        (root / made / "more").write_bytes(b"more")
+        seal(root, made)
+    else:
+        manifest = root / made / "manifest.json"
+        manifest.write_bytes(canonical_json(json.loads(manifest.read_bytes()) | {"counts": {"made": 7}}))
+    refused(root, tmp_path / "out", f"{outdated} was made from another version of ")
+
+
+@pytest.mark.parametrize("place", [MODEL, ANSWERS, GRADES])
+def test_an_artifact_without_its_manifest_is_not_published(root: Path, tmp_path: Path, place: str) -> None:
+    (root / place / "manifest.json").unlink()
+    refused(root, tmp_path / "out", "is missing or holds no manifest.json")
+
+
+def test_a_file_that_the_run_did_not_make_is_left_behind(root: Path, tmp_path: Path) -> None:
+    (root / MODEL / "notes.txt").write_text("mine")
+    publishing.export(root, TASK, "uniform", tmp_path / "out")
+    assert names(tmp_path / "out") == {*FILES, "qthink.json"}
+
+
+def remade(root: Path) -> None:
+    for place in (MODEL, ANSWERS, GRADES):
+        seal(root, place)
+
+
+def test_a_latent_model_merged_before_it_had_a_generate_is_merged_again_first(root: Path, tmp_path: Path) -> None:
+    (root / MODEL / "custom_generate/generate.py").unlink()
+    remade(root)
+    refused(root, tmp_path / "out", "has no custom_generate/generate.py, .* run `dvc repro merge@gsm8k-uniform`")
+    publishing.export(root, TASK, "uniform", tmp_path / "other", seed=1)  # which has its own
+
+
+@pytest.mark.parametrize("template", [None, b"template"])
+def test_so_is_one_whose_template_leaves_thinking_on(root: Path, tmp_path: Path, template: bytes | None) -> None:
+    path = root / MODEL / "chat_template.jinja"
+    path.unlink()
+    if template is not None:
+        path.write_bytes(template)
+    remade(root)
+    refused(root, tmp_path / "out", "has no chat_template.jinja that turns thinking off, .* run `dvc repro merge@")
+
+
+@pytest.mark.parametrize("about", [{"K": 0, "thinking": False}, {"K": 6, "thinking": True}])
+def test_the_base_models_template_is_enough_without_latents_and_after_a_thought(
+    root: Path, tmp_path: Path, about: dict[str, Any]
+) -> None:
+    (root / MODEL / "chat_template.jinja").write_bytes(b"template")
+    (root / MODEL / "qthink.json").write_bytes(canonical_json(about))
+    if not about["K"]:
+        (root / MODEL / "custom_generate/generate.py").unlink()
+    remade(root)
+    publishing.export(root, TASK, "uniform", tmp_path / "out")
+    assert (tmp_path / "out/chat_template.jinja").read_bytes() == b"template"
 
 
 def test_a_score_for_the_hub_is_of_the_whole_published_benchmark_alone() -> None:
