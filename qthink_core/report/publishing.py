@@ -18,6 +18,7 @@ from qthink_core.artifacts.grades import read_grades
 from qthink_core.artifacts.store import MANIFEST
 from qthink_core.errors import DataError, ParamError
 from qthink_core.evidence.findings import Findings
+from qthink_core.evidence.wilson import Interval, interval
 from qthink_core.models import model_card
 from qthink_core.pipeline import layout
 from qthink_core.pipeline.stage import check_lineage, read_params
@@ -64,6 +65,8 @@ def export(
     more = {} if generated or task not in REGISTERED else {"datasets": [REGISTERED[task][0]]}
     rows = [row for row in read_grades(own.grades) if (row.system, row.seed, row.condition) == (system, seed, TRAINED)]
     right, n = sum(row.right for row in rows), len(rows)
+    if not n:
+        raise DataError(f"{own.grades} has no grades of {system}, training seed {seed}: run `dvc repro`")
     card = model_card.card(about, base, more, question) + "\n" + measured(findings, task, system, seed, right, n, generated)
     score = None if generated or settings.split != TEST else scored(task, right, n, about["K"], date, url)
     for name in files:
@@ -74,7 +77,12 @@ def export(
         write_file(out / f".eval_results/{task}.yaml", score)
     why = "its questions are generated" if generated else f"{n} {settings.split} questions are not the hub's benchmark"
     said = f"with its score in .eval_results/{task}.yaml" if score else f"without .eval_results: {why}"
-    return [f"wrote {out}: {system} on {task}, training seed {seed}, {right} of {n} right, {said}", f"hf upload NAME {out}"]
+    given = [name for name, value in (("--date", date), ("--url", url)) if value is not None and score is None]
+    return [
+        f"wrote {out}: {system} on {task}, training seed {seed}, {right} of {n} right, {said}",
+        *(f"{name} was not used: it belongs to the score, and none was written" for name in given),
+        f"hf upload NAME {out}",
+    ]
 
 
 def _checked(root: Path, own: "Folders", task: str, system: str, folder: Path) -> list[str]:
@@ -121,19 +129,25 @@ def measured(findings: Findings, task: str, system: str, seed: int, right: int, 
     problems = f"problems that were generated in the form of {task}, and not the benchmark" if generated else task
     lines = [
         "## Measured\n",
-        f"This model (training seed {seed}) answers {right} of {n} questions correctly. They are {problems}.\n",
+        f"This model (training seed {seed}) answers {right} of {n} questions correctly: {100 * right / n:.1f} %, with a "
+        f"95 % interval of {_percent(interval(right, n))}. They are {problems}.\n",
+        "In the table, the figures of a system are over all its trainings.\n",
         "| system | accuracy, % | 95 % interval | n | trainings | tokens | latent steps |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for name, cell in findings.cells[task].items():
-        shown = f"{findings.systems[name].name} (this model)" if name == system else findings.systems[name].name
-        interval = f"[{100 * cell.low:.1f}, {100 * cell.high:.1f}]"
-        figures = (f"{100 * cell.accuracy:.1f}", interval, cell.n, cell.seeds, f"{cell.mean_tokens:.1f}", cell.latents)
+        shown = f"{findings.systems[name].name} (this model's system)" if name == system else findings.systems[name].name
+        limits = _percent(Interval(cell.low, cell.high))
+        figures = (f"{100 * cell.accuracy:.1f}", limits, cell.n, cell.seeds, f"{cell.mean_tokens:.1f}", cell.latents)
         lines.append(f"| {shown} | {' | '.join(map(str, figures))} |")
     verdict = findings.conditions.get(task, {}).get(system)
     if verdict:
         lines += ["", f"Do its latent steps do anything? **{verdict.word}**: {verdict.sentence}"]
     return "\n".join([*lines, ""])
+
+
+def _percent(limits: Interval) -> str:
+    return f"[{100 * limits.low:.1f}, {100 * limits.high:.1f}]"
 
 
 def scored(task: str, right: int, n: int, K: int, date: str | None, url: str | None) -> bytes | None:
@@ -170,10 +184,12 @@ def _yaml(writer: Any, value: Any) -> bytes:
 
 
 def _check_date(date: str | None) -> None:
-    try:
-        datetime.date.fromisoformat(date or "2000-01-01")
+    try:  # fromisoformat also reads 20260131 and weeks
+        good = date is None or datetime.date.fromisoformat(date).isoformat() == date
     except ValueError:
-        raise ParamError(f"--date is {date!r:.40}: give the day of the evaluation as in 2026-01-31") from None
+        good = False
+    if not good:
+        raise ParamError(f"--date is {date!r:.40}: give the day of the evaluation as in 2026-01-31")
 
 
 def _known(what: str, name: Any, known: Mapping[str, Any] | list[Any], where: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scipy.stats
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from imports import ROOT
 from ruamel.yaml import YAML
@@ -106,11 +107,40 @@ def test_the_folder_has_the_bytes_of_one_seed_and_a_card_with_its_numbers(root: 
     assert "generated in the form of gsm8k, and not the benchmark" in card
     assert "gsm8k-test-00000?" in card  # the usage asks the first question
     # 12 and 11 of 16 right: 71.9 %; 3 + (0 + ... + 15) / 16 = 10.5 tokens
-    (row,) = re.findall(r"\| QThink uniform per-step \(this model\) (.*)", card)
+    (row,) = re.findall(r"\| QThink uniform per-step \(this model's system\) (.*)", card)
     assert row.startswith("| 71.9 | [")
     assert row.endswith("] | 16 | 2 | 10.5 | 6 |")
     assert "| Base, not thinking | 25.0 |" in card
     assert "Do its latent steps do anything? **" in card
+
+
+def test_the_card_tells_the_models_own_accuracy_from_the_mean_of_its_system(root: Path, tmp_path: Path) -> None:
+    """Both trainings have 71.9 %; seed 1 has 11 of 16 = 68.75 %, with Wilson's interval from an independent computation."""
+    publishing.export(root, TASK, "uniform", tmp_path / "out", seed=1)
+    card = (tmp_path / "out/README.md").read_text()
+    own = scipy.stats.binomtest(11, 16).proportion_ci(method="wilson")
+    limits = f"[{100 * own.low:.1f}, {100 * own.high:.1f}]"
+    assert f"answers 11 of 16 questions correctly: 68.8 %, with a 95 % interval of {limits}." in card
+    assert "In the table, the figures of a system are over all its trainings." in card
+    assert card.count("(this model's system) | 71.9 |") == 1
+    assert "(this model)" not in card
+
+
+def test_what_belongs_to_the_score_is_said_to_be_unused_without_one(root: Path, tmp_path: Path) -> None:
+    lines = publishing.export(root, TASK, "uniform", tmp_path / "out", date="2026-01-31", url="https://example.org")
+    assert [line.split()[0] for line in lines] == ["wrote", "--date", "--url", "hf"]
+    assert lines[1] == "--date was not used: it belongs to the score, and none was written"
+    assert len(publishing.export(root, TASK, "uniform", tmp_path / "other")) == 2
+
+
+def test_a_training_without_grades_is_named(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / MODEL / "seed-1", root / MODEL / "seed-2")
+    parameters.write_value(root / "params.yaml", "seeds", [0, 1, 2])
+    for system in TRAINED_ROWS:
+        shutil.copytree(root / f"artifacts/adapters/{TASK}/{system}/1", root / f"artifacts/adapters/{TASK}/{system}/2")
+    remade(root)
+    with pytest.raises(DataError, match=r"has no grades of uniform, training seed 2: run `dvc repro`"):
+        publishing.export(root, TASK, "uniform", tmp_path / "out", seed=2)
 
 
 def test_another_seed_has_its_own_bytes_and_score(root: Path, tmp_path: Path) -> None:
@@ -231,7 +261,10 @@ def test_a_folder_with_anything_in_it_is_left_as_it_is(root: Path, tmp_path: Pat
         (("gsm9k", "uniform"), {}, "no task 'gsm9k': params.yaml has gsm8k"),
         (("gsm8k", "base"), {}, r"no system 'base': systems\.trained has sft"),
         (("gsm8k", "uniform"), {"seed": 7}, "no training seed 7: params.yaml has 0, 1"),
-        (("gsm8k", "uniform"), {"date": "31.1.2026"}, "as in 2026-01-31"),
+        *(
+            (("gsm8k", "uniform"), {"date": date}, "as in 2026-01-31")
+            for date in ("31.1.2026", "20260131", "2026-W05-6", "")
+        ),
         (("gsm8k", "sft"), {}, "holds no model: run `dvc repro merge@gsm8k-sft`"),
     ],
 )
