@@ -161,7 +161,10 @@ def export(
 
     Reads `models/` and `artifacts/`, and sends nothing: it ends with the command that uploads the folder. A score in
     `.eval_results/` is written only if all test questions of a benchmark that the hub keeps scores of were answered.
-    Generated problems are no such benchmark.
+    Generated problems are no such benchmark. Without a score, `--date` and `--url` are not used, and a line says so.
+
+    Only what the run made is published. If a file of the model has changed, or model, answers and grades are not of one run,
+    the command ends with exit code 65 and names what to make again.
     """
     with one_line():
         from qthink_core.report import publishing

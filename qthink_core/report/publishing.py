@@ -5,21 +5,23 @@ Every number comes out of the run's grades. Nothing is sent anywhere.
 
 import datetime
 import functools
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qthink_core.artifacts import prepared
+from qthink_core.artifacts import prepared, store
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import write_file
 from qthink_core.artifacts.grades import read_grades
 from qthink_core.artifacts.store import MANIFEST
 from qthink_core.errors import DataError, ParamError
 from qthink_core.evidence.findings import Findings
+from qthink_core.evidence.wilson import Interval, interval
 from qthink_core.models import model_card
 from qthink_core.pipeline import layout
-from qthink_core.pipeline.stage import read_params
+from qthink_core.pipeline.stage import check_lineage, read_params
 from qthink_core.pipeline.systems import of_seed
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ def export(
     """Writes the folder `out` for a task and a system of the run, and returns lines about it for the terminal.
 
     Without a `seed`, the model is that of the first training seed. Raises ParamError for what the run does not have and for
-    a date of another form, and DataError when an artifact is missing or `out` is not empty.
+    a date of another form, and DataError when an artifact is missing or damaged, when model, answers and grades are not of
+    one run, when the model was merged by an older version, or when `out` is not empty.
     """
     from qthink_core.report import build, params
 
@@ -52,6 +55,7 @@ def export(
         raise DataError(f"{folder} holds no model: run `dvc repro merge@{task}-{system}`")
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty: name a new folder, or delete this one first")
+    files = _checked(root, folders[task], task, system, folder)
     own = _below(root, folders[task])
     findings = build.find({task: own}, params.outline(settings))
     generated = settings.prepare.source == GENERATED
@@ -61,20 +65,63 @@ def export(
     more = {} if generated or task not in REGISTERED else {"datasets": [REGISTERED[task][0]]}
     rows = [row for row in read_grades(own.grades) if (row.system, row.seed, row.condition) == (system, seed, TRAINED)]
     right, n = sum(row.right for row in rows), len(rows)
+    if not n:
+        raise DataError(f"{own.grades} has no grades of {system}, training seed {seed}: run `dvc repro`")
     card = model_card.card(about, base, more, question) + "\n" + measured(findings, task, system, seed, right, n, generated)
     score = None if generated or settings.split != TEST else scored(task, right, n, about["K"], date, url)
-    for file in sorted(folder.rglob("*")):
-        inside = file.relative_to(folder)
-        if file.is_file() and inside.name != MANIFEST and not inside.parts[0].startswith("seed-"):
-            (out / inside).parent.mkdir(parents=True, exist_ok=True)
-            write_file(out / inside, functools.partial(shutil.copyfile, file))
+    for name in files:
+        write_file(out / name, functools.partial(shutil.copyfile, folder / name))
     write_file(out / model_card.CARD, card.encode())
     if score is not None:
         (out / ".eval_results").mkdir(exist_ok=True)
         write_file(out / f".eval_results/{task}.yaml", score)
     why = "its questions are generated" if generated else f"{n} {settings.split} questions are not the hub's benchmark"
     said = f"with its score in .eval_results/{task}.yaml" if score else f"without .eval_results: {why}"
-    return [f"wrote {out}: {system} on {task}, training seed {seed}, {right} of {n} right, {said}", f"hf upload NAME {out}"]
+    given = [name for name, value in (("--date", date), ("--url", url)) if value is not None and score is None]
+    return [
+        f"wrote {out}: {system} on {task}, training seed {seed}, {right} of {n} right, {said}",
+        *(f"{name} was not used: it belongs to the score, and none was written" for name in given),
+        f"hf upload NAME {out}",
+    ]
+
+
+def _checked(root: Path, own: "Folders", task: str, system: str, folder: Path) -> list[str]:
+    """The names of the model's files in `folder`, after a check that its numbers were measured with these bytes.
+
+    Raises DataError when an artifact is missing, is damaged or was made from another version of its input, and when the
+    model lacks what its card relies on.
+    """
+    model = layout.model(task, system)
+    made = (model, own.answers[system], own.grades)
+    for path in (*made, own.problems):
+        store.digest(root / path)  # raises for a missing manifest, which check_lineage would pass over
+    check_lineage(root, map(str, (*made, own.problems)))
+    for path in made:
+        # These inputs are also folders of several artifacts, which check_lineage does not compare.
+        for source, recorded in json.loads((root / path / MANIFEST).read_bytes())["inputs"].items():
+            if store.digest(root / source) != recorded:
+                raise DataError(f"{path} was made from another version of {source} than the present one: run `dvc repro`")
+    inside = folder.relative_to(root / model)
+    listed = [name for name in map(Path, store.listed(root / model)) if name.is_relative_to(inside)]
+    files = [name for name in (str(name.relative_to(inside)) for name in listed) if not name.startswith("seed-")]
+    lacking = _lacking(folder, files)
+    if lacking:
+        fix = f"run `dvc repro merge@{task}-{system}`, then `dvc repro`"
+        raise DataError(f"{folder} was merged by an older version and has no {lacking}, which its card relies on: {fix}")
+    return files
+
+
+def _lacking(folder: Path, files: list[str]) -> str | None:
+    about = model_card.described(folder / model_card.QTHINK)
+    if not about["K"]:
+        return None
+    if model_card.GENERATE not in files:
+        return model_card.GENERATE
+    start = model_card.WITHOUT_THINKING.encode()
+    template = model_card.TEMPLATE
+    if not about["thinking"] and not (template in files and (folder / template).read_bytes().startswith(start)):
+        return f"{template} that turns thinking off"
+    return None
 
 
 def measured(findings: Findings, task: str, system: str, seed: int, right: int, n: int, generated: bool) -> str:
@@ -82,19 +129,25 @@ def measured(findings: Findings, task: str, system: str, seed: int, right: int, 
     problems = f"problems that were generated in the form of {task}, and not the benchmark" if generated else task
     lines = [
         "## Measured\n",
-        f"This model (training seed {seed}) answers {right} of {n} questions correctly. They are {problems}.\n",
+        f"This model (training seed {seed}) answers {right} of {n} questions correctly: {100 * right / n:.1f} %, with a "
+        f"95 % interval of {_percent(interval(right, n))}. They are {problems}.\n",
+        "In the table, the figures of a system are over all its trainings.\n",
         "| system | accuracy, % | 95 % interval | n | trainings | tokens | latent steps |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for name, cell in findings.cells[task].items():
-        shown = f"{findings.systems[name].name} (this model)" if name == system else findings.systems[name].name
-        interval = f"[{100 * cell.low:.1f}, {100 * cell.high:.1f}]"
-        figures = (f"{100 * cell.accuracy:.1f}", interval, cell.n, cell.seeds, f"{cell.mean_tokens:.1f}", cell.latents)
+        shown = f"{findings.systems[name].name} (this model's system)" if name == system else findings.systems[name].name
+        limits = _percent(Interval(cell.low, cell.high))
+        figures = (f"{100 * cell.accuracy:.1f}", limits, cell.n, cell.seeds, f"{cell.mean_tokens:.1f}", cell.latents)
         lines.append(f"| {shown} | {' | '.join(map(str, figures))} |")
     verdict = findings.conditions.get(task, {}).get(system)
     if verdict:
         lines += ["", f"Do its latent steps do anything? **{verdict.word}**: {verdict.sentence}"]
     return "\n".join([*lines, ""])
+
+
+def _percent(limits: Interval) -> str:
+    return f"[{100 * limits.low:.1f}, {100 * limits.high:.1f}]"
 
 
 def scored(task: str, right: int, n: int, K: int, date: str | None, url: str | None) -> bytes | None:
@@ -131,10 +184,12 @@ def _yaml(writer: Any, value: Any) -> bytes:
 
 
 def _check_date(date: str | None) -> None:
-    try:
-        datetime.date.fromisoformat(date or "2000-01-01")
+    try:  # fromisoformat also reads 20260131 and weeks
+        good = date is None or datetime.date.fromisoformat(date).isoformat() == date
     except ValueError:
-        raise ParamError(f"--date is {date!r:.40}: give the day of the evaluation as in 2026-01-31") from None
+        good = False
+    if not good:
+        raise ParamError(f"--date is {date!r:.40}: give the day of the evaluation as in 2026-01-31")
 
 
 def _known(what: str, name: Any, known: Mapping[str, Any] | list[Any], where: str) -> None:
