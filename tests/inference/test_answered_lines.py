@@ -65,7 +65,7 @@ def test_messages_may_be_asked_instead_of_a_question(reasoner: LatentReasoner) -
         (b'{"messages": []}\n', r"^line 3 has no text in 'question' and no list in 'messages'"),
         (b'{"messages": [{"role": "user"}]}\n', r"^line 3 has a message without the texts 'role' and 'content'"),
         (b'{"question": "a", "answer": "#### 7"}\n', r"^line 3 has a field 'answer', .*: rename it, for example to 'gold'$"),
-        (b'{"question": "a", "seconds": 3}\n', r"^line 3 has a field 'seconds', which the output needs for its own: rename it$"),
+        (b'{"question": "a", "seconds": 3}\n', r"^line 3 has a field 'seconds', which the output needs .*: rename it$"),
         (json.dumps({"question": "word " * 600}).encode(), r"^line 3 has a prompt of \d+ tokens, .* only 512 positions"),
     ],
 )

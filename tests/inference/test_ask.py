@@ -10,6 +10,7 @@ import pytest
 from checkpoints import exported
 
 from qthink_core import LatentReasoner
+from qthink_core.inference.evaluation import audit as _audit  # noqa: F401 - so that the forks need not load it
 from qthink_core.inference.evaluation import questions
 from qthink_core.report.display import plain
 
