@@ -60,7 +60,7 @@ def evaluate(
     answer, tokens, and how it ended (`stop`, or `length` at the limit). It is written batch by batch: the same command
     continues a run that was stopped. A folder of another run is refused.
     """
-    with one_line():
+    with one_line(continues=True):
         from qthink_core.inference.evaluation import questions
         from qthink_core.inference.evaluation.evaluate import evaluate
 
@@ -109,7 +109,7 @@ def audit(
     The folder gets **verdicts.jsonl** (a line for each answer; the verdict follows from it alone), **audit.json** and the
     page **audit.html**. The same command continues an audit that was stopped. A folder of another run is refused.
     """
-    with one_line():
+    with one_line(continues=True):
         from qthink_core.inference.evaluation import audit as auditing
         from qthink_core.inference.evaluation import questions
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qthink_core.cli.program import MODEL, app, complain, one_line
-from qthink_core.errors import DataError
+from qthink_core.errors import DataError, ParamError
 
 if TYPE_CHECKING:
     from qthink_core.inference.reasoner import LatentReasoner
@@ -29,6 +29,7 @@ Temperature = Annotated[float, typer.Option(help="0 takes the most likely token;
 TopP = Annotated[float, typer.Option(help="Sample from the most likely tokens that make up this probability.")]
 TopK = Annotated[int, typer.Option(help="Sample from that many most likely tokens; 0 for all.")]
 Seed = Annotated[int, typer.Option(help="Of the samples.")]
+Stop = Annotated[list[str] | None, typer.Option(help="End the answer before this text; repeatable.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; `auto` takes a GPU if torch sees one.")]
 Dtype = Annotated[str, typer.Option(help="auto (that of the weights), float32, bfloat16 or float16.")]
 Revision = Annotated[str | None, typer.Option(help="A branch, tag or commit of the hub's repository.")]
@@ -49,7 +50,7 @@ def ask(
     top_p: TopP = 1.0,
     top_k: TopK = 0,
     seed: Seed = 0,
-    stop: Annotated[list[str] | None, typer.Option(help="End the answer before this text; repeatable.")] = None,
+    stop: Stop = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
@@ -92,6 +93,7 @@ def answer(
     top_p: TopP = 1.0,
     top_k: TopK = 0,
     seed: Seed = 0,
+    stop: Stop = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
@@ -109,22 +111,27 @@ def answer(
 
     With `--out`, the file is kept whole: if the program is stopped, the same command continues after the last whole line.
     """
-    with one_line():
+    with one_line(continues=out is not None):
         from qthink_core.inference.settings import Settings
 
-        how = Settings(max_new_tokens, temperature, top_p, top_k, seed, top=0).checked()
+        how = Settings(max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ()), top=0).checked()
         _answer(model, out, batch, how, lambda: loaded(model, latents, thinking, device, dtype, revision))
 
 
 def _question(text: str) -> str:
     if text != "-":
+        if not text.strip():
+            raise ParamError("the question is empty: give its text, or `-` to read it from standard input")
         return text
     if sys.stdin is None:
         raise DataError("standard input is closed: give the question as an argument")
     try:
-        return sys.stdin.buffer.read().decode().strip()
+        text = sys.stdin.buffer.read().decode().strip()
     except UnicodeDecodeError as error:
         raise DataError(f"standard input is not UTF-8 (byte {error.start + 1}): give the question as UTF-8 text") from None
+    if not text:
+        raise DataError("standard input has no question: send its text, or give the question as an argument")
+    return text
 
 
 def loaded(
@@ -172,16 +179,27 @@ def _answer(model: str, out: Path | None, batch: int, how: "Settings", load: "Ca
     if sys.stdin.isatty():
         complain("reading JSON lines from the terminal; Ctrl-D ends the input, `qthink answer --help` shows an example")
     source, done = lines(sys.stdin.buffer), 0
-    reasoner = load()
-    if out is not None:
-        system = reasoner.system
-        run = {"model": model, "latents": system.K, "thinking": system.thinking, "dtype": str(system.model.dtype)}
-        done = answered_lines.resume(out, run | how._asdict())
-        source = answered_lines.continued(source, out, done) if done else source
-    with out.open("ab") if out is not None else contextlib.nullcontext(sys.stdout.buffer) as file:
-        bar = tqdm(unit=" answers", initial=done, disable=None)
-        for line in answered_lines.answered(reasoner, source, how, batch):
-            file.write(line.encode() + b"\n")
-            file.flush()
-            bar.update()
-        bar.close()
+    with answered_lines.opened(out) if out is not None else contextlib.nullcontext(sys.stdout.buffer) as file:
+        reasoner = load()
+        if out is not None:
+            done = answered_lines.resume(out, {"model": model, "batch": batch, **_made_with(reasoner), **how._asdict()})
+            source = answered_lines.continued(source, out, done) if done else source
+        with tqdm(unit=" answers", initial=done, disable=None) as bar:
+            for line in answered_lines.answered(reasoner, source, how, batch):
+                file.write(line.encode() + b"\n")
+                file.flush()
+                bar.update()
+
+
+def _made_with(reasoner: "LatentReasoner") -> dict[str, Any]:
+    """What an answer depends on, apart from the question and the settings."""
+    from qthink_core.inference.evaluation.contestants import digest
+
+    system = reasoner.system
+    return {
+        "model files": digest(reasoner.folder),
+        "latents": system.K,
+        "thinking": system.thinking,
+        "dtype": str(system.model.dtype),
+        "device": str(system.model.device),
+    }

@@ -79,11 +79,16 @@ def repository() -> Path:
 
 
 @contextlib.contextmanager
-def one_line() -> Iterator[None]:
-    """Ends the program with one line and an exit code when something is wrong."""
+def one_line(continues: bool = False) -> Iterator[None]:
+    """Ends the program with one line and an exit code when something is wrong.
+
+    `continues` says that the same command continues what Ctrl-C has stopped.
+    """
     try:
         yield
     except KeyboardInterrupt:
+        if continues:
+            complain("stopped; the same command continues")
         end(StoppedError.exit_code)
     except BrokenPipeError:  # the reader of the output has closed it
         end(0)

@@ -1,13 +1,16 @@
 """Answered JSON lines, for `qthink answer`: one line of output for each line of input, in order."""
 
+import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from qthink_core.artifacts.files import canonical_json, read_object, write_file
+from qthink_core.artifacts.files import canonical_json, read_object, storage, write_file
 from qthink_core.benchmarks.json_lines import lines, read_line
 from qthink_core.errors import DataError, ParamError, QThinkError
+from qthink_core.inference.locks import locked
 from qthink_core.inference.reasoner import LatentReasoner, Question
 from qthink_core.inference.settings import Settings
 
@@ -45,13 +48,22 @@ def answered(reasoner: LatentReasoner, source: Iterable[tuple[int, bytes]], how:
 def asked(reasoner: LatentReasoner, number: int, line: bytes, how: Settings) -> Asked:
     """A line of input with its prompt; raises DataError when it is not of the expected form or does not fit the model."""
     where = f"line {number}"
-    row = read_line(line, where, EXPECTED)
+    row = _row(line, where)
     try:
         prompt = reasoner.prompt(question(row, where))
     except DataError as error:
         raise DataError(f"{where}: {error}") if not str(error).startswith(where) else error from None
     reasoner.room(prompt, how, where)
     return Asked(number, row, prompt)
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    row = read_line(line, where, EXPECTED)
+    for name in ADDED:
+        if name in row:
+            example = ", for example to 'gold'" if name == "answer" else ""
+            raise DataError(f"{where} has a field {name!r}, which the output needs for its own: rename it{example}")
+    return row
 
 
 def question(row: dict[str, Any], where: str) -> Question:
@@ -86,39 +98,76 @@ def _answers(reasoner: LatentReasoner, waiting: list[Asked], how: Settings) -> I
         yield json.dumps(one.row | dict(zip(ADDED, added, strict=True)), allow_nan=False)
 
 
+@contextlib.contextmanager
+def opened(out: Path) -> Iterator[BinaryIO]:
+    """The file of answers, made if there is none; no other process may write to it meanwhile.
+
+    Raises ParamError when `out` is not a file, StoppedError while another process writes to it, and StorageError where it
+    cannot be written.
+    """
+    if out.exists() and not out.is_file():
+        raise ParamError(f"{out} is {'a folder' if out.is_dir() else 'not a regular file'}: name a file with --out")
+    with locked(out, out) as file:
+        yield file
+
+
 def resume(out: Path, run: dict[str, Any]) -> int:
     """The number of whole lines that an earlier run of the same command left in `out`; a torn last line is cut off.
 
-    `run` (model, latent steps, settings) is kept beside it in `<out>.run.json`. Raises ParamError when the file is there
-    without that record, or was made by another command.
+    `run` (model, latent steps, settings) is kept beside it in `<out>.run.json`. Raises ParamError when the file has answers
+    without that record, or was made by another command, and DataError when the record is damaged.
     """
     record = out.with_name(f"{out.name}.run.json")
     wanted = json.loads(canonical_json(run))
-    if not out.exists():
+    raw = out.read_bytes() if out.exists() else b""
+    if not raw:
         write_file(record, canonical_json(run))
         return 0
-    found = read_object(record.read_bytes()) if record.is_file() else {}
+    try:
+        found = read_object(record.read_bytes()) if record.is_file() else {}
+    except ValueError as error:
+        raise DataError(f"{record} {error}: give another file with --out, or delete {out}") from None
     different = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
     if different:
         was = ", ".join(f"{name} {found.get(name)!r:.60}" for name in different) if found else f"no {record.name} beside it"
         raise ParamError(f"{out} was made by another run ({was}): give another file, or delete it")
-    raw = out.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if len(whole) < len(raw):
-        write_file(out, whole)
-    return whole.count(b"\n")
+    whole = raw.rfind(b"\n") + 1
+    if whole < len(raw):
+        with storage(out):
+            os.truncate(out, whole)
+    return raw.count(b"\n")
 
 
 def continued(source: Iterable[tuple[int, bytes]], out: Path, done: int) -> Iterator[tuple[int, bytes]]:
-    """The lines of input after the first `done`; raises DataError when one of those is not the line that was answered."""
+    """The lines of input after the first `done`.
+
+    Raises DataError when one of those is not the line that was answered, when they end before `done`, and when a line of
+    `out` is damaged.
+    """
+    number = 0
     with out.open("rb") as file:
-        kept = lines(file)
+        kept = lines(file, f"{out}, line")
         for number, line in source:
             if number > done:
                 yield number, line
                 continue
             where = f"line {number}"
-            before = {name: value for name, value in read_object(next(kept)[1]).items() if name not in ADDED}
-            row = {name: value for name, value in read_line(line, where, EXPECTED).items() if name not in ADDED}
+            row, before = _row(line, where), _kept(next(kept)[1], f"{out}, line {number}")
             if before != row:
                 raise DataError(f"{where} is not the question that {out} has answered there: give another file with --out")
+    if number < done:
+        raise DataError(f"the input ends after line {number}, and {out} has {done} answers: give the whole input again")
+
+
+def _kept(line: bytes, where: str) -> dict[str, Any]:
+    """The input's fields of a line that was answered."""
+    fix = "cut the file before this line and run the command again, or give another file with --out"
+    try:
+        row = read_object(line)
+    except ValueError as error:
+        raise DataError(f"{where} {error}: {fix}") from None
+    for name in ADDED:
+        if name not in row:
+            raise DataError(f"{where} has no field {name!r}: {fix}")
+        del row[name]
+    return row

@@ -9,8 +9,8 @@ import pytest
 from checkpoints import exported
 
 from qthink_core import LatentReasoner
-from qthink_core.errors import DataError, ParamError
-from qthink_core.inference.answered_lines import answered, continued, resume
+from qthink_core.errors import DataError, ParamError, StoppedError
+from qthink_core.inference.answered_lines import ADDED, answered, continued, opened, resume
 from qthink_core.inference.settings import Settings
 
 HOW = Settings(max_new_tokens=6, top=0)
@@ -64,6 +64,8 @@ def test_messages_may_be_asked_instead_of_a_question(reasoner: LatentReasoner) -
         (b'{"question": 3}\n', r"^line 3 has no text in 'question'"),
         (b'{"messages": []}\n', r"^line 3 has no text in 'question' and no list in 'messages'"),
         (b'{"messages": [{"role": "user"}]}\n', r"^line 3 has a message without the texts 'role' and 'content'"),
+        (b'{"question": "a", "answer": "#### 7"}\n', r"^line 3 has a field 'answer', .*: rename it, for example to 'gold'$"),
+        (b'{"question": "a", "seconds": 3}\n', r"^line 3 has a field 'seconds', which the output needs .*: rename it$"),
         (json.dumps({"question": "word " * 600}).encode(), r"^line 3 has a prompt of \d+ tokens, .* only 512 positions"),
     ],
 )
@@ -109,3 +111,50 @@ def test_other_questions_do_not_continue_a_file(reasoner: LatentReasoner, tmp_pa
     other = [*asked()[:1], *numbered([{"id": 7, "question": "Other?"}] * 2)[1:]]
     with pytest.raises(DataError, match=r"^line 2 is not the question that .*answers\.jsonl has answered there"):
         list(continued(other, out, 2))
+
+
+def test_an_input_that_is_shorter_than_its_answers_is_refused(reasoner: LatentReasoner, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    out.write_text("".join(f"{line}\n" for line in answered(reasoner, asked()[:3], HOW, 3)))
+    assert list(continued(asked()[:3], out, 3)) == []
+    for given in (2, 0):
+        with pytest.raises(DataError, match=rf"^the input ends after line {given}, and .* has 3 answers: give the whole"):
+            list(continued(asked()[:given], out, 3))
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ("{torn", r"answers\.jsonl, line 1 is not JSON .*: cut the file before this line"),
+        ('{"id": 0, "question": "Who?"}', r"answers\.jsonl, line 1 has no field 'answer': cut the file before"),
+    ],
+)
+def test_a_damaged_answer_is_named(tmp_path: Path, kept: str, message: str) -> None:
+    out = tmp_path / "answers.jsonl"
+    out.write_text(kept + "\n")
+    with pytest.raises(DataError, match=message):
+        list(continued(asked(), out, 1))
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    out.write_text(json.dumps(dict.fromkeys(ADDED)) + "\n")
+    (tmp_path / "answers.jsonl.run.json").write_text("{")
+    with pytest.raises(DataError, match=r"answers\.jsonl\.run\.json is not JSON .*: give another file"):
+        resume(out, RUN)
+
+
+def test_one_process_at_a_time_writes_a_file_of_answers(tmp_path: Path) -> None:
+    out = tmp_path / "new/answers.jsonl"
+    with opened(out) as file:
+        file.write(b"{}\n")
+        with pytest.raises(StoppedError, match=r"^another process is writing to .*answers\.jsonl: wait for it"), opened(out):
+            pass
+    with opened(out) as file:
+        assert out.read_bytes() == b"{}\n"
+
+
+def test_what_is_not_a_file_is_refused_by_name(tmp_path: Path) -> None:
+    for out, what in ((tmp_path, "a folder"), (Path("/dev/null"), "not a regular file")):
+        with pytest.raises(ParamError, match=rf"^{out} is {what}: name a file with --out$"), opened(out):
+            pass

@@ -1,6 +1,7 @@
 """`qthink ask` and `qthink answer` as their users run them: processes, and one line when something is wrong."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from checkpoints import exported
 
 from qthink_core import LatentReasoner
+from qthink_core.inference.evaluation import audit as _audit  # noqa: F401 - so that the forks need not load it
+from qthink_core.inference.evaluation import questions
 from qthink_core.report.display import plain
 
 
@@ -62,11 +65,65 @@ def test_answers_go_on_after_a_bad_line_was_fixed_and_can_be_graded(folder: Path
     assert len(graded.splitlines()) == 3
 
 
+def test_an_answer_ends_before_a_stop_text(folder: Path) -> None:
+    words, given = ("answer", str(folder), "--max-new-tokens", "8"), b'{"question": "Who?"}\n'
+    whole = json.loads(qthink(*words, given=given).stdout)["answer"]
+    stop = whole[len(whole) // 2]
+    found = json.loads(qthink(*words, "--stop", "no such text", "--stop", stop, given=given).stdout)
+    assert (found["answer"], found["finish"]) == (whole.partition(stop)[0], "stop")
+
+
+def test_answers_are_not_continued_with_other_weights_at_the_same_path_or_in_other_batches(
+    folder: Path, tmp_path: Path
+) -> None:
+    model, out = shutil.copytree(folder, tmp_path / "model"), tmp_path / "answers.jsonl"
+    words = ("answer", str(model), "--out", str(out), "--max-new-tokens", "2")
+    given = b'{"question": "Who?"}\n'
+    assert qthink(*words, given=given).returncode == 0
+    before = out.read_bytes()
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    for options, changed, name in (((), weights, "model files"), (("--batch", "3"), None, "batch 16")):
+        kept = (model / "model.safetensors").read_bytes()
+        (model / "model.safetensors").write_bytes(changed or kept)
+        run = qthink(*words, *options, given=given + given)
+        (model / "model.safetensors").write_bytes(kept)
+        assert run.returncode == 2, run.stderr
+        assert f"was made by another run ({name}" in run.stderr.decode().splitlines()[-1]
+        assert out.read_bytes() == before
+
+
+def test_ctrl_c_says_that_the_same_command_continues_where_it_does(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LatentReasoner, "respond", interrupted)
+    monkeypatch.setattr(questions, "read", interrupted)
+    said = "qthink: stopped; the same command continues"
+    answers = ("answer", str(folder))
+    on_benchmark = (str(folder), "--benchmark", "gsm8k")
+    for words, expected in (
+        ((*answers, "--out", str(tmp_path / "answers.jsonl")), [said]),
+        (answers, []),
+        (("evaluate", *on_benchmark), [said]),
+        (("audit", *on_benchmark), [said]),
+    ):
+        run = qthink(*words, given=b'{"question": "Who?"}\n')
+        assert run.returncode == 75, run.stderr
+        assert [line for line in run.stderr.decode().splitlines() if line.startswith("qthink: ")] == expected
+
+
 def test_a_mistake_is_one_line_without_a_traceback(folder: Path, tmp_path: Path) -> None:
     for words, code, message in (
         (("ask", str(tmp_path), "Who?"), 65, "has no config.json"),
         (("ask", str(folder), "Who?", "--latents", "-1"), 2, "-1 latent steps were asked for"),
         (("ask", str(folder), "Who?", "--max-new-tokens", "-5"), 2, "max_new_tokens is -5"),
+        (("ask", str(folder), ""), 2, "the question is empty"),
+        (("ask", str(folder), "-"), 65, "standard input has no question"),
+        (("answer", str(folder), "--stop", ""), 2, "stop is ('',)"),
+        (("answer", str(folder), "--out", str(tmp_path)), 2, "is a folder: name a file with --out"),
         (("answer", str(folder), "--max-new-tokens", "-5"), 2, "max_new_tokens is -5"),
     ):
         run = qthink(*words)

@@ -1,12 +1,11 @@
 """The verdict file of an evaluation or an audit: a JSON line for each answer, written batch by batch.
 
-A folder holds `settings.json`, `verdicts.jsonl` and `seconds.jsonl`. The order of the lines is planned before the first
+A folder holds `settings.json`, `verdicts.jsonl`, `seconds.jsonl` and the empty `.lock`. The order of the lines is planned before the first
 answer. A run that was killed therefore continues after the last whole batch, and its file has the same bytes as that of a
 run that was not. Times differ from run to run, so they have a file of their own.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from qthink_core.artifacts.files import canonical_json, read_object, storage, write_file
-from qthink_core.errors import DataError, StoppedError
+from qthink_core.errors import DataError
+from qthink_core.inference.locks import locked
 
 SETTINGS, VERDICTS, SECONDS = "settings.json", "verdicts.jsonl", "seconds.jsonl"
+LOCK = ".lock"
+# What a run may have left, or may just be writing, before there are settings.
+UNSETTLED = {LOCK, f".{SETTINGS}.tmp"}
 
 
 class Key(NamedTuple):
@@ -74,15 +77,12 @@ class VerdictFile:
         """
         if folder.exists() and not folder.is_dir():
             raise DataError(f"{folder} is a file: name a folder with --out")
-        if not (folder / SETTINGS).exists():
-            if folder.is_dir() and any(folder.iterdir()):
-                raise DataError(f"{folder} holds other files and no {SETTINGS}: name another folder with --out")
-            write_file(folder / SETTINGS, canonical_json(settings))
-        with (folder / SETTINGS).open("rb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise StoppedError(f"another process is writing to {folder}: wait for it, or name another folder") from None
+        if folder.is_dir():
+            _check_ours(folder, UNSETTLED | {VERDICTS, SECONDS})  # before the lock, so that a wrong folder stays as it is
+        with locked(folder / LOCK, folder):
+            _check_ours(folder, UNSETTLED)
+            if not (folder / SETTINGS).exists():
+                write_file(folder / SETTINGS, canonical_json(settings))
             _check_settings(folder / SETTINGS, settings)
             found = cls(folder, plan)
             found._read()
@@ -148,6 +148,12 @@ def append(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _check_ours(folder: Path, expected: set[str]) -> None:
+    names = {path.name for path in folder.iterdir()}
+    if SETTINGS not in names and names - expected:
+        raise DataError(f"{folder} holds other files and no {SETTINGS}: name another folder with --out")
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:

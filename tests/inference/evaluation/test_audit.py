@@ -342,7 +342,7 @@ def test_two_runs_do_not_write_to_one_folder(made: SimpleNamespace) -> None:
 
 def held(folder: Path) -> Any:
     """The lock of the folder, as another process would hold it."""
-    file = (folder / "settings.json").open("rb")
+    file = (folder / ".lock").open("ab")
     fcntl.flock(file, fcntl.LOCK_EX)
     return file
 

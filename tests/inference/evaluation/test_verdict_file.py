@@ -1,0 +1,57 @@
+"""The folder of a verdict file: one process at a time, from the moment the folder is made."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qthink_core.errors import DataError, StoppedError
+from qthink_core.inference.evaluation import verdict_file
+from qthink_core.inference.evaluation.verdict_file import Key, Line, VerdictFile
+
+SETTINGS = {"benchmark": "gsm8k"}
+PLAN = {"model-0": [Key("model", "trained", "a")]}
+LINE = Line("model", "trained", "a", "right", "7", "7", "It is 7.", 4, "stop", {})
+
+
+def test_a_run_that_starts_while_another_makes_the_folder_is_told_to_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, refused = verdict_file.write_file, []
+
+    def meanwhile(path: Path, content: Any) -> None:
+        (path.parent / ".settings.json.tmp").write_text("{")
+        with (
+            pytest.raises(StoppedError, match=r"^another process is writing to .*/run: wait for it") as found,
+            VerdictFile.opened(tmp_path / "run", SETTINGS, PLAN),
+        ):
+            pass
+        refused.append(found)
+        written(path, content)
+
+    monkeypatch.setattr(verdict_file, "write_file", meanwhile)
+    with VerdictFile.opened(tmp_path / "run", SETTINGS, PLAN) as file:
+        file.add("model-0", [LINE], 1.0)
+    assert len(refused) == 1
+    with VerdictFile.opened(tmp_path / "run", SETTINGS, PLAN) as file:
+        assert file.lines == [LINE]
+
+
+def test_a_run_that_was_killed_while_it_wrote_its_settings_is_continued(tmp_path: Path) -> None:
+    for name in (".lock", ".settings.json.tmp"):
+        (tmp_path / name).write_text("")
+    with VerdictFile.opened(tmp_path, SETTINGS, PLAN) as file:
+        assert file.missing == ["model-0"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "settings.json"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "verdicts.jsonl"])
+def test_a_folder_of_other_files_is_refused_and_left_as_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with (
+        pytest.raises(DataError, match=r"holds other files and no settings\.json"),
+        VerdictFile.opened(tmp_path, SETTINGS, PLAN),
+    ):
+        pass
+    assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / "settings.json").exists()
