@@ -42,14 +42,17 @@ def find(model: str | Path, K: int | None = None, thinking: bool | None = None, 
 
     `K` and `thinking` override what the checkpoint says. A model with a projection head does not think unless it is told to;
     a model without one thinks. Raises ParamError when K is negative, unreasonably large, or neither given nor recorded, and
-    DataError when the folder is not a model, has no projection head although K > 0, or cannot be had from the hub.
+    for a revision of a local folder. Raises DataError when the folder is not a model, has no projection head although K > 0,
+    cannot be fetched from the hub, or comes from a cache that does not show whether the repository has latent steps.
     """
     folder = Path(model)
     if folder.exists() or Path(model).is_absolute() or str(model).startswith("."):
         if not (folder / "config.json").is_file():
             raise DataError(f"{folder} has no config.json: name a model's folder, or a repository of the hub as owner/name")
+        if revision is not None:
+            raise ParamError(f"{folder} is a local folder and has no revision {revision!r}: leave the revision out")
     else:
-        folder = hub.snapshot(str(model), revision, FILES)
+        folder = hub.snapshot(str(model), revision, FILES, known=(HEAD, CONFIG) if K is None else ())
     if K is not None and not 0 <= K <= MAX_STEPS:
         raise ParamError(f"{K} latent steps were asked for: give a number from 0 to {MAX_STEPS}")
     exported = read_config(folder) if (folder / CONFIG).is_file() else None
