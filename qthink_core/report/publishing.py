@@ -77,12 +77,10 @@ def export(
         write_file(out / f".eval_results/{task}.yaml", score)
     why = "its questions are generated" if generated else f"{n} {settings.split} questions are not the hub's benchmark"
     said = f"with its score in .eval_results/{task}.yaml" if score else f"without .eval_results: {why}"
-    given = [name for name, value in (("--date", date), ("--url", url)) if value is not None and score is None]
-    return [
-        f"wrote {out}: {system} on {task}, training seed {seed}, {right} of {n} right, {said}",
-        *(f"{name} was not used: it belongs to the score, and none was written" for name in given),
-        f"hf upload NAME {out}",
-    ]
+    wrote = f"wrote {out}: {system} on {task}, training seed {seed}, {right} of {n} right, {said}"
+    unused = [] if score else [name for name, value in (("--date", date), ("--url", url)) if value is not None]
+    notes = [f"{name} was not used: it belongs to the score, and none was written" for name in unused]
+    return [wrote, *notes, f"hf upload NAME {out}"]
 
 
 def _checked(root: Path, own: "Folders", task: str, system: str, folder: Path) -> list[str]:
