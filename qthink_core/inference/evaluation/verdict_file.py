@@ -1,8 +1,8 @@
 """The verdict file of an evaluation or an audit: a JSON line for each answer, written batch by batch.
 
-A folder holds `settings.json`, `verdicts.jsonl`, `seconds.jsonl` and the empty `.lock`. The order of the lines is planned before the first
-answer. A run that was killed therefore continues after the last whole batch, and its file has the same bytes as that of a
-run that was not. Times differ from run to run, so they have a file of their own.
+A folder holds `settings.json`, `verdicts.jsonl`, `seconds.jsonl` and the empty `.lock`. The order of the lines is planned
+before the first answer. A run that was killed therefore continues after the last whole batch, and its file has the same
+bytes as that of a run that was not. Times differ from run to run, so they have a file of their own.
 """
 
 import contextlib
