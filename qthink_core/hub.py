@@ -4,10 +4,13 @@ A revision must be a full commit, because a branch or a tag could give other byt
 module does not import torch.
 """
 
+import contextlib
+import http.client
 import re
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from qthink_core.errors import DataError, ParamError
@@ -23,7 +26,6 @@ def dataset_file(repo: str, revision: str, file: str) -> Path:
     and file when the cache does not have the file, and the hub cannot be reached or does not have it either.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     _require_pinned(repo, revision)
     cached = try_to_load_from_cache(repo, file, revision=revision, repo_type="dataset")
@@ -32,7 +34,7 @@ def dataset_file(repo: str, revision: str, file: str) -> Path:
     _require_reachable(repo, revision, file)
     try:
         return Path(hf_hub_download(repo, file, revision=revision, repo_type="dataset"))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+    except _failures() as error:
         raise _refused(repo, revision, file, error) from error
 
 
@@ -42,41 +44,66 @@ def model_folder(repo: str, revision: str, files: list[str]) -> Path:
     Raises what `dataset_file` raises.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     _require_pinned(repo, revision)
     _require_reachable(repo, revision, ", ".join(files))
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=files))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+    except _failures() as error:
         raise _refused(repo, revision, ", ".join(files), error) from error
 
 
-def snapshot(repo: str, revision: str | None, files: list[str]) -> Path:
+def snapshot(repo: str, revision: str | None, files: list[str], known: Sequence[str] = ()) -> Path:
     """A local folder with the files of a model repository that match `files`, at a revision or, if None, at its main branch.
 
-    The folder is named after the commit. If the hub cannot be reached, the cached files are used. Raises ParamError when the
-    repository's name is not valid, and DataError when the cache does not have the files and the hub cannot be reached, or
-    does not have them.
+    The folder is named after the commit. If the hub cannot be reached or its reply cannot be read, the cached files are
+    used. `known` are files that the repository may lack, but whose absence from the cache must not go unnoticed. Raises
+    ParamError when the repository's name is not valid. Raises DataError when the cache does not have the files and the hub
+    cannot be reached or does not have them, and when the cache does not show whether the repository has a file of `known`.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     _require_repo(repo)
     wanted = revision or "main"
-    unreachable: DataError | None = None
+    reason: BaseException | None = None
+    folder: str | None = None
     try:
         _require_reachable(repo, wanted, ", ".join(files))
+        folder = snapshot_download(repo, revision=wanted, allow_patterns=files)
     except DataError as error:
-        unreachable = error
-    try:
-        return Path(snapshot_download(repo, revision=wanted, allow_patterns=files, local_files_only=unreachable is not None))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = unreachable.__cause__ if unreachable else error
+        reason = error.__cause__
+    except _failures() as error:
+        reason = error
+    if folder is None and not isinstance(reason, HfHubHTTPError):  # the hub's own answer is final
+        with contextlib.suppress(*_failures()):
+            folder = snapshot_download(repo, revision=wanted, allow_patterns=files, local_files_only=True)
+    if folder is None:
         raise DataError(
             f"{repo} at {wanted} is not in the local cache and could not be downloaded ({_reason(reason)}): go online once, "
             "name a local folder, or check the name"
-        ) from error
+        ) from reason
+    _require_known(repo, Path(folder), known, reason)
+    return Path(folder)
+
+
+def _require_known(repo: str, folder: Path, names: Sequence[str], reason: BaseException | None) -> None:
+    """Raises DataError when the cache holds neither a file nor the knowledge that the repository lacks it.
+
+    huggingface_hub keeps a list of all files beside a whole snapshot, and otherwise a mark for each file that was asked for
+    in vain. A program that fetched single files leaves neither.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if (folder.parents[1] / "trees" / f"{folder.name}.json").is_file():
+        return
+    unknown = [name for name in names if try_to_load_from_cache(repo, name, revision=folder.name) is None]
+    if unknown:
+        why = f" ({_reason(reason)})" if reason else ""
+        raise DataError(
+            f"the cached files of {repo} do not show whether it takes latent steps ({', '.join(unknown)}), and the hub "
+            f"could not be asked{why}: go online once, or give the number of latent steps (--latents, K=; 0 for none)"
+        )
 
 
 def cached_model_folder(repo: str, revision: str) -> Path | None:
@@ -127,8 +154,15 @@ def _require_reachable(repo: str, revision: str, file: str) -> None:
         if isinstance(error.reason, ssl.SSLError):
             return  # huggingface_hub uses its own certificates and checks them itself
         raise _refused(repo, revision, file, OSError(str(error.reason))) from error
-    except TimeoutError as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address that is none
         raise _refused(repo, revision, file, error) from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What huggingface_hub raises when the hub fails or its reply cannot be read, such as the page of a captive portal."""
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+
+    return HTTPError, LocalEntryNotFoundError, ValueError
 
 
 def _refused(repo: str, revision: str, file: str, error: Exception) -> DataError:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qthink_core import hub
-from qthink_core.errors import ParamError
+from qthink_core.errors import DataError, ParamError
 
 COMMIT = "740312add88f781978c0658806c59bc2815b9866"
 CONTENT = b"the file's bytes"
@@ -95,6 +95,58 @@ def test_an_unreachable_hub_costs_one_line_and_seconds(tmp_path: Path, offline: 
     assert f"owner/name at {COMMIT} (test.jsonl)" in found.stdout
     assert len(found.stdout.splitlines()) == 1
     assert found.stderr == ""
+
+
+class Broken(Hub):
+    """What stands between a machine and the hub: it hangs up, sends junk, or shows a page of its own."""
+
+    def do_HEAD(self) -> None:
+        kind = self.server.kind  # type: ignore[attr-defined]
+        if kind == "junk":
+            self.wfile.write(b"junk\r\n\r\n")
+        elif kind == "portal":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        if self.server.kind == "portal":  # type: ignore[attr-defined]
+            self.wfile.write(b"<html>Log in</html>")
+
+
+@pytest.fixture
+def broken(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The hub is a server that is broken in some way, and the cache is empty."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+        server.kind = request.param  # type: ignore[attr-defined]
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", address)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("broken", ["hangs up", "junk", "portal"], indirect=True)
+def test_a_hub_whose_reply_cannot_be_read_is_one_line_and_the_cache_is_used(broken: None, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^owner/name at main is not in the local cache and could not be") as caught:
+        hub.snapshot("owner/name", None, ["*.json"])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="is not in the local cache and could not be downloaded"):
+        hub.dataset_file("owner/name", COMMIT, "test.jsonl")
+    with pytest.raises(DataError, match="is not in the local cache and could not be downloaded"):
+        hub.model_folder("owner/name", COMMIT, ["*.json"])
+    folder = tmp_path / "models--owner--name" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (folder.parents[1] / "refs").mkdir()
+    (folder.parents[1] / "refs" / "main").write_text(COMMIT)
+    assert hub.snapshot("owner/name", None, ["*.json"]) == folder
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", COMMIT[:12], COMMIT.upper(), ""])

@@ -1,5 +1,8 @@
 """Runs the program: `qthink` and `python -m qthink_core.cli`."""
 
+import io
+import sys
+
 from qthink_core.cli import evaluate, grade, models, page, pipeline
 from qthink_core.cli.program import CHECK, MODEL, PIPELINE, app
 
@@ -10,7 +13,9 @@ app.registered_commands.sort(key=lambda one: (MODEL, PIPELINE, CHECK).index(str(
 
 
 def main() -> None:
-    """Runs the program on the command line's arguments."""
+    """Runs the program on the command line's arguments; what the terminal's encoding lacks is printed as an escape."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 

@@ -28,7 +28,7 @@ MaxNewTokens = Annotated[int | None, typer.Option(help="Limit of generated token
 Temperature = Annotated[float, typer.Option(help="0 takes the most likely token; above 0, tokens are sampled.")]
 TopP = Annotated[float, typer.Option(help="Sample from the most likely tokens that make up this probability.")]
 TopK = Annotated[int, typer.Option(help="Sample from that many most likely tokens; 0 for all.")]
-Seed = Annotated[int, typer.Option(help="Of the samples.")]
+Seed = Annotated[int, typer.Option(help="Seed for sampling.")]
 Stop = Annotated[list[str] | None, typer.Option(help="End the answer before this text; repeatable.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; `auto` takes a GPU if torch sees one.")]
 Dtype = Annotated[str, typer.Option(help="auto (that of the weights), float32, bfloat16 or float16.")]

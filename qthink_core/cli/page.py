@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from qthink_core.cli.models import Device, Dtype, Latents, MaxNewTokens, Model, loaded
+from qthink_core.cli.models import Device, Dtype, Latents, MaxNewTokens, Model, Revision, loaded
 from qthink_core.cli.program import MODEL, app, complain, end, one_line
 
 
@@ -23,6 +23,7 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the page; 0 takes a free one.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    revision: Revision = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
 ) -> None:
     """Opens a page in the browser: ask a question, see what the latent steps read as, and what the answer costs.
@@ -43,7 +44,7 @@ def demo(
         from qthink_core.inference.side_by_side import warm_up, ways
 
         how = Settings(max_new_tokens=max_new_tokens).checked()
-        reasoner = loaded(model, latents, None, device, dtype)
+        reasoner = loaded(model, latents, None, device, dtype, revision)
         these = ways(reasoner, loaded(base, 0, True, device, dtype) if base is not None else None)
         with PageServer(these, how, model, port) as server:
             warm_up(these)

@@ -93,8 +93,8 @@ def one_line(continues: bool = False) -> Iterator[None]:
     except BrokenPipeError:  # the reader of the output has closed it
         end(0)
     except OSError as error:
-        what = error.filename or "standard input or output"
-        complain(f"{what} failed ({error.strerror}): fix this and run the same command again")
+        what = error.filename or "reading or writing"
+        complain(f"{what} failed ({error.strerror or error}): fix this and run the same command again")
         end(StorageError.exit_code)
     except QThinkError as error:
         for line in str(error).split("\n"):

@@ -40,16 +40,19 @@ def find(model: str | Path, K: int | None = None, thinking: bool | None = None, 
 
     `K` and `thinking` override what the checkpoint says. A model with a projection head does not think unless it is told to,
     and then takes no latent steps unless `K` is given; a model without one thinks. Raises ParamError when K is negative, too
-    large, or neither given nor recorded, and DataError when the folder is not a model, has no projection head although K >
-    0, or is not available from the hub.
+    large, or neither given nor recorded, and for a revision of a local folder. Raises DataError when the folder is not a
+    model, has no projection head although K > 0, is not available from the hub, or comes from a cache that does not show
+    whether the repository has latent steps.
     """
     folder = Path(model)
     if folder.exists() or Path(model).is_absolute() or str(model).startswith("."):
         if not (folder / "config.json").is_file():
             raise DataError(f"{folder} has no config.json: name a model's folder, or a repository of the hub as owner/name")
+        if revision is not None:
+            raise ParamError(f"{folder} is a local folder and has no revision {revision!r}: leave the revision out")
     else:
         try:
-            folder = hub.snapshot(str(model), revision, FILES)
+            folder = hub.snapshot(str(model), revision, FILES, known=(HEAD, CONFIG) if K is None else ())
         except (ParamError, DataError) as error:
             raise type(error)(f"there is no folder {model} here, and {error}") from None
     if K is not None and (type(K) is not int or not 0 <= K <= MAX_STEPS):

@@ -7,6 +7,7 @@ ask a permission that is never given. There are no accounts: whoever may run pro
 
 import contextlib
 import errno
+import http.client
 import json
 import select
 import socket
@@ -101,13 +102,19 @@ class PageServer(ThreadingMixIn, TCPServer):
         self.ways, self.how, self.model = ways, how, model
         self.line = Line()
         self.port: int = self.server_address[1]
-        self.hosts = (f"127.0.0.1:{self.port}", f"localhost:{self.port}")
+        self.hosts = hosts(self.port)
         self.address = f"http://{self.hosts[0]}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A traceback, except where a client has hung up or was too slow."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
+
+
+def hosts(port: int) -> list[str]:
+    """The names of this server in a request; clients leave out the port 80, which is that of http."""
+    names = ["127.0.0.1", "localhost"]
+    return [f"{name}:{port}" for name in names] + (names if port == http.client.HTTP_PORT else [])
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -17,7 +17,11 @@ def counts(response: Response) -> str:
     """One line: latent steps, tokens, seconds, and whether the limit cut the answer."""
     steps, tokens = response.latent_steps, response.new_tokens
     cut = "" if response.finish == "stop" else ", cut at the token limit"
-    return f"[{steps} latent steps, {tokens} tokens, {response.seconds:.2f} s{cut}]"
+    return f"[{_count(steps, 'latent step')}, {_count(tokens, 'token')}, {response.seconds:.2f} s{cut}]"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def latents(response: Response) -> str:

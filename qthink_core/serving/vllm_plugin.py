@@ -165,7 +165,7 @@ def refuse_unsupported(config: Any, version: str) -> None:
         "LoRA adapters": config.lora_config is not None,
         "speculative decoding": config.speculative_config is not None,
         "a K/V connector": config.kv_transfer_config is not None,
-        "an own --scheduler-cls": config.scheduler_config.scheduler_cls is not None,
+        "a custom --scheduler-cls": config.scheduler_config.scheduler_cls is not None,
         "a --max-model-len of few positions": model.max_model_len < 2,
     }.items():
         if found:

@@ -111,11 +111,12 @@ def refuse_unsupported(request: Any) -> None:
     from vllm.platforms import current_platform
 
     params = request.sampling_params
+    of_prompt = params.prompt_logprobs is not None or params.prompt_logprob_token_ids is not None
     for what, found in {
-        "log-probabilities of the prompt": params.prompt_logprobs is not None or params.prompt_logprob_token_ids is not None,
-        "a prompt in several parts": request.resumable,
+        "log-probabilities of the prompt are": of_prompt,
+        "a prompt in several parts is": request.resumable,
         # vLLM draws for unfinished chunks of a prompt, too, and takes the draw back, which it cannot do on a CPU.
-        "a seed (on a CPU)": params.seed is not None and current_platform.is_cpu(),
+        "a seed (on a CPU) is": params.seed is not None and current_platform.is_cpu(),
     }.items():
         if found:
-            raise VLLMValidationError(f"{what} cannot be had with latent steps: leave it out, or send {OPTION}=0")
+            raise VLLMValidationError(f"{what} not available with latent steps: leave it out, or send {OPTION}=0")

@@ -1,5 +1,6 @@
 """The program itself: its help, its version, completion in a shell, and the folders in which its commands work."""
 
+import io
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from imports import ROOT
 
 from qthink_core.cli import __main__ as cli
-from qthink_core.cli.program import CHECK, MODEL, PIPELINE
+from qthink_core.cli.program import CHECK, MODEL, PIPELINE, one_line
 
 PROGRAM = [sys.executable, "-P", "-m", "qthink_core.cli"]
 IN_REPOSITORY = {
@@ -125,3 +126,37 @@ def test_a_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     said = "qthink: the current folder was removed: change to the repository and run this again\n"
     assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_a_character_that_the_terminal_lacks_is_printed_as_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = "a \u2192 b"
+    raw = io.BytesIO()
+    terminal = io.TextIOWrapper(raw, encoding="latin-1")
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr(cli, "app", lambda: print(printed))
+    cli.main()
+    terminal.flush()
+    assert raw.getvalue() == rb"a \u2192 b" + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionResetError("the server hung up"), "reading or writing failed (the server hung up): fix this"),
+        (OSError(28, "No space left on device"), "reading or writing failed (No space left on device): fix this"),
+        (OSError(28, "No space left on device", "out.jsonl"), "out.jsonl failed (No space left on device): fix this"),
+    ],
+)
+def test_an_error_of_the_system_is_one_line_with_its_reason(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Ended(Exception):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr("qthink_core.cli.program.end", end)
+    with pytest.raises(Ended, match="^74$"), one_line():
+        raise error
+    assert capsys.readouterr().err == f"qthink: {said} and run the same command again\n"

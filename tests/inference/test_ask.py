@@ -41,6 +41,11 @@ def test_ask_streams_the_answer_and_counts_on_standard_error(folder: Path) -> No
     assert counts.startswith(f"[6 latent steps, {expected.new_tokens} tokens, ")
 
 
+def test_one_latent_step_and_one_token_are_not_plural(folder: Path) -> None:
+    run = qthink("ask", str(folder), "Who?", "--max-new-tokens", "1", "--latents", "1")
+    assert run.stderr.decode().startswith("[1 latent step, 1 token, ")
+
+
 def test_ask_prints_the_response_as_json_and_takes_another_number_of_latents(folder: Path) -> None:
     run = qthink("ask", str(folder), "Who?", "--max-new-tokens", "8", "--json", "--latents", "0")
     found = json.loads(run.stdout)

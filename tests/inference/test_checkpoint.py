@@ -245,3 +245,41 @@ def test_a_repository_that_is_not_cached_is_one_line_when_the_hub_cannot_be_reac
         LatentReasoner.from_pretrained("owner/name")
     with pytest.raises(ParamError, match=r"^there is no folder no such/repo/ here, and 'no such/repo/' is not a repository"):
         LatentReasoner.from_pretrained("no such/repo/")
+
+
+def test_a_revision_of_a_local_folder_is_refused(folder: Path) -> None:
+    refused(folder, r"^.* is a local folder and has no revision 'v2': leave the revision out$", revision="v2")
+
+
+@pytest.fixture
+def partial(qwen3: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cached snapshot of owner/name as plain transformers leaves it, without what it did not ask for."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--owner--name"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(COMMIT)
+    return plain(cached / "snapshots" / COMMIT, qwen3(), tokenizer)
+
+
+def test_a_cache_that_does_not_show_whether_there_are_latents_is_refused(partial: Path) -> None:
+    unknown = r"do not show whether it takes latent steps \(projection_head\.pt, qthink\.json\), and the hub could not be asked"
+    with pytest.raises(DataError, match=rf"^the cached files of owner/name {unknown} \(HF_HUB_OFFLINE is set\): go online"):
+        checkpoint.find("owner/name")
+    assert checkpoint.find("owner/name", K=0) == (partial, 0, True, None)
+
+
+def test_a_cache_that_knows_that_a_model_has_no_latents_is_used(partial: Path) -> None:
+    marks = partial.parents[1] / ".no_exist" / COMMIT
+    marks.mkdir(parents=True)
+    (marks / "projection_head.pt").touch()
+    with pytest.raises(DataError, match=r"latent steps \(qthink\.json\), and"):
+        checkpoint.find("owner/name")
+    (marks / "qthink.json").touch()
+    assert checkpoint.find("owner/name") == (partial, 0, True, None)
+
+
+def test_a_cache_with_the_list_of_all_files_is_used(partial: Path) -> None:
+    (partial.parents[1] / "trees").mkdir()
+    (partial.parents[1] / "trees" / f"{COMMIT}.json").write_text("{}")
+    assert checkpoint.find("owner/name") == (partial, 0, True, None)

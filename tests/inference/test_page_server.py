@@ -271,6 +271,16 @@ def test_a_request_from_another_page_is_refused(slow: Scripted, slow_server: Pag
         assert answer.events[-1] == {"end": True}
 
 
+def test_the_port_80_may_be_left_out(slow_server: PageServer) -> None:
+    """Clients leave it out of Host and Origin, because it is the port of http."""
+    slow_server.hosts = page_server.hosts(80)
+    for host in ("127.0.0.1", "localhost", "127.0.0.1:80"):
+        headers = {"Host": host, "Origin": f"http://{host}", "Content_Type": "application/json"}
+        assert send(slow_server, "POST", "/ask", '{"question": "short"}', **headers).events[-1] == {"end": True}
+    assert send(slow_server, "GET", "/", Host="evil.example").status == 403
+    assert "127.0.0.1" not in page_server.hosts(8080)
+
+
 def test_a_form_of_another_site_cannot_ask(slow: Scripted, slow_server: PageServer) -> None:
     """Only JSON is taken, for which a browser asks for permission first (OPTIONS), and it is not given."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a"):

@@ -203,10 +203,10 @@ def test_latents_take_positions_of_the_model(roomy: Any, asked: list[list[int]])
     [
         ({"extra_args": {"latents": -1}}, "latents is -1: expected a number of steps from 0 to 64"),
         ({"extra_args": {"latents": True}}, "latents is True: expected"),
-        ({"prompt_logprobs": 1}, "log-probabilities of the prompt cannot be had with latent steps"),
+        ({"prompt_logprobs": 1}, "log-probabilities of the prompt are not available with latent steps"),
         pytest.param(
             {"seed": 1},
-            r"a seed \(on a CPU\) cannot be had with latent steps",
+            r"a seed \(on a CPU\) is not available with latent steps",
             marks=pytest.mark.skipif(DEVICE.type != "cpu", reason="a GPU takes seeds"),
         ),
     ],

@@ -64,16 +64,17 @@ def audit(
 ) -> Audit:
     """The audit of a checkpoint, after answering what the verdict file in `out` lacks and writing the findings and the page.
 
-    `say` gets what the audit costs before it starts. Raises ParamError and DataError for bad input (also for a checkpoint
-    without latent steps, a control with a projection head, a base that cannot switch its thoughts off, and fewer than two
-    questions), and NumericError when a number in a model is not finite. Finished batches are kept.
+    `say` gets what the audit costs before it starts. The prompts ask for thinking if `qthink.json` says so. Raises ParamError
+    and DataError for bad input (also for a checkpoint without latent steps, a control with a projection head or with other
+    prompts, a base that cannot switch its thoughts off, and fewer than two questions), and NumericError when a number in a
+    model is not finite. Finished batches are kept.
     """
     how.check()
     if sweep < 0:
         raise ParamError(f"--sweep is {sweep}: give 0 (no sweep) or a multiple of the trained number of latent steps")
     if len(asked.problems) < 2:
         raise ParamError("an audit on one question has no errors to compare: ask at least two")
-    systems = _systems(checkpoint.find(model, K, False, revision), asked, how, sweep, others)
+    systems = _systems(checkpoint.find(model, K, revision=revision), asked, how, sweep, others)
     one = systems[0]
     names = conditions(one.checkpoint.K, sweep)
     plan = contestants.keys(one, how.batch, names)
@@ -109,7 +110,14 @@ def _systems(found: Checkpoint, asked: Questions, how: How, sweep: int, others: 
         )
     systems = [contestants.contestant(MODEL, found, asked, how, max(sweep, 1) * found.K)]
     if others.control is not None:
-        control = _without_latents(others.control, thinking=False)
+        control = _without_latents(others.control)
+        if control.trained_K is not None and control.thinking != found.thinking:
+            said = "think" if control.thinking else "do not think"
+            raise DataError(
+                f"{control.folder / CONFIG} says that its prompts {said}, unlike those of {found.folder}: name a control "
+                "that was trained on the same targets"
+            )
+        control = control._replace(thinking=found.thinking)
         systems.append(contestants.contestant(CONTROL, control, asked, how))
     if others.base is not None:
         thinks, direct = (
@@ -125,7 +133,7 @@ def _systems(found: Checkpoint, asked: Questions, how: How, sweep: int, others: 
     return systems
 
 
-def _without_latents(model: str, thinking: bool) -> Checkpoint:
+def _without_latents(model: str, thinking: bool | None = None) -> Checkpoint:
     found = checkpoint.find(model, 0, thinking)
     if (found.folder / HEAD).is_file():
         raise DataError(f"{found.folder} has a projection head ({HEAD}): name a checkpoint without latent steps here")

@@ -1,5 +1,6 @@
 """What the answers of an audit show: the accuracy of each system and condition, and the verdict on the latents."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from jaxtyping import Bool
 from qthink_core.artifacts.conditions import NONE, TRAINED, steps_condition
 from qthink_core.evidence import verdicts
 from qthink_core.evidence.findings import Cell
+from qthink_core.evidence.significance import ALPHA
 from qthink_core.evidence.statistics import Comparison, compare
 from qthink_core.evidence.verdicts import Verdict
 from qthink_core.inference.evaluation.evaluate import MODEL, cell
@@ -22,6 +24,7 @@ CANNOT = (
     "questions every comparison is undecided. Latents that carry information need not be a reasoning process, and a model "
     "that was trained with latents may fail without them whether or not they are worth their cost."
 )
+TOO_FEW = "too few questions to tell"
 NEED_CONTROL = "--control names such a checkpoint."
 NEED_BASE = "Not measured: how much the base model loses when it does not think. --base names the base model."
 
@@ -129,7 +132,7 @@ def findings(
     right = {key: _right(found) for key, found in by_id.items()}
     own = {condition: values for (system, condition), values in right.items() if system == MODEL}
     control = right.get((CONTROL, TRAINED))
-    verdict = verdicts.judge(own | {steps_condition(K): own[TRAINED]}, K, control)
+    verdict = _told(verdicts.judge(own | {steps_condition(K): own[TRAINED]}, K, control))
     latents = {condition: _steps(condition, K) for condition in own}
     cells = {condition: cell(by_id[MODEL, condition], latents[condition]) for condition in sorted(own, key=_place)}
     # K=0 is a replacement and a number of steps
@@ -157,6 +160,29 @@ def findings(
         {one.id: one.question for one in asked.problems},
         lines,
     )
+
+
+def _told(verdict: Verdict) -> Verdict:
+    """The verdict, or TOO_FEW where so few questions cannot give an outcome, whatever the answers are.
+
+    The smallest p-value of McNemar's exact test on n questions is 2 / 2^n. Holm's correction multiplies the
+    smallest of m p-values by m.
+    """
+    m, n = len(verdict.rows), verdict.rows[0].comparison.n
+    if _least_p(m, n) < ALPHA:
+        return verdict
+    needed = next(count for count in itertools.count(n) if _least_p(m, count) < ALPHA)
+    headline = f"{verdicts.HEADLINES[verdicts.IDLE]}: {verdicts.FINDINGS[verdicts.NOTHING]}."
+    told = (
+        f"{TOO_FEW.capitalize()}: no answers to {n} questions could give a p-value below {ALPHA} after Holm's correction; at "
+        f"least {needed} questions are needed."
+    )
+    sentence = told + verdict.sentence.removeprefix(headline)
+    return verdict._replace(word=TOO_FEW, content=verdicts.UNDECIDED, sentence=sentence)
+
+
+def _least_p(m: int, n: int) -> float:
+    return m * 2.0 ** (1 - n)
 
 
 def _right(lines: Sequence[Line]) -> Bool[np.ndarray, "1 Q"]:
