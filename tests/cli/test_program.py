@@ -157,6 +157,6 @@ def test_an_error_of_the_system_is_one_line_with_its_reason(
         raise Ended(code)
 
     monkeypatch.setattr("qthink_core.cli.program.end", end)
-    with pytest.raises(Ended, match="^74$"), one_line():
+    with pytest.raises(Ended, match=r"^74$"), one_line():
         raise error
     assert capsys.readouterr().err == f"qthink: {said} and run the same command again\n"

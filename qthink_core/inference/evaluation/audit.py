@@ -112,7 +112,7 @@ def _systems(found: Checkpoint, asked: Questions, how: How, sweep: int, others: 
     if others.control is not None:
         control = _without_latents(others.control)
         if control.trained_K is not None and control.thinking != found.thinking:
-            said = "think" if control.thinking else "do not think"
+            said = "ask for thinking" if control.thinking else "do not ask for thinking"
             raise DataError(
                 f"{control.folder / CONFIG} says that its prompts {said}, unlike those of {found.folder}: name a control "
                 "that was trained on the same targets"

@@ -174,8 +174,8 @@ def _told(verdict: Verdict) -> Verdict:
     needed = next(count for count in itertools.count(n) if _least_p(m, count) < ALPHA)
     headline = f"{verdicts.HEADLINES[verdicts.IDLE]}: {verdicts.FINDINGS[verdicts.NOTHING]}."
     told = (
-        f"{TOO_FEW.capitalize()}: no answers to {n} questions could give a p-value below {ALPHA} after Holm's correction; at "
-        f"least {needed} questions are needed."
+        f"{TOO_FEW.capitalize()}: no answers to {n} questions could give a p-value below {ALPHA} after Holm's correction; "
+        f"at least {needed} questions are needed."
     )
     sentence = told + verdict.sentence.removeprefix(headline)
     return verdict._replace(word=TOO_FEW, content=verdicts.UNDECIDED, sentence=sentence)

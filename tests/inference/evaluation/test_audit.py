@@ -164,6 +164,33 @@ def test_without_a_control_the_content_alone_is_judged(made: SimpleNamespace, tm
     assert sorted(map(str, rows)) == sorted(map(str, [row for row in own if row["system"] == "model"]))
 
 
+def recorded(folder: Path, thinking: bool, steps: int) -> str:
+    """The folder as an export of this project, whose qthink.json says whether it thinks."""
+    (folder / "qthink.json").write_text(json.dumps({"K": steps, "thinking": thinking}))
+    return str(folder)
+
+
+def test_a_model_and_its_control_are_asked_as_they_were_trained(made: SimpleNamespace, tmp_path: Path) -> None:
+    few = asking.read("gsm8k", made.data, 3)
+    copies = [shutil.copytree(one, tmp_path / one.name) for one in (made.model, made.control)]
+    model, control = recorded(copies[0], True, K), recorded(copies[1], True, 0)
+    done = audit(model, few, HOW, tmp_path / "out", sweep=0, others=Others(control))
+    for system, folder in (("model", model), ("control", control)):
+        reasoner = LatentReasoner.from_pretrained(folder)
+        assert reasoner.system.thinking
+        answers = reasoner.generate([one.question for one in few.problems], max_new_tokens=LIMIT)
+        found = {line.id: line.answer for line in done.lines if (line.system, line.condition) == (system, "trained")}
+        assert [found[one.id] for one in few.problems] == [one.text for one in answers]
+    assert (done.settings["model thinking"], done.settings["control thinking"]) == (True, True)
+
+
+def test_a_control_that_was_asked_otherwise_is_refused(made: SimpleNamespace, tmp_path: Path) -> None:
+    thinks = recorded(shutil.copytree(made.control, tmp_path / "thinks"), True, 0)
+    with pytest.raises(DataError, match=r"qthink\.json says that its prompts ask for thinking, unlike those of .*: name a"):
+        audit(str(made.model), made.asked, HOW, tmp_path / "out", K=K, others=Others(thinks))
+    assert not (tmp_path / "out").exists()
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "seconds.jsonl"}
 
