@@ -64,7 +64,7 @@ def audit(
 ) -> Audit:
     """The audit of a checkpoint, after answering what the verdict file in `out` lacks and writing the findings and the page.
 
-    `say` gets what the audit costs before it starts. The prompts ask for thinking if `qthink.json` says so. Raises ParamError
+    `say` gets what the audit costs before it starts. Prompts ask for thinking if `qthink.json` says so. Raises ParamError
     and DataError for bad input (also for a checkpoint without latent steps, a control with a projection head or with other
     prompts, a base that cannot switch its thoughts off, and fewer than two questions), and NumericError when a number in a
     model is not finite. Finished batches are kept.
