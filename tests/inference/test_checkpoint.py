@@ -266,10 +266,8 @@ def test_a_cache_that_does_not_show_whether_there_are_latents_is_refused(partial
     unknown = (
         r"do not show whether it takes latent steps \(projection_head\.pt, qthink\.json\), and the hub could not be asked"
     )
-    with pytest.raises(
-        DataError,
-        match=rf"^there is no folder owner/name here, and the cached files of owner/name {unknown} \(HF_HUB_OFFLINE is set\): go online",
-    ):
+    said = rf"^there is no folder owner/name here, and the cached files of owner/name {unknown}"
+    with pytest.raises(DataError, match=rf"{said} \(HF_HUB_OFFLINE is set\): go online"):
         checkpoint.find("owner/name")
     assert checkpoint.find("owner/name", K=0) == (partial, 0, True, None)
 
