@@ -90,7 +90,7 @@ class PageServer(ThreadingMixIn, TCPServer):
     allow_reuse_address = True
 
     def __init__(self, ways: Sequence[Way], how: Settings, model: str, port: int = 0) -> None:
-        """Port 0 takes a free one. Raises ParamError when the port cannot be had."""
+        """Port 0 takes a free one. Raises ParamError when the port is not available."""
         try:
             super().__init__(("127.0.0.1", port), Handler)
         except OSError as error:
