@@ -25,11 +25,11 @@ claims: .venv/ready
 test: .venv/ready
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check pytest
 
-# The inner loop, about 75 s on two cores. It leaves out what is marked `slow` (a test that takes more than 0.4 s of the
-# processor: whole runs of the pipeline, launched ranks, demos, DVC), linter and type checker. Name files to run fewer:
-# make test-fast ONLY=tests/method
+# The inner loop, about a minute on two cores. It leaves out what is marked `slow` (a test that takes more than 0.4 s of the
+# processor: whole runs of the pipeline, launched ranks, demos, DVC), linter and type checker. One process more than there are
+# cores, since some tests wait. Name files to run fewer: make test-fast ONLY=tests/method
 test-fast: .venv/ready
-	$(PYTEST) -m 'not slow' $(ONLY)
+	pytest --numprocesses=$$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses=8 --dist=worksteal -m 'not slow' $(ONLY)
 
 pytest: .venv/ready
 	$(PYTEST)

@@ -41,6 +41,7 @@ def numbered(n: int) -> list[Problem]:
     return [Problem(f"p-{i:05d}", f"What is {i}?", str(i), None) for i in range(n)]
 
 
+@pytest.mark.slow
 @with_data
 @pytest.mark.parametrize(
     ("task", "split", "n"),

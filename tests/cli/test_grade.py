@@ -139,6 +139,7 @@ def test_the_published_fields_of_all_three_test_sets_are_golds_as_they_stand() -
     assert right == {"gsm8k": 1319, "math500": 500, "tooluse": 68}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -181,6 +182,7 @@ def test_a_faulty_line_is_named_after_the_verdicts_on_those_before_it(line: byte
     assert len(message) < 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "gold"),
     [
@@ -287,6 +289,7 @@ def test_a_disk_that_is_full_and_an_end_that_is_closed_are_said_in_one_line(shel
     assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["grade", "--benchmark", "gsm9k"], ["grade"], ["grade", "x"]])
 def test_a_wrong_command_line_is_exit_code_2(arguments: list[str]) -> None:
     done = subprocess.run([*PROGRAM, *arguments], capture_output=True, cwd=ROOT, stdin=subprocess.DEVNULL)

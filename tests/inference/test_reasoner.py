@@ -59,6 +59,7 @@ def by_the_card(reasoner: LatentReasoner, question: str, K: int, limit: int) -> 
     return tokens, latents, states
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("K", [0, 1, 6])
 @pytest.mark.parametrize("batch", [1, 2, 16])
 def test_tokens_and_latents_are_those_of_the_model_cards_loop_for_each_question_alone(

@@ -97,6 +97,7 @@ def from_embeddings(model: Any, ids: torch.Tensor, **options: Any) -> torch.Tens
     return type(model).generate(model, inputs_embeds=inputs, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -317,6 +317,7 @@ def test_the_parameters_of_a_logged_run_are_its_own(root: Path) -> None:
     assert rows(root)["sample"].seconds == pytest.approx(1.7 * large)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -442,6 +443,7 @@ def test_parameters_that_dvc_keeps_apart_by_file_are_put_together() -> None:
     assert tree == {"K": 6, "train": {"lr": 1, "epochs": 8}, "systems": {"finetuned": {"sft": {"target": "answer"}}}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -485,6 +487,7 @@ def test_before_a_run_the_tiny_scale_is_estimated_within_a_factor_of_two(root: P
         assert took / BEFORE_A_RUN <= found[name].seconds <= took * BEFORE_A_RUN, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

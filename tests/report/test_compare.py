@@ -180,6 +180,7 @@ def test_it_works_in_a_folder_inside_of_a_repository(repository: Path, tmp_path:
     assert (code, "None of 3 accuracies differ." in out) == (0, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -207,6 +208,7 @@ def test_a_folder_outside_of_a_repository_is_said_in_one_line(repository: Path, 
     assert err == ("qthink: Git finds no repository here: run it in a clone of QThink, with Git installed\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "text", "code", "said"),
     [

@@ -255,6 +255,7 @@ def test_a_folder_with_anything_in_it_is_left_as_it_is(root: Path, tmp_path: Pat
     assert names(tmp_path / "out") == {"mine"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [

@@ -151,6 +151,7 @@ def test_a_runaway_answer_is_shown_up_to_a_limit_with_the_count_of_the_rest() ->
 # Nothing from outside, and nothing that acts
 
 
+@pytest.mark.slow
 def test_the_page_refers_to_nothing_but_its_own_places(tree: Element) -> None:
     ids = [one.attributes["id"] for one in tree.walk() if "id" in one.attributes]
     assert len(ids) == len(set(ids)), "an id appears twice"
@@ -230,6 +231,7 @@ def test_hostile_text_changes_no_element_of_the_page() -> None:
     assert skeleton(parsed(findings)) == skeleton(parsed(harmless(findings)))
 
 
+@pytest.mark.slow
 def test_every_text_of_a_model_stands_in_the_page_as_it_is_with_what_hides_named(tree: Element) -> None:
     texts = {one.text() for one in tree.all("pre", class_="text")}
     codes = {one.text() for one in tree.all("code")}
