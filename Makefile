@@ -84,10 +84,10 @@ smol: .venv/ready
 	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ray]'
 	@touch .venv-ray/ready
 
-.venv-serve/ready: pyproject.toml constraints.txt
+.venv-serve/ready: pyproject.toml constraints.txt constraints-serve.txt
 	$(PYTHON) -m venv .venv-serve
 	.venv-serve/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[dev,serve,lm-eval]'
+		--constraint constraints-serve.txt --editable '.[dev,serve,lm-eval]'
 	@touch .venv-serve/ready
 
 # mistral-common, a dependency of vLLM, needs numpy below 2.4 on Python up to 3.12: constraints-vllm.txt pins that one.
