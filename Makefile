@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
-# A file's tests stay together, since they share what they set up, and the longest files come first (tests/conftest.py). Four
-# processes at most: each holds torch.
-PYTEST := pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+# One process more than there are cores, since some tests wait for others' processes; four at most, as each holds torch. A
+# file's tests stay together, since they share what they set up, and the longest files come first (tests/conftest.py).
+PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := pytest --numprocesses=$(PROCESSES) --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 # Packages are installed without bytecode, so their first import must be free to write it.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -26,10 +27,10 @@ test: .venv/ready
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check pytest
 
 # The inner loop, about a minute on two cores. It leaves out what is marked `slow` (a test that takes more than 0.4 s of the
-# processor: whole runs of the pipeline, launched ranks, demos, DVC), linter and type checker. One process more than there are
-# cores, since some tests wait. Name files to run fewer: make test-fast ONLY=tests/method
+# processor: whole runs of the pipeline, launched ranks, demos, DVC), linter and type checker. Name files to run fewer:
+# make test-fast ONLY=tests/method
 test-fast: .venv/ready
-	pytest --numprocesses=$$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses=8 --dist=worksteal -m 'not slow' $(ONLY)
+	pytest --numprocesses=$(PROCESSES) --maxprocesses=4 --dist=worksteal -m 'not slow' $(ONLY)
 
 pytest: .venv/ready
 	$(PYTEST)
