@@ -3,10 +3,9 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
-# One process more than there are cores, since some tests wait for others' processes; four at most, as each holds torch. A
-# file's tests stay together, since they share what they set up, and the longest files come first (tests/conftest.py).
-PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-PYTEST := pytest --numprocesses=$(PROCESSES) --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+# A file's tests stay together, since they share what they set up, and the longest files come first (tests/conftest.py). Four
+# processes at most: each holds torch.
+PYTEST := pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 # Packages are installed without bytecode, so their first import must be free to write it.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -30,7 +29,7 @@ test: .venv/ready
 # processor: whole runs of the pipeline, launched ranks, demos, DVC), linter and type checker. Name files to run fewer:
 # make test-fast ONLY=tests/method
 test-fast: .venv/ready
-	pytest --numprocesses=$(PROCESSES) --maxprocesses=4 --dist=worksteal -m 'not slow' $(ONLY)
+	pytest --numprocesses=$$(expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses=4 --dist=worksteal -m 'not slow' $(ONLY)
 
 pytest: .venv/ready
 	$(PYTEST)
