@@ -68,13 +68,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future]
     server, which saves their imports. The tests compare what both runs made.
     """
 
+    # made here, since mktemp does not allow for two threads
+    for_unbroken, for_killed = map(tmp_path_factory.mktemp, ("unbroken", "killed-again-and-again"))
+
     def unbroken(server: Path) -> Workplace:
-        place = Workplace(tmp_path_factory.mktemp("unbroken"), **{warm.PLACE: str(server)})
+        place = Workplace(for_unbroken, **{warm.PLACE: str(server)})
         assert set(place.repro()) == EVERY_INSTANCE
         return place
 
     def killed() -> tuple[Workplace, dict[str, Strike]]:
-        place = Workplace(tmp_path_factory.mktemp("killed-again-and-again"), TZ="Asia/Kathmandu", LANG="C")
+        place = Workplace(for_killed, TZ="Asia/Kathmandu", LANG="C")
         return place, strike_at_every_stage(place)
 
     with warm.server(1, "avx2") as server, ThreadPoolExecutor(2) as pool:
