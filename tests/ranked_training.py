@@ -1,12 +1,15 @@
-"""A training out of a folder, run by a test itself or by each rank of a launcher: `python tests/ranked_training.py folder`.
+"""A training out of a folder, run by a test itself, by each rank of a launcher (`python tests/ranked_training.py folder`), or
+by two ranks that a test forks from a process that has imported all this.
 
 The folder holds `base`, `student.safetensors` (what is trained, as it starts) and `case.json`; the work folder `work` and,
 for each rank, its weights, losses and the error that stopped it are written beside them.
 """
 
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,14 +88,46 @@ def called() -> str:
     return f"rank-{ranks.rank()}-of-{ranks.world()}"
 
 
-if __name__ == "__main__":
+def main(folder: Path) -> None:
+    """The training of one rank, which the environment names."""
     torch.set_num_threads(1)
     ranks.join()
     try:
-        run(Path(sys.argv[1]))
+        run(folder)
     except QThinkError as error:
-        Path(sys.argv[1], f"{called()}.error").write_text(f"{type(error).__name__}: {error}")
+        Path(folder, f"{called()}.error").write_text(f"{type(error).__name__}: {error}")
         if error.everywhere:  # both files are to be there before the launcher ends anyone
             ranks.barrier()
         raise
     ranks.leave()
+
+
+def main_under(environment: dict[str, str], folder: Path) -> None:
+    """As `main`, in a process that has been forked."""
+    os.environ |= environment
+    main(folder)
+
+
+def two_forks(folder: Path, patience_s: float) -> list[int | None]:
+    """The exit codes of a training by two ranks. A launcher costs ten times as much: it and each rank import torch."""
+    context = multiprocessing.get_context("forkserver")
+    # not this module: Python 3.11 starts the server without sys.path, and says nothing where it cannot import
+    context.set_forkserver_preload([Student.__module__, train.__module__])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    started = [
+        context.Process(target=main_under, args=({**meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)}, folder))
+        for rank in (0, 1)
+    ]
+    for one in started:
+        one.start()
+    for one in started:
+        one.join(patience_s)
+        one.kill()
+        one.join()
+    return [one.exitcode for one in started]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
