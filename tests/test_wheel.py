@@ -105,10 +105,6 @@ def test_a_checkpoint_is_asked_and_audited_without_the_repository(program: Progr
     rows.write_text('{"question": "Who?", "answer": "#### 1"}\n{"question": "Why?", "answer": "#### 2"}\n')
     common = ("--max-new-tokens", "2", "--device", "cpu")
     assert program("ask", str(folder), "Who?", *common).returncode == 0
-    for command in ("evaluate", "audit"):
-        done = program(
-            command, str(folder), "--benchmark", "gsm8k", "--data", str(rows), *common, "--out", str(tmp_path / command)
-        )
-        assert done.returncode == 0, done.stderr
-        assert (tmp_path / command / "verdicts.jsonl").is_file()
-    assert (tmp_path / "audit/audit.html").is_file()
+    done = program("audit", str(folder), "--benchmark", "gsm8k", "--data", str(rows), *common, "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert {"verdicts.jsonl", "audit.html"} <= {file.name for file in (tmp_path / "out").iterdir()}

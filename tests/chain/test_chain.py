@@ -17,7 +17,6 @@ from ruamel.yaml import YAML
 from workplaces import DISTILLED, FINETUNED, TASK, Workplace, ended, state, wait_for
 
 from qthink_core.report import markdown
-from qthink_core.running import warm
 
 # A quiet machine of two cores needs three minutes for everything here.
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
@@ -64,24 +63,26 @@ class Strike:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future]]:
     """Both runs, side by side: each stage of this scale uses one core.
 
-    The stages of the killed run start cold, as `dvc repro` starts them. Those of the unbroken run are forks of a warm
-    server, which saves their imports. The tests compare what both runs made.
+    `qthink run` makes the unbroken one, whose stages are forks of a warm server. The stages of the killed run start cold, as
+    `dvc repro` starts them. The tests compare what both runs made.
     """
-
     # made here, since mktemp does not allow for two threads
     for_unbroken, for_killed = map(tmp_path_factory.mktemp, ("unbroken", "killed-again-and-again"))
 
-    def unbroken(server: Path) -> Workplace:
-        place = Workplace(for_unbroken, **{warm.PLACE: str(server)})
-        assert set(place.repro()) == EVERY_INSTANCE
+    def unbroken() -> Workplace:
+        place = Workplace(for_unbroken)
+        done = place.run(*DEMO)
+        assert done.returncode == 0, done.stdout
+        made = re.findall(r"^\[ +\d+/\d+ boxes, .*?\] (\S+): ", done.stdout, re.MULTILINE)
+        assert sorted(made) == sorted(EVERY_INSTANCE)
         return place
 
     def killed() -> tuple[Workplace, dict[str, Strike]]:
         place = Workplace(for_killed, TZ="Asia/Kathmandu", LANG="C")
         return place, strike_at_every_stage(place)
 
-    with warm.server(1, "avx2") as server, ThreadPoolExecutor(2) as pool:
-        yield {"unbroken": pool.submit(unbroken, server), "killed": pool.submit(killed)}
+    with ThreadPoolExecutor(2) as pool:
+        yield {"unbroken": pool.submit(unbroken), "killed": pool.submit(killed)}
 
 
 @pytest.fixture
@@ -264,7 +265,7 @@ def test_a_lock_file_that_dvc_was_killed_in_is_deleted_and_made_again_from_what_
     assert any(text in refused.stdout for text in TORN_LOCK)
     (unbroken.root / "dvc.lock").unlink()
     assert unbroken.repro() == ["report"], "its files are Git's, so DVC has no copy of them"
-    assert unbroken.lock == before
+    assert YAML(typ="safe").load(unbroken.lock) == YAML(typ="safe").load(before)
 
 
 def test_an_experiment_with_gamma_reruns_what_depends_on_gamma(unbroken: Workplace) -> None:
@@ -283,11 +284,12 @@ def test_an_experiment_with_gamma_reruns_what_depends_on_gamma(unbroken: Workpla
     assert unbroken.run("dvc", "status").stdout.strip() == UP_TO_DATE
 
 
-def test_stopped_once_at_every_stage_the_run_ends_with_the_lock_of_the_unbroken_one(
+def test_stopped_once_at_every_stage_dvc_ends_with_the_lock_and_the_bytes_of_the_unbroken_qthink_run(
     unbroken: Workplace, killed: Workplace, strikes: dict[str, Strike]
 ) -> None:
     assert set(strikes) == {instance.partition("@")[0] for instance in EVERY_INSTANCE}
-    assert killed.lock == unbroken.lock
+    by_dvc, by_qthink_run = (YAML(typ="safe").load(place.lock) for place in (killed, unbroken))
+    assert by_dvc == by_qthink_run
     assert killed.results() == unbroken.results()
     assert killed.repro() == []
     assert killed.run("git", "status", "--short").stdout.split() == ["??", "dvc.lock", "??", "results/"]
@@ -342,29 +344,19 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(strikes: dict[str, 
     )
 
 
-def test_qthink_run_makes_the_same_boxes_in_forks_with_the_same_bytes(
-    unbroken: Workplace, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    place = Workplace(tmp_path_factory.mktemp("run"))
-    done = place.run(*DEMO)
-    assert done.returncode == 0, done.stdout
-    made = re.findall(r"^\[ +\d+/\d+ boxes, .*?\] (\S+): ", done.stdout, re.MULTILINE)
-    assert sorted(made) == sorted(EVERY_INSTANCE)
-    theirs, ours = (YAML(typ="safe").load(one.lock)["stages"] for one in (unbroken, place))
-    assert ours == theirs
-    assert place.results() == unbroken.results()
-    assert "Nothing to do: all" in place.run(*DEMO).stdout
-    text = (place.root / "params.yaml").read_text()
-    yaml = YAML()
+def test_qthink_run_has_nothing_to_do_twice_and_runs_one_task_alone_beside_the_results(unbroken: Workplace) -> None:
+    assert "Nothing to do: all" in unbroken.run(*DEMO).stdout
+    params, before = unbroken.root / "params.yaml", unbroken.results()
+    text, yaml = params.read_bytes(), YAML()
     tree = yaml.load(text)
     tree["tasks"] = [TASK, "math500"]
-    yaml.dump(tree, place.root / "params.yaml")
-    before = place.results()
-    done = place.run(*DEMO, TASK)
+    yaml.dump(tree, params)
+    done = unbroken.run(*DEMO, TASK)
+    params.write_bytes(text)
     assert done.returncode == 0, done.stdout
-    table = (place.root / "demo/table.md").read_text()
+    table = (unbroken.root / "demo/table.md").read_text()
     assert f"| system | {TASK} (n=16) |" in table
     assert markdown.short(table) in done.stdout
     assert "latents replaced" not in done.stdout
     assert "demo/report.html" in done.stdout
-    assert place.results() == before
+    assert unbroken.results() == before
