@@ -1,5 +1,6 @@
-"""A training out of a folder, run by a test itself, by each rank of a launcher (`python tests/ranked_training.py folder`), or
-by two ranks that a test forks from a process that has imported all this.
+"""A training out of a folder, run by a test itself, by each rank of a launcher, or by two ranks that a test forks.
+
+A launcher starts `python tests/ranked_training.py folder`; ranks are forked from a process that has imported all this.
 
 The folder holds `base`, `student.safetensors` (what is trained, as it starts) and `case.json`; the work folder `work` and,
 for each rank, its weights, losses and the error that stopped it are written beside them.

@@ -105,6 +105,7 @@ def test_a_checkpoint_is_asked_and_audited_without_the_repository(program: Progr
     rows.write_text('{"question": "Who?", "answer": "#### 1"}\n{"question": "Why?", "answer": "#### 2"}\n')
     common = ("--max-new-tokens", "2", "--device", "cpu")
     assert program("ask", str(folder), "Who?", *common).returncode == 0
-    done = program("audit", str(folder), "--benchmark", "gsm8k", "--data", str(rows), *common, "--out", str(tmp_path / "out"))
+    out = tmp_path / "out"
+    done = program("audit", str(folder), "--benchmark", "gsm8k", "--data", str(rows), *common, "--out", str(out))
     assert done.returncode == 0, done.stderr
-    assert {"verdicts.jsonl", "audit.html"} <= {file.name for file in (tmp_path / "out").iterdir()}
+    assert {"verdicts.jsonl", "audit.html"} <= {file.name for file in out.iterdir()}

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from workplaces import DISTILLED, FINETUNED, TASK, Workplace, ended, state, wait_for
 
 from qthink_core.report import markdown
+from qthink_core.running import warm
 
 # A quiet machine of two cores needs three minutes for everything here.
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
@@ -69,20 +70,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future]
     # made here, since mktemp does not allow for two threads
     for_unbroken, for_killed = map(tmp_path_factory.mktemp, ("unbroken", "killed-again-and-again"))
 
-    def unbroken() -> Workplace:
+    def unbroken(server: Path) -> Workplace:
         place = Workplace(for_unbroken)
         done = place.run(*DEMO)
         assert done.returncode == 0, done.stdout
         made = re.findall(r"^\[ +\d+/\d+ boxes, .*?\] (\S+): ", done.stdout, re.MULTILINE)
         assert sorted(made) == sorted(EVERY_INSTANCE)
+        place.environment[warm.PLACE] = str(server)  # for what the tests then run by DVC
         return place
 
     def killed() -> tuple[Workplace, dict[str, Strike]]:
         place = Workplace(for_killed, TZ="Asia/Kathmandu", LANG="C")
         return place, strike_at_every_stage(place)
 
-    with ThreadPoolExecutor(2) as pool:
-        yield {"unbroken": pool.submit(unbroken), "killed": pool.submit(killed)}
+    with warm.server(1, "avx2") as server, ThreadPoolExecutor(2) as pool:
+        yield {"unbroken": pool.submit(unbroken, server), "killed": pool.submit(killed)}
 
 
 @pytest.fixture
