@@ -215,8 +215,9 @@ def test_padding_is_recognised_without_a_mask_as_in_transformers(
         ({"input_ids": None}, "pass input_ids"),
         ({"input_ids": torch.zeros(1, 0, dtype=torch.long)}, "pass input_ids"),
         ({"attention_mask": torch.tensor([[1, 1, 0]])}, "padding_side='left'"),
+        ({"input_ids": torch.ones(1, 506, dtype=torch.long)}, "506 tokens and 6 latent steps fill the 512 positions"),
     ],
-    ids=[str(number) for number in range(12)],
+    ids=[str(number) for number in range(13)],
 )
 def test_what_would_lose_the_latent_steps_is_refused_by_name(model: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:

@@ -127,6 +127,15 @@ def test_answers_are_the_engines_streamed_or_not(client: Any, folder: Path, aske
         assert streamed(client, folder, question) == whole(expected)
 
 
+def test_a_megabyte_is_refused_and_the_next_question_answered(client: Any, folder: Path, asked: dict[str, str]) -> None:
+    with pytest.raises(openai.InternalServerError):
+        ask(client, folder, "x " * 500_000)
+    question, expected = next(iter(asked.items()))
+    # the server closes the refused client's connection, so the next request may need a second one
+    assert streamed(client.with_options(max_retries=1), folder, question) == whole(expected)
+    assert re.search(r"ValueError: \d+ tokens and 6 latent steps fill the 512 positions", client.log.read_text())
+
+
 def test_the_client_of_the_page_prints_the_answer_twice(
     client: Any, folder: Path, tokenizer: Any, tmp_path: Path, capsys: Any
 ) -> None:

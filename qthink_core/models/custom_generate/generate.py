@@ -45,6 +45,9 @@ def generate(
     ids = kwargs.pop("input_ids", None) if inputs is None else inputs
     if ids is None or not ids.shape[1]:
         raise ValueError("latent steps follow a prompt: pass input_ids")
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions and ids.shape[1] + K >= positions:  # else a server would compute such a prompt for hours
+        raise ValueError(f"{ids.shape[1]} tokens and {K} latent steps fill the {positions} positions: shorten the prompt")
     ids, mask = ids.to(model.device), kwargs.pop("attention_mask", None)
     if mask is None:  # as transformers: padding is recognised, unless its token also ends an answer
         pad, ends = setting("pad_token_id"), torch.tensor([setting("eos_token_id") or []]).flatten().tolist()
