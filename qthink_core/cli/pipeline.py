@@ -25,7 +25,7 @@ def plan(
     gpus: Annotated[int, typer.Option(help="The number of GPUs.")] = 1,
     memory: Annotated[
         float | None,
-        typer.Option(help="GB of the device's memory; without --device, the fastest GPU with at most so much is planned."),
+        typer.Option(help="GB of the device's memory; without --device, the fastest GPU that has it or comes closest."),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set-param", "-S", help=SETTING)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")] = False,

@@ -126,12 +126,12 @@ def plan_run(
 
 
 def card(memory: float | None) -> str:
-    """The first GPU of the table, or the fastest with at most this memory, or with the least where all have more."""
+    """The first GPU of the table; for a memory, the fastest of those that have it or come closest from below, or the least."""
     if memory is None:
         return next(iter(cost.GPUS))
     least = min(one.memory for one in cost.GPUS.values())
     fitting = [name for name, one in cost.GPUS.items() if one.memory <= max(memory, least)]
-    return max(fitting, key=lambda name: (cost.GPUS[name].bandwidth, cost.GPUS[name].peak["bfloat16"]))
+    return max(fitting, key=lambda name: (cost.GPUS[name].memory, cost.GPUS[name].bandwidth))
 
 
 def plan_tree(root: Path, tree: Mapping[str, Any], name: str, gpus: int, memory: float | None = None) -> RunPlan:
