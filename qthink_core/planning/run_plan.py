@@ -126,7 +126,7 @@ def plan_run(
 
 
 def card(memory: float | None) -> str:
-    """The first GPU of the table; for a memory, the fastest of those that have it or come closest from below, or the least."""
+    """The first GPU of the table; for a memory, the fastest that has it or comes closest from below, or the smallest."""
     if memory is None:
         return next(iter(cost.GPUS))
     least = min(one.memory for one in cost.GPUS.values())

@@ -138,9 +138,7 @@ def test_the_plan_names_the_time_on_every_gpu_that_has_the_memory_and_the_others
     ("gigabytes", "name"),
     [(None, "h100"), (24, "4090"), (40, "5090"), (48, "l40s"), (80, "h100"), (1000, "h200"), (8, "4090")],
 )
-def test_a_memory_without_a_device_is_that_of_the_fastest_gpu_that_has_it_or_comes_closest(
-    gigabytes: int | None, name: str
-) -> None:
+def test_a_memory_without_a_device_is_that_of_the_gpu_that_has_it_or_comes_closest(gigabytes: int | None, name: str) -> None:
     assert card(gigabytes and gigabytes * 1e9) == name
 
 
