@@ -36,7 +36,8 @@ def plan(
     qthink plan --scale paper --device h100 --gpus 8
     ```
 
-    With `-S`, as in `dvc exp run`, another value is planned without an edit: `-S 'tasks=[gsm8k]'`, `-S probe.sweep=0`.
+    With `-S`, as in `dvc exp run`, another value is planned without an edit: `-S 'tasks=[gsm8k]'`,
+    `-S params/paper.yaml:probe.sweep=0`.
 
     Reads the params files with your edits and, if a run left them, manifests, `logs/runs.jsonl` and `dvc.lock`. Starts
     nothing. Estimates should be right within a factor of two. Stages that were logged here, at this scale and on this

@@ -158,7 +158,7 @@ def advice(plan: RunPlan, changes: Sequence[room.Cheaper]) -> str:
     said = f"The dearest stage is {row.stage}, {duration(row.seconds)} of {duration(plan.seconds)}"
     if not changes:
         return f"{said}."
-    listed = ", or ".join(f"{duration(one.wall_s)} with {one.key}: {one.value} in {one.file}" for one in changes[:CHANGES])
+    listed = ", or ".join(f"{duration(one.wall_s)} with -S {one.setting}" for one in changes[:CHANGES])
     return f"{said}: the run takes about {listed}."
 
 

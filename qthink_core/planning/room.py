@@ -1,6 +1,7 @@
 """Room for a run: the disk that it still needs, what to change where memory or time is short, and other GPUs. No torch."""
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ FEWER = {
 }
 MORE = {stage: [BATCH[stage]] for stage in ("sample", "extract", "finetune", "train", "baseline", "evaluate", "probe")}
 SEEDED = {"finetune", "train", "merge", "evaluate", "probe", "grade"}
+PARAMS = "params.yaml"
 # A change is named that saves this share of the run.
 WORTH = 0.05
 
@@ -78,6 +80,12 @@ class Cheaper(NamedTuple):
     file: str
     wall_s: float
 
+    @property
+    def setting(self) -> str:
+        """The change as `-S` of `dvc exp run` and `qthink plan` takes it."""
+        value = json.dumps(self.value) if isinstance(self.value, list) else self.value
+        return f"{'' if self.file == PARAMS else f'{self.file}:'}{self.key}={value}"
+
 
 def dearest(plan: RunPlan) -> StagePlan:
     """The stage that takes most of the time."""
@@ -91,7 +99,7 @@ def cheaper(root: Path, plan: RunPlan) -> list[Cheaper]:
     for key, value in changes(dearest(plan).stage, plan.workload):
         other = plan_tree(root, with_params(tree, {key: value}), plan.device, plan.gpus, plan.memory)
         if other.wall_s <= (1 - WORTH) * plan.wall_s and len(other.too_large) <= len(plan.too_large):
-            file = f"params/{plan.scale}.yaml" if key.partition(".")[0] in sized else "params.yaml"
+            file = f"params/{plan.scale}.yaml" if key.partition(".")[0] in sized else PARAMS
             found.append(Cheaper(key, value, file, other.wall_s))
     return sorted(found, key=lambda one: one.wall_s)
 

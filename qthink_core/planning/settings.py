@@ -1,7 +1,7 @@
 """Settings in the form of `dvc exp run -S`: values put in place of those of the params files, which stay as they are.
 
-`key=value` sets a value, `+key=value` adds one, `~key` takes one away; the name of the file may stand before it, with a
-colon. DVC reads more of Hydra's grammar; what is not read here is an error. No torch.
+`key=value` sets a value, `+key=value` adds one, `~key` takes one away. The name of the file comes before it, with a colon;
+without a name it is params.yaml. DVC reads more of Hydra's grammar; what is not read here is an error. No torch.
 """
 
 import re
@@ -43,16 +43,18 @@ def _with(tree: Mapping[str, Any], origin: Mapping[Path_, str], setting: str) ->
     said = f"-S {setting!r:.80}"
     read = FORM.fullmatch(setting)
     if read is None:
-        raise ParamError(f"{said} is not a setting: expected key=value, +key=value or ~key, as in probe.sweep=0")
+        raise ParamError(f"{said} is not a setting: expected key=value, +key=value or ~key, as in gamma=1.0")
     key = read["key"] or read["gone"]
-    if not read["sign"]:
+    place = key.rpartition(".")[0] if read["sign"] else key
+    if place:
         try:
-            parameters.value(tree, key)
+            parameters.value(tree, place)
         except ParamError as error:
             raise ParamError(f"{said}: {error}") from None
-    file = parameters.file_of(origin, tuple(key.split(".")))
-    if read["file"] and not read["sign"] and read["file"] != file:
-        raise ParamError(f"{said}: {key} is in {file}")
+    files = {file for leaf, file in origin.items() if place and parameters.matches(leaf, tuple(place.split(".")))}
+    if files and (read["file"] or "params.yaml") not in files:
+        fix = f"{min(files)}:{setting.removeprefix((read['file'] or '') + ':')}"
+        raise ParamError(f"{said}: {place} is in {min(files)}: write {fix}")
     if read["gone"]:
         return _without(tree, key.split("."))
     try:

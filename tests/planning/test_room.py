@@ -84,7 +84,9 @@ def test_a_disk_lacks_what_outputs_and_their_copies_take_beyond_those_that_exist
 
 
 def test_without_the_sweep_the_small_scale_takes_three_fifths_of_the_time_and_the_plan_says_so() -> None:
-    swept, plain = (plan_run(ROOT, "small", "4090", 1, None, ["tasks=[gsm8k]", f"probe.sweep={n}"]) for n in (2, 0))
+    swept, plain = (
+        plan_run(ROOT, "small", "4090", 1, None, ["tasks=[gsm8k]", f"params/small.yaml:probe.sweep={n}"]) for n in (2, 0)
+    )
     assert room.dearest(swept).stage == "probe"
     first, *others = room.cheaper(ROOT, swept)
     assert first == room.Cheaper("probe.sweep", 0, "params/small.yaml", plain.wall_s)
@@ -92,9 +94,9 @@ def test_without_the_sweep_the_small_scale_takes_three_fifths_of_the_time_and_th
     assert plain.wall_s / swept.wall_s == pytest.approx(0.63, abs=0.01)
     assert [one.key for one in others] == ["prepare.n_test"], "twice the batch does not fit into 24 GB"
     said = plan_text.advice(swept, [first, *others])
-    times = [plan_text.duration(one) for one in (room.dearest(swept).seconds, swept.seconds, plain.wall_s)]
+    part, whole, less = (plan_text.duration(one) for one in (room.dearest(swept).seconds, swept.seconds, plain.wall_s))
     assert said.startswith(
-        f"The dearest stage is probe, {times[0]} of {times[1]}: the run takes about {times[2]} with probe.sweep: 0 in "
+        f"The dearest stage is probe, {part} of {whole}: the run takes about {less} with -S params/small.y"
     )
 
 
@@ -103,17 +105,21 @@ def test_a_change_that_is_named_has_the_effect_that_is_named(scale: str) -> None
     found = plan_run(ROOT, scale, None, 1)
     for one in room.cheaper(ROOT, found):
         parameters.value(parameters.read_yaml(ROOT / one.file), one.key)  # of a key that the file lacks it raises
-        again = plan_run(ROOT, scale, None, 1, None, [f"{one.key}={one.value}"])
+        again = plan_run(ROOT, scale, None, 1, None, [one.setting])
         assert again.wall_s == pytest.approx(one.wall_s)
         assert one.wall_s < 0.95 * found.wall_s
 
 
 EXPECTED = {
-    ("sample", "sample.engine=hf"): [("sample.engine", "vllm"), ("prepare.n_train", 768), ("sample.block_problems", 128)],
+    ("sample", "params/small.yaml:sample.engine=hf"): [
+        ("sample.engine", "vllm"),
+        ("prepare.n_train", 768),
+        ("sample.block_problems", 128),
+    ],
     ("sample", "K=6"): [("prepare.n_train", 768), ("sample.block_problems", 128)],
     ("train", "seeds=[0,1]"): [("prepare.n_train", 768), ("train.epochs", 1), ("train.micro_batch", 2), ("seeds", [0])],
-    ("probe", "probe.sweep=2"): [("probe.sweep", 0), ("prepare.n_test", 256), ("evaluate.batch", 128)],
-    ("evaluate", "prepare.n_test=all"): [("prepare.n_test", 659), ("evaluate.batch", 128)],
+    ("probe", "params/small.yaml:probe.sweep=2"): [("probe.sweep", 0), ("prepare.n_test", 256), ("evaluate.batch", 128)],
+    ("evaluate", "params/small.yaml:prepare.n_test=all"): [("prepare.n_test", 659), ("evaluate.batch", 128)],
     ("merge", "K=6"): [],
     ("base", "K=6"): [],
 }
