@@ -1,6 +1,7 @@
 """params/small.yaml and the ready files of other bases: one night on a card with 24 GB, by arithmetic done by hand."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,45 @@ def test_the_table_of_the_page_is_that_of_the_plan() -> None:
         ], name
 
 
+RECIPE = {"prepare.n_train": "all", "prepare.n_test": "all", "probe.sweep": "2"}
+
+
+def test_what_is_smaller_than_the_recipe_and_what_it_would_cost_is_what_the_page_says() -> None:
+    paper, small = (flat(ROOT / "params" / f"{scale}.yaml") for scale in ("paper", "small"))
+    rest = {"train.micro_batch", "extract.batch_tokens", "train.lr_multiplier", "base.hub.repo", "base.hub.revision"}
+    assert {key for key in small if small[key] != paper[key]} == {*RECIPE, *rest}
+    full = [f"params/small.yaml:{key}={value}" for key, value in RECIPE.items()]
+    for key, setting in zip(RECIPE, full, strict=True):
+        (cells,) = re.findall(rf"^\| `{key}` \| .* \| (.*) \|$", PAGE, re.MULTILINE)
+        assert cells == plan_text.duration(planned("4090", setting).wall_s), key
+    assert f"With all three it would take {plan_text.duration(planned('4090', *full).wall_s)}." in PAGE
+    points = [plan_text.smallest_differences(planned("4090", *one))["gsm8k"] for one in ([], full)]
+    few, all_of_them = (f"{100 * one:.1f}" for one in points if one)
+    assert f"such runs detect is {few} points, at 1,319 it is {all_of_them} points." in PAGE
+
+
+def test_a_run_with_fewer_rows_takes_what_the_page_says() -> None:
+    (line,) = re.findall(r"^dvc exp run -S scale=small .*~systems.*$", PAGE, re.MULTILINE)
+    settings = shlex.split(line)[4::2]
+    times = [plan_text.duration(plan_run(ROOT, None, device, 1, None, settings).wall_s) for device in ("4090", "l4")]
+    assert f"it takes {times[0]} on an RTX 4090, and {times[1]} on an L4" in PAGE
+
+
 # The memory in GB that a scale is made for, and the rows of a micro-batch.
 READY = {"small": (24, 1), "qwen3_4b": (48, 1), "qwen25_math": (24, 1), "llama32_1b": (24, 2)}
 OTHERS = sorted(set(READY) - {"small"})
+
+
+@pytest.mark.parametrize("scale", OTHERS)
+def test_the_page_says_what_a_ready_scale_takes(scale: str) -> None:
+    (cells,) = re.findall(rf"^\| \[`{scale}`\]\(.*\) \| (.*) \|$", PAGE, re.MULTILINE)
+    model, memory, took = cells.split(" | ")
+    assert tree_of(scale)[0]["base"]["hub"]["repo"].endswith(f"/{model.partition(',')[0]}")
+    assert (tree_of(scale)[0]["base"]["thinking"] == "added") is model.endswith(", thinking added")
+    assert memory == f"{READY[scale][0]} GB"
+    time, device = took.split(" on an ")
+    found = planned(device.split()[-1].casefold(), scale=scale)
+    assert (found.memory, time) == (READY[scale][0] * 1e9, plan_text.duration(found.wall_s))
 
 
 @pytest.mark.parametrize("scale", READY)
