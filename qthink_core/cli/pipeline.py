@@ -43,7 +43,7 @@ def plan(
     nothing. Estimates should be right within a factor of two. Stages that were logged here, at this scale and on this
     device, are scaled to the time that they took.
 
-    * **memory**: of the largest box, with rows as long as the limits allow.
+    * **memory**: of the largest box, with rows as long as the limits allow; with a `!` if the device has less.
     * **floor**: the shortest time that the device's matrix products and memory allow; **time**: the estimate.
     * **on**: where a stage computes, or how many GPUs share a box; **from**: whether its time is from the formula alone, or
       from the log, with the number of logged boxes if some are missing.

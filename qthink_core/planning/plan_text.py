@@ -74,7 +74,8 @@ def _cells(row: StagePlan, plan: RunPlan) -> Sequence[str]:
     on = "CPU" if row.workers == 0 else busy if plan.gpus > 1 else "GPU"
     source = "log" if row.logged == row.boxes else f"log {row.logged}" if row.logged else "formula"
     floor = duration(row.floor_s) if row.floor_s else "-"
-    numbers = (short(row.tokens, ""), short(row.flops, ""), short(row.disk, "B"), short(row.memory, "B"), floor)
+    memory = short(row.memory, "B") + "!" * (row.memory > plan.memory)
+    numbers = (short(row.tokens, ""), short(row.flops, ""), short(row.disk, "B"), memory, floor)
     return row.stage, str(row.boxes), *numbers, duration(row.seconds), on, source
 
 
