@@ -525,12 +525,13 @@ def test_an_unknown_base_is_read_from_the_folder_that_was_made_of_it_and_never_f
     tiny = source(root, "tiny")
     edit(root / "params/paper.yaml", "    repo: Qwen/Qwen3-1.7B .*", "    repo: someone/else")
     with pytest.raises(
-        ParamError, match="the shape of someone/else is unknown until the model is made: run `dvc repro base`"
+        ParamError,
+        match=r"the shape of someone/else is unknown until it has a config\.json: run `dvc repro base`, or `hf download someone",
     ):
         plan_run(root, "paper", None, 1)
     manifest(base, {}, {"source": tiny})
     (base / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ParamError, match="the shape of someone/else is unknown until the model is made"):
+    with pytest.raises(ParamError, match=r"the shape of someone/else is unknown until it has a config\.json"):
         plan_run(root, "paper", None, 1)
     shutil.rmtree(base)
     manifest(base, {}, {"source": source(root, "paper")})
@@ -539,6 +540,24 @@ def test_an_unknown_base_is_read_from_the_folder_that_was_made_of_it_and_never_f
     (base / "config.json").write_text(json.dumps(config | {"hidden_size": "x"}))
     with pytest.raises(DataError, match=r"config\.json does not describe the shape|config\.json has sizes"):
         plan_run(root, "paper", None, 1)
+
+
+def test_an_unknown_base_of_the_hub_is_read_from_the_cache_at_its_commit(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    edit(root / "params/paper.yaml", "    repo: Qwen/Qwen3-1.7B .*", "    repo: someone/else")
+    config = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
+    revision = tree_of("paper")[0]["base"]["hub"]["revision"]
+    for commit, found in (("0" * 40, False), (revision, True)):
+        snapshot = tmp_path / "cache/models--someone--else/snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text(json.dumps(config | {"vocab_size": 100}))
+        if found:
+            assert plan_run(root, "paper", None, 1).workload.shape == (2, 64, 4, 4, 16, 128, 100, False)
+        else:
+            with pytest.raises(ParamError, match="the shape of someone/else is unknown"):
+                plan_run(root, "paper", None, 1)
 
 
 def test_a_smaller_qwen3_is_planned_by_its_own_shape_whatever_lies_in_artifacts(root: Path) -> None:
