@@ -526,7 +526,7 @@ def test_an_unknown_base_is_read_from_the_folder_that_was_made_of_it_and_never_f
     edit(root / "params/paper.yaml", "    repo: Qwen/Qwen3-1.7B .*", "    repo: someone/else")
     with pytest.raises(
         ParamError,
-        match=r"the shape of someone/else is unknown until it has a config\.json: run `dvc repro base`, or `hf download someone",
+        match=r"the shape of someone/else is unknown until it has a config\.json: run `dvc repro base`, or `hf download",
     ):
         plan_run(root, "paper", None, 1)
     manifest(base, {}, {"source": tiny})
