@@ -665,6 +665,11 @@ def test_the_figures_for_programs_are_those_of_the_plan_and_leave_this_machines_
     made = plan_run(root, "paper", "h100", 8)
     assert (found["scale"], found["device"], found["gpus"]) == ("paper", "h100", 8)
     assert found["seconds"] == pytest.approx(made.seconds)
+    assert list(found["cards"]) == list(cost.GPUS)
+    assert found["cards"]["h100"]["wall_seconds"] == pytest.approx(plan_run(root, "paper", "h100", 1).wall_s)
+    assert [name for name, one in found["cards"].items() if not one["too_large"]] == ["h100", "h200", "a100"]
+    assert found["dearest"] == "probe"
+    assert found["cheaper"][0]["key"] == "probe.sweep"
     sizes = {"gsm8k": 1319, "math500": 500, "tooluse": 68}
     assert found["smallest_differences"] == {task: pytest.approx(smallest_difference(n, 1)) for task, n in sizes.items()}
     assert [row["stage"] for row in found["stages"]] == list(STAGES)
