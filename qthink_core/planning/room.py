@@ -115,8 +115,8 @@ def changes(stage: str, load: Workload) -> Iterator[tuple[str, Any]]:
     if stage == "probe" and load.tree["probe"]["sweep"]:
         yield "probe.sweep", 0
     for key in FEWER.get(stage, []):
-        half = (sizes(load, key) if key in SPLITS else value_of(load.tree, key) or 0) // 2
-        if half > 1 or (half == 1 and key not in SPLITS):
+        half = half_of(load, key) if key in SPLITS else (value_of(load.tree, key) or 0) // 2
+        if half:
             yield key, half
     for key in MORE.get(stage, []):
         yield key, 2 * value_of(load.tree, key)
@@ -124,9 +124,12 @@ def changes(stage: str, load: Workload) -> Iterator[tuple[str, Any]]:
         yield "seeds", load.tree["seeds"][:1]
 
 
-def sizes(load: Workload, key: str) -> int:
-    """The problems of the largest task in a split of `prepare`, as far as they are known."""
-    return max((n or 0 for (_, split), n in load.problems.items() if split == SPLITS[key]), default=0)
+def half_of(load: Workload, key: str) -> int:
+    """Half the problems of the largest task in a split of `prepare`; 0 where another task has fewer or an unknown number."""
+    sizes = [n or 0 for (_, split), n in load.problems.items() if split == SPLITS[key]]
+    half = max(sizes) // 2
+    # a comparison of systems needs two questions
+    return half if 1 < half <= min(sizes) else 0
 
 
 def value_of(tree: Mapping[str, Any], key: str) -> Any:

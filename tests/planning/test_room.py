@@ -131,6 +131,15 @@ def test_what_is_tried_for_a_stage_is_what_its_time_depends_on(stage: str, setti
     assert list(room.changes(stage, load)) == EXPECTED[stage, setting]
 
 
+def test_no_number_of_problems_is_named_that_a_task_does_not_have() -> None:
+    # of 1,319, 500 and 68 questions, half the most is more than the least; the training problems of Tooluse are unknown
+    load = plan_run(ROOT, "paper", "h100", 1).workload
+    assert [key for stage in STAGES for key, _ in room.changes(stage, load) if key.startswith("prepare.")] == []
+    load = plan_run(ROOT, "paper", "h100", 1, None, ["tasks=[gsm8k,math500]"]).workload
+    assert ("prepare.n_train", 6000) in room.changes("train", load)
+    assert "prepare.n_test" not in dict(room.changes("probe", load))
+
+
 def test_the_plan_names_the_time_on_every_gpu_that_has_the_memory_and_the_others_apart() -> None:
     plans = room.elsewhere(ROOT, plan_run(ROOT, "qwen3_4b", "h100", 1, None, ["tasks=[gsm8k]"]))
     assert [one.device for one in plans] == list(cost.GPUS)
