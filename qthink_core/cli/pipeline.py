@@ -10,15 +10,24 @@ import typer
 from qthink_core.cli.program import PIPELINE, app, one_line, repository
 from qthink_core.errors import DataError, ParamError, UnavailableError
 
+SETTING = "A value in place of that of the params files, as for `dvc exp run`; may be repeated."
+
 
 @app.command(rich_help_panel=PIPELINE)
 def plan(
     scale: Annotated[str | None, typer.Option(help="A scale of params/; by default that of params.yaml.")] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="h100, a100, 4090 or cpu (this machine's), in any case; by default the device of the scale."),
+        typer.Option(
+            help="h100, h200, a100, l40s, 5090, 4090, 3090, a10, l4, or cpu (this machine's); by default the scale's device."
+        ),
     ] = None,
     gpus: Annotated[int, typer.Option(help="The number of GPUs.")] = 1,
+    memory: Annotated[
+        float | None,
+        typer.Option(help="GB of the device's memory; without --device, the fastest GPU that has it or comes closest."),
+    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set-param", "-S", help=SETTING)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")] = False,
 ) -> None:
     """Estimates a run before it starts: boxes, tokens, FLOP, bytes and hours of every stage, and whether it fits.
@@ -27,25 +36,31 @@ def plan(
     qthink plan --scale paper --device h100 --gpus 8
     ```
 
+    With `-S`, as in `dvc exp run`, another value is planned without an edit: `-S 'tasks=[gsm8k]'`,
+    `-S params/paper.yaml:probe.sweep=0`.
+
     Reads the params files with your edits and, if a run left them, manifests, `logs/runs.jsonl` and `dvc.lock`. Starts
     nothing. Estimates should be right within a factor of two. Stages that were logged here, at this scale and on this
     device, are scaled to the time that they took.
 
-    * **memory**: of the largest box, with rows as long as the limits allow.
+    * **memory**: of the largest box, with rows as long as the limits allow; with a `!` if the device has less.
     * **floor**: the shortest time that the device's matrix products and memory allow; **time**: the estimate.
     * **on**: where a stage computes, or how many GPUs share a box; **from**: whether its time is from the formula alone, or
       from the log, with the number of logged boxes if some are missing.
+
+    It ends with the dearest stage and what would make it cheaper, and with the time on other GPUs.
 
     The exit code is 69 if a stage needs more memory than the device has, or if the plan is for this machine and its disk is
     too small. The plan is printed all the same.
     """
     with one_line():
-        _plan(scale, device, gpus, as_json)
+        _plan(scale, device, gpus, memory, settings or [], as_json)
 
 
 @app.command(rich_help_panel=PIPELINE)
 def preflight(
     scale: Annotated[str | None, typer.Option(help="A scale of params/; by default that of params.yaml.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set-param", "-S", help=SETTING)] = None,
 ) -> None:
     """Checks whether this machine has what a scale needs: device and memory, disk, packages, base model, data sets.
 
@@ -59,7 +74,7 @@ def preflight(
     with one_line():
         from qthink_core.planning import preflight
 
-        print(*preflight.check(repository(), None, scale), sep="\n")
+        print(*preflight.check(repository(), None, scale, settings or []), sep="\n")
 
 
 @app.command(rich_help_panel=PIPELINE)
@@ -192,24 +207,29 @@ def figures() -> None:
         print(f"drew {' and '.join(map(str, drawn))}")
 
 
-def _plan(scale: str | None, device: str | None, gpus: int, as_json: bool) -> None:
+def _plan(
+    scale: str | None, device: str | None, gpus: int, gigabytes: float | None, settings: list[str], as_json: bool
+) -> None:
     # imported here, because pydantic and the parameters of the stages would slow `grade` down
     from qthink_core.planning import plan_text, room
     from qthink_core.planning.calibration import CPU
-    from qthink_core.planning.run_plan import plan_run
+    from qthink_core.planning.run_plan import plan_run, plan_tree
 
     root = repository()
-    found = plan_run(root, scale, device, gpus)
+    found = plan_run(root, scale, device, gpus, None if gigabytes is None else gigabytes * 1e9, settings)
     here = found.device == CPU or Path("/dev/nvidia0").exists()
     free = shutil.disk_usage(root).free
     missing = room.missing_disk(root, found.disk, free)
+    cheaper = room.cheaper(root, found)
+    cards = [] if found.device == CPU else room.elsewhere(root, found)
     if as_json:
-        print(plan_text.as_json(found))
+        print(plan_text.as_json(found, cheaper, cards))
     else:
-        instead = None if here else plan_run(root, scale, CPU, 1)
-        summary = plan_text.summary(found, free, missing, instead)
-        print(plan_text.table(found), plan_text.assumptions(found), plan_text.power_line(found), summary, sep="\n\n")
-    if plan_text.too_large(found) or (here and missing > 0):
+        instead = None if here else plan_tree(root, found.workload.tree, CPU, 1)
+        said = [plan_text.summary(found, free, missing, instead), plan_text.advice(found, cheaper), plan_text.cards(cards)]
+        parts = plan_text.table(found), plan_text.assumptions(found), plan_text.power_line(found)
+        print(*parts, "\n".join(filter(None, said)), sep="\n\n")
+    if found.too_large or (here and missing > 0):
         raise typer.Exit(UnavailableError.exit_code)
 
 

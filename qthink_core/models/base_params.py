@@ -1,5 +1,6 @@
 """The parameters of the base model's source: pre-trained here, from the hub, a folder or a wheel."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +43,16 @@ class Hub(Section):
     """A repository of the hub at one commit."""
 
     repo: str
-    revision: str = Field(pattern="^[0-9a-f]{40}$")
+    revision: str = ""
+
+    @model_validator(mode="after")
+    def at_a_commit(self) -> "Hub":
+        """Raises ValueError, with the command that prints a commit, unless the revision is one."""
+        if not re.fullmatch("[0-9a-f]{40}", self.revision):
+            found = f"revision is {self.revision!r:.80}" if self.revision else "revision is missing"
+            how = f"`git ls-remote https://huggingface.co/{self.repo} HEAD` prints that of today"
+            raise ValueError(f"base.hub.{found}: give a commit of 40 digits ({how})")
+        return self
 
 
 class Wheel(Section):

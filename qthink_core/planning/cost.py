@@ -10,8 +10,9 @@ from typing import NamedTuple
 # Shares of the peak speed that a good implementation reaches, assumed before anything was measured.
 SAMPLING, EXTRACTION, TRAINING = 0.35, 0.50, 0.30
 
-# The shortest time of a pass through one layer: Python needs it to launch the kernels, on fast and slow hosts.
-LAYER_PASS_S = 3e-4
+# The shortest time of a pass through one layer, in which Python launches its kernels: measured on a processor, and on GPUs
+# from published speeds of transformers with one row (docs/decisions/cost-model.md).
+CPU_LAYER_PASS_S, GPU_LAYER_PASS_S = 3e-4, 6e-4
 # A backward pass launches two kernels for each kernel of the forward pass.
 TRAINING_PASSES = 3
 FLOAT32_BYTES = 4
@@ -31,18 +32,32 @@ class Shape(NamedTuple):
 
 
 class Device(NamedTuple):
-    """Peak dense matrix products in FLOP/s by dtype, memory bandwidth in bytes/s, memory in bytes."""
+    """Peak dense matrix products in FLOP/s by dtype, memory bandwidth in bytes/s, memory in bytes, least seconds a layer."""
 
     peak: dict[str, float]
     bandwidth: float
     memory: float
+    layer_pass_s: float
 
 
-# NVIDIA's data sheets: H100 SXM, A100 80 GB SXM, RTX 4090 (bfloat16 with float32 sums, no sparsity; float32 without TF32).
+def gpu(bfloat16: float, float32: float, bandwidth: float, memory: float) -> Device:
+    """A GPU by its data sheet: TFLOP/s, GB/s, GB."""
+    peak = {"bfloat16": bfloat16 * 1e12, "float32": float32 * 1e12}
+    return Device(peak, bandwidth * 1e9, memory * 1e9, GPU_LAYER_PASS_S)
+
+
+# NVIDIA's data sheets and white papers: bfloat16 with float32 sums and without sparsity, float32 without TF32. H100 and H200
+# have SXM, the A100 SXM and 80 GB; 5090, 4090 and 3090 are GeForce RTX.
 GPUS = {
-    "h100": Device({"bfloat16": 989e12, "float32": 67e12}, 3.35e12, 80e9),
-    "a100": Device({"bfloat16": 312e12, "float32": 19.5e12}, 2.039e12, 80e9),
-    "4090": Device({"bfloat16": 165e12, "float32": 82.6e12}, 1.008e12, 24e9),
+    "h100": gpu(989, 67, 3350, 80),
+    "h200": gpu(989, 67, 4800, 141),
+    "a100": gpu(312, 19.5, 2039, 80),
+    "l40s": gpu(362, 91.6, 864, 48),
+    "5090": gpu(209.5, 104.8, 1792, 32),
+    "4090": gpu(165, 82.6, 1008, 24),
+    "3090": gpu(71, 35.6, 936, 24),
+    "a10": gpu(125, 31.2, 600, 24),
+    "l4": gpu(121, 30.3, 300, 24),
 }
 # One thread with AVX2 at 2.8 GHz, always in float32; an otherwise idle AMD EPYC measured 96 GFLOP/s and 17 GB/s.
 THREAD_FLOPS = 90e9
@@ -71,7 +86,7 @@ class Compute(NamedTuple):
 
 def cpu(threads: int, memory: float) -> Device:
     """A processor with AVX2 that computes on this many threads."""
-    return Device(dict.fromkeys(("bfloat16", "float32"), threads * THREAD_FLOPS), CPU_BANDWIDTH, memory)
+    return Device(dict.fromkeys(("bfloat16", "float32"), threads * THREAD_FLOPS), CPU_BANDWIDTH, memory, CPU_LAYER_PASS_S)
 
 
 def body(shape: Shape) -> int:
@@ -228,4 +243,5 @@ def seconds(compute: Compute, device: Device, dtype: str, efficiency: float) -> 
 
     The host waits for every decoded token, so launches do not overlap with the device's work.
     """
-    return floor_s(compute, device, dtype) / efficiency + compute.weights / device.bandwidth + compute.passes * LAYER_PASS_S
+    launches = compute.passes * device.layer_pass_s
+    return floor_s(compute, device, dtype) / efficiency + compute.weights / device.bandwidth + launches

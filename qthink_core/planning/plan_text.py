@@ -16,6 +16,8 @@ HEADER = ("stage", "boxes", "tokens", "FLOP", "disk", "memory", "floor", "time",
 TEXT_COLUMNS = {"stage", "on", "from"}
 # What a table may take of a terminal's line.
 WIDTH = 80
+# Changes that an advice names at most.
+CHANGES = 3
 
 
 def short(n: float, unit: str) -> str:
@@ -72,13 +74,15 @@ def _cells(row: StagePlan, plan: RunPlan) -> Sequence[str]:
     on = "CPU" if row.workers == 0 else busy if plan.gpus > 1 else "GPU"
     source = "log" if row.logged == row.boxes else f"log {row.logged}" if row.logged else "formula"
     floor = duration(row.floor_s) if row.floor_s else "-"
-    numbers = (short(row.tokens, ""), short(row.flops, ""), short(row.disk, "B"), short(row.memory, "B"), floor)
+    memory = short(row.memory, "B") + "!" * (row.memory > plan.memory)
+    numbers = (short(row.tokens, ""), short(row.flops, ""), short(row.disk, "B"), memory, floor)
     return row.stage, str(row.boxes), *numbers, duration(row.seconds), on, source
 
 
 def assumptions(plan: RunPlan) -> str:
     """The lengths, problems and efficiencies that the plan assumes, one per line."""
     load = plan.workload
+    launch = cost.CPU_LAYER_PASS_S if plan.device == CPU else cost.GPU_LAYER_PASS_S
     lines: dict[str, list[str]] = {}
     for task, one in load.lengths.items():
         text = f"prompt {one.prompt:,.0f}, thought {one.thought:,.0f}, answer {one.answer:,.0f}; "
@@ -97,7 +101,7 @@ def assumptions(plan: RunPlan) -> str:
         "Times in the table are for boxes that start cold, one after another, as `dvc repro` runs them, without DVC's own "
         f"{DVC_S} s a box. `qthink run` starts boxes on the processor warm, which saves up to {IMPORTS_S:.0f} s each.",
         f"Speed as a share of the floor's: sampling {SAMPLING}, extraction {EXTRACTION}, training {TRAINING}; plus the "
-        f"time to read the weights, and {cost.LAYER_PASS_S * 1000:.1f} ms for each layer and pass.",
+        f"time to read the weights, and {launch * 1000:.1f} ms for each layer and pass.",
     ]
     limit = load.tree["train"]["prompt_max_tokens"]
     made += [
@@ -133,16 +137,15 @@ def summary(plan: RunPlan, free: float, missing: float, instead: RunPlan | None 
         lines.append("Several GPUs share a box with QTHINK_EXECUTOR=ray or QTHINK_LAUNCH: docs/scale.md has the commands.")
     if instead is not None:
         lines.append(f"This machine has no NVIDIA GPU: about {roughly(instead.wall_s)} on {_where(instead)}.")
-    large = too_large(plan)
-    available = memory(plan)
+    large = plan.too_large
     lines += [
         f"{row.stage} may need {short(row.memory, 'B')} of memory where its rows are longest, "
-        f"{short(available, 'B')} are available: {room.remedy(row.stage, plan.workload.tree)}."
+        f"{short(plan.memory, 'B')} are available: {room.remedy(row.stage, plan.workload.tree)}."
         for row in large
     ]
     if not large:
         lines.append(
-            f"The memory is enough: {short(max(row.memory for row in plan.stages), 'B')} of {short(available, 'B')}."
+            f"The memory is enough: {short(max(row.memory for row in plan.stages), 'B')} of {short(plan.memory, 'B')}."
         )
     fits = "fits" if missing <= 0 else "does not fit"
     wanted = short(room.COPIES * plan.disk, "B")
@@ -150,14 +153,22 @@ def summary(plan: RunPlan, free: float, missing: float, instead: RunPlan | None 
     return "\n".join(lines)
 
 
-def memory(plan: RunPlan) -> float:
-    """The bytes of memory that the planned device has."""
-    return processor(plan.workload.tree).memory if plan.device == CPU else cost.GPUS[plan.device].memory
+def advice(plan: RunPlan, changes: Sequence[room.Cheaper]) -> str:
+    """The dearest stage with what would make it cheaper, in one sentence each."""
+    row = room.dearest(plan)
+    said = f"The dearest stage is {row.stage}, {duration(row.seconds)} of {duration(plan.seconds)}"
+    if not changes:
+        return f"{said}."
+    listed = ", or ".join(f"{duration(one.wall_s)} with -S {one.setting}" for one in changes[:CHANGES])
+    return f"{said}: the run takes about {listed}."
 
 
-def too_large(plan: RunPlan) -> list[StagePlan]:
-    """The stages whose largest box needs more memory than the planned device has."""
-    return [row for row in plan.stages if row.memory > memory(plan)]
+def cards(plans: Sequence[RunPlan]) -> str:
+    """The time of the run on each GPU, and which of them have too little memory for it."""
+    times = ", ".join(f"{one.device.upper()} {duration(one.wall_s)}" for one in plans if not one.too_large)
+    small = ", ".join(f"{one.device.upper()} ({short(one.memory, 'B')})" for one in plans if one.too_large)
+    said = f"On one GPU by the same formulas: {times}." if times else ""
+    return f"{said} Too little memory: {small}.".strip() if small else said
 
 
 def _where(plan: RunPlan) -> str:
@@ -165,7 +176,8 @@ def _where(plan: RunPlan) -> str:
         threads = round(processor(plan.workload.tree).peak["float32"] / cost.THREAD_FLOPS)
         where = f"this machine's processor ({threads} {'thread' if threads == 1 else 'threads'} a box"
         return where + (f", {plan.at_once} boxes at once as `qthink run` runs them)" if plan.at_once > 1 else ")")
-    return f"one {plan.device.upper()}" if plan.gpus == 1 else f"{plan.gpus} x {plan.device.upper()}"
+    other = "" if plan.memory == cost.GPUS[plan.device].memory else f" with {short(plan.memory, 'B')}"
+    return (f"one {plan.device.upper()}" if plan.gpus == 1 else f"{plan.gpus} x {plan.device.upper()}") + other
 
 
 def power_line(plan: RunPlan) -> str:
@@ -202,8 +214,11 @@ def _powers(plan: RunPlan) -> dict[str, tuple[int | None, float | None]]:
     return {task: (n, smallest_difference(n, len(tree["seeds"])) if n else None) for task, n in sizes.items()}
 
 
-def as_json(plan: RunPlan) -> str:
-    """The plan as JSON in plain units (tokens, FLOP, bytes, seconds), without this machine's disk."""
+def as_json(plan: RunPlan, changes: Sequence[room.Cheaper] = (), plans: Sequence[RunPlan] = ()) -> str:
+    """The plan as JSON in plain units (tokens, FLOP, bytes, seconds), without this machine's disk.
+
+    `changes` and `plans` are what makes the dearest stage cheaper and the same run on other GPUs.
+    """
     found: dict[str, Any] = {
         "scale": plan.scale,
         "device": plan.device,
@@ -212,8 +227,11 @@ def as_json(plan: RunPlan) -> str:
         "wall_seconds": plan.wall_s,
         "at_once": plan.at_once,
         "disk": plan.disk,
-        "memory": memory(plan),
-        "too_large": [row.stage for row in too_large(plan)],
+        "memory": plan.memory,
+        "too_large": [row.stage for row in plan.too_large],
+        "dearest": room.dearest(plan).stage,
+        "cheaper": [one._asdict() for one in changes],
+        "cards": {one.device: {"wall_seconds": one.wall_s, "too_large": bool(one.too_large)} for one in plans},
         "stages": [row._asdict() for row in plan.stages],
         "problems": {f"{task} {split}": n for (task, split), n in plan.workload.problems.items()},
         "lengths": {task: one._asdict() for task, one in plan.workload.lengths.items()},

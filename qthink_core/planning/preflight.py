@@ -8,19 +8,20 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from qthink_core.benchmarks.published_files import data_folder
 from qthink_core.errors import ParamError, UnavailableError
 from qthink_core.models.base_params import Base
-from qthink_core.pipeline import graph, parameters
+from qthink_core.pipeline import parameters
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import room, schedule
 from qthink_core.planning.calibration import CPU
 from qthink_core.planning.plan_text import short
 from qthink_core.planning.run_plan import Demands, demands_of, processor
+from qthink_core.planning.settings import checked_with
 from qthink_core.planning.source_checks import Check, Remote, base_model, data, on_hub
 from qthink_core.planning.workload import made_base
 
@@ -28,15 +29,16 @@ from qthink_core.planning.workload import made_base
 HUB_WAIT_S = 5.0
 
 
-def check(root: Path, at: Box | None, scale: str | None) -> list[str]:
+def check(root: Path, at: Box | None, scale: str | None, settings: Sequence[str] = ()) -> list[str]:
     """The needs of a scale (by default that of params.yaml) that this machine meets, one per line.
 
     `at` is the box that is about to start: its parameters were checked before, and only `base` needs the model's source. A
     scale that makes its own model and problems on the processor needs nothing, so the check returns at once. The source is
-    not needed either if the base model was already made from it. Raises ParamError with every fault of the params files, or
+    not needed either if the base model was already made from it. `settings` are those of the command line
+    (settings.checked_with). Raises ParamError with every fault of the params files, or
     UnavailableError with everything that is missing, one per line.
     """
-    tree = parameters.load(root)[0] if at else graph.checked_parameters(root, scale)
+    tree = parameters.load(root)[0] if at else checked_with(root, scale, settings)
     if at and tree["device"] == CPU and "pretrain" in tree["base"] and tree["prepare"]["source"] == "generated":
         return []
     source = Base.model_validate(tree["base"])

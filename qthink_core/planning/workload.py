@@ -3,6 +3,7 @@
 Lengths are assumed until a run of the same base model has left its counts in the manifests of its artifacts.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ class Workload(NamedTuple):
     """The checked parameters, the model's shape, lengths and problems by task, and mean tokens of answers.
 
     A size in `problems` is None where it is unknown; `generated` holds mean tokens of answers by (task, system);
-    `counted` are the tasks whose lengths come from rollouts in this folder.
+    `counted` are the tasks whose lengths come from rollouts in this folder; `room` is the device's memory in bytes.
     """
 
     tree: Mapping[str, Any]
@@ -51,6 +52,7 @@ class Workload(NamedTuple):
     problems: Mapping[tuple[str, str], int | None]
     generated: Mapping[tuple[str, str], float]
     counted: frozenset[str] = frozenset()
+    room: float = math.inf
 
     @property
     def width(self) -> int:
@@ -133,3 +135,20 @@ def within(lengths: Lengths, limit: int) -> Lengths:
     """The lengths when every rollout is cut at a limit; the thought comes before the answer."""
     thought = min(lengths.thought, limit)
     return lengths._replace(thought=thought, answer=min(lengths.answer, limit - thought))
+
+
+def latent_steps(tree: Mapping[str, Any], system: str) -> int:
+    """The latent steps of a row: its own number or the shared one, 0 for a row without latent steps."""
+    row = tree["systems"]["distilled"].get(system)
+    return 0 if row is None else int(row.get("K") or tree["K"])
+
+
+def n_positions(tree: Mapping[str, Any]) -> int:
+    """How many positions of a rollout `extract` reads: those that rows share, and those of each further pair."""
+    return int(tree["K"] + sum(pair["K"] for pair in tree["extract"]["also"]))
+
+
+def n_conditions(tree: Mapping[str, Any], system: str) -> int:
+    """How many answers `probe` gives to a question: one under each condition, one after each number of steps."""
+    how = tree["probe"]
+    return len(how["conditions"]) + max(how["sweep"] * latent_steps(tree, system), 1)

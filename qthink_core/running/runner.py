@@ -21,7 +21,7 @@ from typing import Any
 from qthink_core.errors import ParamError, QThinkError, StoppedError
 from qthink_core.pipeline import graph, parameters, process, stage
 from qthink_core.pipeline.graph import Box
-from qthink_core.planning import calibration, progress, rows, schedule
+from qthink_core.planning import calibration, progress, schedule, workload
 from qthink_core.planning.calibration import CPU
 from qthink_core.planning.run_plan import RunPlan, plan_run
 from qthink_core.planning.stage_costs import COSTS
@@ -82,7 +82,7 @@ def run(root: Path, tasks: Sequence[str], jobs: int | None) -> None:
         written = results(root, tree)
     print(f"\n{markdown.short((written / 'table.md').read_text())}")
     print(f"In detail: {written / 'table.md'}; with plots and single questions, in a browser: {written / 'report.html'}\n")
-    steps = {name: rows.latent_steps(tree, name) for name in tree["systems"]["distilled"]}
+    steps = {name: workload.latent_steps(tree, name) for name in tree["systems"]["distilled"]}
     print(committed.compared(root, written, results(root, tree), part or known, tree["report"]["control"], steps))
 
 

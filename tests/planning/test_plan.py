@@ -26,6 +26,7 @@ from qthink_core.planning.run_plan import plan_run
 PROGRAM = [sys.executable, "-P", "-m", "qthink_core.cli", "plan"]
 # The estimates before anything was logged are to be right within this factor.
 BEFORE_A_RUN = 2.0
+DEVICES = "h100, h200, a100, l40s, 5090, 4090, 3090, a10, l4, cpu"
 
 
 @pytest.fixture
@@ -101,13 +102,13 @@ def test_the_recipe_on_gsm8k_has_the_figures_of_the_cost_model(root: Path) -> No
     assert found["sample"].seconds == pytest.approx(30 + 67.265 * 60 / 0.35 + read, rel=1e-3)
     # 21 batches of 64 questions, until the longest has 1.7 x 1,025 tokens behind 6 launched steps of 28 layers
     work = 1319 * 1025 * (2 * 1_720_451_072 / 989e12 + (126 + 512.5) * 114_688 / 3.35e12)
-    read, launched = 21 * (6 + 1742.5) * 1_720_451_072 * 2 / 3.35e12, 21 * 6 * 28 * 3e-4
+    read, launched = 21 * (6 + 1742.5) * 1_720_451_072 * 2 / 3.35e12, 21 * 6 * 28 * 6e-4
     assert found["evaluate"].boxes == 6
     latent = stage_costs.COSTS["evaluate"](plan_run(root, "paper", None, 1).workload, Box("evaluate", "gsm8k", "uniform"))
     assert cost.seconds(latent.compute, cost.GPUS["h100"], "bfloat16", 0.35) == pytest.approx(work / 0.35 + read + launched)
     edit(root / "params/paper.yaml", "  block_problems: 64 .*\n  engine: vllm .*", "  block_problems: 8\n  engine: hf")
     # 935 blocks of 128 rows, launched until the longest has 2,040 tokens, of 28 layers
-    launched = 935 * 2040 * (28 * 3e-4 + 1_720_451_072 * 2 / 3.35e12)
+    launched = 935 * 2040 * (28 * 6e-4 + 1_720_451_072 * 2 / 3.35e12)
     assert rows(root, "paper")["sample"].seconds == pytest.approx(30 + 67.265 * 60 / 0.35 + launched, rel=1e-3)
 
 
@@ -491,9 +492,10 @@ def test_before_a_run_the_tiny_scale_is_estimated_within_a_factor_of_two(root: P
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--device", "h300"], "qthink: --device is 'h300': expected one of h100, a100, 4090, cpu\n"),
-        (["--device", "H300\x1b"], "qthink: --device is 'H300\\x1b': expected one of h100, a100, 4090, cpu\n"),
-        (["--scale", "huge"], "qthink: --scale is 'huge': expected one of paper, smol, tiny\n"),
+        (["--device", "h300"], f"qthink: --device is 'h300': expected one of {DEVICES}\n"),
+        (["--device", "H300\x1b"], f"qthink: --device is 'H300\\x1b': expected one of {DEVICES}\n"),
+        (["--memory", "0"], "qthink: --memory is 0: expected the GB of the device, more than 0\n"),
+        (["--scale", "huge"], f"qthink: --scale is 'huge': expected one of {', '.join(SCALES)}\n"),
         (["--gpus", "0"], "qthink: --gpus is 0: expected 1 or more; leave it out with --device cpu\n"),
         (["--gpus", "2"], "qthink: --gpus is 2: expected 1 or more; leave it out with --device cpu\n"),
     ],
@@ -523,12 +525,13 @@ def test_an_unknown_base_is_read_from_the_folder_that_was_made_of_it_and_never_f
     tiny = source(root, "tiny")
     edit(root / "params/paper.yaml", "    repo: Qwen/Qwen3-1.7B .*", "    repo: someone/else")
     with pytest.raises(
-        ParamError, match="the shape of someone/else is unknown until the model is made: run `dvc repro base`"
+        ParamError,
+        match=r"the shape of someone/else is unknown until it has a config\.json: run `dvc repro base`, or `hf download",
     ):
         plan_run(root, "paper", None, 1)
     manifest(base, {}, {"source": tiny})
     (base / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ParamError, match="the shape of someone/else is unknown until the model is made"):
+    with pytest.raises(ParamError, match=r"the shape of someone/else is unknown until it has a config\.json"):
         plan_run(root, "paper", None, 1)
     shutil.rmtree(base)
     manifest(base, {}, {"source": source(root, "paper")})
@@ -537,6 +540,24 @@ def test_an_unknown_base_is_read_from_the_folder_that_was_made_of_it_and_never_f
     (base / "config.json").write_text(json.dumps(config | {"hidden_size": "x"}))
     with pytest.raises(DataError, match=r"config\.json does not describe the shape|config\.json has sizes"):
         plan_run(root, "paper", None, 1)
+
+
+def test_an_unknown_base_of_the_hub_is_read_from_the_cache_at_its_commit(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    edit(root / "params/paper.yaml", "    repo: Qwen/Qwen3-1.7B .*", "    repo: someone/else")
+    config = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
+    revision = tree_of("paper")[0]["base"]["hub"]["revision"]
+    for commit, found in (("0" * 40, False), (revision, True)):
+        snapshot = tmp_path / "cache/models--someone--else/snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text(json.dumps(config | {"vocab_size": 100}))
+        if found:
+            assert plan_run(root, "paper", None, 1).workload.shape == (2, 64, 4, 4, 16, 128, 100, False)
+        else:
+            with pytest.raises(ParamError, match="the shape of someone/else is unknown"):
+                plan_run(root, "paper", None, 1)
 
 
 def test_a_smaller_qwen3_is_planned_by_its_own_shape_whatever_lies_in_artifacts(root: Path) -> None:
@@ -644,6 +665,11 @@ def test_the_figures_for_programs_are_those_of_the_plan_and_leave_this_machines_
     made = plan_run(root, "paper", "h100", 8)
     assert (found["scale"], found["device"], found["gpus"]) == ("paper", "h100", 8)
     assert found["seconds"] == pytest.approx(made.seconds)
+    assert list(found["cards"]) == list(cost.GPUS)
+    assert found["cards"]["h100"]["wall_seconds"] == pytest.approx(plan_run(root, "paper", "h100", 1).wall_s)
+    assert [name for name, one in found["cards"].items() if not one["too_large"]] == ["h100", "h200", "a100"]
+    assert found["dearest"] == "probe"
+    assert found["cheaper"][0]["key"] == "probe.sweep"
     sizes = {"gsm8k": 1319, "math500": 500, "tooluse": 68}
     assert found["smallest_differences"] == {task: pytest.approx(smallest_difference(n, 1)) for task, n in sizes.items()}
     assert [row["stage"] for row in found["stages"]] == list(STAGES)

@@ -10,8 +10,8 @@ from imports import ROOT
 
 from qthink_core.pipeline import parameters
 from qthink_core.pipeline.graph import parameter_classes
-from qthink_core.planning import room
-from qthink_core.planning.run_plan import demands_of
+from qthink_core.planning import cost, plan_text, room
+from qthink_core.planning.run_plan import card, demands_of, plan_run
 
 LOWER = re.compile(r"lower ([\w.]+) in (params/\w+\.yaml)")
 
@@ -81,3 +81,90 @@ def test_a_disk_lacks_what_outputs_and_their_copies_take_beyond_those_that_exist
     (tmp_path / "models/gsm8k/weights").write_bytes(bytes(7))
     (tmp_path / "results").write_bytes(bytes(100))  # no output of a run in one of its folders
     assert room.missing_disk(tmp_path, outputs=30, free=50) == 3
+
+
+def test_without_the_sweep_the_small_scale_takes_three_fifths_of_the_time_and_the_plan_says_so() -> None:
+    swept, plain = (
+        plan_run(ROOT, "small", "4090", 1, None, ["tasks=[gsm8k]", f"params/small.yaml:probe.sweep={n}"]) for n in (2, 0)
+    )
+    assert room.dearest(swept).stage == "probe"
+    first, *others = room.cheaper(ROOT, swept)
+    assert first == room.Cheaper("probe.sweep", 0, "params/small.yaml", plain.wall_s)
+    # 18 answers to a question in place of 7
+    assert plain.wall_s / swept.wall_s == pytest.approx(0.63, abs=0.01)
+    assert [one.key for one in others] == ["prepare.n_test"], "twice the batch does not fit into 24 GB"
+    said = plan_text.advice(swept, [first, *others])
+    part, whole, less = (plan_text.duration(one) for one in (room.dearest(swept).seconds, swept.seconds, plain.wall_s))
+    assert said.startswith(
+        f"The dearest stage is probe, {part} of {whole}: the run takes about {less} with -S params/small.y"
+    )
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_change_that_is_named_has_the_effect_that_is_named(scale: str) -> None:
+    found = plan_run(ROOT, scale, None, 1)
+    for one in room.cheaper(ROOT, found):
+        parameters.value(parameters.read_yaml(ROOT / one.file), one.key)  # of a key that the file lacks it raises
+        again = plan_run(ROOT, scale, None, 1, None, [one.setting])
+        assert again.wall_s == pytest.approx(one.wall_s)
+        assert one.wall_s < 0.95 * found.wall_s
+
+
+EXPECTED = {
+    ("sample", "params/small.yaml:sample.engine=hf"): [
+        ("sample.engine", "vllm"),
+        ("prepare.n_train", 768),
+        ("sample.block_problems", 128),
+    ],
+    ("sample", "K=6"): [("prepare.n_train", 768), ("sample.block_problems", 128)],
+    ("train", "seeds=[0,1]"): [("prepare.n_train", 768), ("train.epochs", 1), ("train.micro_batch", 2), ("seeds", [0])],
+    ("probe", "params/small.yaml:probe.sweep=2"): [("probe.sweep", 0), ("prepare.n_test", 256), ("evaluate.batch", 128)],
+    ("evaluate", "params/small.yaml:prepare.n_test=all"): [("prepare.n_test", 659), ("evaluate.batch", 128)],
+    ("merge", "K=6"): [],
+    ("base", "K=6"): [],
+}
+
+
+@pytest.mark.parametrize(("stage", "setting"), EXPECTED)
+def test_what_is_tried_for_a_stage_is_what_its_time_depends_on(stage: str, setting: str) -> None:
+    load = plan_run(ROOT, "small", "4090", 1, None, ["tasks=[gsm8k]", setting]).workload
+    assert list(room.changes(stage, load)) == EXPECTED[stage, setting]
+
+
+def test_no_number_of_problems_is_named_that_a_task_does_not_have() -> None:
+    # of 1,319, 500 and 68 questions, half the most is more than the least; the training problems of Tooluse are unknown
+    load = plan_run(ROOT, "paper", "h100", 1).workload
+    assert [key for stage in STAGES for key, _ in room.changes(stage, load) if key.startswith("prepare.")] == []
+    load = plan_run(ROOT, "paper", "h100", 1, None, ["tasks=[gsm8k,math500]"]).workload
+    assert ("prepare.n_train", 6000) in room.changes("train", load)
+    assert "prepare.n_test" not in dict(room.changes("probe", load))
+
+
+def test_the_plan_names_the_time_on_every_gpu_that_has_the_memory_and_the_others_apart() -> None:
+    plans = room.elsewhere(ROOT, plan_run(ROOT, "qwen3_4b", "h100", 1, None, ["tasks=[gsm8k]"]))
+    assert [one.device for one in plans] == list(cost.GPUS)
+    said = plan_text.cards(plans)
+    assert f"H100 {plan_text.duration(plans[0].wall_s)}" in said
+    assert said.endswith(" Too little memory: 5090 (32 GB), 4090 (24 GB), 3090 (24 GB), A10 (24 GB), L4 (24 GB).")
+    assert "4090" not in said.partition(" Too little memory")[0]
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "name"),
+    [(None, "h100"), (24, "4090"), (40, "5090"), (48, "l40s"), (80, "h100"), (1000, "h200"), (8, "4090")],
+)
+def test_a_memory_without_a_device_is_that_of_the_gpu_that_has_it_or_comes_closest(gigabytes: int | None, name: str) -> None:
+    assert card(gigabytes and gigabytes * 1e9) == name
+
+
+def test_a_given_memory_takes_the_place_of_the_cards_own() -> None:
+    small, other = (plan_run(ROOT, "small", None, 1, n * 1e9, ["tasks=[gsm8k]"]) for n in (24, 16))
+    assert (small.device, small.too_large, other.device) == ("4090", [], "4090")
+    assert [row.stage for row in other.too_large] == ["probe"]
+    said = plan_text.summary(other, free=10**15, missing=-1)
+    assert said.startswith(f"About {plan_text.roughly(other.wall_s)} on one 4090 with 16 GB.\n")
+    marked = [line.split()[0] for line in plan_text.table(other).splitlines() if "!" in line]
+    assert marked == ["probe"]
+    assert "probe may need 17 GB of memory where its rows are longest, 16 GB are available: lower evaluate.batch" in said
+    # fewer rollouts find room at once, so the weights are read more often
+    assert other.stages[3].seconds > small.stages[3].seconds
