@@ -4,6 +4,11 @@ A message is one sentence: what was found, where, what was expected and how to f
 """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 200 characters long."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 class QThinkError(Exception):
     """An error that is shown as one line without a traceback; with `everywhere`, all ranks raise it and rank 0 prints it."""
 

@@ -41,7 +41,8 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     )
     work.commit("model", found.files)
     work.publish(layout.BASE, "base", ["model"], found.about | {"source": base.source})
-    return f"{found.about['architecture']} of {found.about['parameters'] / 1e6:.1f} M parameters"
+    changes = "".join(f"; {change}" for change in found.about.get("changes", []))
+    return f"{found.about['architecture']} of {found.about['parameters'] / 1e6:.1f} M parameters{changes}"
 
 
 if __name__ == "__main__":

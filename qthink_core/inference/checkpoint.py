@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig
 
 from qthink_core import hub
-from qthink_core.errors import DataError, ParamError, QThinkError
+from qthink_core.errors import DataError, ParamError, QThinkError, first_line
 from qthink_core.method import projection_head
+from qthink_core.models.acceptance import chat_template, forward
+from qthink_core.models.acceptance.configs import config_of
 from qthink_core.models.loading import CONFIG, HEAD, MAX_STEPS, System, pretrained, read_config
-from qthink_core.models.think_tokens import EMPTY_BLOCK
 from qthink_core.models.tokenizer import load_tokenizer
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -87,12 +87,13 @@ def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -
     _check_device(device_map)
     head = None
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = config_of(folder)
         if K:
             head = projection_head.load(folder / HEAD, config.hidden_size)
         tokenizer = load_tokenizer(folder)
         _check_template(folder, tokenizer, latent=K > 0)
         model = pretrained(folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype), device_map=device_map)
+        forward.check_logits(model, folder)
     except QThinkError:
         raise
     except ImportError as error:
@@ -124,24 +125,13 @@ def _check_device(device_map: Any) -> None:
         raise ParamError(f"device is {str(device_map)!r}: give cpu, cuda, or cuda:0, cuda:1 ...")
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, at most 200 characters long."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 def _check_template(folder: Path, tokenizer: Any, latent: bool) -> None:
     if not tokenizer.chat_template:
         raise DataError(f"{folder} has no chat template (chat_template.jinja): take an instruction-tuned model")
     if tokenizer.eos_token_id is None:
         raise DataError(f"{folder} has no end token (eos_token in tokenizer_config.json): take an instruction-tuned model")
-    try:
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "Hello"}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-    except Exception as error:  # noqa: BLE001 - a template raises whatever its author or jinja2 chose
-        raise DataError(f"the chat template of {folder} cannot be used ({first_line(error)}): take another model") from None
-    if latent and not text.endswith(EMPTY_BLOCK):
-        raise DataError(
-            f"the chat template of {folder} ends a prompt of enable_thinking=False in {text[-20:]!r} where latent steps "
-            f"follow an empty think block ({EMPTY_BLOCK!r}): take the template of the model that was trained"
-        )
+    origin = f"the chat template of {folder}"
+    if latent:
+        chat_template.empty_block(tokenizer, origin)
+    else:
+        chat_template.prompts(tokenizer, origin)

@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, overload
 
-from qthink_core.errors import DataError, ParamError
+from qthink_core.errors import DataError, ParamError, first_line
 from qthink_core.generation.decoding import Choose, greedy, sampler
 from qthink_core.inference import checkpoint
 from qthink_core.inference.responding import Readout, responding
@@ -106,7 +106,7 @@ class LatentReasoner:
             )
         except Exception as error:  # noqa: BLE001 - a template raises whatever its author or jinja2 chose
             raise DataError(
-                f"the chat template of {self.folder} does not take these messages ({checkpoint.first_line(error)}): give "
+                f"the chat template of {self.folder} does not take these messages ({first_line(error)}): give "
                 'messages such as {"role": "user", "content": "..."}'
             ) from None
         return list(encoding["input_ids"])

@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from qthink_core.errors import ParamError, QThinkError
-from qthink_core.inference.checkpoint import first_line
+from qthink_core.errors import ParamError, QThinkError, first_line
 from qthink_core.inference.reasoner import LatentReasoner
 from qthink_core.inference.settings import Response, Settings
 from qthink_core.inference.shown import inert

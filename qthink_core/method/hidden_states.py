@@ -17,6 +17,10 @@ from transformers import PreTrainedModel
 from qthink_core.errors import NumericError
 from qthink_core.method.last_layer import last_positions
 
+# Types of models by their first letters, with the name of their factor in the config. Gemma and nanochat cap their logits
+# instead, which their configs name `final_logit_softcapping`.
+DIVIDES, MULTIPLIES = "granite", "cohere"
+
 
 @runtime_checkable
 class Marked(Protocol):
@@ -60,8 +64,20 @@ def last_hidden(
 
 
 def logits(model: PreTrainedModel, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
-    """The logits of last hidden states, in float32."""
-    return model.get_output_embeddings()(hidden).float()
+    """The logits of last hidden states, in float32: those of the output head, and what the model does with them after it.
+
+    The model's own forward does the same in the same dtype. `models.acceptance.forward` compares the two for each model that
+    is taken in, so that a rule that is missing here is a refusal.
+    """
+    scores, config = model.get_output_embeddings()(hidden), model.config
+    if config.model_type.startswith(DIVIDES):
+        scores = scores / config.logits_scaling
+    if config.model_type.startswith(MULTIPLIES):
+        scores = scores * config.logit_scale
+    cap = getattr(config, "final_logit_softcapping", None)
+    if cap is not None:
+        scores = torch.tanh(scores / cap) * cap
+    return scores.float()
 
 
 def pad(

@@ -9,11 +9,25 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from qthink_core.errors import ParamError
 from qthink_core.method.hidden_states import last_hidden, logits, pad
 from qthink_core.method.latent_steps import answer_states, read_prompts
 from qthink_core.method.losses import Outputs
 from qthink_core.method.merged_lora import merged_weights
 from qthink_core.method.projection_head import ProjectionHead
+
+
+def check_targets(model: PreTrainedModel, targets: str | Sequence[str]) -> None:
+    """Raises ParamError naming the projections that a model does not have: PEFT would leave them out."""
+    if isinstance(targets, str):
+        return  # a rule of PEFT, such as all-linear
+    found = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    missing = [one for one in targets if one.rpartition(".")[2] not in found]
+    if missing:
+        raise ParamError(
+            f"train.lora.targets names {', '.join(missing)}, which a {type(model).__name__} does not have: "
+            f"choose from {', '.join(sorted(found))}"
+        )
 
 
 class Student(nn.Module):
@@ -41,6 +55,7 @@ class Student(nn.Module):
         torch.manual_seed(seed)
         targets = lora_targets if isinstance(lora_targets, str) else list(lora_targets)
         config = LoraConfig(r=lora_r, lora_alpha=lora_alpha, lora_dropout=0.0, bias="none", target_modules=targets)
+        check_targets(model, targets)
         self.adapted = get_peft_model(model, config)
         self._model = (model,)  # PEFT adds the adapters in place; the tuple hides the weights from nn.Module's registry
         self.K = K

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qthink_core.artifacts.rollouts import Rollout
-from qthink_core.method.think import Marks, block_of
+from qthink_core.method.think import Marks, block_of, opening
 
 ANSWER, THINK_AND_ANSWER = "answer", "think_and_answer"
 GOLD = "gold"
+OPENED = "<think>\n"
 
 
 class Example(NamedTuple):
@@ -84,23 +85,23 @@ def from_gold(
     tokenizer: Any,
     *,
     kind: str,
-    opened: bool,
     limit: Limit,
 ) -> tuple[dict[str, list[int]], dict[str, int]]:
     """Target tokens by problem from the published solutions, and the count of cut targets.
 
-    With `kind` `think_and_answer`, the think block holds the published worked solution, if there is one. `opened`: the
-    prompt already ends in `<think>` and a newline.
+    With `kind` `think_and_answer`, the think block holds the published worked solution, if there is one. It begins with
+    what is left of `<think>` and a newline after the prompt, which may have opened the block.
     """
     eos = tokenizer.eos_token_id
-    opening = "" if opened else "<think>\n"
     targets: dict[str, list[int]] = {}
     counts = {"target_cut": 0, "target_missing": 0}
     for name, row in problems.items():
         answer_ids = [*tokenizer.encode(row["target_gold"], add_special_tokens=False), eos]
         answer, cut = limit.cut(answer_ids, eos)
-        before = f"{opening}{row['rationale'] or ''}\n</think>\n\n"
-        thought = tokenizer.encode(before, add_special_tokens=False) if kind == THINK_AND_ANSWER else []
+        thought = []
+        if kind == THINK_AND_ANSWER:
+            start = OPENED[len(opening(tokenizer, row["prompt_thinking"])) :]
+            thought = tokenizer.encode(f"{start}{row['rationale'] or ''}\n</think>\n\n", add_special_tokens=False)
         targets[name] = [*thought, *answer]
         counts["target_cut"] += cut
     return targets, counts

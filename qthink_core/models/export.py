@@ -10,7 +10,9 @@ from peft import PeftModel
 
 from qthink_core.artifacts.files import Writer, canonical_json
 from qthink_core.errors import DataError
-from qthink_core.models.loading import CONFIG, HEAD, TOKENIZER_FILES, pretrained
+from qthink_core.models.loading import CAPPED_ATTENTION, CONFIG, EAGER, HEAD, TOKENIZER_FILES, pretrained
+from qthink_core.models.model_folder import CONFIG as MODEL_CONFIG
+from qthink_core.models.model_folder import read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -26,6 +28,9 @@ def merge(base: Path, adapter: Path, dtype: str, scratch: Path) -> dict[str, Wri
     model = pretrained(base, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     merged.to(getattr(torch, dtype)).save_pretrained(scratch)
+    if getattr(model.config, CAPPED_ATTENTION, None) is not None:  # transformers leave out how a model is to be loaded
+        config = read_json(scratch / MODEL_CONFIG) | {"attn_implementation": EAGER}
+        (scratch / MODEL_CONFIG).write_bytes(canonical_json(config))
     files: dict[str, Writer | bytes] = {path.name: moved(path) for path in sorted(scratch.iterdir())}
     for name in TOKENIZER_FILES:
         files[name] = (base / name).read_bytes()

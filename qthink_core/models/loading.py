@@ -9,17 +9,19 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from qthink_core.artifacts.files import read_object
 from qthink_core.errors import DataError, ParamError
 from qthink_core.method import projection_head
 from qthink_core.method.projection_head import ProjectionHead
+from qthink_core.models.acceptance.configs import config_of
 from qthink_core.models.tokenizer import load_tokenizer
 from qthink_core.pipeline import ranks
 
 CONFIG = "qthink.json"
 HEAD = "projection_head.pt"
+CAPPED_ATTENTION, EAGER = "attn_logit_softcapping", "eager"
 MAX_STEPS = 1024  # K beyond it is a mistake
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
@@ -76,8 +78,12 @@ def load_model(folder: Path, device: torch.device, dtype: str) -> PreTrainedMode
 def pretrained(folder: Path, **options: Any) -> PreTrainedModel:
     """The model in `folder` as transformers load it with `options`, from safetensors alone and in evaluation mode.
 
-    Raises DataError when the weights lack a tensor or have one of another shape: transformers would draw it at random.
+    A model that caps its attention (Gemma 2) computes it in Python, since the kernel of torch leaves the cap out. Raises
+    DataError as `config_of` does, and when the weights lack a tensor or have one of another shape: transformers would draw it at random.
     """
+    config = config_of(folder)
+    if getattr(config, CAPPED_ATTENTION, None) is not None:
+        options["attn_implementation"] = EAGER
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
     )
@@ -93,7 +99,7 @@ def pretrained(folder: Path, **options: Any) -> PreTrainedModel:
 
 def hidden_size(folder: Path) -> int:
     """The hidden size D of the model in `folder`, from its config alone."""
-    return int(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).hidden_size)
+    return int(config_of(folder).hidden_size)
 
 
 def read_config(folder: Path) -> QThinkConfig:

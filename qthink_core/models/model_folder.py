@@ -9,13 +9,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from qthink_core.artifacts.files import read_object, write_file
-from qthink_core.errors import DataError
+from qthink_core.errors import DataError, first_line
+from qthink_core.models.acceptance.configs import config_of
 from qthink_core.models.tokenizer import load_tokenizer
 
 CONFIG, WEIGHTS, GENERATION = "config.json", "model.safetensors", "generation_config.json"
 TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 FILES = (CONFIG, WEIGHTS, GENERATION, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE)
 INDEX = "model.safetensors.index.json"
+EMBEDDINGS, OUTPUT_HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def check(folder: Path) -> dict[str, int | str]:
@@ -26,22 +28,22 @@ def check(folder: Path) -> dict[str, int | str]:
     tokenizer has more tokens than there are embedding rows; and when the chat template does not end an assistant's turn with
     the tokenizer's end token.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     for name in FILES:
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing: a base model has {', '.join(FILES)}")
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    config = config_of(folder)
+    try:
+        GenerationConfig.from_pretrained(folder).validate(strict=True)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # noqa: BLE001 - each model type checks its settings in its own way
+        raise DataError(f"{folder} holds no usable language model ({first_line(error)}): take another model") from None
     dtype = _check_tensors(folder / WEIGHTS, model)
     tokenizer = load_tokenizer(folder)
     vocab = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > vocab:
-        raise DataError(
-            f"{folder} has {len(tokenizer)} tokens but {vocab} embedding rows: "
-            "its tokenizer belongs to another model, take both from one"
-        )
+    check_room(folder, tokenizer.get_vocab(), vocab)
     check_end_of_turn(folder, tokenizer)
     return {
         "architecture": type(model).__name__,
@@ -76,6 +78,16 @@ def _check_tensors(path: Path, model: Any) -> str:
     if len(dtypes) != 1:
         raise DataError(f"{path} mixes {', '.join(sorted(dtypes))}: store the base model in one dtype")
     return str(dtypes.pop())
+
+
+def check_room(folder: Path, vocabulary: Mapping[str, int], rows: int) -> None:
+    """Raises DataError when a token has no row of its own: rows that are added would be those of no trained token."""
+    last, token = max((number, token) for token, number in vocabulary.items())
+    if last >= rows:
+        raise DataError(
+            f"{folder} has {last + 1} tokens (the last is {token!r}) but {rows} embedding rows: "
+            "its tokenizer belongs to another model, take both from one"
+        )
 
 
 def check_end_of_turn(folder: Path, tokenizer: Any) -> None:

@@ -5,6 +5,7 @@ Pickled weights, models with their own code (`auto_map`) and quantised weights a
 """
 
 import base64
+import glob
 import hashlib
 import importlib.metadata
 import tempfile
@@ -17,11 +18,14 @@ import torch
 from qthink_core import hub
 from qthink_core.artifacts.files import canonical_json, write_file
 from qthink_core.errors import DataError
+from qthink_core.models.acceptance.configs import config_of
 from qthink_core.models.model_folder import (
     CONFIG,
+    EMBEDDINGS,
     FILES,
     GENERATION,
     INDEX,
+    OUTPUT_HEAD,
     TEMPLATE,
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -32,6 +36,9 @@ from qthink_core.models.model_folder import (
     write_tensors,
 )
 
+SPECIAL_TOKENS = "special_tokens_map.json"
+# Older checkpoints hold the frequencies of rotary positions, which transformers compute from the config.
+COMPUTED = "rotary_emb.inv_freq"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 
 # The pre-tokenizers that `tokenizer.ggml.pre` names. transformers 5.19 ignores this field, and then splits whitespace before
@@ -54,7 +61,9 @@ def from_hub(repo: str, revision: str, out: Path) -> None:
     """
     source = hub.cached_model_folder(repo, revision)
     if source is None or not is_complete(source):
-        source = hub.model_folder(repo, revision, [*FILES, INDEX, "model-*.safetensors"])
+        source = hub.model_folder(repo, revision, [*FILES, INDEX, SPECIAL_TOKENS])
+        if not (source / WEIGHTS).is_file() and (source / INDEX).is_file():  # shards have any names
+            source = hub.model_folder(repo, revision, [glob.escape(shard) for shard in sorted(shards_of(source / INDEX))])
     _assemble(source, out, f"{repo} at {revision}")
 
 
@@ -119,6 +128,8 @@ def _assemble(source: Path, out: Path, origin: str) -> None:
     """Copies the files that are already in the layout, and makes the others: one weights file, a template file."""
     config = _required(source, CONFIG, origin)
     about = _required(source, TOKENIZER_CONFIG, origin)
+    if (source / SPECIAL_TOKENS).is_file():  # older tokenizers name their special tokens there alone
+        about = read_json(source / SPECIAL_TOKENS) | about
     for name, content in ((CONFIG, config), (TOKENIZER_CONFIG, about)):
         if "auto_map" in content:
             raise DataError(f"{name} of {origin} asks to run its own code (auto_map): take a model that transformers knows")
@@ -136,7 +147,21 @@ def _assemble(source: Path, out: Path, origin: str) -> None:
     ends = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config}
     generation = source / GENERATION
     write_file(out / GENERATION, generation.read_bytes() if generation.is_file() else canonical_json(ends))
-    write_tensors(out, _weights(source, origin))
+    write_tensors(out, _untied(_weights(source, origin), config_of(out).tie_word_embeddings, origin))
+
+
+def _untied(tensors: dict[str, torch.Tensor], tied: bool, origin: str) -> dict[str, torch.Tensor]:
+    """The tensors without frequencies of positions, and without an output head that only repeats the embeddings."""
+    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(COMPUTED)}
+    embeddings, head = kept.get(EMBEDDINGS), kept.get(OUTPUT_HEAD)
+    if tied and embeddings is not None and head is not None:
+        if not torch.equal(embeddings, head):
+            raise DataError(
+                f"{origin} has tie_word_embeddings in {CONFIG}, but its {OUTPUT_HEAD} differs from {EMBEDDINGS}: "
+                "set tie_word_embeddings to false if the model was trained so"
+            )
+        del kept[OUTPUT_HEAD]
+    return kept
 
 
 def _weights(source: Path, origin: str) -> dict[str, torch.Tensor]:

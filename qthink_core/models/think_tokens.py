@@ -1,71 +1,76 @@
 """The think tokens of a base model: checked if it has them, added if not.
 
-The method needs `<think>` and `</think>` as single tokens that decoding keeps. It also needs a chat template that ends the
-prompt in an empty think block when `enable_thinking` is False (Qwen3's convention).
+The method needs `<think>` and `</think>` as single tokens that decoding keeps, and a chat template that follows the
+convention of `acceptance.chat_template`.
 """
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from qthink_core.artifacts.files import canonical_json, write_file
 from qthink_core.errors import DataError
-from qthink_core.models.model_folder import CONFIG, TEMPLATE, TOKENIZER, WEIGHTS, read_json, read_tensors, write_tensors
+from qthink_core.models.acceptance.chat_template import END_THINK, FIX, THINK, following
+from qthink_core.models.model_folder import (
+    CONFIG,
+    EMBEDDINGS,
+    OUTPUT_HEAD,
+    TEMPLATE,
+    TOKENIZER,
+    WEIGHTS,
+    check_room,
+    read_json,
+    read_tensors,
+    write_tensors,
+)
 from qthink_core.models.tokenizer import load_tokenizer
 
-THINK, END_THINK = "<think>", "</think>"
-EMPTY_BLOCK = f"{THINK}\n\n{END_THINK}\n\n"
-# A model that was never trained to think does not open a block itself, so its prompt opens one.
-OPEN_BLOCK = f"{THINK}\n"
-ADDED_TEMPLATE = (
-    "{%- if add_generation_prompt %}"
-    "{%- if enable_thinking is defined and enable_thinking is false %}"
-    "{{- " + json.dumps(EMPTY_BLOCK) + " }}"
-    "{%- else %}"
-    "{{- " + json.dumps(OPEN_BLOCK) + " }}"
-    "{%- endif %}{%- endif %}"
-)
-EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
 
+def with_thinking(folder: Path, thinking: Literal["native", "added"]) -> list[str]:
+    """Makes the model in `folder` follow the think convention, and returns a sentence for each change.
 
-def with_thinking(folder: Path, thinking: Literal["native", "added"]) -> None:
-    """Makes the model in `folder` follow Qwen3's think convention.
-
-    `native` only checks the model. `added` first adds what is missing. The embedding of a new think token is the mean of the
-    embeddings of its plain-text pieces ('<', 'think', '>'). The template's generation prompt then ends in an open `<think>`,
-    or in an empty block when `enable_thinking` is False. Raises DataError when the result does not follow the convention.
+    `native` changes the chat template alone. `added` first adds the tokens that are missing. The embedding of a new think
+    token is the mean of the embeddings of its plain-text pieces ('<', 'think', '>'). Raises DataError when the result does
+    not follow the convention.
     """
-    if thinking == "added":
-        _add_tokens(folder)
-        _extend_template(folder)
-    check(folder)
+    changes = _add_tokens(folder) if thinking == "added" else []
+    check_tokens(folder)
+    before = (folder / TEMPLATE).read_text(encoding="utf-8")
+    after = following(load_tokenizer(folder), thinking, str(folder / TEMPLATE))
+    if after != before:
+        write_file(folder / TEMPLATE, after.encode())
+        changes.append(f"{TEMPLATE} has {len(after) - len(before)} more characters, which render an empty think block or a date")
+    return changes
 
 
-def _add_tokens(folder: Path) -> None:
+def _add_tokens(folder: Path) -> list[str]:
     from tokenizers import AddedToken, Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    missing = [token for token in (THINK, END_THINK) if tokenizer.token_to_id(token) is None]
+    pieces = {token: tokenizer.encode(token, add_special_tokens=False).ids for token in (THINK, END_THINK)}
+    missing = {token: ids for token, ids in pieces.items() if len(ids) != 1}
     if not missing:
-        return
-    pieces = {token: tokenizer.encode(token, add_special_tokens=False).ids for token in missing}
+        return []
+    known = tokenizer.get_vocab()
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in missing])
     vocabulary = tokenizer.get_vocab()
-    rows = {vocabulary[token]: ids for token, ids in pieces.items()}
+    rows = {vocabulary[token]: ids for token, ids in missing.items() if token not in known}
     tensors = read_tensors(folder / WEIGHTS)
-    if EMBEDDINGS[0] not in tensors:
+    if EMBEDDINGS not in tensors:
         raise DataError(
-            f"{folder / WEIGHTS} has no {EMBEDDINGS[0]}, so think tokens cannot be added: take a model that has them"
+            f"{folder / WEIGHTS} has no {EMBEDDINGS}, so think tokens cannot be added: take a model that has them"
         )
-    for name in EMBEDDINGS:
-        if name in tensors:
+    check_room(folder, known, tensors[EMBEDDINGS].shape[0])
+    for name in (EMBEDDINGS, OUTPUT_HEAD):
+        if name in tensors and rows:
             tensors[name] = _with_means(tensors[name], rows)
-    config = read_json(folder / CONFIG) | {"vocab_size": tensors[EMBEDDINGS[0]].shape[0]}
+    config = read_json(folder / CONFIG) | {"vocab_size": tensors[EMBEDDINGS].shape[0]}
     write_tensors(folder, tensors)
     write_file(folder / CONFIG, canonical_json(config))
     write_file(folder / TOKENIZER, canonical_json(json.loads(tokenizer.to_str())))
+    return [f"{' and '.join(missing)} are new tokens"]
 
 
 def _with_means(weight_VD: torch.Tensor, rows: dict[int, list[int]]) -> torch.Tensor:
@@ -78,39 +83,12 @@ def _with_means(weight_VD: torch.Tensor, rows: dict[int, list[int]]) -> torch.Te
     return grown_VD
 
 
-def _extend_template(folder: Path) -> None:
-    if _prompt(load_tokenizer(folder), enable_thinking=False).endswith(EMPTY_BLOCK):
-        return
-    template = (folder / TEMPLATE).read_text(encoding="utf-8")
-    write_file(folder / TEMPLATE, (template + ADDED_TEMPLATE).encode())
-
-
-def check(folder: Path) -> None:
-    """Raises DataError, with the fix, when the tokenizer in `folder` does not follow the think convention."""
+def check_tokens(folder: Path) -> None:
+    """Raises DataError, with the fix, unless the think marks are single tokens that decoding keeps."""
     tokenizer = load_tokenizer(folder)
-    fix = "set thinking to `added`, or take a model that thinks"
     for token in (THINK, END_THINK):
         ids = tokenizer.encode(token, add_special_tokens=False)
         if len(ids) != 1:
-            raise DataError(f"{folder / TOKENIZER} encodes {token} as {len(ids)} tokens where one is expected: {fix}")
+            raise DataError(f"{folder / TOKENIZER} encodes {token} as {len(ids)} tokens where one is expected: {FIX}")
         if tokenizer.decode(ids, skip_special_tokens=True) != token:
-            raise DataError(f"{folder / TOKENIZER} marks {token} as special, so decoding drops it: set special to false")
-    without, thinking = (_prompt(tokenizer, enable_thinking=flag) for flag in (False, True))
-    if not without.endswith(EMPTY_BLOCK):
-        raise DataError(
-            f"{folder / TEMPLATE} ends the prompt of enable_thinking=False in {without[-20:]!r} where an "
-            f"empty think block ({EMPTY_BLOCK!r}) is expected: {fix}"
-        )
-    if without.removesuffix(EMPTY_BLOCK) != thinking.removesuffix(OPEN_BLOCK):
-        raise DataError(f"{folder / TEMPLATE} changes more with enable_thinking than the think block: take another model")
-
-
-def _prompt(tokenizer: Any, enable_thinking: bool) -> str:
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "Hello"}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=enable_thinking,
-    )
-    assert isinstance(text, str)
-    return text
+            raise DataError(f"{folder / TOKENIZER} decodes {token} to something else: take another model")

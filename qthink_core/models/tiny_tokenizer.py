@@ -15,7 +15,7 @@ from qthink_core.benchmarks.generated import BUCKETS, TASKS, tool_calls, worked
 from qthink_core.benchmarks.generated.chains import thought, values
 from qthink_core.benchmarks.prompts import MATH_INSTRUCTION
 from qthink_core.benchmarks.world import World
-from qthink_core.models.think_tokens import END_THINK, THINK
+from qthink_core.models.acceptance.chat_template import END_THINK, THINK
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 

@@ -67,23 +67,25 @@ def wheel(package: str, version: str) -> Check:
 
 
 def tokenizer(folder: Path, what: str, source: Base) -> Iterator[Check]:
-    """Whether a tokenizer has think tokens, the empty think block, the end of a turn, and a padding token."""
+    """Whether a model's config and tokenizer are such as `base` takes: think tokens, the think block, the end of a turn."""
     from qthink_core.models import model_folder, think_tokens
+    from qthink_core.models.acceptance import chat_template, configs, tokenizer_files
     from qthink_core.models.tokenizer import load_tokenizer
 
-    faults = []
     try:
-        if source.thinking == "native":
-            think_tokens.check(folder)
+        if (folder / model_folder.CONFIG).is_file():
+            configs.config_of(folder)
         loaded = load_tokenizer(folder)
-        model_folder.check_end_of_turn(folder, loaded)
-        if loaded.pad_token_id is None:
-            faults.append(f"{folder} has no padding token: set pad_token in {model_folder.TOKENIZER_CONFIG}")
+        template = str(folder / model_folder.TEMPLATE)
+        if tokenizer_files.end_of_turn(loaded, template) is None:
+            model_folder.check_end_of_turn(folder, loaded)
+        if source.thinking == "native":
+            think_tokens.check_tokens(folder)
+        chat_template.following(loaded, source.thinking, template)
     except DataError as error:
-        faults.append(str(error))
-    yield from (Check(False, fault) for fault in faults)
-    if not faults:
-        yield Check(True, what)
+        yield Check(False, str(error))
+        return
+    yield Check(True, what)
 
 
 def data(tree: Mapping[str, Any], folder: Path | None) -> Iterator[Check | Remote]:

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from qthink_core.models.think_tokens import EMPTY_BLOCK
+from qthink_core.models.acceptance import chat_template
 from qthink_core.serving import settings
 from qthink_core.serving.settings import OPTION, Latents
 
@@ -58,8 +58,11 @@ def ask_without_thinking(renderer: Any) -> None:
 
 
 def empty_block(tokenizer: Any) -> list[int]:
-    """The token ids of an empty think block; none when vLLM was started without a tokenizer."""
-    return [] if tokenizer is None else tokenizer.encode(EMPTY_BLOCK, add_special_tokens=False)
+    """The token ids of the chat template's empty think block; none when vLLM was started without a tokenizer."""
+    if tokenizer is None:
+        return []
+    block = chat_template.empty_block(tokenizer, "the chat template") if tokenizer.chat_template else chat_template.EMPTY_BLOCK
+    return tokenizer.encode(block, add_special_tokens=False)
 
 
 def admit(request: Any, latents: Latents, block: Sequence[int], positions: int) -> None:

@@ -135,8 +135,7 @@ def make_targets(
     limit = targets.Limit(recipe.answer_max_tokens, recipe.end_token)
     marks = think.marks(tokenizer)
     if recipe.target == targets.GOLD:
-        opened = any(think.opens_block(row["prompt_thinking"], marks) for row in problems.values())
-        return targets.from_gold(problems, tokenizer, kind=shape.target, opened=opened, limit=limit)
+        return targets.from_gold(problems, tokenizer, kind=shape.target, limit=limit)
     by_index, unseen = read_rewards(sources.rewards), dict(problems)
     wanted: dict[str, list[int]] = {}
     counts: Counter[str] = Counter()

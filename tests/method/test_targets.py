@@ -153,10 +153,10 @@ def test_a_gold_target_is_the_published_solution(
     tokenizer: Any, kind: str, opened: bool, rationale: str | None, expected: str
 ) -> None:
     rows = {"p": problem(tokenizer, target_gold="#### 2", rationale=rationale)}
-    made, counts = from_gold(rows, tokenizer, kind=kind, opened=opened, limit=WIDE)
+    made, counts = from_gold(rows, tokenizer, kind=kind, limit=WIDE)
     assert tokenizer.decode(made["p"]) == expected
     assert counts == {"target_cut": 0, "target_missing": 0}
-    cut, counts = from_gold(rows, tokenizer, kind=kind, opened=opened, limit=Limit(1, "only_if_whole"))
+    cut, counts = from_gold(rows, tokenizer, kind=kind, limit=Limit(1, "only_if_whole"))
     assert tokenizer.eos_token_id not in cut["p"]
     assert counts["target_cut"] == 1
 

@@ -17,7 +17,7 @@ from qthink_core.artifacts.answers import Answer
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import canonical_json, sha256
 from qthink_core.benchmarks import grading
-from qthink_core.errors import DataError, ParamError
+from qthink_core.errors import DataError, ParamError, first_line
 from qthink_core.generation import units, vllm_engine
 from qthink_core.generation.engine import Engine
 from qthink_core.generation.hf_engine import HFEngine
@@ -102,7 +102,7 @@ def contestant(name: str, found: Checkpoint, asked: Questions, how: How, steps: 
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer = load_tokenizer(folder)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
-        reason = checkpoint.first_line(error)
+        reason = first_line(error)
         raise DataError(f"{folder} cannot be loaded ({reason}): fetch it again, or take another model") from None
     rendered = questions.prompts(asked.problems, tokenizer, found.thinking, folder)
     taken = found.K if steps is None else steps

@@ -13,8 +13,7 @@ from qthink_core.artifacts.store import MANIFEST, read_manifest
 from qthink_core.benchmarks import problems, published_files, rendering
 from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.graders.contract import Problem
-from qthink_core.errors import DataError, ParamError
-from qthink_core.inference.checkpoint import first_line
+from qthink_core.errors import DataError, ParamError, first_line
 
 SEED = 0  # of the choice of questions, and of the noise in an audit
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, DynamicCache, GenerationConfig, GenerationMixin
 from transformers.utils import cached_file, logging
 
-EMPTY_THINK_BLOCK = "<think>\n\n</think>\n\n"
+CHAT: list[dict[str, str]] = [{"role": "user", "content": "Hello"}]
 # They read the prompt again or need a cache of their own, without the latent steps.
 REFUSED = (
     *("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens", "use_mtp", "dola_layers", "guidance_scale"),
@@ -103,7 +103,10 @@ def read_folder(model: Any, latent_steps: int | None) -> tuple[int, Any, list[in
         if not all(weight.isfinite().all() for weight in weights.values()):
             raise ValueError(f"projection_head.pt of {model.name_or_path} holds a NaN or an infinity: fetch it again")
         tokenizer = AutoTokenizer.from_pretrained(place["path_or_repo_id"], revision=commit)
-        block = "" if found.get("thinking") else EMPTY_THINK_BLOCK
+        block = ""
+        if not found.get("thinking"):  # the empty block is the template's own
+            options = {"add_generation_prompt": True, "enable_thinking": False}
+            block = "".join(str(tokenizer.apply_chat_template(CHAT, tokenize=False, **options)).rpartition("<think>")[1:])
         found |= {"end": tokenizer.encode(block, add_special_tokens=False), "head": head["mlp"].eval()}
     return K, found.get("head"), found.get("end", [])
 
