@@ -63,6 +63,8 @@ def _check_tensors(path: Path, model: Any) -> str:
     for name, tensor in tensors_of(path):
         found.add(name)
         dtypes.add(str(tensor.dtype).removeprefix("torch."))
+        if name not in expected and ("experts" in name or "moe" in name):
+            raise DataError(f"{path} holds a mixture of experts ({name}), which is not supported: take a dense model")
         if tuple(tensor.shape) != expected.get(name):
             raise DataError(
                 f"{path} holds {name} of shape {tuple(tensor.shape)} but its {CONFIG} says "

@@ -5,8 +5,9 @@ convention of `acceptance.chat_template`.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -19,6 +20,7 @@ from qthink_core.models.model_folder import (
     OUTPUT_HEAD,
     TEMPLATE,
     TOKENIZER,
+    TOKENIZER_CONFIG,
     WEIGHTS,
     check_room,
     read_json,
@@ -37,12 +39,10 @@ def with_thinking(folder: Path, thinking: Literal["native", "added"]) -> list[st
     """
     changes = _add_tokens(folder) if thinking == "added" else []
     check_tokens(folder)
-    before = (folder / TEMPLATE).read_text(encoding="utf-8")
-    after = following(load_tokenizer(folder), thinking, str(folder / TEMPLATE))
-    if after != before:
-        write_file(folder / TEMPLATE, after.encode())
-        changes.append(f"{TEMPLATE} has {len(after) - len(before)} more characters, which render an empty think block or a date")
-    return changes
+    template, more = following(load_tokenizer(folder), thinking, str(folder / TEMPLATE))
+    if more:
+        write_file(folder / TEMPLATE, template.encode())
+    return [*changes, *more]
 
 
 def _add_tokens(folder: Path) -> list[str]:
@@ -69,8 +69,19 @@ def _add_tokens(folder: Path) -> list[str]:
     config = read_json(folder / CONFIG) | {"vocab_size": tensors[EMBEDDINGS].shape[0]}
     write_tensors(folder, tensors)
     write_file(folder / CONFIG, canonical_json(config))
-    write_file(folder / TOKENIZER, canonical_json(json.loads(tokenizer.to_str())))
+    content = json.loads(tokenizer.to_str())
+    write_file(folder / TOKENIZER, canonical_json(content))
+    _list_in_config(folder, [entry for entry in content["added_tokens"] if entry["content"] in missing])
     return [f"{' and '.join(missing)} are new tokens"]
+
+
+def _list_in_config(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Lists new tokens in the tokenizer's config, if it has such a list: some classes read added tokens from there alone."""
+    about = read_json(folder / TOKENIZER_CONFIG)
+    if isinstance(about.get("added_tokens_decoder"), dict):
+        listed = {str(entry["id"]): {key: value for key, value in entry.items() if key != "id"} for entry in entries}
+        about["added_tokens_decoder"] |= listed
+        write_file(folder / TOKENIZER_CONFIG, canonical_json(about))
 
 
 def _with_means(weight_VD: torch.Tensor, rows: dict[int, list[int]]) -> torch.Tensor:

@@ -152,7 +152,7 @@ def test_a_problem_without_a_right_rollout_is_counted_as_missing(tokenizer: Any)
 def test_a_gold_target_is_the_published_solution(
     tokenizer: Any, kind: str, opened: bool, rationale: str | None, expected: str
 ) -> None:
-    rows = {"p": problem(tokenizer, target_gold="#### 2", rationale=rationale)}
+    rows = {"p": problem(tokenizer, "<think>\n" if opened else "", target_gold="#### 2", rationale=rationale)}
     made, counts = from_gold(rows, tokenizer, kind=kind, limit=WIDE)
     assert tokenizer.decode(made["p"]) == expected
     assert counts == {"target_cut": 0, "target_missing": 0}

@@ -56,14 +56,6 @@ def test_think_tokens_without_a_template_for_them_are_not_enough(tmp_path: Path)
         with_thinking(tmp_path / "base", "native")
 
 
-def test_think_tokens_that_decoding_drops_are_refused(tmp_path: Path) -> None:
-    tokenizer = tiny_folders.plain_tokenizer()
-    tokenizer.add_tokens(["<think>", "</think>"], special_tokens=True)
-    tiny_folders.save(tmp_path / "base", tokenizer)
-    with pytest.raises(DataError, match="marks <think> as special, so decoding drops it"):
-        with_thinking(tmp_path / "base", "native")
-
-
 def test_the_added_template_opens_a_block_or_renders_an_empty_one(tmp_path: Path) -> None:
     folder = base(tmp_path)
     with_thinking(folder, "added")

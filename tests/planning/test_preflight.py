@@ -271,11 +271,6 @@ def test_files_of_the_folder_are_held_against_their_record(tmp_path: Path) -> No
     assert list(source_checks.data(tree(), None)) == []
 
 
-def unpadded(folder: Path) -> None:
-    about = model_folder.read_json(folder / model_folder.TOKENIZER_CONFIG)
-    (folder / model_folder.TOKENIZER_CONFIG).write_text(json.dumps(about | {"pad_token": None}))
-
-
 def template(old: str, new: str) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         text = (folder / model_folder.TEMPLATE).read_text()
@@ -288,7 +283,6 @@ def template(old: str, new: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (unpadded, "has no padding token: set pad_token in tokenizer_config.json"),
         (template("enable_thinking is false", "enable_thinking is none"), "ends the prompt of enable_thinking=False in"),
         (template("<|im_end|>", "<|end|>"), "ends an assistant's turn with"),
     ],

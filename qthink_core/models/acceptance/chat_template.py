@@ -25,7 +25,6 @@ ADDED_TEMPLATE = (
     "{%- endif %}{%- endif %}"
 )
 OPEN, EMPTY = re.compile(rf"{THINK}\n*\Z"), re.compile(rf"{THINK}\n*{END_THINK}\n*\Z")
-CLOSED = re.compile(rf"{END_THINK}\s*\Z")
 # Templates of Llama 3 and Granite write today's date into the prompt, and each run would be another experiment. This is the
 # day that Llama 3's template takes where it cannot read a clock.
 DAY = date(2024, 7, 26)
@@ -33,26 +32,30 @@ CLOCK = re.compile(r"strftime_now\(\s*(['\"])([^'\"]*)\1\s*\)")
 FIX = "set thinking to `added`, or take a model that thinks"
 
 
-def following(tokenizer: Any, thinking: str, origin: str) -> str:
-    """The chat template of a tokenizer, extended where that makes it follow the convention; the tokenizer has it, too.
+def following(tokenizer: Any, thinking: str, origin: str) -> tuple[str, list[str]]:
+    """The chat template of a tokenizer, extended where that makes it follow the convention, and a sentence for each change.
 
     A template that always opens a block closes it for the direct prompt. A template that never writes one gets both blocks
     with `added`. Raises DataError naming `origin` when the template cannot be used, when it changes more than the block, and
     with `native` when it shows no sign of thinking.
     """
-    tokenizer.chat_template = _without_clock(tokenizer.chat_template, origin)
+    template = _without_clock(tokenizer.chat_template, origin)
+    changes = [] if template == tokenizer.chat_template else [f"the chat template writes {DAY} in place of today's date"]
+    tokenizer.chat_template = template
     direct, thoughtful = prompts(tokenizer, origin)
     if _is_convention(direct, thoughtful):
-        return str(tokenizer.chat_template)
+        return template, changes
     if direct != thoughtful and EMPTY.search(direct):
         raise DataError(f"{origin} changes more with enable_thinking than the think block: take another model")
-    if direct == thoughtful and CLOSED.search(direct):
-        raise DataError(f"{origin} ends every prompt in a closed think block, so the model cannot think: take another model")
-    opened = OPEN.search(direct)
+    opened, tail = OPEN.search(direct), direct.rpartition("Hello")[2]
+    if direct == thoughtful and not opened and (THINK in tail or END_THINK in tail):
+        raise DataError(f"{origin} ends every prompt in {tail[-30:]!r}, where no thought can begin: take another model")
     if direct == thoughtful and opened:
         rest = EMPTY_BLOCK[len(opened[0]) :] if EMPTY_BLOCK.startswith(opened[0]) else f"{END_THINK}\n\n"
+        changes.append("the chat template closes its think block where it is asked not to think")
         addition = "{%- if add_generation_prompt and " + DIRECT + " %}{{- " + json.dumps(rest) + " }}{%- endif %}"
     elif direct == thoughtful and thinking == "added":
+        changes.append("the chat template opens a think block, or writes an empty one where it is asked not to think")
         addition, thoughtful = ADDED_TEMPLATE, thoughtful + OPEN_BLOCK
     else:
         raise DataError(
@@ -60,11 +63,11 @@ def following(tokenizer: Any, thinking: str, origin: str) -> str:
             f"empty think block ({EMPTY_BLOCK!r}) is expected: {FIX}"
         )
     before = conversation(tokenizer, origin)
-    tokenizer.chat_template += addition
+    tokenizer.chat_template = template + addition
     found = prompts(tokenizer, origin)
     if found[1] != thoughtful or not _is_convention(*found) or conversation(tokenizer, origin) != before:
         raise DataError(f"{origin} has no place for a think block at its end: take another model")
-    return str(tokenizer.chat_template)
+    return template + addition, changes
 
 
 def prompts(tokenizer: Any, origin: str) -> tuple[str, str]:

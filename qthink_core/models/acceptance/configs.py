@@ -23,7 +23,7 @@ def config_of(folder: Path) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 - each model type checks its settings in its own way
-        raise DataError(f"{path} cannot be used ({first_line(error)}): fetch it again, or take another model") from None
+        raise DataError(f"{path} cannot be loaded ({first_line(error)}): fetch it again, or take another model") from None
     kind = config.model_type
     if config.is_encoder_decoder or any(getattr(config, part, None) is not None for part in PARTS):
         raise DataError(f"{path} describes a {kind}, which is not a decoder of text alone: take a language model")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from qthink_core.errors import DataError, first_line
 from qthink_core.method.hidden_states import last_hidden, logits
@@ -21,6 +22,8 @@ from qthink_core.models.loading import pretrained
 
 LENGTHS = (7, 11)
 NEW = 3
+# A state that sums up all earlier tokens cannot leave out the padding, nor be read again from an earlier place.
+KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer)
 # The largest |logit| in the check. Real models reach it, and a cap of 30 changes it, which it does not where weights are
 # small: tanh(x) is x.
 LARGEST_LOGIT = 60.0
@@ -72,17 +75,23 @@ def last_states(model: Any) -> tuple[Tensor, Tensor]:
 
 
 def from_embeddings(model: Any) -> tuple[Tensor, Tensor]:
-    """The last hidden states from input embeddings and from token ids."""
+    """The last hidden states from input embeddings, and those from token ids, after which comes the embedding of no token."""
     ids = _rows(model)[1][None]
-    embedded = model.get_input_embeddings()(ids)
-    return last_hidden(model, inputs_embeds=embedded, mask=torch.ones_like(ids)), _plain(model, ids)
+    tokens = model.get_input_embeddings()(ids)
+    latent = tokens.mean(dim=1, keepdim=True)
+    ours = last_hidden(model, inputs_embeds=torch.cat([tokens, latent], dim=1), mask=ids.new_ones(1, ids.shape[1] + 1))
+    cache = DynamicCache(config=model.config)
+    model(input_ids=ids, past_key_values=cache, use_cache=True)
+    own = model(inputs_embeds=latent, past_key_values=cache, use_cache=True, output_hidden_states=True).hidden_states[-1]
+    return ours, torch.cat([_plain(model, ids), own], dim=1)
 
 
 def from_cache(model: Any) -> tuple[Tensor, Tensor]:
     """States of two rows of unequal length: prompts padded on the left and then new tokens, and each row whole and alone."""
     rows = _rows(model)
     context = read_prompts(model, [row[:-NEW].tolist() for row in rows], 0)
-    assert isinstance(context.cache, DynamicCache), "the cache is one of keys and values"
+    if others := {type(layer).__name__ for layer in context.cache.layers if type(layer) not in KEYS_AND_VALUES}:
+        raise ValueError(f"it keeps more than keys and values: {', '.join(sorted(others))}")
     mask = torch.cat([context.mask, context.mask.new_ones(len(rows), NEW)], dim=1)
     new = last_hidden(model, input_ids=torch.stack([row[-NEW:] for row in rows]), mask=mask, cache=context.cache)
     whole = torch.cat([_plain(model, row[None])[:, -NEW - 1 :] for row in rows])
