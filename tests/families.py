@@ -1,16 +1,16 @@
 """Micro models of several families: their own architecture at small size, with random weights, and their chat template.
 
-The templates are written from memory, short but with what matters here: the marks, where BOS is written, what ends a turn, how
-dates, thoughts and the system's turn are treated. No tokenizer of these families is in a package here, so the tokenizer is a
-byte-level one with the family's special tokens.
+The templates are written from memory, short but with what matters here: the marks, where BOS is written, what ends a turn,
+and how dates, thoughts and the system's turn are treated.
+The tokenizer is a byte-level one with the family's special tokens.
 """
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import AutoModelForCausalLM, CONFIG_MAPPING, PreTrainedTokenizerFast
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from qthink_core.models.tiny_tokenizer import CHAT_TEMPLATE as QWEN3
 
@@ -67,7 +67,8 @@ GRANITE = """\
     {%- set system_message = messages[0]['content'] %}
     {%- set loop_messages = messages[1:] %}
 {%- else %}
-    {%- set system_message = "Knowledge Cutoff Date: April 2024.\\nToday's Date: " + strftime_now('%B %d, %Y') + ".\\nYou are Granite." %}
+    {%- set system_message = "Knowledge Cutoff Date: April 2024.\\nToday's Date: " + strftime_now('%B %d, %Y')
+        + ".\\nYou are Granite." %}
     {%- if thinking %}
         {%- set system_message = system_message + " Respond to every user query in a comprehensive and detailed way." %}
     {%- endif %}
@@ -200,9 +201,7 @@ SIZE = {
     "initializer_range": 0.2,
 }
 # Qwen2's, since transformers read any tokenizer of that model type by this rule.
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def tokenizer(family: Family) -> PreTrainedTokenizerFast:
@@ -221,6 +220,10 @@ def tokenizer(family: Family) -> PreTrainedTokenizerFast:
     made.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in family.special])
     if family.marks:
         made.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in ("<think>", "</think>")])
+    if family.bos is not None and "bos_token" in family.template:  # both write it, so text that is rendered must not get it
+        made.post_processor = processors.TemplateProcessing(
+            single=f"{family.bos}:0 $A:0", special_tokens=[(family.bos, made.token_to_id(family.bos))]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=made,
         bos_token=family.bos,

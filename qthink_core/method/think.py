@@ -95,7 +95,7 @@ def spoken(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int]) -> str:
 def opening(tokenizer: Any, prompt: Sequence[int]) -> str:
     """What precedes the completion in the text of the turn: `<think>` and its newlines if the prompt opened the block."""
     text = tokenizer.decode(prompt[-OPENING:])
-    before, mark, newlines = text.rpartition("<think>")
+    _, mark, newlines = text.rpartition("<think>")
     return "" if newlines.strip("\n") else f"{mark}{newlines}"
 
 

@@ -79,7 +79,8 @@ def pretrained(folder: Path, **options: Any) -> PreTrainedModel:
     """The model in `folder` as transformers load it with `options`, from safetensors alone and in evaluation mode.
 
     A model that caps its attention (Gemma 2) computes it in Python, since the kernel of torch leaves the cap out. Raises
-    DataError as `config_of` does, and when the weights lack a tensor or have one of another shape: transformers would draw it at random.
+    DataError as `config_of` does, and when the weights lack a tensor or have one of another shape, which transformers would
+    draw at random.
     """
     config = config_of(folder)
     if getattr(config, CAPPED_ATTENTION, None) is not None:

@@ -16,8 +16,8 @@ from qthink_core.benchmarks.generated.chains import slipped, thought, values
 from qthink_core.benchmarks.prompts import message
 from qthink_core.benchmarks.world import World
 from qthink_core.errors import NumericError
-from qthink_core.models.lr_schedule import warmup_cosine
 from qthink_core.models.acceptance.chat_template import END_THINK, THINK
+from qthink_core.models.lr_schedule import warmup_cosine
 from qthink_core.models.tiny_tokenizer import TURN_END, build
 from qthink_core.pipeline import process
 

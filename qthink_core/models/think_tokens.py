@@ -38,8 +38,12 @@ def with_thinking(folder: Path, thinking: Literal["native", "added"]) -> list[st
     not follow the convention.
     """
     changes = _add_tokens(folder) if thinking == "added" else []
-    check_tokens(folder)
-    template, more = following(load_tokenizer(folder), thinking, str(folder / TEMPLATE))
+    tokenizer = load_tokenizer(folder)
+    check_tokens(tokenizer, folder)
+    kept = tokenizer.decode(tokenizer.encode(THINK + END_THINK, add_special_tokens=False), skip_special_tokens=True)
+    if kept != THINK + END_THINK:
+        raise DataError(f"{folder / TOKENIZER} decodes {THINK}{END_THINK} to {kept!r}: take another model")
+    template, more = following(tokenizer, thinking, str(folder / TEMPLATE))
     if more:
         write_file(folder / TEMPLATE, template.encode())
     return [*changes, *more]
@@ -94,12 +98,9 @@ def _with_means(weight_VD: torch.Tensor, rows: dict[int, list[int]]) -> torch.Te
     return grown_VD
 
 
-def check_tokens(folder: Path) -> None:
-    """Raises DataError, with the fix, unless the think marks are single tokens that decoding keeps."""
-    tokenizer = load_tokenizer(folder)
+def check_tokens(tokenizer: Any, folder: Path) -> None:
+    """Raises DataError, with the fix, unless each think mark is a single token."""
     for token in (THINK, END_THINK):
         ids = tokenizer.encode(token, add_special_tokens=False)
         if len(ids) != 1:
             raise DataError(f"{folder / TOKENIZER} encodes {token} as {len(ids)} tokens where one is expected: {FIX}")
-        if tokenizer.decode(ids, skip_special_tokens=True) != token:
-            raise DataError(f"{folder / TOKENIZER} decodes {token} to something else: take another model")

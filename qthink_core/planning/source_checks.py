@@ -80,7 +80,7 @@ def tokenizer(folder: Path, what: str, source: Base) -> Iterator[Check]:
         if tokenizer_files.end_of_turn(loaded, template) is None:
             model_folder.check_end_of_turn(folder, loaded)
         if source.thinking == "native":
-            think_tokens.check_tokens(folder)
+            think_tokens.check_tokens(loaded, folder)
         chat_template.following(loaded, source.thinking, template)
     except DataError as error:
         yield Check(False, str(error))

@@ -61,7 +61,9 @@ def empty_block(tokenizer: Any) -> list[int]:
     """The token ids of the chat template's empty think block; none when vLLM was started without a tokenizer."""
     if tokenizer is None:
         return []
-    block = chat_template.empty_block(tokenizer, "the chat template") if tokenizer.chat_template else chat_template.EMPTY_BLOCK
+    block = (
+        chat_template.empty_block(tokenizer, "the chat template") if tokenizer.chat_template else chat_template.EMPTY_BLOCK
+    )
     return tokenizer.encode(block, add_special_tokens=False)
 
 

@@ -1,24 +1,20 @@
 """Other families of models, at micro size with their own architecture and template, through the whole method."""
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
+import exported
 import families
 import pytest
 import torch
 from families import FAMILIES
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationMixin
+from transformers import AutoTokenizer, GenerationMixin
 
-import exported
 from qthink_core.artifacts.files import canonical_json, write_file
 from qthink_core.benchmarks.rendering import render
 from qthink_core.generation.hf_engine import HFEngine
 from qthink_core.generation.requests import Request
 from qthink_core.method import projection_head
-from qthink_core.method.hidden_states import logits
-from qthink_core.method.latent_steps import latent_steps, read_prompts
 from qthink_core.method.losses import Objective, counts, loss
 from qthink_core.method.student import Student
 from qthink_core.models import base_model, export, loading, model_card

@@ -271,6 +271,9 @@ def test_files_of_the_folder_are_held_against_their_record(tmp_path: Path) -> No
     assert list(source_checks.data(tree(), None)) == []
 
 
+DYNAMIC = json.dumps({"model_type": "llama", "rope_scaling": {"type": "dynamic", "factor": 2.0}})
+
+
 def template(old: str, new: str) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         text = (folder / model_folder.TEMPLATE).read_text()
@@ -285,6 +288,12 @@ def template(old: str, new: str) -> Callable[[Path], None]:
     [
         (template("enable_thinking is false", "enable_thinking is none"), "ends the prompt of enable_thinking=False in"),
         (template("<|im_end|>", "<|end|>"), "ends an assistant's turn with"),
+        (
+            template("{{- '<|im_start|>assistant\\n' }}\n    {%- if enable", "{{- nothing.here }}\n    {%- if enable"),
+            "be used",
+        ),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "the tokenizer in .* cannot be loaded"),
+        (lambda folder: (folder / "config.json").write_text(DYNAMIC), "the rule 'dynamic', which depends on the longest"),
     ],
 )
 def test_a_tokenizer_that_breaks_the_conventions_is_a_fault(
@@ -296,7 +305,18 @@ def test_a_tokenizer_that_breaks_the_conventions_is_a_fault(
     spoil(tmp_path)
     (found,) = source_checks.base_model(source)
     assert not found.passed
-    assert said in found.text
+    assert re.search(said, found.text)
+
+
+def test_what_base_settles_itself_is_not_a_fault(tokenizer: Any, tmp_path: Path) -> None:
+    """No padding token, another end token in the files, and a template that always opens the block."""
+    tokenizer.save_pretrained(tmp_path)
+    about = model_folder.read_json(tmp_path / model_folder.TOKENIZER_CONFIG)
+    about |= {"pad_token": None, "eos_token": "<|endoftext|>"}
+    (tmp_path / model_folder.TOKENIZER_CONFIG).write_text(json.dumps(about))
+    template("{%- if enable_thinking is defined and", "{{- '<think>' }}{%- if false and")(tmp_path)
+    source = Base(thinking="native", folder=str(tmp_path))
+    assert list(source_checks.base_model(source)) == [Check(True, f"base model: {tmp_path}")]
 
 
 def test_a_missing_folder_and_another_version_of_a_wheel_are_faults(tmp_path: Path) -> None:

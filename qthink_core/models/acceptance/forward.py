@@ -75,7 +75,7 @@ def last_states(model: Any) -> tuple[Tensor, Tensor]:
 
 
 def from_embeddings(model: Any) -> tuple[Tensor, Tensor]:
-    """The last hidden states from input embeddings, and those from token ids, after which comes the embedding of no token."""
+    """The last hidden states from embeddings and from token ids; after both comes an embedding that is no token's."""
     ids = _rows(model)[1][None]
     tokens = model.get_input_embeddings()(ids)
     latent = tokens.mean(dim=1, keepdim=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from qthink_core.artifacts.files import canonical_json, write_file
-from qthink_core.errors import DataError
+from qthink_core.errors import DataError, first_line
 from qthink_core.models.acceptance.chat_template import END_THINK, THINK, conversation
 from qthink_core.models.model_folder import GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_json
 from qthink_core.models.tokenizer import load_tokenizer
@@ -52,14 +52,18 @@ def _read_as_written(folder: Path) -> list[str]:
 def _ids(folder: Path) -> list[int] | None:
     try:
         return list(load_tokenizer(folder).encode(PROBE, add_special_tokens=False))
-    except Exception:  # noqa: BLE001 - a class that does not fit raises in its own way, and the next step names the file
+    except DataError:  # the class does not fit, and the next step says so if no other does
         return None
 
 
 def _written_ids(folder: Path) -> list[int]:
     from tokenizers import Tokenizer
 
-    return list(Tokenizer.from_file(str(folder / TOKENIZER)).encode(PROBE, add_special_tokens=False).ids)
+    try:
+        written = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # noqa: BLE001 - the package raises nothing more special
+        raise DataError(f"{folder / TOKENIZER} cannot be read ({first_line(error)}): fetch it again") from None
+    return list(written.encode(PROBE, add_special_tokens=False).ids)
 
 
 def _marks_kept(folder: Path) -> list[str]:
@@ -67,7 +71,11 @@ def _marks_kept(folder: Path) -> list[str]:
     content, about = read_json(folder / TOKENIZER), read_json(folder / TOKENIZER_CONFIG)
     listed = about.get("added_tokens_decoder")
     entries = [*content.get("added_tokens", []), *(listed.values() if isinstance(listed, Mapping) else [])]
-    marked = [entry for entry in entries if entry.get("content") in (THINK, END_THINK) and entry.get("special")]
+    marked = [
+        entry
+        for entry in entries
+        if isinstance(entry, dict) and entry.get("content") in (THINK, END_THINK) and entry.get("special")
+    ]
     for entry in marked:
         entry["special"] = False
     for key in ("additional_special_tokens", "extra_special_tokens"):
@@ -116,4 +124,6 @@ def _padding(folder: Path) -> list[str]:
 def _edit(path: Path, values: Mapping[str, Any]) -> None:
     """Replaces values in a JSON file; None removes one."""
     content = read_json(path) | dict(values)
-    write_file(path, canonical_json({key: value for key, value in content.items() if value is not None or key not in values}))
+    write_file(
+        path, canonical_json({key: value for key, value in content.items() if value is not None or key not in values})
+    )

@@ -105,7 +105,7 @@ def read_folder(model: Any, latent_steps: int | None) -> tuple[int, Any, list[in
         tokenizer = AutoTokenizer.from_pretrained(place["path_or_repo_id"], revision=commit)
         block = ""
         if not found.get("thinking"):  # the empty block is the template's own
-            options = {"add_generation_prompt": True, "enable_thinking": False}
+            options: Any = {"add_generation_prompt": True, "enable_thinking": False}
             block = "".join(str(tokenizer.apply_chat_template(CHAT, tokenize=False, **options)).rpartition("<think>")[1:])
         found |= {"end": tokenizer.encode(block, add_special_tokens=False), "head": head["mlp"].eval()}
     return K, found.get("head"), found.get("end", [])
