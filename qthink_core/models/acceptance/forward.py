@@ -63,9 +63,10 @@ def _compare(model: Any, folder: Path, what: str, compute: Callable[[Any], tuple
 def after_head(model: Any) -> tuple[Tensor, Tensor]:
     """Logits by this project and by the model's own forward, both from logits of the head that are as large as real ones."""
     ids = _rows(model)[1][None]
-    scale = LARGEST_LOGIT / model.get_output_embeddings()(_plain(model, ids)).float().abs().max().item()
+    hidden = _plain(model, ids)
+    scale = LARGEST_LOGIT / model.get_output_embeddings()(hidden).float().abs().max().item()
     with _scaled(model.get_output_embeddings(), scale):
-        return logits(model, _plain(model, ids)), model(input_ids=ids).logits
+        return logits(model, hidden), model(input_ids=ids).logits
 
 
 def last_states(model: Any) -> tuple[Tensor, Tensor]:
