@@ -174,7 +174,7 @@ FAMILIES = {
         "<eos>",
         "added",
         "<end_of_turn>",
-        {"query_pre_attn_scalar": 16, "sliding_window": 16, "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0},
+        {"query_pre_attn_scalar": 16, "sliding_window": 16, "final_logit_softcapping": 30.0, "attn_logit_softcapping": 2.0},
         bos="<bos>",
         pad="<pad>",
     ),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from qthink_core.errors import ParamError
 from qthink_core.method.losses import Counts, Objective, loss
 from qthink_core.method.student import Student
 from qthink_core.method.targets import Example
@@ -291,3 +292,9 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(qwen3: An
     assert not torch.equal(first["head.mlp.0.weight"], other["head.mlp.0.weight"])
     adapter = next(name for name in first if "lora_A" in name)
     assert not torch.equal(first[adapter], other[adapter])
+
+
+def test_a_projection_that_the_model_does_not_have_is_named(qwen3: Any) -> None:
+    """PEFT would train the others alone."""
+    with pytest.raises(ParamError, match=r"names qkv_proj, which a Qwen3ForCausalLM does not have: choose from down_proj, "):
+        Student(qwen3(), K=0, seed=0, lora_r=4, lora_alpha=8, lora_targets=["q_proj", "qkv_proj"])

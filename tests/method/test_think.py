@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from qthink_core.method.think import (
     Block,
     Marks,
     find_block,
+    spoken,
 )
 
 THINK, END, N1, N2, EOS = 1, 2, 3, 4, 5  # <think>, </think>, "\n", "\n\n", end of turn
@@ -84,3 +87,19 @@ def test_whatever_the_model_writes_the_thought_holds_no_closing_mark_and_the_ans
         before = [token for token in tokens[: block.answer] if token not in MARKS.newlines]
         assert before[-1] == END
         assert block.answer == len(tokens) or tokens[block.answer] not in MARKS.newlines
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [
+        ("<think>\n", "<think>\n"),
+        ("<think>", "<think>"),
+        ("<think>\n\n\n", "<think>\n\n\n"),
+        ("<think>\n\n</think>\n\n", ""),
+        ("<think>\nSo", ""),
+        ("", ""),
+    ],
+)
+def test_the_text_of_a_turn_begins_with_what_the_prompt_opened(tokenizer: Any, ending: str, expected: str) -> None:
+    prompt = tokenizer("<|im_start|>assistant\n" + ending)["input_ids"]
+    assert spoken(tokenizer, prompt, tokenizer("8</think>")["input_ids"]) == expected + "8</think>"

@@ -237,6 +237,17 @@ def test_a_prompt_without_the_empty_think_block_is_answered_with_one_warning(
         assert caplog.text.count("empty think block") == expected
 
 
+@pytest.mark.parametrize("block", ["<think></think>", "<think>\n</think>\n"])
+def test_the_empty_block_is_the_one_that_the_template_writes(folder: Path, model: Any, tokenizer: Any, block: str) -> None:
+    template = folder / model_card.TEMPLATE
+    written = template.read_text()
+    replaced = written.replace(r"<think>\n\n</think>\n\n", block.replace("\n", r"\n"))
+    assert replaced != written
+    template.write_text(replaced)
+    model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=1)
+    assert tokenizer.decode(model._qthink["end"]) == block
+
+
 def test_continuous_batching_is_refused_for_this_model_and_no_other(model: Any, qwen3: Any) -> None:
     for start in (model.init_continuous_batching, lambda: model.generate_batch([[5, 6, 7]])):
         with pytest.raises(ValueError, match="continuous batching would leave the latent steps out"):

@@ -1,5 +1,6 @@
 """What the plugin of vLLM does with a folder, before vLLM is there: tests/serving/test_vllm_latents.py needs vLLM itself."""
 
+import copy
 import json
 import logging
 import subprocess
@@ -14,7 +15,7 @@ from imports import ROOT
 
 from qthink_core.errors import DataError, ParamError
 from qthink_core.models import loading
-from qthink_core.serving import vllm_plugin
+from qthink_core.serving import vllm_plugin, vllm_requests
 from qthink_core.serving.settings import Latents
 from qthink_core.serving.vllm_plugin import latents
 
@@ -31,6 +32,17 @@ def exported(folder: Path, K: int | None, head: bool = True, thinking: bool = Fa
     if head:
         (folder / loading.HEAD).write_bytes(b"read by the loader alone")
     return model(folder)
+
+
+@pytest.mark.parametrize("block", ["<think>\n\n</think>\n\n", "<think></think>"])
+def test_the_empty_block_of_a_prompt_is_the_one_that_the_template_writes(tokenizer: Any, block: str) -> None:
+    served = copy.deepcopy(tokenizer)
+    served.chat_template = served.chat_template.replace("<think>\\n\\n</think>\\n\\n", block)
+    chat = [{"role": "user", "content": "Compute 3 + 4"}]
+    prompt = served.apply_chat_template(chat, add_generation_prompt=True, enable_thinking=False)["input_ids"]
+    found = vllm_requests.empty_block(served)
+    assert (prompt[-len(found) :], served.decode(found)) == (found, block)
+    assert vllm_requests.empty_block(None) == []
 
 
 def test_an_export_says_its_number_of_steps_and_whether_it_thinks(tmp_path: Path) -> None:
