@@ -86,7 +86,7 @@ def test_a_template_follows_the_convention_without_a_mark_too_many(
         (START + SWITCH + "be brief{% endif %}{% endif %}", "added", "where an empty think block"),
         ("{{ raise_exception('no chat') }}", "added", r"^x cannot be used \(no chat\): take another model$"),
         ("{% for %}", "added", "cannot be used"),
-        ("{{ strftime_now(format) }}" + START + "{% endif %}", "added", "|today's date in a form that is not known"),
+        ("{{ strftime_now(format) }}" + START + "{% endif %}", "added", "today's date in a form that is not known"),
         ("{{ strftime_now('%Y') }}{{ strftime_now(f) }}" + START + "{% endif %}", "added", "today's date in a form"),
     ],
 )

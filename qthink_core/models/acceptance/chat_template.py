@@ -113,9 +113,11 @@ def _is_convention(direct: str, thoughtful: str) -> bool:
 def _without_clock(template: str, origin: str) -> str:
     """The template with the date of `DAY` in place of today's; raises DataError when it asks for a date in another way."""
     formats = [match[2] for match in CLOCK.finditer(template)]
-    if "macro strftime_now" in template or not formats:
+    if "macro strftime_now" in template or "strftime_now(" not in template:
         return template
     if template.count("strftime_now(") != len(formats):
-        raise DataError(f"{origin} writes today's date in a form that is not known here, and results would depend on it")
+        raise DataError(
+            f"{origin} writes today's date in a form that is not known here, and results would depend on it: fix the date"
+        )
     dates = json.dumps({form: DAY.strftime(form) for form in sorted(set(formats))})
     return "{%- macro strftime_now(form) %}{{- " + dates + "[form] }}{%- endmacro %}" + template
