@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from qthink_core.errors import DataError, ParamError
 
@@ -36,6 +37,60 @@ def dataset_file(repo: str, revision: str, file: str) -> Path:
         return Path(hf_hub_download(repo, file, revision=revision, repo_type="dataset"))
     except _failures() as error:
         raise _refused(repo, revision, file, error) from error
+
+
+def dataset_split(repo: str, name: str | None, split: str, revision: str) -> Any:
+    """A split of a data set at a commit, as `datasets.load_dataset` gives it, from its cache or loaded from the hub.
+
+    `datasets` itself takes any cached commit where the hub does not give the one asked for; here only that commit counts.
+    Raises ParamError and DataError as `dataset_file` does, and DataError where the repository has no such configuration or
+    split, needs code of its own (which is never run), or cannot be read.
+    """
+    import datasets
+
+    _require_pinned(repo, revision)
+    what = f"configuration {name or 'by default'}, split {split}"
+    datasets.disable_progress_bars()
+    try:
+        if (folder := cached_dataset(repo, name, revision)) is not None:
+            return _cached_builder(repo, folder).as_dataset(split=split)
+        _require_reachable(repo, revision, what)
+        found = datasets.load_dataset(repo, name, split=split, revision=revision, keep_in_memory=False)
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the library passes on whatever its readers raise
+        raise DataError(
+            f"{repo} at {revision} ({what}) could not be loaded ({_reason(error)}): correct the entry in params.yaml, or "
+            "give it a file and set prepare.source to folder"
+        ) from error
+    folders = {Path(one["filename"]).parent.name for one in found.cache_files}
+    if folders != {revision}:
+        raise DataError(
+            f"{repo} has no commit {revision} that could be loaded ({what}), and `datasets` took {', '.join(folders)} out of "
+            "its cache in its place: correct the revision, or go online once"
+        )
+    return found
+
+
+def cached_dataset(repo: str, name: str | None, revision: str) -> Path | None:
+    """The folder in the cache of `datasets` with all splits of a data set at a commit; None where it is not there.
+
+    Without a name, the repository's configuration must be the only one that is cached at this commit.
+    """
+    from datasets import config
+    from datasets.naming import camelcase_to_snakecase
+
+    owner, _, short = repo.rpartition("/")
+    place = Path(config.HF_DATASETS_CACHE) / "___".join(filter(None, (owner, camelcase_to_snakecase(short))))
+    found = [path for path in place.glob(f"{name or '*'}/*/{revision}") if (path / "dataset_info.json").is_file()]
+    return found[0] if len(found) == 1 else None
+
+
+def _cached_builder(repo: str, folder: Path) -> Any:
+    from datasets.packaged_modules.cache.cache import Cache
+
+    config, version = folder.parts[-3:-1]
+    return Cache(repo_id=repo, dataset_name=repo.rpartition("/")[2], config_name=config, version=version, hash=folder.name)
 
 
 def model_folder(repo: str, revision: str, files: list[str]) -> Path:
@@ -168,7 +223,7 @@ def _failures() -> tuple[type[Exception], ...]:
 def _refused(repo: str, revision: str, file: str, error: Exception) -> DataError:
     return DataError(
         f"{repo} at {revision} ({file}) is not in the local cache and could not be downloaded ({_reason(error)}): "
-        "go online once, or take it from a local folder (base.folder; prepare.source: folder with QTHINK_DATA)"
+        "go online once, or take it from a local folder (base.folder; prepare.source: folder)"
     )
 
 

@@ -31,6 +31,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     from qthink_core.artifacts import answers, grades, prepared
     from qthink_core.benchmarks import grading
 
+    benchmark = prepared.benchmark(layout.problems(at.task))
     golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), params.split)}
     systems = [*params.systems.baseline, *params.systems.trained]
 
@@ -39,7 +40,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
         return [row for folder in folders if folder.exists() for row in answers.read(folder)]
 
     shown = stage.progress(systems, len(systems), str(at), "system")
-    rows = grading.grade_answers(at.task, golds, ((system, answered(system)) for system in shown))
+    rows = grading.grade_answers(benchmark, at.task, golds, ((system, answered(system)) for system in shown))
     work.commit("grades", {"grades.parquet": grades.grades_writer(rows)}, grading.verdict_counts(rows))
     made = work.publish(layout.grades(at.task), "grades", ["grades"])
     return f"{len(rows)} answers: " + ", ".join(f"{count} {verdict}" for verdict, count in made.counts.items())

@@ -5,18 +5,21 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from qthink_core.artifacts.store import Work
+from qthink_core.benchmarks.data_entries import Entry
 from qthink_core.benchmarks.world import World
 from qthink_core.pipeline import layout, stage
 from qthink_core.pipeline.parameters import Section
 
 
 class Prepare(Section):
-    """The source of the problems and the number of each split; `all` keeps the whole published split."""
+    """The source of the problems, the number of each split (`all` keeps all), and how many of its rows may be left out."""
 
     source: Literal["generated", "folder", "hub"]
+    folder: str = Field(min_length=1)
     n_train: Annotated[int, Field(ge=1)] | Literal["all"]
     n_validation: int = Field(ge=0)
     n_test: Annotated[int, Field(ge=2)] | Literal["all"]
+    max_left_out: int = Field(ge=0)
 
 
 class Params(Section):
@@ -27,6 +30,7 @@ class Params(Section):
     cpu_kernels: Literal["avx2", "native"]
     prepare: Prepare
     world: World | None
+    data: dict[str, Entry]
 
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
@@ -34,30 +38,31 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     stage.preflight(at)
     from qthink_core.artifacts import prepared
     from qthink_core.benchmarks import problems, rendering
-    from qthink_core.benchmarks.published_files import data_folder
     from qthink_core.models.tokenizer import load_tokenizer
 
-    splits = problems.gather(
+    found = problems.gather(
         at.task,
+        params.data[at.task],
         seed=params.seed,
-        folder=data_folder(),
         world=params.world,
         show=lambda items, total: stage.progress(items, total, str(at), "problem"),
         **params.prepare.model_dump(),
     )
+    benchmark, splits = found.about["benchmark"], found.splits
     tokenizer = load_tokenizer(layout.BASE)
     longest = []
-    for split, found in splits.items():
-        shown = stage.progress(found, len(found), f"{at} {split}", "prompt")
-        rows = rendering.prompted(at.task, shown, tokenizer)
+    for split, chosen in splits.items():
+        shown = stage.progress(chosen, len(chosen), f"{at} {split}", "prompt")
+        rows = rendering.prompted(benchmark, shown, tokenizer)
         longest.append(rendering.longest_prompt(rows))
         work.commit(split, {f"{split}.parquet": prepared.writer(rows)}, {split: len(rows)})
     shared = problems.overlap(splits)
     work.commit("overlap", {}, shared)
-    work.publish(layout.problems(at.task), "problems", [*splits, "overlap"])
-    sizes = ", ".join(f"{len(found)} {split}" for split, found in splits.items())
+    work.publish(layout.problems(at.task), "problems", [*splits, "overlap"], found.about)
+    sizes = ", ".join(f"{len(chosen)} {split}" for split, chosen in splits.items())
     said = f"{sizes} problems, prompts of up to {max(longest)} tokens"
-    return f"{said}; {shared['overlap']} test questions are in other splits, {shared['near_overlap']} nearly"
+    overlap = f"{shared['overlap']} test questions are in other splits, {shared['near_overlap']} nearly"
+    return "; ".join(filter(None, (said, overlap, found.said)))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     from qthink_core.benchmarks import grading
 
     files = rollouts.files(layout.rollouts(at.task))
+    benchmark = prepared.benchmark(layout.problems(at.task))
     golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), "train")}
     shown = stage.progress(files, len(files), str(at), "block")
-    graded = grading.grade_rollouts(at.task, golds, (row for file in shown for row in rollouts.read(file)))
+    graded = grading.grade_rollouts(benchmark, golds, (row for file in shown for row in rollouts.read(file)))
     work.commit("rewards", {"rewards.parquet": grades.rewards_writer(graded)}, grading.verdict_counts(graded))
     made = work.publish(layout.rewards(at.task), "rewards", ["rewards"])
     return f"{made.counts.get('right', 0)} of {len(graded)} rollouts are right"

@@ -1,12 +1,14 @@
 """Prepared problems on disk, with the same columns for every task; prompts are token ids, rendered once."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import pyarrow as pa
 
 from qthink_core.artifacts.files import Writer
+from qthink_core.artifacts.store import MANIFEST
 from qthink_core.artifacts.tables import Table
 
 TRAIN, VALIDATION, TEST = ("train", "validation", "test")
@@ -49,3 +51,17 @@ def writer(rows: Sequence[Prompted]) -> Writer:
 def read(folder: Path, split: str) -> list[Prompted]:
     """The problems of a split, sorted by id; raises DataError when the file has other columns than this version's."""
     return TABLE.read(folder / f"{split}.parquet")
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What the manifest says about the problems: `benchmark`, `source` and, unless they are generated, `splits`.
+
+    Of each split it has the source, the rows, and those that were left out by reason.
+    """
+    found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["about"]
+    return found
+
+
+def benchmark(folder: Path) -> str:
+    """The benchmark with the prompts and the grader of these problems, which may have the name of the user's own task."""
+    return str(about(folder)["benchmark"])

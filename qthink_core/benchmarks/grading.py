@@ -13,19 +13,21 @@ from qthink_core.benchmarks.graders.contract import Grade
 from qthink_core.errors import DataError
 
 
-def grade_rollouts(task: str, golds: Mapping[str, str], rows: Iterable[Rollout]) -> list[Reward]:
+def grade_rollouts(benchmark: str, golds: Mapping[str, str], rows: Iterable[Rollout]) -> list[Reward]:
     """The verdict on each rollout; equal texts of one problem are graded once."""
     seen: dict[tuple[str, str], Grade] = {}
     graded = []
     for row in rows:
         key = (row.problem_id, row.text)
         if key not in seen:
-            seen[key] = grade(task, golds[row.problem_id], row.text)
+            seen[key] = grade(benchmark, golds[row.problem_id], row.text)
         graded.append(Reward(row.problem_id, row.rollout, seen[key].verdict))
     return graded
 
 
-def grade_answers(task: str, golds: Mapping[str, str], answers: Iterable[tuple[str, Sequence[Answer]]]) -> list[Graded]:
+def grade_answers(
+    benchmark: str, task: str, golds: Mapping[str, str], answers: Iterable[tuple[str, Sequence[Answer]]]
+) -> list[Graded]:
     """The verdict on each answer of each (system, answers), in order; equal texts to one question are graded once.
 
     Raises DataError unless each system has one answer to each question for each seed and condition (the denominator of a
@@ -38,7 +40,7 @@ def grade_answers(task: str, golds: Mapping[str, str], answers: Iterable[tuple[s
         for row in rows:
             key = (row.problem_id, row.text)
             if key not in seen:
-                seen[key] = grade(task, golds[row.problem_id], row.text)
+                seen[key] = grade(benchmark, golds[row.problem_id], row.text)
             found = seen[key]
             graded.append(
                 Graded(

@@ -1,4 +1,4 @@
-"""Problems of a benchmark in one schema from three sources: generated, a folder of published files, the hub.
+"""Problems of a task in one schema from three sources: generated, a folder of files, the hub.
 
 For every source, the benchmark's grader turns a row into a problem and checks that the gold matches itself. Problems are
 chosen by a rank that depends only on (seed, id), so neither the order of the rows nor an added row changes it. No torch.
@@ -6,36 +6,51 @@ chosen by a rank that depends only on (seed, id), so neither the order of the ro
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from qthink_core import hub
 from qthink_core.artifacts.prepared import TEST, TRAIN, VALIDATION
+from qthink_core.benchmarks import source_rows, usable
+from qthink_core.benchmarks.data_entries import Entry
 from qthink_core.benchmarks.generated import Show, worked
 from qthink_core.benchmarks.graders import grader
-from qthink_core.benchmarks.graders.contract import Problem
-from qthink_core.benchmarks.published_files import check_digest, in_folder, on_hub, read_rows
+from qthink_core.benchmarks.graders.contract import Problem, Reason
+from qthink_core.benchmarks.published_files import check_digest, in_folder, on_hub
+from qthink_core.benchmarks.source_rows import Source
+from qthink_core.benchmarks.usable import Usable, squeezed
 from qthink_core.benchmarks.world import World
 from qthink_core.errors import DataError, ParamError
 
 
+class Gathered(NamedTuple):
+    """The problems of each split, sorted by id, what the manifest says about their sources, and what to print, or ""."""
+
+    splits: dict[str, list[Problem]]
+    about: dict[str, Any]
+    said: str
+
+
 def gather(
     task: str,
+    entry: Entry,
     source: Literal["generated", "folder", "hub"],
+    folder: str,
     n_train: int | Literal["all"],
     n_validation: int,
     n_test: int | Literal["all"],
+    max_left_out: int,
     seed: int,
-    folder: Path | None,
     world: World | None,
     show: Show | None = None,
-) -> dict[str, list[Problem]]:
-    """The problems of each split, sorted by id, with no question of the test set in the two others; `show` as in `worked`.
+) -> Gathered:
+    """The problems of a task, with no question of the test set in the two other splits; `show` as in `worked`.
 
-    Published benchmarks have no validation split: it is taken from the training file before `n_train` are chosen. Raises
-    ParamError when a source has fewer problems than requested, and DataError as `published` does, or when no problem is left
-    for training.
+    The validation split is taken from the training rows before `n_train` are chosen. Rows that cannot be used are left out;
+    so is a training row with a question or an id of the test set. Raises ParamError when a source has fewer problems than
+    requested, and DataError where more than `max_left_out` rows of a split are left out, where none is left for training,
+    and as `usable.of_entry` does.
     """
     if source == "generated":
         if n_train == "all" or n_test == "all":
@@ -48,81 +63,113 @@ def gather(
             TEST: generated(task, TEST, n_test, seed, world, show),
         }
         check_disjoint(splits[TRAIN] + splits[VALIDATION], splits[TEST])
-        return splits
-    if source == "folder" and folder is None:
-        raise ParamError("prepare takes its problems from a folder: name the folder, as in `export QTHINK_DATA=path`")
-    place = folder if source == "folder" else None
-    whole, test = published(task, TRAIN, place), published(task, TEST, place)
-    check_disjoint(whole, test)
-    train, validation = split_validation(whole, n_validation, seed)
+        return Gathered(splits, {"benchmark": task, "source": source}, "")
+    whole, test = (
+        usable.of_entry(task, entry, split, None if source == "hub" and entry.place(split).repo else Path(folder))
+        for split in (TRAIN, TEST)
+    )
+    whole = whole.without(shared(whole.problems, test))
+    usable.check_limit([whole, test], max_left_out, f"Fix or drop them, or raise prepare.max_left_out ({max_left_out})")
+    train, validation = split_validation(whole.problems, n_validation, seed)
     if not train:
         raise DataError(
-            f"0 problems of {task} are left for training: its training file holds {len(whole)}, and the validation split "
-            f"takes {n_validation} of them: lower prepare.n_validation, or put more problems into the file"
+            f"0 problems of {task} are left for training: its training set has {len(whole.problems)} that can be used, and "
+            f"the validation split takes {n_validation} of them: lower prepare.n_validation, or give it more problems"
         )
-    return {
+    splits = {
         TRAIN: select(train, len(train) if n_train == "all" else n_train, seed),
         VALIDATION: validation,
-        TEST: select(test, len(test) if n_test == "all" else n_test, seed),
+        TEST: select(test.problems, len(test.problems) if n_test == "all" else n_test, seed),
     }
+    found = {TRAIN: whole, TEST: test}
+    about = {"benchmark": entry.benchmark, "source": source, "splits": {name: one.described() for name, one in found.items()}}
+    return Gathered(splits, about, "; ".join(filter(None, (_said(name, one, entry) for name, one in found.items()))))
+
+
+def _said(split: str, found: Usable, entry: Entry) -> str:
+    """What a user has to know about a split beyond its numbers: rows left out, and another file than the one on record."""
+    said = []
+    place = entry.place(split)
+    if place.own and not found.about["published"]:
+        said.append(f"{found.source} has {found.total} rows in place of the {place.rows} published ones, and is used as yours")
+    if found.left_out:
+        said.append(
+            f"{len(found.left_out)} of {found.total} {split} rows left out ({usable.summary(found.left_out)})"
+        )
+    return "; ".join(said)
 
 
 def generated(task: str, split: str, n: int, seed: int, world: World, show: Show | None = None) -> list[Problem]:
     """n generated problems of a split."""
-    rows = [item.row for item in worked(task, split, n, seed, world, show)]
-    return _problems(task, split, rows, f"generated {task} {split}", "problem")
+    rows: list[Any] = [item.row for item in worked(task, split, n, seed, world, show)]
+    return _all(task, split, Source(f"generated {task} {split}", {}, "problem", rows))
 
 
-def published(task: str, split: str, folder: Path | None) -> list[Problem]:
-    """All problems of a published split in file order, from a folder or, if None, from the hub.
+def published(benchmark: str, split: str, folder: Path | None) -> list[Problem]:
+    """All problems of a benchmark's published split in file order, from a folder or, if None, from the hub.
 
     The folder holds gsm8k/{train,test}.jsonl, math500/{train,test}.jsonl and tooluse/{train,test}.json, all with
-    one JSON object per line. A file must match its recorded sha256, if there is one. Raises DataError naming file, line and
-    id for a row that is unreadable, has no answer, repeats an id or has a gold that does not match itself, and for a file
-    that is missing or not the published one.
+    one JSON object per line. A file must match its recorded sha256, if there is one. Raises DataError where a file is
+    missing or not the published one, and as `in_file` does.
     """
     if folder is None:
-        record = on_hub(task, split)
+        record = on_hub(benchmark, split)
         path = hub.dataset_file(record.repo, record.revision, record.file)
         expected: str | None = record.sha256
     else:
-        path, expected = in_folder(task, split, folder)
-    known = grader(task).FILES.get(split)
-    unit = "row" if path.suffix == ".parquet" else "line"
-    problems = _problems(task, split, read_rows(path), str(path), unit)
-    if known is not None and len(problems) != known.records:
-        raise DataError(f"{path} has {len(problems)} problems, the published file {known.records}: fetch it again")
+        path, expected = in_folder(benchmark, split, folder)
+    known = grader(benchmark).FILES.get(split)
+    source = _source(benchmark, path)
+    if known is not None and len(source.rows) != known.records:
+        raise DataError(f"{path} has {len(source.rows)} problems, the published file {known.records}: fetch it again")
     check_digest(path, expected)
-    return problems
+    return _all(benchmark, split, source)
+
+
+def in_file(benchmark: str, split: str, path: Path) -> list[Problem]:
+    """All problems of one file, in order; raises DataError with the numbers and the first of the rows that are none."""
+    return _all(benchmark, split, _source(benchmark, path))
+
+
+def _source(benchmark: str, path: Path) -> Source:
+    rules = grader(benchmark)
+    return source_rows.mapped(source_rows.read_file(path, rules.FIELDS), rules.FIELDS, rules.NEEDED, {}, f"data.{benchmark}")
+
+
+def _all(benchmark: str, split: str, source: Source) -> list[Problem]:
+    found = usable.usable(benchmark, benchmark, split, source)
+    usable.check_limit([found], 0, "Fix or drop them")
+    return found.problems
+
+
+def shared(train: Sequence[Problem], test: Usable) -> dict[str, tuple[Reason, str]]:
+    """Why training problems must be left out, by id: their id or question (ignoring whitespace) is also in the test set."""
+    asked = {squeezed(problem.question): problem.id for problem in test.problems}
+    found: dict[str, tuple[Reason, str]] = {}
+    for problem in train:
+        twin = problem.id if problem.id in test.places else asked.get(squeezed(problem.question))
+        if twin is not None:
+            found[problem.id] = "in the test set", f"is {twin} of the test set ({test.places[twin]}): drop it from training"
+    return found
 
 
 def check_disjoint(train: Sequence[Problem], test: Sequence[Problem]) -> None:
-    """Raises DataError naming both problems when an id or a question (ignoring whitespace) is in train and in test."""
-    ids = {problem.id for problem in train}
-    rows = {_squeezed(problem.question): row for row, problem in enumerate(train, 1)}
-    for row, problem in enumerate(test, 1):
-        if problem.id in ids:
-            raise DataError(
-                f"id {problem.id} is in the training set and, as row {row}, in the test set: drop it from training"
-            )
-        twin = rows.get(_squeezed(problem.question))
-        if twin is not None:
-            raise DataError(
-                f"{train[twin - 1].id} (row {twin} of the training set) asks the question of {problem.id} "
-                f"(row {row} of the test set): drop it from training"
-            )
+    """Raises DataError naming a problem whose id or question (ignoring whitespace) is in train and in test."""
+    found = shared(train, Usable("", list(test), [], {}, {problem.id: f"row {n}" for n, problem in enumerate(test, 1)}))
+    for name, (_, said) in found.items():
+        raise DataError(f"{name} of the training set {said}")
 
 
 def overlap(splits: Mapping[str, Sequence[Problem]]) -> dict[str, int]:
     """How many test questions are also in the other splits: `overlap` exactly, `near_overlap` up to case and punctuation.
 
-    `gather` rejects exact overlap among all problems of a source; both numbers count only the problems that were kept.
+    `gather` leaves out what overlaps exactly among all problems of a source; both numbers count only the problems that were kept.
     """
     others = [problem.question for split, found in splits.items() if split != TEST for problem in found]
     tests = [problem.question for problem in splits[TEST]]
-    exact, near = ({same(question) for question in others} for same in (_squeezed, _letters))
+    exact, near = ({same(question) for question in others} for same in (squeezed, _letters))
     return {
-        "overlap": sum(_squeezed(question) in exact for question in tests),
+        "overlap": sum(squeezed(question) in exact for question in tests),
         "near_overlap": sum(_letters(question) in near for question in tests),
     }
 
@@ -136,26 +183,6 @@ def split_validation(train: Sequence[Problem], n_validation: int, seed: int) -> 
     """(the other problems, n_validation of them by rank), sorted by id; raises ParamError like `select`."""
     validation, rest = _lowest(train, n_validation, f"validation {seed}")
     return rest, validation
-
-
-def _problems(task: str, split: str, rows: Iterable[Mapping[str, object]], source: str, unit: str) -> list[Problem]:
-    problems: list[Problem] = []
-    seen: dict[str, int] = {}
-    for index, row in enumerate(rows):
-        place = f"{source}, {unit} {index + 1}"
-        try:
-            problem = grader(task).problem(row, index, split)
-        except DataError as error:
-            raise DataError(f"{place}: {error}") from None
-        if problem.id in seen:
-            raise DataError(f"{place}: id {problem.id} is also that of {unit} {seen[problem.id]}: drop one of them")
-        seen[problem.id] = index + 1
-        problems.append(problem)
-    return problems
-
-
-def _squeezed(question: str) -> str:
-    return " ".join(question.split())
 
 
 def _letters(question: str) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 MATH_INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
 
 
-def message(task: str, row: Mapping[str, object]) -> str:
+def message(benchmark: str, row: Mapping[str, object]) -> str:
     """The exact user message: GSM8K's question and Tooluse's prompt verbatim, a MATH problem with MATH_INSTRUCTION."""
-    if task == "math500":
+    if benchmark == "math500":
         return f"{row['problem']}\n{MATH_INSTRUCTION}"
-    return str(row[{"gsm8k": "question", "tooluse": "prompt"}[task]])
+    return str(row[{"gsm8k": "question", "tooluse": "prompt"}[benchmark]])

@@ -1,11 +1,9 @@
-"""The published files of the benchmarks: their places in a folder or on the hub, their digests, and their rows."""
+"""The published files of the benchmarks: their places in a folder or on the hub, and their digests."""
 
-import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from qthink_core.artifacts.files import read_object, sha256
+from qthink_core.artifacts.files import sha256
 from qthink_core.benchmarks.graders import grader
 from qthink_core.errors import DataError
 
@@ -45,14 +43,10 @@ PUBLISHED_IN = {
 }
 
 
-def data_folder() -> Path | None:
-    """The folder of published benchmark files that QTHINK_DATA names.
-
-    The path is not part of any fingerprint. Files with a recorded sha256 are identified by it; the user must keep the others
-    (training problems of MATH and Tooluse) unchanged.
-    """
-    text = os.environ.get("QTHINK_DATA")
-    return Path(text) if text else None
+def hint(benchmark: str, file: str | None) -> str:
+    """Where a file of the benchmark is published, to put into a message; "" for other files."""
+    names = [str(_published_name(benchmark, split)) for split in ("train", "test")] if benchmark in PUBLISHED_IN else []
+    return f", which is published in {PUBLISHED_IN[benchmark]}" if file in names else ""
 
 
 def in_folder(task: str, split: str, folder: Path) -> tuple[Path, str | None]:
@@ -67,8 +61,7 @@ def on_hub(task: str, split: str) -> HubFile:
     """The file of a split on the hub; raises DataError where the hub does not have it in its published form."""
     if (task, split) not in HUB_FILES:
         raise DataError(
-            f"{task} {split} is not on the hub in its published form: take the file from {PUBLISHED_IN[task]}, put it into "
-            f"a folder as {_published_name(task, split)}, name that folder in QTHINK_DATA and set prepare.source to folder"
+            f"{task} {split} is not on the hub in its published form: take the file from {PUBLISHED_IN[task]}"
         )
     return HUB_FILES[task, split]
 
@@ -77,25 +70,6 @@ def check_digest(path: Path, expected: str | None) -> None:
     """Raises DataError where a sha256 is expected and the file has a different one."""
     if expected is not None and (found := sha256(path)) != expected:
         raise DataError(f"{path} has sha256 {found}, the published file {expected}: fetch it again")
-
-
-def read_rows(path: Path) -> Iterator[Mapping[str, object]]:
-    """The rows of a Parquet file or of JSON lines; raises DataError naming the line that is not a JSON object."""
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            yield from pq.read_table(path).to_pylist()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} is not a whole Parquet file ({error}): fetch it again") from None
-    else:  # tooluse/test.json holds JSON lines too
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    yield read_object(line)
-                except ValueError as error:
-                    raise DataError(f"{path}, line {number} {error}: fix the line or fetch the file again") from None
 
 
 def _published_name(task: str, split: str) -> Path:

@@ -24,7 +24,7 @@ def render(tokenizer: "PreTrainedTokenizerBase", question: str, thinking: bool) 
     return cast("list[int]", cast("Mapping[str, object]", encoding)["input_ids"])
 
 
-def prompted(task: str, problems: Iterable[Problem], tokenizer: "PreTrainedTokenizerBase") -> list[Prompted]:
+def prompted(benchmark: str, problems: Iterable[Problem], tokenizer: "PreTrainedTokenizerBase") -> list[Prompted]:
     """The problems with gold answers and prompts, in the same order."""
     return [
         Prompted(
@@ -32,7 +32,7 @@ def prompted(task: str, problems: Iterable[Problem], tokenizer: "PreTrainedToken
             question=problem.question,
             gold=problem.gold,
             rationale=problem.rationale,
-            target_gold=grader(task).gold_answer(problem),
+            target_gold=grader(benchmark).gold_answer(problem),
             prompt_thinking=render(tokenizer, problem.question, thinking=True),
             prompt_direct=render(tokenizer, problem.question, thinking=False),
         )

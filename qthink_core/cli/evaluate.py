@@ -19,7 +19,6 @@ Benchmark = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        envvar="QTHINK_DATA",
         help="A folder of published files, the prepared problems of a run (artifacts/problems/gsm8k), or a file of rows as "
         "the benchmark publishes them; by default the hub.",
     ),

@@ -2,12 +2,25 @@
 
 import difflib
 import itertools
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any, get_args
 
 from qthink_core.artifacts.pairs import Rule
 from qthink_core.pipeline import parameters
+from qthink_core.pipeline.graph import NAME
 from qthink_core.pipeline.parameters import Path_, Section, file_of
+
+FORM = "a small letter, then small letters, digits and underscores, at most 40 in all"
+MAX_NAME = 40
+# Windows opens devices in place of files of these names.
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+# The names under which claims and verdicts know the base model, which is not trained.
+UNTRAINED = ("base", "base_direct")
+# Folders in which stages write, and DVC's and Git's own.
+MADE = ("artifacts", "models", "results", "demo", ".work", "logs", ".dvc", ".git")
+GENERATED, HUB = "generated", "hub"
 
 
 def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mapping[str, type[Section]]) -> list[str]:
@@ -17,7 +30,11 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
     """
     found = parameters.faults(tree, origin, sections)
     for check in (
+        _form_faults,
         _name_faults,
+        _task_faults,
+        _place_faults,
+        _folder_faults,
         _trained_faults,
         _thinker_faults,
         _control_faults,
@@ -29,6 +46,23 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
     return found
 
 
+def _form_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """Faults of names that the name of a box or a folder cannot hold: DVC splits at `-` and `@`, and keys at `.`."""
+    systems = tree.get("systems")
+    named = [(("scale",), tree.get("scale"))]
+    named += [(("tasks",), name) for name in tree.get("tasks") or () if isinstance(tree.get("tasks"), list)]
+    named += [(("data",), name) for name in tree.get("data") or () if isinstance(tree.get("data"), Mapping)]
+    for group in ("baseline", "finetuned", "distilled"):
+        rows = systems.get(group) if isinstance(systems, Mapping) else None
+        named += [(("systems", group), name) for name in rows or () if isinstance(rows, Mapping)]
+    for path, name in dict.fromkeys(named):
+        text = str(name)
+        if not NAME.fullmatch(text) or len(text) > MAX_NAME:
+            yield f"{file_of(origin, path)}: {'.'.join(path)} has the name {text!r:.60}, expected {FORM}: rename it"
+        elif text in DEVICES:
+            yield f"{file_of(origin, path)}: {'.'.join(path)} has the name {text!r}, which Windows reserves: rename it"
+
+
 def _name_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
     """Faults of names that two groups of `systems` share: both rows would be written to the same folders."""
     systems = tree.get("systems")
@@ -38,6 +72,79 @@ def _name_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterat
         for name in rows.keys() & others.keys():
             here = f"{file_of(origin, ('systems', other, name))}: systems.{other}.{name}"
             yield f"{here} has the name of a row of systems.{group}: rename one of them"
+    for group in ("finetuned", "distilled"):
+        for name in groups.get(group, {}):
+            if name in UNTRAINED:
+                here = f"{file_of(origin, ('systems', group, name))}: systems.{group}.{name}"
+                yield f"{here} has the name of the base model's row, which is not trained: rename it"
+
+
+def _tasks(tree: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The entries of the tasks of the run, those that have one; malformed ones are reported by the section of `prepare`."""
+    tasks, data = tree.get("tasks"), tree.get("data")
+    if not isinstance(tasks, list) or not isinstance(data, Mapping):
+        return {}
+    return {str(name): data[name] for name in tasks if isinstance(data.get(name), Mapping)}
+
+
+def _source(tree: Mapping[str, Any]) -> Any:
+    prepare = tree.get("prepare")
+    return prepare.get("source") if isinstance(prepare, Mapping) else None
+
+
+def _task_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """Faults of tasks without an entry in `data`, and of those whose problems cannot be generated."""
+    tasks, data = tree.get("tasks"), tree.get("data")
+    here = f"{file_of(origin, ('tasks',))}: tasks names"
+    if isinstance(tasks, list) and isinstance(data, Mapping):
+        for name in dict.fromkeys(map(str, tasks)):
+            if name not in data:
+                near = difflib.get_close_matches(name, list(map(str, data)), n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]}? Else add" if near else "add"
+                yield f"{here} {name}, which has no entry in data: {hint} data.{name} (docs/data.md)"
+    if _source(tree) == GENERATED:
+        for name, entry in _tasks(tree).items():
+            if entry.get("benchmark") != name:
+                yield (
+                    f"{here} {name}, but prepare.source is generated, which makes only problems of the benchmarks themselves: "
+                    f"set prepare.source in {file_of(origin, ('prepare', 'source'))} to folder or hub"
+                )
+
+
+def _place_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """Faults of places that `prepare.source` cannot use: without a file for `folder`, without a commit for `hub`."""
+    source = _source(tree)
+    for name, entry in _tasks(tree).items():
+        for split in ("train", "test"):
+            place, key = entry.get(split), f"data.{name}.{split}"
+            if not isinstance(place, Mapping) or source not in ("folder", HUB):
+                continue
+            here = f"{file_of(origin, ('data', name, split))}: {key}"
+            if source == "folder" and place.get("repo") and not place.get("file"):
+                yield f"{here} names no file, but prepare.source is folder: add its file, or set prepare.source to hub"
+            if source == HUB and place.get("repo") and not place.get("revision"):
+                yield (
+                    f"{here} has no revision, the commit of {place['repo']} that you choose: add the 40 hexadecimal digits "
+                    f"under 'Files and versions' at huggingface.co/datasets/{place['repo']}"
+                )
+
+
+def _folder_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """Faults of `prepare.folder`: a folder that stages write to, and the environment variable that once named it."""
+    prepare = tree.get("prepare")
+    folder = prepare.get("folder") if isinstance(prepare, Mapping) else None
+    if isinstance(folder, str) and folder:
+        where = f"{file_of(origin, ('prepare', 'folder'))}: prepare.folder is {folder!r:.80}"
+        parts = PurePath(os.path.normpath(folder)).parts
+        if folder.startswith("~"):
+            yield f"{where}: write the home folder out"
+        elif not PurePath(folder).is_absolute() and (not parts or parts[0] in MADE or set(parts) == {".."}):
+            yield f"{where}, which holds what the stages make: name a folder for data alone, such as data"
+    if os.environ.get("QTHINK_DATA") and _source(tree) in ("folder", HUB):
+        yield (
+            "the environment sets QTHINK_DATA, which is not read, because DVC would not notice another folder: unset it, and "
+            "name the folder in params.yaml (prepare.folder), as `dvc exp run -S prepare.folder=PATH` does"
+        )
 
 
 def _trained_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:

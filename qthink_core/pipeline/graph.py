@@ -19,6 +19,8 @@ from qthink_core.errors import ParamError
 from qthink_core.pipeline import parameters
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+# A folder of the user's own, which a box depends on as it is: no stage makes it, and it may lie outside of the repository.
+FOLDER = "prepare.folder"
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,10 @@ def boxes(stage: str, entry: Mapping[str, Any], tree: Mapping[str, Any]) -> list
 
 
 def declared(root: Path, at: Box, tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The deps and params of a box as dvc.yaml declares them: {"deps": [path], "params": {file: [key]}}."""
+    """The deps and params of a box as dvc.yaml declares them: {"deps": [path], "folders": [path], "params": {file: [key]}}.
+
+    `folders` are the user's own, and not among the deps.
+    """
     known = stages(root)
     if at.stage not in known:
         raise ParamError(f"dvc.yaml has no stage {at.stage!r}: it has {', '.join(known)}")
@@ -100,7 +105,10 @@ def declared(root: Path, at: Box, tree: Mapping[str, Any]) -> Mapping[str, Any]:
     for key in entry.get("params", []):
         for file, names in key.items() if isinstance(key, dict) else [("params.yaml", [key])]:
             params.setdefault(resolve(file, at, tree), []).extend(resolve(name, at, tree) for name in names)
-    return {"deps": [resolve(dep, at, tree) for dep in entry.get("deps", [])], "params": params}
+    deps: dict[bool, list[str]] = {True: [], False: []}
+    for dep in entry.get("deps", []):
+        deps[dep == f"${{{FOLDER}}}"].append(resolve(dep, at, tree))
+    return {"deps": deps[False], "folders": deps[True], "params": params}
 
 
 def remove_orphans(root: Path, at: Box) -> list[str]:

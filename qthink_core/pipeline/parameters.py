@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, ClassVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -24,8 +24,12 @@ ANY = "*"
 
 
 class Section(BaseModel):
-    """A frozen group of parameters: strict types, no unknown keys, no NaN, no infinity."""
+    """A frozen group of parameters: strict types, no unknown keys, no NaN, no infinity.
 
+    One that is `whole` is a single value to the graph, and may be written in a shorter form.
+    """
+
+    whole: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -97,6 +101,14 @@ def value(tree: Mapping[str, Any], key: str) -> Any:
     return found
 
 
+def without(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The tree without the value at a dotted key, which it may lack."""
+    first, _, rest = key.partition(".")
+    if not rest:
+        return {name: held for name, held in tree.items() if name != first}
+    return {name: without(held, rest) if name == first and isinstance(held, Mapping) else held for name, held in tree.items()}
+
+
 def write_value(path: Path, key: str, new: Any) -> None:
     """Changes one top-level value or list of a YAML file and nothing else in it, comments and layout included.
 
@@ -133,7 +145,7 @@ def patterns(section: type[BaseModel], above: Path_ = ()) -> set[Path_]:
 
 def _inner_section(annotation: Any) -> tuple[type[BaseModel], bool] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
+        return None if getattr(annotation, "whole", False) else (annotation, False)
     if get_origin(annotation) is list:
         return None  # a list is one value, whatever it holds
     inner = [found for argument in get_args(annotation) if (found := _inner_section(argument))]
@@ -180,7 +192,7 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
             for item in error.errors():
                 if item["type"] == "missing":
                     readers.setdefault(".".join(map(str, item["loc"])), {})[name] = None
-                elif item["type"] != "extra_forbidden" or any(isinstance(one, int) for one in item["loc"]):
+                elif item["type"] != "extra_forbidden" or _within_a_value(item["loc"], read[name]):
                     path = _within(tree, item["loc"])
                     message = item["msg"].removeprefix("Value error, ")
                     found = f"{file_of(origin, path)}: {'.'.join(path)} is {repr(item['input'])[:80]}"
@@ -191,6 +203,12 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
         *(f"{found}: {', or '.join(messages)}" for found, messages in wrong.items()),
         *(f"{key} is missing from params.yaml or {sized} (read by {', '.join(names)})" for key, names in readers.items()),
     ]
+
+
+def _within_a_value(loc: tuple[int | str, ...], read: set[Path_]) -> bool:
+    """Whether a pydantic location is inside a list or mapping that is one value, so that its keys are no parameters."""
+    path = tuple(map(str, loc))
+    return any(isinstance(one, int) for one in loc) or any(matches(path[:-1], pattern) for pattern in read)
 
 
 def _left_out(tree: Mapping[str, Any], leaf: Path_, pattern: Path_) -> bool:

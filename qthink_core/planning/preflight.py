@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qthink_core.benchmarks.published_files import data_folder
 from qthink_core.errors import ParamError, UnavailableError
 from qthink_core.models.base_params import Base
 from qthink_core.pipeline import parameters
@@ -48,7 +47,7 @@ def check(root: Path, at: Box | None, scale: str | None, settings: Sequence[str]
         found.append(Check(True, f"base model: {source.description}, made already in {made.relative_to(root)}"))
     elif at is None or at.stage == "base":
         found += base_model(source)
-    found += data(tree, data_folder())
+    found += data(tree)
     remote = [one for one in found if isinstance(one, Remote)]
     lines = [one for one in found if isinstance(one, Check)] + on_hub(remote, HUB_WAIT_S)
     faults = [one.text for one in lines if not one.passed]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qthink_core import hub
+from qthink_core.benchmarks.data_entries import Place
 from qthink_core.errors import DataError
 from qthink_core.models.base_params import Base
 
@@ -21,7 +22,7 @@ class Check(NamedTuple):
 
 
 class Remote(NamedTuple):
-    """A file that only the hub can supply: its purpose, its place, and the fix if it is not available."""
+    """What only the hub can supply: its purpose, its place, and the fix if it is not available; a whole data set has no file."""
 
     what: str
     repo_type: str
@@ -88,43 +89,48 @@ def tokenizer(folder: Path, what: str, source: Base) -> Iterator[Check]:
     yield Check(True, what)
 
 
-def data(tree: Mapping[str, Any], folder: Path | None) -> Iterator[Check | Remote]:
-    """The published files of every task: a check of each file in the folder, or the file that the hub must supply."""
+def data(tree: Mapping[str, Any]) -> Iterator[Check | Remote]:
+    """The problems of every task: a check of each file in the folder, or the data set that the hub must supply."""
     from qthink_core.artifacts.prepared import TEST, TRAIN
+    from qthink_core.benchmarks.data_entries import Entry
 
-    kind = tree["prepare"]["source"]
-    if kind == "folder" and folder is None:
-        fix = "`export QTHINK_DATA=path`; docs/data.md lists what the folder holds"
-        yield Check(False, f"prepare.source is folder but QTHINK_DATA names no folder: {fix}")
-        return
-    for task in tree["tasks"] if kind != "generated" else ():
+    prepare = tree["prepare"]
+    for task in tree["tasks"] if prepare["source"] != "generated" else ():
+        entry = Entry.model_validate(tree["data"][task])
         for split in (TRAIN, TEST):
-            try:
-                yield _from_hub(task, split) if kind == "hub" else _from_folder(task, split, folder or Path())
-            except DataError as error:
-                yield Check(False, str(error))
+            place = entry.place(split)
+            if prepare["source"] == "hub" and place.repo:
+                yield _from_hub(f"{task} {split}", place)
+            else:
+                yield _from_folder(entry.benchmark, place, Path(prepare["folder"]), f"data.{task}.{split}")
 
 
-def _from_folder(task: str, split: str, folder: Path) -> Check:
+def _from_folder(benchmark: str, place: Place, folder: Path, key: str) -> Check:
+    """Whether the file is there, and is the one on record; `prepare` reads it and counts its rows."""
+    from qthink_core.artifacts.files import sha256
     from qthink_core.benchmarks import published_files
 
-    path, expected = published_files.in_folder(task, split, folder)
-    published_files.check_digest(path, expected)
-    return Check(True, f"data: {path}" + ("" if expected else ", which has no recorded sha256"))
+    if place.file is None:
+        return Check(False, f"{key} names no file, but prepare.source is folder: add its file, or set prepare.source to hub")
+    path = folder / place.file
+    if not path.exists():
+        hint = published_files.hint(benchmark, place.file)
+        return Check(False, f"{path} is missing: put the file there{hint}, or correct {key} in params.yaml")
+    if place.sha256 is None or place.own or path.is_dir():
+        return Check(True, f"data: {path}")
+    if (found := sha256(path)) != place.sha256:
+        return Check(False, f"{path} has sha256 {found}, {key} in params.yaml says {place.sha256}: fetch it again")
+    return Check(True, f"data: {path}, the file on record")
 
 
-def _from_hub(task: str, split: str) -> Check | Remote:
-    from huggingface_hub import try_to_load_from_cache
-
-    from qthink_core.benchmarks import published_files
-
-    record = published_files.on_hub(task, split)
-    cached = try_to_load_from_cache(record.repo, record.file, revision=record.revision, repo_type="dataset")
-    if not isinstance(cached, str):
-        fix = "go online once, or set prepare.source to folder and name it in QTHINK_DATA"
-        return Remote(f"{task} {split}", "dataset", record.repo, record.revision, record.file, fix)
-    published_files.check_digest(Path(cached), record.sha256)
-    return Check(True, f"data: {task} {split}, {record.repo} at {record.revision}, cached")
+def _from_hub(what: str, place: Place) -> Check | Remote:
+    assert place.repo is not None
+    if place.revision is None:
+        return Check(False, f"{what}: {place.repo} needs a revision: the commit under 'Files and versions' on the hub")
+    if hub.cached_dataset(place.repo, place.name, place.revision) is None:
+        fix = "go online once, or set prepare.source to folder (docs/data.md)"
+        return Remote(what, "dataset", place.repo, place.revision, "", fix)
+    return Check(True, f"data: {what}, {place.repo} at {place.revision}, cached")
 
 
 def on_hub(files: Sequence[Remote], wait_s: float) -> list[Check]:
@@ -144,7 +150,7 @@ def on_hub(files: Sequence[Remote], wait_s: float) -> list[Check]:
         if reason is None
         else Check(
             False,
-            f"{one.what}: {one.file} of {one.repo} at {one.revision} is not in the local cache and the hub gave no copy "
+            f"{one.what}: {f'{one.file} of ' * bool(one.file)}{one.repo} at {one.revision} is not in the local cache and the hub gave no copy "
             f"({reason}): {one.fix}",
         )
         for one, reason in zip(files, list(answers), strict=True)
@@ -152,12 +158,15 @@ def on_hub(files: Sequence[Remote], wait_s: float) -> list[Check]:
 
 
 def _ask(one: Remote, at: int, answers: list[str | None], wait_s: float) -> None:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     try:
-        url = hf_hub_url(one.repo, one.file, repo_type=one.repo_type, revision=one.revision)
-        get_hf_file_metadata(url, timeout=wait_s)
+        if one.file:
+            url = hf_hub_url(one.repo, one.file, repo_type=one.repo_type, revision=one.revision)
+            get_hf_file_metadata(url, timeout=wait_s)
+        else:
+            HfApi().repo_info(one.repo, repo_type=one.repo_type, revision=one.revision, timeout=wait_s)
         answers[at] = None
     except OfflineModeIsEnabled:
         answers[at] = "HF_HUB_OFFLINE is set"

@@ -95,7 +95,8 @@ def reward(load: Workload, at: Box) -> BoxCost:
 
 def grading_s(load: Workload, task: str) -> float:
     """Seconds for a graded answer; answers to the generated problems of MATH are plain numbers."""
-    return LATEX_S if task == "math500" and load.tree["prepare"]["source"] != "generated" else GRADING_S
+    latex = load.tree["data"][task]["benchmark"] == "math500" and load.tree["prepare"]["source"] != "generated"
+    return LATEX_S if latex else GRADING_S
 
 
 def extract(load: Workload, at: Box) -> BoxCost:

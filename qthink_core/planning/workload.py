@@ -8,16 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core.benchmarks.graders import grader
 from qthink_core.models.base_params import Base
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import calibration, shapes
 from qthink_core.planning.cost import Shape
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-# Training sets whose size the grader does not record; that of Tooluse is unknown.
-TRAINING_SETS = {"math500": 12000}  # PRM800K's split of MATH
 
 
 class Lengths(NamedTuple):
@@ -83,11 +79,12 @@ def workload_of(root: Path, tree: Mapping[str, Any], boxes: Mapping[Box, Path]) 
     counted: set[str] = set()
     for task in tree["tasks"]:
         prepared = counts.get(Box("prepare", task), {})
-        problems |= {(task, split): size_of(tree["prepare"], task, split, prepared) for split in ("train", "test")}
+        entry = tree["data"][task]
+        problems |= {(task, split): size_of(tree["prepare"], entry, split, prepared) for split in ("train", "test")}
         problems[task, "validation"] = tree["prepare"]["n_validation"]
         assumed = GENERATED if source.pretrain else PAPER
         if tree["prepare"]["source"] != "generated":
-            assumed = assumed._replace(prompt=PUBLISHED_PROMPTS.get(task, assumed.prompt))
+            assumed = assumed._replace(prompt=PUBLISHED_PROMPTS.get(entry["benchmark"], assumed.prompt))
         mean = with_counts(assumed, task, tree, counts, generated)
         counted |= {task} if mean != assumed else set()
         lengths[task] = within(mean, tree["sample"]["max_new_tokens"])
@@ -100,16 +97,16 @@ def made_base(root: Path, boxes: Mapping[Box, Path], source: Base) -> Path | Non
     return made if calibration.about(made).get("source") == source.source else None
 
 
-def size_of(prepare: Mapping[str, Any], task: str, split: str, prepared: Mapping[str, int]) -> int | None:
-    """Problems of a split: from params, as published (less the validation split) or as prepared; None where unknown."""
+def size_of(prepare: Mapping[str, Any], entry: Mapping[str, Any], split: str, prepared: Mapping[str, int]) -> int | None:
+    """Problems of a split: from params, as prepared or on record (less the validation split); None where unknown."""
     wanted = prepare[f"n_{split}"]
     if wanted != "all":
         return int(wanted)
-    file = grader(task).FILES.get(split)
-    published = file.records if file else TRAINING_SETS.get(task)
-    if published is None:
+    place = entry[split]
+    recorded = place.get("rows") if isinstance(place, Mapping) else None
+    if split in prepared or recorded is None:
         return prepared.get(split)
-    return max(published - (prepare["n_validation"] if split == "train" else 0), 0)
+    return max(recorded - (prepare["n_validation"] if split == "train" else 0), 0)
 
 
 def with_counts(

@@ -81,7 +81,7 @@ class ReportParams(Section):
     seeds: Seeds
     split: Literal["test", "validation"]
     base: Base
-    tasks: Annotated[list[Literal["gsm8k", "math500", "tooluse"]], Field(min_length=1), AfterValidator(unique)]
+    tasks: Annotated[list[str], Field(min_length=1), AfterValidator(unique)]
     systems: Systems
     K: int
     gamma: float

@@ -1,7 +1,8 @@
 """One module per benchmark, and the dispatch between them.
 
-The docstring of each module documents its source, licence, prompt, extraction and equality. Each module defines `FILES`,
-`problem`, `gold`, `gold_answer`, `extract` and `grade`. Model text is treated as hostile: nothing in it is evaluated,
+The docstring of each module documents its source, licence, prompt, extraction and equality. Each module defines `FIELDS`
+(those of a row that it reads), `NEEDED` (of each group a row has at least one), `FILES`, `problem`, `gold`, `gold_answer`,
+`extract` and `grade`. Model text is treated as hostile: nothing in it is evaluated,
 lengths are limited before anything is parsed, and computer algebra runs in a process that can be killed.
 """
 
@@ -19,9 +20,11 @@ __all__ = ["BENCHMARKS", "Grade", "Problem", "PublishedFile", "Verdict", "grade"
 class Grader(Protocol):
     """The interface of a benchmark's module; contract.py has the types."""
 
+    FIELDS: tuple[str, ...]
+    NEEDED: tuple[tuple[str, ...], ...]
     FILES: dict[str, PublishedFile]
 
-    def problem(self, row: Mapping[str, object], index: int, split: str) -> Problem: ...
+    def problem(self, row: Mapping[str, object], index: int, split: str, task: str = ...) -> Problem: ...
     def gold(self, given: object, where: str) -> str: ...
     def gold_answer(self, problem: Problem) -> str: ...
     def extract(self, answer: str) -> str | None: ...

@@ -20,6 +20,7 @@ from qthink_core.benchmarks.graders.contract import (
     Grade,
     Problem,
     PublishedFile,
+    RowError,
     require_right,
     text_field,
     text_of,
@@ -28,9 +29,21 @@ from qthink_core.benchmarks.graders.text import last_boxed, plain_characters, wi
 from qthink_core.benchmarks.prompts import message
 from qthink_core.errors import DataError
 
+FIELDS = ("question", "answer")
+NEEDED = (("question",), ("answer",))
 FILES = {
-    "train": PublishedFile("gsm8k/train.jsonl", 7473, "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465"),
-    "test": PublishedFile("gsm8k/test.jsonl", 1319, "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14"),
+    "train": PublishedFile(
+        "gsm8k/train.jsonl",
+        7473,
+        "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
+        "fced0849c018610984e1493088b43d38ac54c27c1cf387658e947cc40c54248b",
+    ),
+    "test": PublishedFile(
+        "gsm8k/test.jsonl",
+        1319,
+        "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
+        "524c11ab4ee19ae27e71a10fff523a583dbba0a714e6be0ff2518668c0071daa",
+    ),
 }
 
 MAX_NUMBER_CHARS = 100
@@ -66,17 +79,22 @@ _BEFORE_AN_OPERAND = re.compile(r"[\\^_]|[-+*/<>]\s*$")
 _AFTER_AN_OPERAND = re.compile(r"[\\^_]|^\s*[-+*!<>²³]")
 
 
-def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
-    """The problem of one published row. Raises DataError where a text is missing or the gold is not a number."""
-    where = f"gsm8k {split} row {index}"
+def problem(row: Mapping[str, object], index: int, split: str, task: str = "gsm8k") -> Problem:
+    """The problem of one row; an answer without `####` may be the number alone. Raises DataError where there is no gold."""
+    where = f"{task} {split} row {index}"
     text_field(row, "question", where)
-    solution = text_field(row, "answer", where)
+    if isinstance(row.get("answer"), bool) or row.get("answer") is None:
+        text_field(row, "answer", where)
+    solution = text_of(row["answer"], "answer", where)
     marks = solution.count("####")
-    if marks != 1:
-        raise DataError(f"{where} has {marks} '####' in its answer, expected one before the gold: fix or drop the row")
+    if marks > 1:
+        raise RowError(
+            "no gold", f"{where} has {marks} '####' in its answer, expected one before the gold: fix or drop the row"
+        )
     number = gold(solution, where)
-    require_right(grade(number, solution), number, where)
-    return Problem(f"gsm8k-{split}-{index:05d}", message("gsm8k", row), number, solution)
+    if marks:
+        require_right(grade(number, solution), number, where)
+    return Problem(f"{task}-{split}-{index:05d}", message("gsm8k", row), number, solution if marks else None)
 
 
 def gold(given: object, where: str) -> str:
@@ -91,9 +109,8 @@ def gold(given: object, where: str) -> str:
 
 
 def gold_answer(problem: Problem) -> str:
-    """The answer of a perfect system: the whole published solution."""
-    assert problem.rationale is not None
-    return problem.rationale
+    """The answer of a perfect system: the whole published solution, or the gold after its mark where there is none."""
+    return problem.rationale or f"#### {problem.gold}"
 
 
 def extract(answer: str) -> str | None:

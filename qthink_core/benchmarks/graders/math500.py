@@ -25,17 +25,26 @@ from qthink_core.benchmarks.graders.contract import (
     Grade,
     Problem,
     PublishedFile,
+    RowError,
     require_right,
     text_field,
     text_of,
 )
 from qthink_core.benchmarks.graders.latex_equality import compare
+from qthink_core.benchmarks.graders.solution_box import solution_box
 from qthink_core.benchmarks.graders.text import last_boxed, plain_characters, without_thought, writable
 from qthink_core.benchmarks.prompts import message
 from qthink_core.errors import DataError
 
+FIELDS = ("problem", "solution", "answer", "unique_id")
+NEEDED = (("problem",), ("answer", "solution"))
 FILES = {
-    "test": PublishedFile("math500/test.jsonl", 500, "35dc41080a3680858b27fa7e0533d2d547825316fc5dafe5d316f4ccc5a06132"),
+    "test": PublishedFile(
+        "math500/test.jsonl",
+        500,
+        "35dc41080a3680858b27fa7e0533d2d547825316fc5dafe5d316f4ccc5a06132",
+        "d5cf6c50319db798ab3679329c61e17472b67004095183c70a29f913e025d142",
+    ),
 }
 
 # The longest of the 500 golds has 53 characters.
@@ -82,13 +91,23 @@ _NAMED = re.compile(r"=|\\in(?![A-Za-z])")
 _ORDERED = ("()", "[]", "(]", "[)")
 
 
-def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
-    """The problem of one published row. Raises DataError where a text is missing or the solution is wrong."""
-    where = f"math500 {split} row {index}"
+def problem(row: Mapping[str, object], index: int, split: str, task: str = "math500") -> Problem:
+    """The problem of one row of MATH-500 or MATH; one without `answer` has the last box of its solution as its gold.
+
+    Raises DataError where a text is missing, the solution has no box, or its last box is not the answer.
+    """
+    where = f"{task} {split} row {index}"
     text_field(row, "problem", where)
-    solution = text_field(row, "solution", where)
-    answer, unique_id = gold(text_field(row, "answer", where), where), text_field(row, "unique_id", where)
-    require_right(grade(answer, solution), answer, where)
+    given = row.get("answer")
+    solution = None if given is not None and row.get("solution") is None else text_field(row, "solution", where)
+    box = None if solution is None else solution_box(solution)
+    if solution is not None and box is None:
+        raise RowError("no box", f"{where} has no box with the answer in its solution: fix or drop the row")
+    answer = gold(given if given is not None else box, where)
+    if box is not None:
+        require_right(grade(answer, rf"\boxed{{{box}}}"), answer, where)
+    name = row.get("unique_id")
+    unique_id = f"{task}-{split}-{index:05d}" if name is None else text_field(row, "unique_id", where)
     return Problem(unique_id, message("math500", row), answer, solution)
 
 
@@ -107,9 +126,8 @@ def gold(given: object, where: str) -> str:
 
 
 def gold_answer(problem: Problem) -> str:
-    """The answer of a perfect system: the whole published solution."""
-    assert problem.rationale is not None
-    return problem.rationale
+    """The answer of a perfect system: the whole published solution, or the gold in a box where there is none."""
+    return problem.rationale or rf"\boxed{{{problem.gold}}}"
 
 
 def extract(answer: str) -> str | None:

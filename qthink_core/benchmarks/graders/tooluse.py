@@ -37,8 +37,15 @@ from qthink_core.benchmarks.graders.text import without_thought
 from qthink_core.benchmarks.prompts import message
 from qthink_core.errors import DataError
 
+FIELDS = ("prompt", "answer")
+NEEDED = (("prompt",), ("answer",))
 FILES = {
-    "test": PublishedFile("tooluse/test.json", 68, "947dbf5d93a79448dbf41f00c6701402e5f2c8324936e89ed5623c553675e438"),
+    "test": PublishedFile(
+        "tooluse/test.json",
+        68,
+        "947dbf5d93a79448dbf41f00c6701402e5f2c8324936e89ed5623c553675e438",
+        "68ce6b8b5d2d811d8b02a43609fb252d8809653f49668c89e22b30da15e0a829",
+    ),
 }
 
 _LINE = re.compile(r"Action(?: Input:\s*(?P<input>)|:\s*(?:\[Optional\]\s*)?(?P<name>\w+(?:[-.]\w+)*))")
@@ -52,12 +59,12 @@ class Calls(NamedTuple):
     inputs: dict[str, object]
 
 
-def problem(row: Mapping[str, object], index: int, split: str) -> Problem:
-    """The problem of one published row. Raises DataError where a text is missing or the gold has no calls."""
-    where = f"tooluse {split} row {index}"
+def problem(row: Mapping[str, object], index: int, split: str, task: str = "tooluse") -> Problem:
+    """The problem of one row. Raises DataError where a text is missing or the gold has no calls."""
+    where = f"{task} {split} row {index}"
     text_field(row, "prompt", where)
     calls = gold(text_field(row, "answer", where), where)
-    return Problem(f"tooluse-{split}-{index:05d}", message("tooluse", row), calls, None)
+    return Problem(f"{task}-{split}-{index:05d}", message("tooluse", row), calls, None)
 
 
 def gold(given: object, where: str) -> str:

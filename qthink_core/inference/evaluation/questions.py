@@ -35,7 +35,7 @@ class Questions(NamedTuple):
 def read(task: str, data: Path | None, limit: int | None) -> Questions:
     """The test questions of a benchmark, or `limit` of them, chosen by a rank that depends only on their ids.
 
-    `data` is a folder in the layout of QTHINK_DATA, a folder of prepared problems of a run (`artifacts/problems/TASK`), or a
+    `data` is a folder of published files (docs/data.md), a folder of prepared problems of a run (`artifacts/problems/TASK`), or a
     file with rows as the benchmark publishes them (JSON lines or Parquet); None is the hub. Raises ParamError for a limit
     below 1 or above the number of questions, and DataError where the data are missing, damaged or of another benchmark, or
     the hub cannot be reached.
@@ -52,7 +52,7 @@ def read(task: str, data: Path | None, limit: int | None) -> Questions:
     else:
         source = str(data)
         if data.is_file():
-            found = _in_file(task, data)
+            found = problems.in_file(task, TEST, data)
         elif (data / MANIFEST).is_file():
             found = _of_run(task, data)
         else:
@@ -82,26 +82,11 @@ def _on_hub(task: str) -> list[Problem]:
 
 
 def _of_run(task: str, folder: Path) -> list[Problem]:
-    place = read_manifest(folder, "problems").place
-    if Path(place).name != task:
-        raise DataError(f"{folder} holds the problems of {Path(place).name}, not of {task}: name a folder of {task}")
+    read_manifest(folder, "problems")
+    made = prepared.benchmark(folder)
+    if made != task:
+        raise DataError(f"{folder} holds problems of {made}, not of {task}: name a folder of {task}")
     return [Problem(row["id"], row["question"], row["gold"], row["rationale"]) for row in prepared.read(folder, TEST)]
-
-
-def _in_file(task: str, path: Path) -> list[Problem]:
-    """The problems of one file, which may be other ones than those of the published benchmark."""
-    found: dict[str, Problem] = {}
-    unit = "row" if path.suffix == ".parquet" else "line"
-    for index, row in enumerate(published_files.read_rows(path)):
-        where = f"{path}, {unit} {index + 1}"
-        try:
-            problem = grader(task).problem(row, index, TEST)
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from None
-        if problem.id in found:
-            raise DataError(f"{where}: id {problem.id} is also that of an earlier {unit}: drop one of them")
-        found[problem.id] = problem
-    return list(found.values())
 
 
 def prompts(questions: Sequence[Problem], tokenizer: Any, thinking: bool, folder: Path) -> dict[str, list[int]]:

@@ -1,0 +1,85 @@
+"""The section `data` of the params: where the problems of each task come from, and the benchmark whose rules they have."""
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from qthink_core.benchmarks.graders import BENCHMARKS, grader
+from qthink_core.pipeline.parameters import Section
+
+SHA256 = r"^[0-9a-f]{64}$"
+
+
+class Place(Section):
+    """Where a split lies: a file below `prepare.folder`, a split of a hub repository at a commit, or both.
+
+    `rows` and `sha256` (of the file) are compared with what is found. With `own`, a file with another number of rows is
+    taken as the user's own.
+    """
+
+    whole: ClassVar[bool] = True
+    file: str | None = None
+    repo: str | None = None
+    name: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    rows: int | None = Field(default=None, ge=1)
+    sha256: str | None = Field(default=None, pattern=SHA256)
+    own: bool = False
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Place":
+        if self.file is None and self.repo is None:
+            raise ValueError("give a file below prepare.folder, or the repo of a data set on the hub")
+        if self.file is not None and (PurePosixPath(self.file).is_absolute() or ".." in PurePosixPath(self.file).parts):
+            raise ValueError("a file is named by its path below prepare.folder, whose edits DVC notices")
+        given = [name for name in ("name", "revision") if getattr(self, name) is not None]
+        if self.repo is None and given:
+            raise ValueError(f"{' and '.join(given)} belong to a data set on the hub: name its repo, too")
+        if self.revision is not None and not re.fullmatch("[0-9a-f]{40}", self.revision):
+            raise ValueError("revision is a commit: the 40 hexadecimal digits under 'Files and versions' on the hub")
+        if self.sha256 is not None and self.file is None:
+            raise ValueError("sha256 is that of a file: name the file, too")
+        if self.own and self.rows is None:
+            raise ValueError("own is about a file with another number of rows: give rows, too")
+        return self
+
+
+def _placed(value: Any) -> Any:
+    """A path alone is short for `{file: path}`."""
+    return {"file": value} if isinstance(value, str) else value
+
+
+def _known(name: str) -> str:
+    if name not in BENCHMARKS:
+        raise ValueError(f"expected one of {', '.join(BENCHMARKS)}")
+    return name
+
+
+Placed = Annotated[Place, BeforeValidator(_placed)]
+
+
+class Entry(Section):
+    """The problems of one task: the benchmark with their prompts and grader, their places, and what their columns are called.
+
+    `columns` maps a field of the benchmark to its column, where they have different names.
+    """
+
+    benchmark: Annotated[str, AfterValidator(_known)]
+    train: Placed
+    test: Placed
+    columns: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _columns(self) -> "Entry":
+        known = grader(self.benchmark).FIELDS
+        for name in self.columns:
+            if name not in known:
+                raise ValueError(f"columns names {name!r}, which is no field of {self.benchmark} ({', '.join(known)})")
+        return self
+
+    def place(self, split: str) -> Place:
+        """The place of the split `train` or `test`."""
+        return self.train if split == "train" else self.test

@@ -1,0 +1,204 @@
+"""The rows of a split, from a file, from a folder that `save_to_disk` wrote, or from the hub; no row is dropped unsaid."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from qthink_core import hub
+from qthink_core.artifacts.files import read_object, sha256
+from qthink_core.benchmarks.data_entries import Place
+from qthink_core.benchmarks.graders.contract import RowError
+from qthink_core.benchmarks.json_lines import MAX_LINE_BYTES
+from qthink_core.errors import DataError
+
+Fields = dict[str, Any]
+JSON_LINES, PARQUET = (".jsonl", ".json"), ".parquet"
+BOM = b"\xef\xbb\xbf"
+# What a file may start with that is not JSON lines, and what to do about it.
+OTHERS = {
+    b"version https://git-lfs": "is a pointer of Git LFS and not the file: run `git lfs pull` where it comes from",
+    b"\xff\xfe": "is UTF-16, expected UTF-8: convert it",
+    b"\xfe\xff": "is UTF-16, expected UTF-8: convert it",
+    b"\x1f\x8b": "is compressed: unpack it",
+    b"PAR1": "is Parquet: give it the suffix .parquet",
+    b"[": "holds one JSON list, expected an object on each line: convert it, as `jq -c '.[]'` does",
+}
+MAX_NAMED = 20  # columns that a message lists
+
+
+class Source(NamedTuple):
+    """The rows of a split in order, each as its columns or as the error that names why it has none.
+
+    `name` is for messages, `about` says for the manifest where the rows come from, and `unit` is what a row is called.
+    `columns` are all that a table has, of which only the wanted ones are read; JSON lines have none.
+    """
+
+    name: str
+    about: dict[str, Any]
+    unit: str
+    rows: list[Fields | RowError]
+    columns: Sequence[str] = ()
+
+
+def read(place: Place, split: str, folder: Path | None, wanted: Iterable[str], entry: str, hint: str) -> Source:
+    """The rows of a place: from the file below `folder` or, where that is None, from the hub if the place names a repo.
+
+    `wanted` are the columns to read, where the source has more; `entry` is the key of the place in the params, for messages,
+    and `hint` says where the file is published. Raises DataError where the source is missing, cannot be reached or cannot be read as a whole.
+    """
+    if folder is None:
+        assert place.repo is not None
+        name = place.split or split
+        found = hub.dataset_split(place.repo, place.name, name, place.revision or "")
+        about = {"repo": place.repo, "name": place.name, "split": name, "revision": place.revision}
+        called = " ".join(filter(None, (place.repo, place.name, name, "at", place.revision)))
+        return Source(called, about, "row", list(_columns(found, wanted)), found.column_names)
+    if place.file is None:
+        raise DataError(f"{entry} names no file, and prepare.source is folder: give it a file, or set prepare.source to hub")
+    path = folder / place.file
+    if path.is_dir():
+        found = saved(path, place.split or split)
+        return Source(str(path), {"file": place.file}, "row", list(_columns(found, wanted)), found.column_names)
+    if not path.is_file():
+        raise DataError(f"{path} is missing: put the file there{hint}, or correct {entry} in params.yaml")
+    source = read_file(path, wanted)
+    return source._replace(about={"file": place.file} | source.about)
+
+
+def read_file(path: Path, wanted: Iterable[str]) -> Source:
+    """The rows of a Parquet file or of JSON lines; raises DataError where the file as a whole is neither."""
+    if path.suffix == PARQUET:
+        rows, columns = _parquet(path, wanted)
+        return Source(str(path), {"sha256": sha256(path)}, "row", rows, columns)
+    if path.suffix not in JSON_LINES:
+        raise DataError(f"{path} ends in {path.suffix!r}: expected .jsonl, .json (an object on each line) or .parquet")
+    with path.open("rb") as file:
+        return Source(str(path), {"sha256": sha256(path)}, "line", list(_json_lines(file, path)))
+
+
+def saved(path: Path, split: str) -> Any:
+    """The data set in a folder that `save_to_disk` wrote, or its split where there are several."""
+    import datasets
+
+    try:
+        found = datasets.load_from_disk(str(path))
+    except Exception as error:  # noqa: BLE001 - the library passes on whatever its readers raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} cannot be read as a folder of `save_to_disk` ({reason}): save it again") from None
+    if isinstance(found, datasets.DatasetDict):
+        if split not in found:
+            raise DataError(f"{path} has no split {split!r}: it has {', '.join(found)}; name one of them as `split`")
+        return found[split]
+    return found
+
+
+def content(rows: Iterable[Fields | RowError]) -> str:
+    """The sha256 of the fields of all rows, the same for the same content in any form of file or on the hub.
+
+    Each row is one line of JSON with sorted keys, an unreadable one is `null`; fields without a value do not count.
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        held = None if isinstance(row, RowError) else {name: value for name, value in row.items() if value is not None}
+        digest.update(json.dumps(held, sort_keys=True, default=repr).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def mapped(
+    source: Source, fields: Sequence[str], needed: Sequence[Sequence[str]], columns: Mapping[str, str], entry: str
+) -> Source:
+    """The source with its columns under the names of the benchmark's fields, and no others.
+
+    Raises DataError where no row has a column of a field that the benchmark needs, with the columns that there are.
+    """
+    names = {field: columns.get(field, field) for field in fields}
+    read = [row for row in source.rows if not isinstance(row, RowError)]
+    found = source.columns or list(dict.fromkeys(column for row in read for column in row))
+    for group in needed:
+        if read and not any(names[field] in found for field in group):
+            listed = ", ".join(found[:MAX_NAMED]) or "none"
+            missing = " or ".join(names[field] for field in group)
+            raise DataError(
+                f"{source.name} has no column {missing}: it has {listed}; name the right one as {entry}.columns: "
+                f"{{{group[0]}: ...}}"
+            )
+    rows = [
+        row if isinstance(row, RowError) else {field: row[name] for field, name in names.items() if name in row}
+        for row in source.rows
+    ]
+    return source._replace(rows=rows)
+
+
+def _json_lines(file: BinaryIO, path: Path) -> Iterator[Fields | RowError]:
+    """A row for each line; lines at the end that are blank are none."""
+    start = file.read(32).removeprefix(BOM).lstrip()
+    for mark, fault in OTHERS.items():
+        if start.startswith(mark):
+            raise DataError(f"{path} {fault}")
+    file.seek(0)
+    blank = 0
+    for number, line in enumerate(_lines(file)):
+        if line is not None and not (line.removeprefix(BOM) if number == 0 else line).strip():
+            blank += 1
+            continue
+        yield from (RowError("empty line", "is empty: drop it") for _ in range(blank))
+        blank = 0
+        yield _object(line.removeprefix(BOM) if number == 0 and line else line)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes | None]:
+    """The lines, or None in place of one that is too long."""
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        if len(line) <= MAX_LINE_BYTES:
+            yield line
+            continue
+        while not line.endswith(b"\n") and line:
+            line = file.readline(MAX_LINE_BYTES)
+        yield None
+
+
+def _object(line: bytes | None) -> Fields | RowError:
+    if line is None:
+        return RowError("too long", f"has more than {MAX_LINE_BYTES:,} bytes: shorten or drop it")
+    try:
+        return read_object(line)
+    except ValueError as error:
+        said = str(error)
+        return RowError("not UTF-8" if said.startswith("is not UTF-8") else "not JSON", f"{said}: fix or drop it")
+
+
+def _parquet(path: Path, wanted: Iterable[str]) -> tuple[list[Fields | RowError], list[str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        kept = [name for name in names if name in set(wanted)]
+        return [row for batch in file.iter_batches(columns=kept) for row in _batch(batch)], names
+    except (pa.ArrowException, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is not a whole Parquet file ({reason}): fetch it again") from None
+
+
+def _columns(dataset: Any, wanted: Iterable[str]) -> Iterator[Fields | RowError]:
+    """The rows of a data set of `datasets`; other columns may be large, or of types that Python has no value for."""
+    kept = [name for name in dataset.column_names if name in set(wanted)]
+    for batch in dataset.select_columns(kept).with_format("arrow").iter(batch_size=1000):
+        yield from _batch(batch)
+
+
+def _batch(batch: Any) -> Iterator[Fields | RowError]:
+    """The rows of an Arrow table; text that is not UTF-8 is found only when it is read."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except UnicodeDecodeError:
+        pass
+    for index in range(batch.num_rows):
+        try:
+            yield batch.slice(index, 1).to_pylist()[0]
+        except UnicodeDecodeError as error:
+            yield RowError("not UTF-8", f"is not UTF-8 (byte {error.start + 1}): fix or drop it")
