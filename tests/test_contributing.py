@@ -28,9 +28,12 @@ assert fairness.marks(rows)["{system}"] == ["{footnote}"]
 """
 GRADED = """
 from qthink_core.benchmarks import graders, problems
-for split, n in (("train", 2), ("test", 2)):
-    found = problems.published("ages", split, Path("data"))
-    assert len(found) == n
+from qthink_core.benchmarks.data_entries import Entry
+entry = Entry.model_validate(tree["data"]["ages"])
+made = problems.gather("ages", entry, "folder", "data", 2, 0, 2, 0, 0, None)
+assert made.about["benchmark"] == "ages"
+for found in (made.splits["train"], made.splits["test"]):
+    assert len(found) == 2
     assert all(graders.grade("ages", one.gold, graders.grader("ages").gold_answer(one)).verdict == "right" for one in found)
 assert graders.grade("ages", "7", "<think>3 + 4</think>She will be 8.").verdict == "wrong"
 """
@@ -90,7 +93,7 @@ def test_a_row_with_a_distance_of_its_own_is_accepted_and_marked_as_the_page_say
 def test_a_benchmark_of_ones_own_is_read_and_graded_and_is_a_task_of_the_params(tmp_path: Path) -> None:
     root = applied("A benchmark", tmp_path)
     (rows,) = blocks("A benchmark", "json")
-    (root / "data/ages").mkdir(parents=True)
+    (root / "data/ages").mkdir(parents=True, exist_ok=True)
     (root / "data/ages/test.jsonl").write_text(rows)
     (root / "data/ages/train.jsonl").write_text(rows.replace("Ann", "Eve").replace("Bob", "Tom"))
     run(root, "-c", CHECKED + GRADED)

@@ -65,3 +65,8 @@ def about(folder: Path) -> dict[str, Any]:
 def benchmark(folder: Path) -> str:
     """The benchmark with the prompts and the grader of these problems, which may have the name of the user's own task."""
     return str(about(folder)["benchmark"])
+
+
+def published(folder: Path) -> bool:
+    """Whether the test problems are those of the published benchmark."""
+    return bool(about(folder).get("splits", {}).get(TEST, {}).get("published", False))

@@ -62,15 +62,15 @@ Placed = Annotated[Place, BeforeValidator(_placed)]
 
 
 class Entry(Section):
-    """The problems of one task: the benchmark with their prompts and grader, their places, and what their columns are called.
+    """The problems of one task: the benchmark with their prompts and grader, and their places.
 
-    `columns` maps a field of the benchmark to its column, where they have different names.
+    `columns` maps a field of the benchmark to its column, where the source has another name for it.
     """
 
     benchmark: Annotated[str, AfterValidator(_known)]
     train: Placed
     test: Placed
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _columns(self) -> "Entry":

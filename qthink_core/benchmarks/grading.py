@@ -25,9 +25,7 @@ def grade_rollouts(benchmark: str, golds: Mapping[str, str], rows: Iterable[Roll
     return graded
 
 
-def grade_answers(
-    benchmark: str, task: str, golds: Mapping[str, str], answers: Iterable[tuple[str, Sequence[Answer]]]
-) -> list[Graded]:
+def grade_answers(benchmark: str, golds: Mapping[str, str], answers: Iterable[tuple[str, Sequence[Answer]]]) -> list[Graded]:
     """The verdict on each answer of each (system, answers), in order; equal texts to one question are graded once.
 
     Raises DataError unless each system has one answer to each question for each seed and condition (the denominator of a
@@ -36,7 +34,7 @@ def grade_answers(
     seen: dict[tuple[str, str], Grade] = {}
     graded = []
     for system, rows in answers:
-        check_whole(task, golds, system, rows)
+        check_whole(benchmark, golds, system, rows)
         for row in rows:
             key = (row.problem_id, row.text)
             if key not in seen:
@@ -58,19 +56,19 @@ def grade_answers(
     return graded
 
 
-def check_whole(task: str, golds: Mapping[str, str], system: str, answers: Iterable[Answer]) -> None:
+def check_whole(benchmark: str, golds: Mapping[str, str], system: str, answers: Iterable[Answer]) -> None:
     """Raises DataError unless each seed has answers as trained, and each seed and condition has one answer per question."""
     groups: dict[tuple[int | None, str], list[str]] = {}
     for row in answers:
         groups.setdefault((row.seed, row.condition), []).append(row.problem_id)
     if not groups:
-        raise DataError(f"{system} has no answers to the {len(golds)} questions of {task}: run `dvc repro`")
+        raise DataError(f"{system} has no answers to the {len(golds)} questions of {benchmark}: run `dvc repro`")
     for (seed, condition), ids in groups.items():
         if (seed, TRAINED) not in groups:
             raise DataError(f"{system} (seed {seed}) has answers under {condition} but not as trained: run `dvc repro`")
         if sorted(ids) != sorted(golds):
             which = f"{system} (seed {seed}, {condition})"
-            raise DataError(f"{which} has {len(ids)} answers to the {len(golds)} questions of {task}: run `dvc repro`")
+            raise DataError(f"{which} has {len(ids)} answers to the {len(golds)} questions of {benchmark}: run `dvc repro`")
 
 
 def verdict_counts(rows: Iterable[Graded | Reward]) -> dict[str, int]:

@@ -82,7 +82,11 @@ def gather(
         TEST: select(test.problems, len(test.problems) if n_test == "all" else n_test, seed),
     }
     found = {TRAIN: whole, TEST: test}
-    about = {"benchmark": entry.benchmark, "source": source, "splits": {name: one.described() for name, one in found.items()}}
+    about = {
+        "benchmark": entry.benchmark,
+        "source": source,
+        "splits": {name: one.described() for name, one in found.items()},
+    }
     return Gathered(splits, about, "; ".join(filter(None, (_said(name, one, entry) for name, one in found.items()))))
 
 
@@ -91,11 +95,11 @@ def _said(split: str, found: Usable, entry: Entry) -> str:
     said = []
     place = entry.place(split)
     if place.own and not found.about["published"]:
-        said.append(f"{found.source} has {found.total} rows in place of the {place.rows} published ones, and is used as yours")
-    if found.left_out:
         said.append(
-            f"{len(found.left_out)} of {found.total} {split} rows left out ({usable.summary(found.left_out)})"
+            f"{found.source} has {found.total} rows in place of the {place.rows} published ones, and is used as yours"
         )
+    if found.left_out:
+        said.append(f"{len(found.left_out)} of {found.total} {split} rows left out ({usable.summary(found.left_out)})")
     return "; ".join(said)
 
 
@@ -138,7 +142,7 @@ def _source(benchmark: str, path: Path) -> Source:
 
 def _all(benchmark: str, split: str, source: Source) -> list[Problem]:
     found = usable.usable(benchmark, benchmark, split, source)
-    usable.check_limit([found], 0, "Fix or drop them")
+    usable.check_limit([found], 0, "Every row has to be usable")
     return found.problems
 
 
@@ -163,7 +167,8 @@ def check_disjoint(train: Sequence[Problem], test: Sequence[Problem]) -> None:
 def overlap(splits: Mapping[str, Sequence[Problem]]) -> dict[str, int]:
     """How many test questions are also in the other splits: `overlap` exactly, `near_overlap` up to case and punctuation.
 
-    `gather` leaves out what overlaps exactly among all problems of a source; both numbers count only the problems that were kept.
+    `gather` leaves out what overlaps exactly among all problems of a source; both numbers count only the problems that were
+    kept.
     """
     others = [problem.question for split, found in splits.items() if split != TEST for problem in found]
     tests = [problem.question for problem in splits[TEST]]

@@ -60,9 +60,7 @@ def in_folder(task: str, split: str, folder: Path) -> tuple[Path, str | None]:
 def on_hub(task: str, split: str) -> HubFile:
     """The file of a split on the hub; raises DataError where the hub does not have it in its published form."""
     if (task, split) not in HUB_FILES:
-        raise DataError(
-            f"{task} {split} is not on the hub in its published form: take the file from {PUBLISHED_IN[task]}"
-        )
+        raise DataError(f"{task} {split} is not on the hub in its published form: take the file from {PUBLISHED_IN[task]}")
     return HUB_FILES[task, split]
 
 

@@ -46,13 +46,15 @@ def read(place: Place, split: str, folder: Path | None, wanted: Iterable[str], e
     """The rows of a place: from the file below `folder` or, where that is None, from the hub if the place names a repo.
 
     `wanted` are the columns to read, where the source has more; `entry` is the key of the place in the params, for messages,
-    and `hint` says where the file is published. Raises DataError where the source is missing, cannot be reached or cannot be read as a whole.
+    and `hint` says where the file is published. Raises DataError where the source is missing, cannot be
+    reached or cannot be read as a whole.
     """
     if folder is None:
         assert place.repo is not None
         name = place.split or split
         found = hub.dataset_split(place.repo, place.name, name, place.revision or "")
         about = {"repo": place.repo, "name": place.name, "split": name, "revision": place.revision}
+        about |= {"fingerprint": found._fingerprint}
         called = " ".join(filter(None, (place.repo, place.name, name, "at", place.revision)))
         return Source(called, about, "row", list(_columns(found, wanted)), found.column_names)
     if place.file is None:
@@ -60,7 +62,8 @@ def read(place: Place, split: str, folder: Path | None, wanted: Iterable[str], e
     path = folder / place.file
     if path.is_dir():
         found = saved(path, place.split or split)
-        return Source(str(path), {"file": place.file}, "row", list(_columns(found, wanted)), found.column_names)
+        about = {"file": place.file, "fingerprint": found._fingerprint}
+        return Source(str(path), about, "row", list(_columns(found, wanted)), found.column_names)
     if not path.is_file():
         raise DataError(f"{path} is missing: put the file there{hint}, or correct {entry} in params.yaml")
     source = read_file(path, wanted)
@@ -111,8 +114,11 @@ def mapped(
 ) -> Source:
     """The source with its columns under the names of the benchmark's fields, and no others.
 
-    Raises DataError where no row has a column of a field that the benchmark needs, with the columns that there are.
+    Raises DataError where there are no rows, or no row has a column of a field that the benchmark needs, with the columns
+    that there are.
     """
+    if not source.rows:
+        raise DataError(f"{source.name} holds no rows: put problems into it")
     names = {field: columns.get(field, field) for field in fields}
     read = [row for row in source.rows if not isinstance(row, RowError)]
     found = source.columns or list(dict.fromkeys(column for row in read for column in row))
@@ -143,7 +149,7 @@ def _json_lines(file: BinaryIO, path: Path) -> Iterator[Fields | RowError]:
         if line is not None and not (line.removeprefix(BOM) if number == 0 else line).strip():
             blank += 1
             continue
-        yield from (RowError("empty line", "is empty: drop it") for _ in range(blank))
+        yield from (RowError("empty line", "the line is empty: drop it") for _ in range(blank))
         blank = 0
         yield _object(line.removeprefix(BOM) if number == 0 and line else line)
 
@@ -161,12 +167,12 @@ def _lines(file: BinaryIO) -> Iterator[bytes | None]:
 
 def _object(line: bytes | None) -> Fields | RowError:
     if line is None:
-        return RowError("too long", f"has more than {MAX_LINE_BYTES:,} bytes: shorten or drop it")
+        return RowError("too long", f"the line has more than {MAX_LINE_BYTES:,} bytes: shorten or drop it")
     try:
         return read_object(line)
     except ValueError as error:
         said = str(error)
-        return RowError("not UTF-8" if said.startswith("is not UTF-8") else "not JSON", f"{said}: fix or drop it")
+        return RowError("not UTF-8" if said.startswith("is not UTF-8") else "not JSON", f"the line {said}: fix or drop it")
 
 
 def _parquet(path: Path, wanted: Iterable[str]) -> tuple[list[Fields | RowError], list[str]]:
@@ -201,4 +207,4 @@ def _batch(batch: Any) -> Iterator[Fields | RowError]:
         try:
             yield batch.slice(index, 1).to_pylist()[0]
         except UnicodeDecodeError as error:
-            yield RowError("not UTF-8", f"is not UTF-8 (byte {error.start + 1}): fix or drop it")
+            yield RowError("not UTF-8", f"the row is not UTF-8 (byte {error.start + 1}): fix or drop it")

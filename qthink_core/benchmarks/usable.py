@@ -84,9 +84,7 @@ def of_entry(task: str, entry: Entry, split: str, folder: Path | None) -> Usable
 
 
 def usable(task: str, benchmark: str, split: str, source: Source) -> Usable:
-    """The problems of the rows, and the rows left out; raises DataError where there is no row at all."""
-    if not source.rows:
-        raise DataError(f"{source.name} holds no rows: put problems into it")
+    """The problems of the rows, and the rows left out."""
     problems: list[Problem] = []
     left_out: list[LeftOut] = []
     ids: dict[str, str] = {}
@@ -119,10 +117,13 @@ def check_limit(found: Sequence[Usable], limit: int, fix: str) -> None:
     over = [one for one in found if len(one.left_out) > limit]
     if not over:
         return
+    (first, *others), *more = (one.left_out for one in over)
+    if not others and not more:
+        raise DataError(f"{over[0].source}, {first.place}: {first.said}. {fix}")
     said = "; ".join(
         f"{len(one.left_out)} of {one.total} rows of {one.source} cannot be used ({summary(one.left_out)})" for one in over
     )
-    raise DataError(f"{said}. The first: {over[0].left_out[0].said}. {fix}")
+    raise DataError(f"{said}. The first, {first.place}: {first.said}. {fix}")
 
 
 def squeezed(question: str) -> str:

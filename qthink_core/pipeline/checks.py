@@ -49,7 +49,7 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
 def _form_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
     """Faults of names that the name of a box or a folder cannot hold: DVC splits at `-` and `@`, and keys at `.`."""
     systems = tree.get("systems")
-    named = [(("scale",), tree.get("scale"))]
+    named: list[tuple[Path_, Any]] = [(("scale",), tree.get("scale"))]
     named += [(("tasks",), name) for name in tree.get("tasks") or () if isinstance(tree.get("tasks"), list)]
     named += [(("data",), name) for name in tree.get("data") or () if isinstance(tree.get("data"), Mapping)]
     for group in ("baseline", "finetuned", "distilled"):
@@ -106,7 +106,7 @@ def _task_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterat
         for name, entry in _tasks(tree).items():
             if entry.get("benchmark") != name:
                 yield (
-                    f"{here} {name}, but prepare.source is generated, which makes only problems of the benchmarks themselves: "
+                    f"{here} {name}, but prepare.source is generated, which makes only problems of the benchmarks: "
                     f"set prepare.source in {file_of(origin, ('prepare', 'source'))} to folder or hub"
                 )
 
@@ -142,8 +142,8 @@ def _folder_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iter
             yield f"{where}, which holds what the stages make: name a folder for data alone, such as data"
     if os.environ.get("QTHINK_DATA") and _source(tree) in ("folder", HUB):
         yield (
-            "the environment sets QTHINK_DATA, which is not read, because DVC would not notice another folder: unset it, and "
-            "name the folder in params.yaml (prepare.folder), as `dvc exp run -S prepare.folder=PATH` does"
+            "the environment sets QTHINK_DATA, which is not read, because DVC would not notice another folder: unset it, "
+            "and name the folder in params.yaml (prepare.folder), as `dvc exp run -S prepare.folder=PATH` does"
         )
 
 

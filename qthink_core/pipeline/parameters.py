@@ -106,7 +106,9 @@ def without(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
     first, _, rest = key.partition(".")
     if not rest:
         return {name: held for name, held in tree.items() if name != first}
-    return {name: without(held, rest) if name == first and isinstance(held, Mapping) else held for name, held in tree.items()}
+    return {
+        name: without(held, rest) if name == first and isinstance(held, Mapping) else held for name, held in tree.items()
+    }
 
 
 def write_value(path: Path, key: str, new: Any) -> None:

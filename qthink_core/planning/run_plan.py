@@ -186,7 +186,9 @@ def measured(runs: Mapping[str, calibration.Logged], load: Workload, boxes: Iter
         if str(at) in runs:
             tree = calibration.with_params(before, runs[str(at)].params)
             sizes = {
-                (task, split): size if (size := size_of(tree["prepare"], task, split, {})) is not None else known
+                (task, split): size
+                if (size := size_of(tree["prepare"], tree["data"][task], split, {})) is not None
+                else known
                 for (task, split), known in load.problems.items()
                 if split != "validation"
             }

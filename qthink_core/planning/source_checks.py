@@ -22,7 +22,7 @@ class Check(NamedTuple):
 
 
 class Remote(NamedTuple):
-    """What only the hub can supply: its purpose, its place, and the fix if it is not available; a whole data set has no file."""
+    """What only the hub can supply: its purpose, its place (a whole data set has no file), and the fix without it."""
 
     what: str
     repo_type: str
@@ -150,8 +150,8 @@ def on_hub(files: Sequence[Remote], wait_s: float) -> list[Check]:
         if reason is None
         else Check(
             False,
-            f"{one.what}: {f'{one.file} of ' * bool(one.file)}{one.repo} at {one.revision} is not in the local cache and the hub gave no copy "
-            f"({reason}): {one.fix}",
+            f"{one.what}: {f'{one.file} of ' * bool(one.file)}{one.repo} at {one.revision} is not in the local cache and "
+            f"the hub gave no copy ({reason}): {one.fix}",
         )
         for one, reason in zip(files, list(answers), strict=True)
     ]

@@ -41,7 +41,7 @@ def find(folders: Mapping[str, Folders], outline: Outline) -> Findings:
     compared = analysis.comparisons(tasks)
     return Findings(
         scale=outline.made_with["scale"],
-        setting=outline.setting,
+        setting=f"{outline.model} on {problems(folders)}",
         made_with=outline.made_with,
         K=outline.K,
         distance=outline.distance,
@@ -55,7 +55,7 @@ def find(folders: Mapping[str, Folders], outline: Outline) -> Findings:
         },
         control=outline.control if outline.control in outline.settings else None,
         direct=outline.direct if outline.direct in outline.settings else None,
-        repeats_published=outline.repeats_published,
+        repeats_published=outline.published_model and all(prepared.published(one.problems) for one in folders.values()),
         comparisons=compared,
         power=analysis.power(tasks, latent, outline.control, len(compared)),
         curves={task: curves(one) for task, one in folders.items()},
@@ -72,6 +72,14 @@ def find(folders: Mapping[str, Folders], outline: Outline) -> Findings:
         ],
         further=analysis.further(tasks),
     )
+
+
+def problems(folders: Mapping[str, Folders]) -> str:
+    """What kind of problems these are, in words."""
+    if all(prepared.about(one.problems)["source"] == "generated" for one in folders.values()):
+        return "generated problems"
+    own = [task for task, one in folders.items() if not prepared.published(one.problems)]
+    return f"problems of the user's own ({', '.join(own)})" if own else "the published problems"
 
 
 def systems(outline: Outline, latent: set[str]) -> dict[str, System]:
@@ -95,7 +103,7 @@ def read_losses(adapter: Path) -> list[dict[str, Any]]:
 
 def questions(task: str, folders: Folders, found: scores.Task, split: str, count: int) -> list[Question]:
     """The first questions by id, with every system's answer from its lowest seed and the readout of each latent step."""
-    problems = {row["id"]: row for row in prepared.read(folders.problems, split)}
+    asked = {row["id"]: row for row in prepared.read(folders.problems, split)}
     by_system = {system: answers_of_lowest_seed(folder) for system, folder in folders.answers.items()}
     verdicts = {
         (row.system, row.problem_id): (row.verdict, row.extracted)
@@ -113,8 +121,8 @@ def questions(task: str, folders: Folders, found: scores.Task, split: str, count
         Question(
             task,
             one,
-            problems[one]["question"],
-            problems[one]["gold"],
+            asked[one]["question"],
+            asked[one]["gold"],
             {system: answered(system, one) for system in by_system},
         )
         for one in found.ids[:count]

@@ -97,14 +97,15 @@ class ReportParams(Section):
 class Outline(NamedTuple):
     """What the report shows.
 
-    `settings`: those of each system that a fair comparison should share; `made_with`: those of the run; `setting`: the model
-    and the problems in words; `questions`: the number of single questions shown for each benchmark.
+    `settings`: those of each system that a fair comparison should share; `made_with`: those of the run; `model`: the base
+    model in words; `published_model`: whether the published results are of it; `questions`: the number of single questions
+    shown for each benchmark.
     """
 
     settings: Mapping[str, Mapping[str, Any]]
     made_with: Mapping[str, Any]
-    setting: str
-    repeats_published: bool
+    model: str
+    published_model: bool
     K: int
     control: str
     direct: str | None
@@ -119,14 +120,13 @@ class Outline(NamedTuple):
 
 def outline(params: ReportParams) -> Outline:
     """What the parameters of the report ask for."""
-    problems = "generated problems" if params.prepare.source == "generated" else "the published problems"
     hub = params.base.hub
     published_model = hub is not None and hub.repo.endswith(f"/{published.MODEL}")
     return Outline(
         settings=settings(params),
         made_with=made_with(params),
-        setting=f"{params.base.description} on {problems}",
-        repeats_published=published_model and params.prepare.source != "generated",
+        model=params.base.description,
+        published_model=published_model,
         K=params.K,
         control=params.report.control,
         direct=next((name for name, one in params.systems.baseline.items() if not one.thinking), None),

@@ -58,23 +58,25 @@ def export(
     files = _checked(root, folders[task], task, system, folder)
     own = _below(root, folders[task])
     findings = build.find({task: own}, params.outline(settings))
-    generated = settings.prepare.source == GENERATED
+    problems = prepared.about(own.problems)
+    benchmark = problems["benchmark"] if prepared.published(own.problems) else None
     question = prepared.read(own.problems, settings.split)[0]["question"]
     base = model_card.described(root / layout.BASE / MANIFEST).get("about", {})
     about = model_card.described(folder / model_card.QTHINK)
-    more = {} if generated or task not in REGISTERED else {"datasets": [REGISTERED[task][0]]}
+    more = {"datasets": [REGISTERED[benchmark][0]]} if benchmark in REGISTERED else {}
     rows = [row for row in read_grades(own.grades) if (row.system, row.seed, row.condition) == (system, seed, TRAINED)]
     right, n = sum(row.right for row in rows), len(rows)
     if not n:
         raise DataError(f"{own.grades} has no grades of {system}, training seed {seed}: run `dvc repro`")
-    card = model_card.card(about, base, more, question) + "\n" + measured(findings, task, system, seed, right, n, generated)
-    score = None if generated or settings.split != TEST else scored(task, right, n, about["K"], date, url)
+    card = model_card.card(about, base, more, question) + "\n" + measured(findings, task, system, seed, right, n, problems)
+    score = scored(benchmark, right, n, about["K"], date, url) if benchmark and settings.split == TEST else None
     for name in files:
         write_file(out / name, functools.partial(shutil.copyfile, folder / name))
     write_file(out / model_card.CARD, card.encode())
     if score is not None:
         (out / ".eval_results").mkdir(exist_ok=True)
         write_file(out / f".eval_results/{task}.yaml", score)
+    generated = problems["source"] == GENERATED
     why = "its questions are generated" if generated else f"{n} {settings.split} questions are not the hub's benchmark"
     said = f"with its score in .eval_results/{task}.yaml" if score else f"without .eval_results: {why}"
     wrote = f"wrote {out}: {system} on {task}, training seed {seed}, {right} of {n} right, {said}"
@@ -122,13 +124,15 @@ def _lacking(folder: Path, files: list[str]) -> str | None:
     return None
 
 
-def measured(findings: Findings, task: str, system: str, seed: int, right: int, n: int, generated: bool) -> str:
-    """The part of the card with this model's score, the table of its benchmark and the verdict on its latents."""
-    problems = f"problems that were generated in the form of {task}, and not the benchmark" if generated else task
+def measured(findings: Findings, task: str, system: str, seed: int, right: int, n: int, problems: Mapping[str, Any]) -> str:
+    """The part of the card with this model's score, the table of its benchmark and the verdict on its latents.
+
+    `problems` is what `prepared.about` says about the questions.
+    """
     lines = [
         "## Measured\n",
         f"This model (training seed {seed}) answers {right} of {n} questions correctly: {100 * right / n:.1f} %, with a "
-        f"95 % interval of {_percent(interval(right, n))}. They are {problems}.\n",
+        f"95 % interval of {_percent(interval(right, n))}. They are {_in_words(task, problems)}.\n",
         "In the table, the figures of a system are over all its trainings.\n",
         "| system | accuracy, % | 95 % interval | n | trainings | tokens | latent steps |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
@@ -144,16 +148,23 @@ def measured(findings: Findings, task: str, system: str, seed: int, right: int, 
     return "\n".join([*lines, ""])
 
 
+def _in_words(task: str, problems: Mapping[str, Any]) -> str:
+    if problems["source"] == GENERATED:
+        return f"problems that were generated in the form of {task}, and not the benchmark"
+    published = problems["splits"][TEST]["published"]
+    return task if published else f"the problems {task} of its author's own, graded by the rules of {problems['benchmark']}"
+
+
 def _percent(limits: Interval) -> str:
     return f"[{100 * limits.low:.1f}, {100 * limits.high:.1f}]"
 
 
-def scored(task: str, right: int, n: int, K: int, date: str | None, url: str | None) -> bytes | None:
+def scored(benchmark: str, right: int, n: int, K: int, date: str | None, url: str | None) -> bytes | None:
     """The file that the hub reads a score from, or None when these are not all test questions of a benchmark it keeps."""
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
     from ruamel.yaml import YAML
 
-    dataset, name, size = REGISTERED.get(task, ("", "", -1))
+    dataset, name, size = REGISTERED.get(benchmark, ("", "", -1))
     if n != size:
         return None
     notes = f"{K} latent steps, zero-shot, greedy; {right} of {n} right" if K else f"zero-shot; {right} of {n} right"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from entries import ENTRIES, gather
 from worlds import STYLE, WORLD
 
 from qthink_core.artifacts import prepared
@@ -86,46 +87,6 @@ def test_a_published_file_that_lost_its_last_line_is_found(tmp_path: Path) -> No
         published("tooluse", "test", tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (b'{"prompt": "x", "answer"', "line 3 is not JSON"),
-        (b'["prompt"]', "line 3 holds a JSON list"),
-        (b'{"prompt": "\xff"}', "line 3 is not UTF-8"),
-        (b"[" * 100_000, "line 3 is nested too deep"),
-        (b'{"idx": ' + b"9" * 5_000 + b"}", "line 3 is not JSON"),
-        (b"", "line 3 is not JSON"),
-        (b'{"prompt": "x"}', "line 3: tooluse train row 2 has nothing in field 'answer'"),
-        (b'{"prompt": "x", "answer": "[]"}', "line 3: tooluse train row 2"),
-        (b'{"prompt": "\\ud800", "answer": "[]"}', "line 3: tooluse train row 2 has a lone surrogate"),
-    ],
-)
-def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path, line: bytes, said: str) -> None:
-    folder = write_lines(tmp_path, tool_rows(2))
-    with (folder / "tooluse/train.json").open("ab") as file:
-        file.write(line + b"\n")
-    with pytest.raises(DataError, match=f"train.json, {said}") as refusal:
-        published("tooluse", "train", folder)
-    assert "\n" not in str(refusal.value)
-
-
-def test_a_doubled_id_names_both_lines(tmp_path: Path) -> None:
-    row = {
-        "problem": "What is $1+1$?",
-        "solution": r"$1+1=\boxed{2}$.",
-        "answer": "2",
-        "unique_id": "train/a/1.json",
-    }
-    other = row | {"unique_id": "train/a/2.json"}
-    folder = write_lines(tmp_path, [row, other, row], "math500/train.jsonl")
-    with pytest.raises(DataError, match=r"train\.jsonl, line 3: id train/a/1\.json is also that of line 1"):
-        published("math500", "train", folder)
-
-
-def test_a_file_without_a_digest_on_record_is_taken_as_it_is(tmp_path: Path) -> None:
-    assert len(published("tooluse", "train", write_lines(tmp_path, tool_rows(3)))) == 3
-
-
 def test_a_missing_file_names_its_publisher(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tooluse/test\.json is missing.*github\.com/lasgroup/SDPO"):
         published("tooluse", "test", tmp_path)
@@ -133,12 +94,12 @@ def test_a_missing_file_names_its_publisher(tmp_path: Path) -> None:
 
 def test_a_question_in_train_and_test_is_refused_whatever_its_spaces() -> None:
     train = [*numbered(3), Problem("t-1", "How  many\neggs?", "4", None)]
-    with pytest.raises(DataError, match=r"t-1 \(row 4 of the training set\) asks the question of e-9 \(row 1 "):
+    with pytest.raises(DataError, match=r"t-1 of the training set is e-9 of the test set \(row 1\)"):
         check_disjoint(train, [Problem("e-9", "How many eggs?", "4", None)])
 
 
 def test_an_id_in_train_and_test_is_refused() -> None:
-    with pytest.raises(DataError, match="id p-00002 is in the training set and, as row 1, in the test set"):
+    with pytest.raises(DataError, match="p-00002 of the training set is p-00002 of the test set"):
         check_disjoint(numbered(3), [Problem("p-00002", "Another?", "4", None)])
 
 
@@ -177,34 +138,36 @@ def test_a_users_own_training_set_goes_with_the_published_test_set(
     tmp_path: Path, task: str, name: str, rows: list[object], first_id: str
 ) -> None:
     test = Path(grader(task).FILES["test"].path)
-    write_lines(tmp_path, rows, name)
-    (tmp_path / test).write_bytes((DATA / test).read_bytes())
-    splits = problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path, world=None)
-    assert [len(found) for found in splits.values()] == [4, 2, grader(task).FILES["test"].records]
-    assert min(problem.id for problem in splits["train"] + splits["validation"]) == first_id
-    assert problems.overlap(splits) == {"overlap": 0, "near_overlap": 0}
-    assert splits == problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path, world=None)
-
-    with pytest.raises(
-        DataError, match=rf"0 problems of {task} are left for training: its training file holds 6, .* takes 6"
-    ):
-        problems.gather(task, "folder", "all", 6, "all", seed=0, folder=tmp_path, world=None)
-
     stolen = json.loads((DATA / test).read_text().splitlines()[3]) | {"unique_id": "train/a/6"}
     write_lines(tmp_path, [*rows, stolen], name)
-    with pytest.raises(DataError, match=r"\(row 7 of the training set\) asks the question of .* \(row 4 of the test set\)"):
-        problems.gather(task, "folder", "all", 2, "all", seed=0, folder=tmp_path, world=None)
+    (tmp_path / test).write_bytes((DATA / test).read_bytes())
+    found = gather(task, "folder", tmp_path, n_validation=2)
+    assert [len(one) for one in found.splits.values()] == [4, 2, grader(task).FILES["test"].records]
+    assert min(problem.id for problem in found.splits["train"] + found.splits["validation"]) == first_id
+    assert problems.overlap(found.splits) == {"overlap": 0, "near_overlap": 0}
+    assert found.about["splits"]["train"]["left_out"] == {"in the test set": 1}
+    assert [found.about["splits"][split]["published"] for split in ("train", "test")] == [False, True]
+    assert found.about["benchmark"] == task
+    assert "1 of 7 train rows left out (1 in the test set; line 7 (" in found.said
+    assert ("has 7 rows in place of the 12000 published ones, and is used as yours" in found.said) == (task == "math500")
+    assert found == gather(task, "folder", tmp_path, n_validation=2)
+    with pytest.raises(DataError, match=rf"0 problems of {task} are left for training: .* has 6 that can be used"):
+        gather(task, "folder", tmp_path, n_validation=6)
 
 
-def test_the_data_page_names_every_file_with_its_records_and_digest() -> None:
+def test_the_data_page_and_the_params_name_every_file_with_its_records_and_digest() -> None:
     text = (Path(__file__).parents[2] / "docs/data.md").read_text()
-    recorded = [file for task in BENCHMARKS for file in grader(task).FILES.values()]
-    for file in recorded:
-        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{file.path}`")]
-        assert f"| {file.records:,} |" in row
-        assert file.sha256 in row
-    for hub_file in published_files.HUB_FILES.values():
-        assert all(fact in text for fact in hub_file)
+    for task in BENCHMARKS:
+        for split, file in grader(task).FILES.items():
+            place = ENTRIES[task].place(split)
+            assert (place.file, place.rows, place.sha256) == (file.path, file.records, file.sha256)
+            (row,) = [line for line in text.splitlines() if line.startswith(f"| `{file.path}`")]
+            assert f"| {file.records:,} |" in row
+            assert file.sha256 in row
+    for (task, split), one in published_files.HUB_FILES.items():
+        place = ENTRIES[task].place(split)
+        assert (place.repo, place.revision) == (one.repo, one.revision)
+        assert all(fact in text for fact in (one.repo, one.revision))
     for place in published_files.PUBLISHED_IN.values():
         assert place.partition(" of ")[0] in text
 
@@ -265,31 +228,24 @@ def test_a_prepared_split_is_read_back_as_it_was_written(tokenizer, task: str, t
 
 @pytest.mark.parametrize("task", BENCHMARKS)
 def test_gathered_generated_splits_have_the_sizes_asked_for_and_share_no_question(task: str) -> None:
-    splits = problems.gather(task, "generated", 30, 10, 20, seed=2, folder=None, world=WORLD)
+    splits = gather(task, "generated", n_train=30, n_validation=10, n_test=20).splits
     assert {name: len(found) for name, found in splits.items()} == {"train": 30, "validation": 10, "test": 20}
     assert len({problem.question for found in splits.values() for problem in found}) == 60
 
 
 def test_generated_problems_have_no_end() -> None:
     with pytest.raises(ParamError, match="`all` generated problems, which have no limit"):
-        problems.gather("gsm8k", "generated", "all", 10, 20, seed=2, folder=None, world=WORLD)
+        gather("gsm8k", "generated")
 
 
 @pytest.mark.slow
 @with_data
 def test_all_of_gsm8k_is_its_training_file_less_the_validation_split() -> None:
-    splits = problems.gather("gsm8k", "folder", "all", 500, "all", seed=2, folder=DATA, world=None)
-    assert {name: len(found) for name, found in splits.items()} == {
-        "train": 6973,
-        "validation": 500,
-        "test": 1319,
-    }
-    assert sorted(splits["train"] + splits["validation"]) == published("gsm8k", "train", DATA)
-
-
-def test_a_folder_that_nobody_named_is_asked_for() -> None:
-    with pytest.raises(ParamError, match="export QTHINK_DATA=path"):
-        problems.gather("gsm8k", "folder", "all", 0, "all", seed=2, folder=None, world=WORLD)
+    found = gather("gsm8k", "folder", DATA, n_validation=500)
+    assert {name: len(one) for name, one in found.splits.items()} == {"train": 6973, "validation": 500, "test": 1319}
+    assert sorted(found.splits["train"] + found.splits["validation"]) == published("gsm8k", "train", DATA)
+    assert found.said == ""
+    assert all(one["published"] and one["rows"] == one["used"] for one in found.about["splits"].values())
 
 
 def cached(hub_cache: Path, repo: str, commit: str, file: str) -> Path:

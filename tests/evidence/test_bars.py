@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from entries import gather
 from worlds import STYLE, WORLD
 
-from qthink_core.benchmarks import problems
 from qthink_core.models.base_model import pretrain_into
 
 
@@ -26,8 +26,8 @@ class Bars:
 @pytest.mark.parametrize("task", ["gsm8k", "math500", "tooluse"])
 def test_generation_shows_every_problem_and_makes_the_same_ones_unseen(task: str) -> None:
     show = Bars()
-    shown = problems.gather(task, "generated", 5, 0, 3, seed=0, folder=None, world=WORLD, show=show)
-    assert shown == problems.gather(task, "generated", 5, 0, 3, seed=0, folder=None, world=WORLD)
+    shown = gather(task, "generated", n_train=5, n_test=3, show=show)
+    assert shown == gather(task, "generated", n_train=5, n_test=3)
     assert show.seen == [[5, 0, 1, 2, 3, 4], [0], [3, 0, 1, 2]]
 
 

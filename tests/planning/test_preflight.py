@@ -21,7 +21,6 @@ from test_hub import COMMIT, Hub
 
 from qthink_core.artifacts.files import sealed
 from qthink_core.artifacts.store import Manifest
-from qthink_core.benchmarks import published_files
 from qthink_core.errors import ParamError, UnavailableError
 from qthink_core.generation import vllm_engine
 from qthink_core.models import model_folder
@@ -256,19 +255,16 @@ def test_gpus_that_would_lie_idle_are_said_and_no_fault(monkeypatch: pytest.Monk
 
 
 def test_files_of_the_folder_are_held_against_their_record(tmp_path: Path) -> None:
-    asked = tree(prepare={"source": "folder"}, tasks=["gsm8k", "tooluse"])
-    (found,) = source_checks.data(asked, None)
-    assert not found.passed
-    assert "`export QTHINK_DATA=path`" in found.text
+    asked = tree(prepare={"source": "folder", "folder": str(tmp_path)}, tasks=["gsm8k", "tooluse"])
     for name in ("gsm8k/train.jsonl", "tooluse/train.json"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("{}\n")
-    train, test, tools, tool_test = source_checks.data(asked, tmp_path)
+    train, test, tools, tool_test = source_checks.data(asked)
     assert "gsm8k/train.jsonl has sha256" in train.text
-    assert "gsm8k/test.jsonl is missing: put the file there" in test.text
-    assert tools == Check(True, f"data: {tmp_path}/tooluse/train.json, which has no recorded sha256")
+    assert "gsm8k/test.jsonl is missing: put the file there, which is published in grade_school_math" in test.text
+    assert tools == Check(True, f"data: {tmp_path}/tooluse/train.json")
     assert [one.passed for one in (train, test, tool_test)] == [False] * 3
-    assert list(source_checks.data(tree(), None)) == []
+    assert list(source_checks.data(tree())) == []
 
 
 DYNAMIC = json.dumps({"model_type": "llama", "rope_scaling": {"type": "dynamic", "factor": 2.0}})
@@ -389,8 +385,23 @@ def test_a_hub_that_never_answers_costs_the_wait_and_no_more(tmp_path: Path) -> 
     assert [line.split()[0] for line in said] == ["False", "False"]
 
 
-def test_every_published_file_is_on_the_hub_or_said_to_be_nowhere() -> None:
-    found = list(source_checks.data(tree(prepare={"source": "hub"}), None))
-    known = {f"{task} {split}" for task, split in published_files.HUB_FILES}
-    assert {one.what for one in found if isinstance(one, Remote)} <= known
-    assert len(found) == 6
+def test_with_the_hub_as_the_source_what_it_lacks_is_looked_for_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import config
+
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path)
+    asked = tree(prepare={"source": "hub", "folder": str(tmp_path)}, tasks=["gsm8k", "math500", "tooluse", "gsm8k_aug"])
+    found = list(source_checks.data(asked))
+    remote = [one.what for one in found if isinstance(one, Remote)]
+    assert remote == ["gsm8k train", "gsm8k test", "math500 test", "gsm8k_aug test"]
+    local = [one.text for one in found if isinstance(one, Check)]
+    assert [text.partition(" is missing")[0] for text in local[:3]] == [
+        f"{tmp_path}/{name}" for name in ("math500/train.jsonl", "tooluse/train.json", "tooluse/test.json")
+    ]
+    assert local[3].startswith("gsm8k_aug train: whynlp/gsm8k-aug needs a revision")
+    cached = tmp_path / "openai___gsm8k/main/0.0.0" / asked["data"]["gsm8k"]["train"]["revision"]
+    cached.mkdir(parents=True)
+    (cached / "dataset_info.json").write_text("{}")
+    (remote,) = [one.what for one in source_checks.data(asked) if isinstance(one, Remote)]
+    assert remote == "math500 test"

@@ -14,7 +14,7 @@ import scipy.stats
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from imports import ROOT
 from ruamel.yaml import YAML
-from small_run import run, substituted
+from small_run import ABOUT, run, substituted
 
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import canonical_json, sealed, sha256
@@ -79,12 +79,12 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def seal(root: Path, place: str) -> None:
+def seal(root: Path, place: str, about: dict[str, Any] = ABOUT) -> None:
     """Writes the manifest of a folder as its stage would, from the files and inputs that are there now."""
     files = {name: root / place / name for name in sorted(names(root / place) - {"manifest.json"})}
     listed = {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in files.items()}
     inputs = {source: digest(root / source) for source in INPUTS.get(place, ())}
-    manifest = Manifest(Path(place).parts[0], place, "settings", inputs, listed)
+    manifest = Manifest(Path(place).parts[0], place, "settings", inputs, listed, about=about)
     (root / place / "manifest.json").write_bytes(sealed(vars(manifest)))
 
 
@@ -240,8 +240,10 @@ def test_a_score_for_the_hub_is_of_the_whole_published_benchmark_alone() -> None
 
 
 def test_published_questions_in_another_number_are_no_score(root: Path, tmp_path: Path) -> None:
-    scale = root / "params/tiny.yaml"
-    scale.write_text(scale.read_text().replace("source: generated", "source: folder"))
+    splits = {"test": {"published": True}}
+    seal(root, "artifacts/problems/gsm8k", {"benchmark": "gsm8k", "source": "folder", "splits": splits})
+    for place in (ANSWERS, GRADES):
+        seal(root, place)
     (said, _) = publishing.export(root, TASK, "uniform", tmp_path / "out")
     assert said.endswith("without .eval_results: 16 test questions are not the hub's benchmark")
     assert ModelCard((tmp_path / "out/README.md").read_text()).data.datasets == ["openai/gsm8k"]

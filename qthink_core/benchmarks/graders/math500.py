@@ -36,8 +36,8 @@ from qthink_core.benchmarks.graders.text import last_boxed, plain_characters, wi
 from qthink_core.benchmarks.prompts import message
 from qthink_core.errors import DataError
 
-FIELDS = ("problem", "solution", "answer", "unique_id")
-NEEDED = (("problem",), ("answer", "solution"))
+FIELDS: tuple[str, ...] = ("problem", "solution", "answer", "unique_id")
+NEEDED: tuple[tuple[str, ...], ...] = (("problem",), ("answer", "solution"))
 FILES = {
     "test": PublishedFile(
         "math500/test.jsonl",

@@ -37,8 +37,8 @@ from qthink_core.benchmarks.graders.text import without_thought
 from qthink_core.benchmarks.prompts import message
 from qthink_core.errors import DataError
 
-FIELDS = ("prompt", "answer")
-NEEDED = (("prompt",), ("answer",))
+FIELDS: tuple[str, ...] = ("prompt", "answer")
+NEEDED: tuple[tuple[str, ...], ...] = (("prompt",), ("answer",))
 FILES = {
     "test": PublishedFile(
         "tooluse/test.json",

@@ -35,7 +35,7 @@ class Questions(NamedTuple):
 def read(task: str, data: Path | None, limit: int | None) -> Questions:
     """The test questions of a benchmark, or `limit` of them, chosen by a rank that depends only on their ids.
 
-    `data` is a folder of published files (docs/data.md), a folder of prepared problems of a run (`artifacts/problems/TASK`), or a
+    `data` is a folder of published files (docs/data.md), a folder of prepared problems (`artifacts/problems/TASK`), or a
     file with rows as the benchmark publishes them (JSON lines or Parquet); None is the hub. Raises ParamError for a limit
     below 1 or above the number of questions, and DataError where the data are missing, damaged or of another benchmark, or
     the hub cannot be reached.

@@ -34,15 +34,15 @@ def test_the_questions_of_a_run_are_those_of_its_test_split(tmp_path: Path, monk
     rows = [prepared.Prompted(id=f"q{i}", question=f"{i}?", gold=str(i), **row) for i in range(3)]
     work = Work(tmp_path / "work", "0" * 16, "", {})
     work.commit("test", {"test.parquet": prepared.writer(rows)})
-    work.publish(Path("artifacts/problems/gsm8k"), "problems", ["test"])
-    found = read("gsm8k", Path("artifacts/problems/gsm8k"), None)
+    work.publish(Path("artifacts/problems/mine"), "problems", ["test"], {"benchmark": "gsm8k", "source": "folder"})
+    found = read("gsm8k", Path("artifacts/problems/mine"), None)
     assert [(one.id, one.question, one.gold) for one in found.problems] == [
         ("q0", "0?", "0"),
         ("q1", "1?", "1"),
         ("q2", "2?", "2"),
     ]
-    with pytest.raises(DataError, match=r"holds the problems of gsm8k, not of math500"):
-        read("math500", Path("artifacts/problems/gsm8k"), None)
+    with pytest.raises(DataError, match=r"holds problems of gsm8k, not of math500"):
+        read("math500", Path("artifacts/problems/mine"), None)
 
 
 def test_a_limit_chooses_by_rank_and_not_by_place(tmp_path: Path) -> None:
@@ -68,10 +68,10 @@ def test_a_limit_is_a_number_of_questions_that_there_are(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no questions"),
-        ('{"question": "x?", "answer": "#### 1"}\n{"question"', "line 2 is not JSON"),
-        ('{"question": "x?"}\n', "line 1: gsm8k test row 0 has nothing in field 'answer'"),
-        ('{"question": "x?", "answer": "one"}\n', "line 1: .* has 0 '####' in its answer"),
+        ("", "holds no rows"),
+        ('{"question": "x?", "answer": "#### 1"}\n{"question"', "line 2: the line is not JSON"),
+        ('{"question": "x?"}\n', "has no column answer: it has question"),
+        ('{"question": "x?", "answer": "one"}\n', "line 1: .* has the gold 'one', expected one number"),
     ],
 )
 def test_a_damaged_file_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:

@@ -1,0 +1,283 @@
+"""Rows from files and folders: read in any form, with every one that cannot be used counted by its reason and named."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from entries import RAW, gather
+
+from qthink_core.benchmarks import source_rows
+from qthink_core.benchmarks.data_entries import Entry
+from qthink_core.benchmarks.graders import gsm8k, math500
+from qthink_core.benchmarks.graders.solution_box import solution_box
+from qthink_core.errors import DataError
+
+ROWS = [{"question": f"What is {i} and {i}?", "answer": f"{i} + {i}\n#### {2 * i}"} for i in range(6)]
+TEST = [{"question": f"What is {i} times 7?", "answer": str(7 * i)} for i in range(3)]
+MINE = Entry.model_validate({"benchmark": "gsm8k", "train": "train.jsonl", "test": "test.jsonl"})
+
+
+def trained_on(file: str) -> Entry:
+    """The entry with another training file."""
+    return MINE.model_copy(update={"train": MINE.train.model_copy(update={"file": file})})
+
+
+def lines(rows: list[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def mine(folder: Path, train: bytes, entry: Entry = MINE, **more: Any) -> Any:
+    """The problems of a task of the user's own with this training file."""
+    (folder / "train.jsonl").write_bytes(train)
+    (folder / "test.jsonl").write_bytes(lines(TEST))
+    return gather("mine", "folder", folder, entry, **more)
+
+
+def parquet(folder: Path, rows: list[dict[str, Any]]) -> str:
+    # With a column of a type that JSON does not have.
+    pq.write_table(pa.Table.from_pylist([row | {"image": b"\xff"} for row in rows]), folder / "train.parquet")
+    return "train.parquet"
+
+
+def saved(folder: Path, rows: list[dict[str, Any]]) -> str:
+    import datasets
+
+    datasets.Dataset.from_list(rows).save_to_disk(folder / "train")
+    return "train"
+
+
+def saved_with_splits(folder: Path, rows: list[dict[str, Any]]) -> str:
+    import datasets
+
+    splits = {"train": datasets.Dataset.from_list(rows), "other": datasets.Dataset.from_list(TEST)}
+    datasets.DatasetDict(splits).save_to_disk(folder / "several")
+    return "several"
+
+
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "a BOM": lambda text: b"\xef\xbb\xbf" + text,
+    "CRLF": lambda text: text.replace(b"\n", b"\r\n"),
+    "BOM and CRLF": lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"),
+    "blank last lines": lambda text: text + b"\n \r\n\n",
+    "no last line break": lambda text: text.rstrip(b"\n"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_editors_do_to_a_file_changes_no_problem(tmp_path: Path, form: str) -> None:
+    plain, other = mine(tmp_path, lines(ROWS)), mine(tmp_path, FORMS[form](lines(ROWS)))
+    assert other.splits == plain.splits
+    content = [one.about["splits"]["train"]["content"] for one in (plain, other)]
+    assert content[0] == content[1]
+    assert len(plain.splits["train"]) == 6
+    assert other.said == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [parquet, saved, saved_with_splits])
+def test_every_form_of_the_same_rows_gives_the_same_problems_and_the_same_digest(tmp_path: Path, write: Any) -> None:
+    plain = mine(tmp_path, lines(ROWS))
+    found = mine(tmp_path, b"", trained_on(write(tmp_path, ROWS)))
+    assert found.splits == plain.splits
+    facts = [one.about["splits"]["train"] for one in (plain, found)]
+    assert facts[0]["content"] == facts[1]["content"]
+    assert facts[1]["rows"] == 6
+    assert ("fingerprint" in facts[1]) == (write is not parquet)
+    held = "".join(json.dumps(row, sort_keys=True) + "\n" for row in ROWS)
+    assert facts[0]["content"] == hashlib.sha256(held.encode()).hexdigest()
+
+
+NOUGHT = '{"question": "a\\u0000b?", "answer": "1"}'
+LEFT_OUT = [
+    (b'{"question": "x", "answer"', "not JSON", "the line is not JSON"),
+    (b'["question"]', "not JSON", "holds a JSON list where an object is expected"),
+    (b'{"question": "x\x00", "answer": "1"}', "not JSON", "the line is not JSON"),
+    (NOUGHT.encode(), "not text", "has a NUL character in field 'question'"),
+    (b'{"question": "\xff", "answer": "1"}', "not UTF-8", "the line is not UTF-8 (byte 15"),
+    (b"[" * 100_000, "not JSON", "nested too deep"),
+    (b'{"answer": ' + b"9" * 5_000 + b"}", "not JSON", "the line is not JSON"),
+    (b"", "empty line", "the line is empty"),
+    (b'{"question": "' + b"x" * (8 << 20) + b'"}', "too long", "more than 8,388,608 bytes"),
+    (b'{"question": "x"}', "missing field", "nothing in field 'answer'"),
+    (b'{"question": " ", "answer": "1"}', "missing field", "has str ' ' in field 'question'"),
+    (b'{"question": "x", "answer": null}', "missing field", "nothing in field 'answer'"),
+    (b'{"question": 3, "answer": "1"}', "not text", "has int 3 in field 'question'"),
+    (b'{"question": "x", "answer": true}', "not text", "has bool True in field 'answer'"),
+    (b'{"question": "x", "answer": ["1"]}', "not text", "has list ['1'] in field 'answer'"),
+    (b'{"question": "\\ud800", "answer": "1"}', "not text", "lone surrogate"),
+    (b'{"question": "x", "answer": "one"}', "no gold", "has the gold 'one', expected one number"),
+    (b'{"question": "x", "answer": "#### 1 #### 2"}', "no gold", "has 2 '####'"),
+    (b'{"question": "x", "answer": "\\\\boxed{3} #### 2"}', "gold does not match its answer", "extracted '3'"),
+    (lines(ROWS[:1]).strip(), "doubled question", "asks the question of line 1"),
+    (lines(TEST[:1]).strip(), "in the test set", "is mine-test-00000 of the test set (line 1)"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason", "said"), LEFT_OUT)
+def test_a_row_that_cannot_be_used_is_left_out_with_its_reason_up_to_the_limit(
+    tmp_path: Path, line: bytes, reason: str, said: str
+) -> None:
+    text = lines(ROWS[:2]) + line + b"\n" + lines(ROWS[2:])
+    found = mine(tmp_path, text, max_left_out=1)
+    # A row's id is its place in the file, whatever is left out before it.
+    assert [one.id for one in found.splits["train"]] == [f"mine-train-0000{n}" for n in (0, 1, 3, 4, 5, 6)]
+    assert found.about["splits"]["train"] | {"rows": 7, "used": 6, "left_out": {reason: 1}} == found.about["splits"]["train"]
+    assert f"1 of 7 train rows left out (1 {reason}; line 3 (mine-train-00002): {reason})" in found.said
+    with pytest.raises(DataError, match=r"train\.jsonl, line 3: .*raise prepare\.max_left_out \(0\)$") as refusal:
+        mine(tmp_path, text, max_left_out=0)
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_above_the_limit_one_line_has_all_the_numbers_and_the_first_rows(tmp_path: Path) -> None:
+    text = lines(ROWS) + b"{\n" * 4 + b'{"question": "x", "answer": "?"}\n'
+    with pytest.raises(DataError) as refusal:
+        mine(tmp_path, text, max_left_out=4)
+    said = str(refusal.value)
+    assert f"5 of 11 rows of {tmp_path}/train.jsonl cannot be used (4 not JSON, 1 no gold; first: line 7 (" in said
+    assert said.count("line 7") == 2  # among the first rows, and with its fault
+    assert [said.count(f"line {n} ") for n in (8, 9, 10)] == [1, 1, 0]
+    assert "\n" not in said
+    assert mine(tmp_path, text, max_left_out=5).about["splits"]["train"]["left_out"] == {"not JSON": 4, "no gold": 1}
+
+
+@pytest.mark.parametrize("answer", ["18", 18, "$18", "1,800", "-3", "0.5", 0.5])
+def test_an_answer_that_is_a_number_alone_is_a_gold_without_a_solution(tmp_path: Path, answer: object) -> None:
+    (one,) = mine(tmp_path, lines([{"question": "How many?", "answer": answer}])).splits["train"]
+    assert (one.gold, one.rationale) == (str(answer), None)
+    assert gsm8k.gold_answer(one) == f"#### {answer}"
+    assert gsm8k.grade(one.gold, gsm8k.gold_answer(one)).verdict == "right"
+
+
+def test_columns_have_the_names_that_the_entry_says_and_a_wrong_one_is_named_with_those_there_are(tmp_path: Path) -> None:
+    renamed = [{"q": row["question"], "a": row["answer"], "answer": "5 or 6"} for row in ROWS]
+    (tmp_path / "test.jsonl").write_bytes(lines([{"q": row["question"], "a": row["answer"]} for row in TEST]))
+    (tmp_path / "train.jsonl").write_bytes(lines(renamed))
+    entry = MINE.model_copy(update={"columns": {"question": "q", "answer": "a"}})
+    assert [one.gold for one in gather("mine", "folder", tmp_path, entry).splits["train"]] == ["0", "2", "4", "6", "8", "10"]
+    said = (
+        r"train\.jsonl has no column question: it has q, a, answer; name the right one as data\.mine\.columns: \{question: "
+    )
+    with pytest.raises(DataError, match=said):
+        gather("mine", "folder", tmp_path, MINE)
+    entry = trained_on(parquet(tmp_path, renamed))
+    with pytest.raises(DataError, match=r"train\.parquet has no column question: it has q, a, answer, image; name"):
+        gather("mine", "folder", tmp_path, entry)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("train.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:90d9\n", "is a pointer of Git LFS"),
+        ("train.jsonl", b'[{"question": "x"}]', "holds one JSON list, expected an object on each line"),
+        ("train.jsonl", '{"a": 1}'.encode("utf-16"), "is UTF-16"),
+        ("train.jsonl", b"\x1f\x8b\x08", "is compressed"),
+        ("train.jsonl", b"PAR1", "is Parquet: give it the suffix"),
+        ("train.jsonl", b"", "holds no rows"),
+        ("train.jsonl", b"\n\n", "holds no rows"),
+        ("train.parquet", b"PAR1 torn", "is not a whole Parquet file"),
+        ("train.csv", b"question,answer\n", r"ends in '\.csv': expected \.jsonl, \.json"),
+        ("train/x.arrow", b"", "cannot be read as a folder of `save_to_disk`"),
+        ("elsewhere.jsonl", b"", "is missing: put the file there, or correct data.mine.train"),
+    ],
+)
+def test_a_source_that_cannot_be_read_at_all_is_one_line_with_the_fix(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "test.jsonl").write_bytes(lines(TEST))
+    file = {"elsewhere.jsonl": "train.jsonl"}.get(name, name.partition("/")[0])
+    entry = trained_on(file)
+    with pytest.raises(DataError, match=said) as refusal:
+        gather("mine", "folder", tmp_path, entry)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_damaged_copy_of_the_file_on_record_is_refused_and_one_of_another_size_is_the_users_own(tmp_path: Path) -> None:
+    def of_record(rows: int, sha256: str, own: bool = True) -> Entry:
+        place = {"file": "train.jsonl", "rows": rows, "sha256": sha256, "own": own}
+        return Entry.model_validate(MINE.model_dump() | {"train": place})
+
+    text = lines(ROWS)
+    digest = hashlib.sha256(text).hexdigest()
+    assert mine(tmp_path, text, of_record(6, digest)).about["splits"]["train"]["published"] is True
+    own = mine(tmp_path, text, of_record(7, "0" * 64))
+    assert own.about["splits"]["train"]["published"] is False
+    assert "train.jsonl has 6 rows in place of the 7 published ones, and is used as yours" in own.said
+    with pytest.raises(DataError, match=rf"train\.jsonl has sha256 {digest}, data\.mine\.train in params\.yaml says 0000"):
+        mine(tmp_path, text, of_record(6, "0" * 64))
+    with pytest.raises(DataError, match=r"has 6 problems, data\.mine\.train in params\.yaml says 7: fetch it again"):
+        mine(tmp_path, text, of_record(7, digest, own=False))
+    math = RAW["math500"]["train"]  # of PRM800K's pointer
+    assert (math["rows"], math["own"]) == (12000, True)
+    assert math["sha256"] == "90d96daeac3fe343ebb1e22ce93dd99690f75983e957f88de42f87cffe1e8076"
+
+
+@pytest.mark.parametrize(
+    ("solution", "box"),
+    [
+        (r"so $\boxed{2}$.", "2"),
+        (r"so $\boxed 2$.", "2"),
+        (r"so $x = \boxed 12.$", "12"),
+        (r"so $\boxed\frac12$", r"\frac12"),
+        (r"so $\fbox{5}$.", "5"),
+        (r"so $\fbox 5$.", "5"),
+        (r"$\boxed{1}$ or, $\boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
+        (r"$\fbox{1}$, $\boxed{2}$, $\fbox{3}$", "2"),
+        (r"$\boxed {\{1,2\}}$", r"\{1,2\}"),
+        (r"$\boxed{\text{(A) }\boxed{3}}$", "3"),
+        (r"$\boxed{", None),
+        (r"$\boxed{ }$", None),
+        (r"$\boxedx 2$", None),
+        ("so 2.", None),
+        (r"\boxed{" * 20_000, None),
+    ],
+)
+def test_the_box_of_a_solution_has_the_forms_of_math(solution: str, box: str | None) -> None:
+    assert solution_box(solution) == box
+
+
+@pytest.mark.parametrize(
+    ("row", "gold", "reason"),
+    [
+        ({"solution": r"$\boxed 4$", "answer": "4"}, "4", None),
+        ({"solution": r"$\fbox{4}$"}, "4", None),
+        ({"solution": r"$\boxed{3}$ and $\boxed{4}$"}, "4", None),
+        ({"answer": "4"}, "4", None),
+        ({"solution": r"$\boxed{3}$ and $\boxed{4}$", "answer": "3"}, None, "gold does not match its answer"),
+        ({"solution": "It is 4.", "answer": "4"}, None, "no box"),
+        ({"solution": "It is 4."}, None, "no box"),
+        ({}, None, "missing field"),
+    ],
+)
+def test_a_row_of_math_has_the_last_box_of_its_solution_as_its_gold(
+    tmp_path: Path, row: dict[str, str], gold: str | None, reason: str | None
+) -> None:
+    other = {"problem": "What is $1+1$?", "solution": r"$\boxed{2}$"}
+    (tmp_path / "train.jsonl").write_bytes(lines([{"problem": "What is $2+2$?"} | row, other]))
+    (tmp_path / "test.jsonl").write_bytes(lines([other | {"problem": "What is $1\\times 2$?"}]))
+    entry = Entry.model_validate(MINE.model_dump() | {"benchmark": "math500"})
+    found = gather("mine", "folder", tmp_path, entry)
+    golds = {one.id: one.gold for one in found.splits["train"]}
+    assert golds == ({"mine-train-00000": gold} if gold else {}) | {"mine-train-00001": "2"}
+    assert found.about["splits"]["train"]["left_out"] == ({reason: 1} if reason else {})
+    for one in found.splits["train"]:
+        assert math500.grade(one.gold, one.rationale or math500.gold_answer(one)) is not None
+
+
+def test_text_in_parquet_that_is_not_utf_8_costs_its_row_alone(tmp_path: Path) -> None:
+    column = pa.array([b"What?", b"\xff", b"Who?"], pa.binary()).view(pa.string())
+    table = pa.table({"question": column, "answer": ["1", "2", "3"]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    source = source_rows.read_file(tmp_path / "train.parquet", ("question", "answer"))
+    assert [getattr(row, "reason", row) for row in source.rows] == [
+        {"question": "What?", "answer": "1"},
+        "not UTF-8",
+        {"question": "Who?", "answer": "3"},
+    ]
