@@ -1,6 +1,7 @@
 """The hub: pinned commits, the cache first, one quick line when it cannot be reached."""
 
 import http.server
+import json
 import os
 import subprocess
 import sys
@@ -8,8 +9,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
+import hub_server
 import pytest
+from imports import ROOT
 
 from qthink_core import hub
 from qthink_core.errors import DataError, ParamError
@@ -162,3 +166,110 @@ def test_a_revision_that_can_move_is_refused(revision: str) -> None:
 def test_a_repository_name_that_leaves_the_cache_is_refused(repo: str) -> None:
     with pytest.raises(ParamError, match="is not a repository of the hub"):
         hub.dataset_file(repo, COMMIT, "test.jsonl")
+
+
+README = """---
+configs:
+- config_name: main
+  data_files: [{split: train, path: main/train*}, {split: test, path: main/test*}]
+- config_name: other
+  data_files: [{split: train, path: other/train*}]
+---
+"""
+LOAD = """
+import json, sys
+from qthink_core import errors, hub
+try:
+    found = hub.dataset_split(*[text or None for text in sys.argv[1:]])
+    print(json.dumps([found.to_list(), found._fingerprint]))
+except errors.QThinkError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A data set in the hub's layout, with two configurations."""
+    folder = tmp_path / "repository"
+    for name in ("main/train", "main/test", "other/train"):
+        path = folder / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f'{{"question": "{name} {n}?", "answer": "{n}"}}\n' for n in range(3)))
+    (folder / "README.md").write_text(README)
+    return folder
+
+
+def load(home: Path, address: str, *arguments: str, offline: str = "0") -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    away = kept | {"HF_HOME": str(home), "HF_ENDPOINT": address, "HF_HUB_OFFLINE": offline, "NO_PROXY": "127.0.0.1"}
+    command = [sys.executable, "-c", LOAD, *arguments]
+    away |= {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=away, cwd=home.parent, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_a_split_is_loaded_at_its_commit_once_and_then_comes_from_the_cache(repository: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with hub_server.serving(repository) as (address, asked):
+        first = load(home, address, hub_server.REPO, "main", "test", COMMIT)
+        assert first.returncode == 0, first.stdout + first.stderr
+        n = len(asked)
+        assert load(home, address, hub_server.REPO, "main", "train", COMMIT).returncode == 0
+        assert len(asked) == n, "the second split asks for nothing"
+    rows, fingerprint = json.loads(first.stdout)
+    assert rows == [{"question": f"main/test {n}?", "answer": str(n)} for n in range(3)]
+    for away in ({"offline": "1"}, {}):
+        again = load(home, "http://127.0.0.1:9", hub_server.REPO, "main", "test", COMMIT, **away)
+        assert json.loads(again.stdout) == [rows, fingerprint], again.stderr
+    # Another commit, configuration or default than what is cached is not replaced by it, as `datasets` would.
+    for name, commit in (("main", "a" * 40), ("other", COMMIT), ("", COMMIT)):
+        begun = time.monotonic()
+        refused = load(home, "http://127.0.0.1:9", hub_server.REPO, name, "test", commit)
+        assert time.monotonic() - begun < hub.PROBE_S
+        assert refused.returncode == 65
+        said = f"owner/name at {commit} (configuration {name or 'by default'}, split test) is not in the local cache"
+        assert refused.stdout.startswith(said)
+        assert len(refused.stdout.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "split", "commit", "said"),
+    [
+        ("main", "test", "a" * 40, f"Revision '{'a' * 40}' doesn't exist"),
+        ("mian", "test", COMMIT, "BuilderConfig 'mian' not found. Available: ['main', 'other']"),
+        ("main", "validation", COMMIT, 'Unknown split "validation". Should be one of'),
+        ("script", "test", COMMIT, "Dataset scripts are no longer supported, but found name.py"),
+    ],
+)
+def test_what_a_repository_does_not_have_is_one_line_and_its_code_is_never_run(
+    repository: Path, tmp_path: Path, name: str, split: str, commit: str, said: str
+) -> None:
+    if name == "script":
+        (repository / "name.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
+    with hub_server.serving(repository) as (address, _):
+        done = load(tmp_path / "home", address, hub_server.REPO, name, split, commit)
+    assert done.returncode == 65, done.stderr
+    assert said in done.stdout
+    assert f"(configuration {name}, split {split}) could not be loaded" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_commit_that_the_library_replaced_by_another_one_of_its_cache_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Found:
+        cache_files: ClassVar = [{"filename": f"/cache/owner___name/main/0.0.0/{'b' * 40}/name-test.arrow"}]
+
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: Found)
+    monkeypatch.setattr(hub, "_require_reachable", lambda *_: None)
+    monkeypatch.setattr(hub, "cached_dataset", lambda *_: None)
+    with pytest.raises(DataError, match=f"has no commit {COMMIT} that could be loaded .* took {'b' * 40} out of its cache"):
+        hub.dataset_split("owner/name", "main", "test", COMMIT)
+
+
+@pytest.mark.slow
+def test_a_split_needs_a_commit() -> None:
+    with pytest.raises(ParamError, match="is not a commit: give the 40 hexadecimal digits"):
+        hub.dataset_split("owner/name", "main", "test", "main")

@@ -182,7 +182,7 @@ def test_columns_have_the_names_that_the_entry_says_and_a_wrong_one_is_named_wit
         ("train.jsonl", b"\n\n", "holds no rows"),
         ("train.parquet", b"PAR1 torn", "is not a whole Parquet file"),
         ("train.csv", b"question,answer\n", r"ends in '\.csv': expected \.jsonl, \.json"),
-        ("train/x.arrow", b"", "cannot be read as a folder of `save_to_disk`"),
+        pytest.param("train/x.arrow", b"", "cannot be read as a folder of `save_to_disk`", marks=pytest.mark.slow),
         ("elsewhere.jsonl", b"", "is missing: put the file there, or correct data.mine.train"),
     ],
 )
