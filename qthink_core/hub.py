@@ -46,9 +46,9 @@ def dataset_split(repo: str, name: str | None, split: str, revision: str) -> Any
     Raises ParamError and DataError as `dataset_file` does, and DataError where the repository has no such configuration or
     split, needs code of its own (which is never run), or cannot be read.
     """
+    _require_pinned(repo, revision)
     import datasets
 
-    _require_pinned(repo, revision)
     what = f"configuration {name or 'by default'}, split {split}"
     datasets.disable_progress_bars()
     try:

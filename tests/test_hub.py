@@ -269,7 +269,6 @@ def test_a_commit_that_the_library_replaced_by_another_one_of_its_cache_is_refus
         hub.dataset_split("owner/name", "main", "test", COMMIT)
 
 
-@pytest.mark.slow
 def test_a_split_needs_a_commit() -> None:
     with pytest.raises(ParamError, match="is not a commit: give the 40 hexadecimal digits"):
         hub.dataset_split("owner/name", "main", "test", "main")
