@@ -2,12 +2,15 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from imports import ROOT
 from ruamel.yaml import YAML
 from workplaces import DISTILLED, FINETUNED, Workplace
+
+from qthink_core.running import warm
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
@@ -30,8 +33,14 @@ def prepared(place: Workplace) -> dict[str, object]:
     return json.loads((place.root / f"artifacts/problems/{TASK}/manifest.json").read_bytes())
 
 
-def test_own_problems_go_through_every_stage_by_the_commands_of_the_page(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Workplace]:
+    """A copy of the repository whose stages are forks of a warm server, which saves their imports."""
+    with warm.server(1, "avx2") as server:
+        yield Workplace(tmp_path, **{warm.PLACE: str(server)})
+
+
+def test_own_problems_go_through_every_stage_by_the_commands_of_the_page(place: Workplace) -> None:
     (entry,), (write, run, save) = blocks("yaml"), blocks("sh")
     shell(place, write)
     params = place.root / "params.yaml"

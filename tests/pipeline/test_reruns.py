@@ -338,6 +338,45 @@ def test_one_task_more_reruns_no_box_of_the_others(copy: Path) -> None:
     assert "report" in touched
 
 
+def test_the_entry_of_a_task_reruns_that_task_alone(copy: Path) -> None:
+    touched, _ = rerun(copy, "params.yaml", r"^(    train: \{.*)rows: 7473", r"\1rows: 7472")
+    assert touched == {f"prepare@{TASK}"}
+    touched, _ = rerun(copy, "params.yaml", r"tooluse/train\.json\}", "tooluse/other.json}")
+    assert touched == set()
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_file_in_the_users_folder_is_noticed_wherever_the_folder_lies(copy: Path, tmp_path: Path, outside: bool) -> None:
+    from dvc.repo import Repo
+
+    def touched() -> set[str]:
+        repo = Repo(str(copy))
+        found = set(repo.status())
+        repo.close()
+        return found
+
+    folder, params = tmp_path if outside else copy / "data", copy / "params.yaml"
+    before = params.read_text(), (copy / "dvc.lock").read_text()
+    try:
+        if outside:
+            edit(params, r"^  folder: data ", f"  folder: {folder} ")
+            repo = Repo(str(copy))
+            repo.commit(f"prepare@{TASK}", force=True)
+            repo.close()
+        assert touched() == set()
+        (folder / "mine.jsonl").write_text("{}")
+        assert touched() == {f"prepare@{TASK}"}
+    finally:
+        (folder / "mine.jsonl").unlink(missing_ok=True)
+        params.write_text(before[0])
+        (copy / "dvc.lock").write_text(before[1])
+    # What a clone says about the folder does not count.
+    readme = (copy / "data/README.md").read_text()
+    (copy / "data/README.md").write_text("other words")
+    assert touched() == set()
+    (copy / "data/README.md").write_text(readme)
+
+
 def test_a_dry_run_at_the_papers_scale_shows_the_whole_graph_where_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

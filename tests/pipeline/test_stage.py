@@ -309,6 +309,28 @@ def test_another_systems_parameters_and_undeclared_ones_change_no_fingerprint(ro
     assert identity(root) == before
 
 
+def test_the_users_own_folder_counts_for_what_is_under_way_and_not_for_what_was_made(root: Path) -> None:
+    dvc, params, own = root / "dvc.yaml", root / "params.yaml", root / "mine"
+    dvc.write_text(
+        dvc.read_text()
+        .replace("      - seed\n", "      - seed\n      - prepare\n", 1)
+        .replace("write.json\n", "write.json\n      - ${prepare.folder}\n", 1)
+    )
+    params.write_text(PARAMS + "prepare: {folder: mine, n: 1}\n")
+    own.mkdir()
+    before = identity(root)
+    assert set(before[2]) == {"texts/gsm8k.txt"}
+    (own / "x.jsonl").write_text("{}")
+    after = identity(root)
+    assert after[0] != before[0]
+    assert after[1:] == before[1:]
+    own.rename(root / "elsewhere")
+    params.write_text(PARAMS + f"prepare: {{folder: {root / 'elsewhere'}, n: 1}}\n")
+    assert identity(root)[1:] == before[1:]
+    params.write_text(PARAMS + "prepare: {folder: mine, n: 2}\n")
+    assert identity(root)[1] != before[1]
+
+
 def test_a_stage_runs_by_dvc_only(root: Path) -> None:
     code, out, err = run(root, "")
     assert (code, out) == (2, "")
