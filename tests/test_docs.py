@@ -56,6 +56,7 @@ PYTHON_RUN_BY = {
     ROOT / "docs/use/transformers.md": "tests/models/test_use_transformers.py",
     ROOT / "docs/use/serve.md": "tests/serving/test_transformers_serve.py",
     ROOT / "docs/use/python.md": "tests/inference/test_use_python.py",
+    ROOT / "docs/data.md": "tests/chain/test_own_problems.py",
     ROOT / "docs/use/audit.md": "tests/inference/evaluation/test_audit.py",
     ROOT / "docs/use/vllm.md": "tests/serving/test_vllm_server.py",
 }

@@ -9,14 +9,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from entries import RAW, gather
+from entries import ENTRIES, RAW, gather
 
+from qthink_core import hub
 from qthink_core.benchmarks import source_rows
 from qthink_core.benchmarks.data_entries import Entry
-from qthink_core.benchmarks.graders import gsm8k, math500
+from qthink_core.benchmarks.graders import grader, gsm8k, math500
 from qthink_core.benchmarks.graders.solution_box import solution_box
 from qthink_core.errors import DataError
 
+DATA = Path(__file__).parents[2] / "../shared/data"
+with_data = pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not in ../shared/data")
 ROWS = [{"question": f"What is {i} and {i}?", "answer": f"{i} + {i}\n#### {2 * i}"} for i in range(6)]
 TEST = [{"question": f"What is {i} times 7?", "answer": str(7 * i)} for i in range(3)]
 MINE = Entry.model_validate({"benchmark": "gsm8k", "train": "train.jsonl", "test": "test.jsonl"})
@@ -281,3 +284,62 @@ def test_text_in_parquet_that_is_not_utf_8_costs_its_row_alone(tmp_path: Path) -
         "not UTF-8",
         {"question": "Who?", "answer": "3"},
     ]
+
+
+def on_hub(monkeypatch: pytest.MonkeyPatch, rows: dict[str, list[dict[str, Any]]]) -> list[tuple[Any, ...]]:
+    """A hub with these rows by split, and what it is asked for."""
+    import datasets
+
+    asked = []
+
+    def split(*place: Any) -> Any:
+        asked.append(place)
+        return datasets.Dataset.from_list(rows[place[2]])
+
+    monkeypatch.setattr(hub, "dataset_split", split)
+    return asked
+
+
+COMMIT = "740312add88f781978c0658806c59bc2815b9866"
+
+
+@pytest.mark.slow
+def test_what_is_on_no_hub_comes_from_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = on_hub(monkeypatch, {"few": [row | {"more": 1} for row in ROWS]})
+    place = {"repo": "me/mine", "name": "main", "split": "few", "revision": COMMIT, "file": "other.jsonl", "rows": 6}
+    entry = Entry.model_validate(MINE.model_dump() | {"train": place})
+    plain = mine(tmp_path, lines(ROWS))
+    found = gather("mine", "hub", tmp_path, entry)
+    assert asked == [("me/mine", "main", "few", COMMIT)]
+    assert found.splits == plain.splits
+    facts = found.about["splits"]
+    assert facts["test"] == plain.about["splits"]["test"]
+    assert facts["train"] | {"repo": "me/mine", "name": "main", "split": "few", "revision": COMMIT} == facts["train"]
+    assert facts["train"]["content"] == plain.about["splits"]["train"]["content"]
+    assert facts["train"]["published"] is False
+    assert len(facts["train"]["fingerprint"]) == 16
+    few = entry.model_copy(update={"train": entry.train.model_copy(update={"rows": 7})})
+    with pytest.raises(
+        DataError, match=rf"me/mine main few at {COMMIT} has 6 problems, data\.mine\.train in params\.yaml says 7"
+    ):
+        gather("mine", "hub", tmp_path, few)
+
+
+@pytest.mark.slow
+@with_data
+@pytest.mark.parametrize("task", ["gsm8k", "math500", "tooluse"])
+def test_the_published_rows_are_known_by_their_content_wherever_they_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    rules, name = ENTRIES[task].benchmark, ENTRIES[task].test.file
+    assert name is not None
+    rows = [json.loads(line) for line in (DATA / name).read_bytes().splitlines()]
+    other = {name: value for name, value in rows[0].items() if name != "unique_id"}
+    on_hub(monkeypatch, {"test": rows, "train": [other | {grader(rules).FIELDS[0]: "Another?"}]})
+    place = {"repo": "a/copy", "revision": COMMIT}
+    entry = Entry.model_validate({"benchmark": rules, "train": place, "test": place})
+    facts = gather(task, "hub", tmp_path, entry).about["splits"]["test"]
+    assert facts["content"] == grader(rules).FILES["test"].content
+    assert (facts["published"], facts["rows"], facts["used"]) == (True, len(rows), len(rows))
+    rows[0][grader(rules).NEEDED[0][0]] += " "
+    assert gather(task, "hub", tmp_path, entry).about["splits"]["test"]["published"] is False

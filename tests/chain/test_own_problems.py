@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,11 @@ def shell(place: Workplace, text: str) -> str:
     return done.stdout
 
 
+def python(place: Workplace, text: str) -> None:
+    done = place.run(sys.executable, "-c", text)
+    assert done.returncode == 0, done.stdout
+
+
 def prepared(place: Workplace) -> dict[str, object]:
     return json.loads((place.root / f"artifacts/problems/{TASK}/manifest.json").read_bytes())
 
@@ -41,15 +47,15 @@ def place(tmp_path: Path) -> Iterator[Workplace]:
 
 
 def test_own_problems_go_through_every_stage_by_the_commands_of_the_page(place: Workplace) -> None:
-    (entry,), (write, run, save) = blocks("yaml"), blocks("sh")
-    shell(place, write)
+    (entry,), (run,), (write, save) = blocks("yaml"), blocks("sh"), blocks("python")
+    python(place, write)
     params = place.root / "params.yaml"
     text, n = re.subn(r"^data:.*\n", lambda found: found[0] + entry, params.read_text(), flags=re.MULTILINE)
     assert n == 1
     params.write_text(text)
     said = shell(place, run)
     assert f"prepare@{TASK}: 12 train, 0 validation, 8 test problems" in said
-    assert f"| system | {TASK} (n=8) |" in said
+    assert f"| system | {TASK} (n=8) |" in (place.root / "results/table.md").read_text()
     assert {path.name for path in (place.root / "models" / TASK).iterdir()} == {FINETUNED, DISTILLED}
     first = prepared(place)
     assert first["about"]["benchmark"] == "gsm8k"
@@ -68,7 +74,7 @@ def test_own_problems_go_through_every_stage_by_the_commands_of_the_page(place: 
     assert prepared(place)["files"]["test.parquet"] != first["files"]["test.parquet"]
     file.write_text(file.read_text().replace("A tin holds 13 pens", "A box holds 13 pens"))
 
-    shell(place, save)
+    python(place, save)
     yaml = YAML()
     tree = yaml.load(params)
     tree["data"][TASK] |= {"train": "mine/saved", "test": {"file": "mine/saved"}}

@@ -239,7 +239,7 @@ def test_the_question_ends_in_the_advice_of_the_model_card():
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"unique_id": None}, "'unique_id'"), ({"answer": "3"}, "does not match"), ({"solution": "2"}, "unparsable")],
+    [({"problem": None}, "'problem'"), ({"answer": "3"}, "does not match"), ({"solution": "2"}, "no box")],
 )
 def test_a_bad_row_is_refused_with_its_place_and_its_fault(change, named):
     row = {"problem": "Add.", "solution": r"It is \boxed{2}.", "answer": "2", "unique_id": "test/algebra/1.json"}
