@@ -25,9 +25,10 @@ TASK, N, BLOCK, G = "gsm8k", 32, 2, 4
 
 
 def put(place: Path, artifact: str, files: Mapping[str, Writer | bytes]) -> None:
+    """An artifact of these files; problems are said to be generated ones of the task."""
     work = Work(Path(".work", artifact), "0" * 64, "settings", {})
     work.commit("unit", files)
-    work.publish(place, artifact, ["unit"])
+    work.publish(place, artifact, ["unit"], {"benchmark": TASK, "source": "generated"} if artifact == "problems" else None)
 
 
 def make(root: Path, model: Any, tokenizer: Any) -> Path:

@@ -43,10 +43,10 @@ def new_work() -> Work:
     return Work(Path(".work", str(next(numbers))), "0" * 64, "settings", {})
 
 
-def put(place: Path, files: Mapping[str, Writer | bytes]) -> None:
+def put(place: Path, files: Mapping[str, Writer | bytes], about: Mapping[str, Any] | None = None) -> None:
     work = new_work()
     work.commit("unit", files)
-    work.publish(place, "content", ["unit"])
+    work.publish(place, "content", ["unit"], about)
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen3: Any, tokenizer
     qwen3(tied=True).save_pretrained(layout.BASE)
     tokenizer.save_pretrained(layout.BASE)
     rows, scored = (prompted(TASK, generated(TASK, split, N, seed=3, world=WORLD), tokenizer) for split in ("train", "test"))
-    put(layout.problems(TASK), {"train.parquet": prepared.writer(rows), "test.parquet": prepared.writer(scored)})
+    files = {"train.parquet": prepared.writer(rows), "test.parquet": prepared.writer(scored)}
+    put(layout.problems(TASK), files, {"benchmark": TASK, "source": "generated"})
     rng = np.random.default_rng(0)
     for kind in ("uniform", "reward_weighted"):
         made = {row["id"]: teachers.Teacher(rng.standard_normal((K, D)).astype(np.float32), 1, False) for row in rows}

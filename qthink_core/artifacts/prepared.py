@@ -10,6 +10,7 @@ import pyarrow as pa
 from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.store import MANIFEST
 from qthink_core.artifacts.tables import Table
+from qthink_core.errors import DataError
 
 TRAIN, VALIDATION, TEST = ("train", "validation", "test")
 
@@ -56,9 +57,12 @@ def read(folder: Path, split: str) -> list[Prompted]:
 def about(folder: Path) -> dict[str, Any]:
     """What the manifest says about the problems: `benchmark`, `source` and, unless they are generated, `splits`.
 
-    Of each split it has the source, the rows, and those that were left out by reason.
+    Of each split it has the source, the rows, and those that were left out by reason. Raises DataError where an older version
+    of `prepare` has not said it.
     """
     found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["about"]
+    if "benchmark" not in found:
+        raise DataError(f"{folder} does not say the benchmark of its problems: run `dvc repro` to prepare them again")
     return found
 
 

@@ -43,6 +43,9 @@ def test_the_questions_of_a_run_are_those_of_its_test_split(tmp_path: Path, monk
     ]
     with pytest.raises(DataError, match=r"holds problems of gsm8k, not of math500"):
         read("math500", Path("artifacts/problems/mine"), None)
+    work.publish(Path("artifacts/problems/older"), "problems", ["test"])
+    with pytest.raises(DataError, match=r"older does not say the benchmark of its problems: run `dvc repro`"):
+        read("gsm8k", Path("artifacts/problems/older"), None)
 
 
 def test_a_limit_chooses_by_rank_and_not_by_place(tmp_path: Path) -> None:
