@@ -57,8 +57,8 @@ def read(folder: Path, split: str) -> list[Prompted]:
 def about(folder: Path) -> dict[str, Any]:
     """What the manifest says about the problems: `benchmark`, `source` and, unless they are generated, `splits`.
 
-    Of each split it has the source, the rows, and those that were left out by reason. Raises DataError where an older version
-    of `prepare` has not said it.
+    Of each split it has the source, the rows, and those that were left out by reason. Raises DataError where an older
+    version of `prepare` has not said it.
     """
     found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["about"]
     if "benchmark" not in found:
