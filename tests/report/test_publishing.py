@@ -239,11 +239,25 @@ def test_a_score_for_the_hub_is_of_the_whole_published_benchmark_alone() -> None
     assert publishing.scored("math500", 400, 500, 6, None, None) is None
 
 
-def test_published_questions_in_another_number_are_no_score(root: Path, tmp_path: Path) -> None:
-    splits = {"test": {"published": True}}
+def prepared_from(root: Path, published: bool) -> None:
+    """The same run on problems out of a folder."""
+    splits = {"test": {"published": published}}
     seal(root, "artifacts/problems/gsm8k", {"benchmark": "gsm8k", "source": "folder", "splits": splits})
     for place in (ANSWERS, GRADES):
         seal(root, place)
+
+
+def test_problems_of_the_users_own_are_said_to_be_and_no_score(root: Path, tmp_path: Path) -> None:
+    prepared_from(root, published=False)
+    said = publishing.export(root, TASK, "uniform", tmp_path / "out", url="https://example.org")
+    assert "without .eval_results: 16 test questions are not the hub's benchmark" in said[0]
+    card = (tmp_path / "out/README.md").read_text()
+    assert "They are the problems gsm8k of its author's own, graded by the rules of gsm8k." in card
+    assert ModelCard(card).data.datasets is None
+
+
+def test_published_questions_in_another_number_are_no_score(root: Path, tmp_path: Path) -> None:
+    prepared_from(root, published=True)
     (said, _) = publishing.export(root, TASK, "uniform", tmp_path / "out")
     assert said.endswith("without .eval_results: 16 test questions are not the hub's benchmark")
     assert ModelCard((tmp_path / "out/README.md").read_text()).data.datasets == ["openai/gsm8k"]
