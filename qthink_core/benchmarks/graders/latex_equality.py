@@ -19,6 +19,8 @@ from qthink_core.errors import StoppedError
 
 _WORKER = Path(__file__).with_name("latex_worker.py")
 _VERDICTS: tuple[Verdict, ...] = ("right", "wrong", "timeout", "over_limit")
+# Whether two values are equal, or the pairs of expressions, gold first, that all have to be equal for it.
+Cell = bool | list[tuple[str, str]]
 
 
 class _Worker:
@@ -28,9 +30,9 @@ class _Worker:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
 
-    def ask(self, gold: str, answer: str) -> Verdict:
+    def ask(self, table: list[list[Cell]]) -> Verdict:
         # JSON escapes every character beyond ASCII, lone surrogates too, and every line break.
-        question = json.dumps([gold, answer]) + "\n"
+        question = json.dumps(table) + "\n"
         with self._lock:
             for _ in range(2):  # again if the idle worker was killed from outside
                 reply = self._exchange(question)
@@ -92,9 +94,12 @@ class _Worker:
 _worker = _Worker()
 
 
-def compare(gold: str, answer: str) -> Verdict:
-    """The verdict "right" or "wrong", or the limit of the worker that ended the comparison."""
-    return _worker.ask(gold, answer)
+def compare(table: list[list[Cell]]) -> Verdict:
+    """The verdict "right" or "wrong", or the limit of the worker that ended the comparison.
+
+    Right where each row, a value of the gold, is equal to a column of its own, a value of the answer.
+    """
+    return _worker.ask(table)
 
 
 def start() -> None:

@@ -1,0 +1,274 @@
+r"""One spelling of a LaTeX expression: what looks the same on paper becomes the same text.
+
+- Unicode becomes LaTeX: operators, Greek letters, `½` (`\frac{1}{2}`), `x⁴` (`x^{4}`), `√16` (`\sqrt{16}`), digits and
+  letters of any width, script or typeface.
+- Typefaces, sizes, colours, spacing, `\left`, `$` and braces that only group are dropped.
+- Arguments get braces as LaTeX reads them: `\frac12`, `\sqrt3`, `{1\over2}`. Where a reader would see another number
+  (`2^10`, `\sqrt16`, `\frac123`), the mark `UNREADABLE` follows.
+- Words become one `\text{word}` each, in lower case: those in `\text{}` and its relatives, and outside them only known ones.
+- A comma with a space behind it, which separates values, becomes `;`. A space between two digits is kept.
+
+The time is linear in the length, since the caller limits it and groups may be nested `MAX_DEPTH` deep.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+from qthink_core.benchmarks.graders.text import plain_characters
+
+MAX_DEPTH = 50
+UNREADABLE = r"\?"
+
+_TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|[A-Za-z]+|[0-9]+|\s+|.", re.DOTALL)
+_UNICODE = {
+    **dict(zip("±∓×÷·⋅∙∗−≤≥⩽⩾≠≈∞∪∩∈∉∅∖⟨⟩∘",
+               r"\pm \mp \cdot \div \cdot \cdot \cdot \cdot - \le \ge \le \ge \ne \approx \infty \cup \cap \in \notin \emptyset "
+               r"\setminus \langle \rangle \circ".split(), strict=True)),
+    **dict.fromkeys("°º˚", r"^\circ"),
+    **dict.fromkeys("⁄∕", "/"), "，": ",", "٬": ",", "٫": ".", "、": ";", "؛": ";", "٪": "%", "’": "'", "ℝ": r"\mathbb{R}",
+    "¢": r"\cent", "€": r"\euro", "£": r"\pounds", "¥": r"\yen", "₹": r"\rupee",
+}  # fmt: skip
+_SUPERSCRIPT = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni", strict=True))
+_SUBSCRIPT = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙₖₓ", "0123456789+-()nkx", strict=True))
+_BEYOND_ASCII = re.compile(f"([{''.join(_SUPERSCRIPT)}]+)|([{''.join(_SUBSCRIPT)}]+)|([^\x00-\x7f])")
+_ROOT = re.compile(r"([√∛∜])\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|[A-Za-z]|(?=\{)))")
+_ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
+
+_TEXT = frozenset(
+    "text mbox hbox textbf textit textrm textsf texttt textsc textsl textnormal textup textmd emph mathrm operatorname".split()
+)
+_TYPEFACE = frozenset(
+    "mathbf mathit mathsf mathtt mathnormal boldsymbol bold bm pmb underline ensuremath mathop mathord mathbin mathrel "
+    "mathstrut smash fbox boxed".split()
+)
+_NOTHING = frozenset(
+    "displaystyle textstyle scriptstyle limits nolimits bf it rm sf tt sl em bfseries itshape left right middle big Big bigg "
+    "Bigg bigl Bigl biggl Biggl bigr Bigr biggr Biggr bigm tiny small normalsize large Large LARGE huge Huge centering hline "
+    "nonumber notag [ ] ( ) !".split()
+)
+_SPACE = frozenset("quad qquad thinspace enspace space hfill , ; : > ~".split()) | {" ", "\n", "\t"}
+_FUNCTIONS = frozenset("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp det".split())
+_SAME = {
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), "frac"),
+    **dict.fromkeys(("dbinom", "tbinom"), "binom"),
+    **dict.fromkeys(("bar", "dot"), "overline"),
+    "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne", "times": "cdot", "ast": "cdot",
+    "varnothing": "emptyset", "bigcup": "cup", "bigcap": "cap", "lbrace": "{", "rbrace": "}", "backslash": "setminus",
+}  # fmt: skip
+_SIGNS = {
+    **dict.fromkeys(("lvert", "rvert", "vert", "mid"), "|"),
+    "langle": "(", "rangle": ")", "lparen": "(", "rparen": ")", "lbrack": "[", "rbrack": "]", "lt": "<", "gt": ">",
+    "colon": ":", "degree": r"^\circ", "textdegree": r"^\circ", "cr": r"\\", "newline": r"\\", "imath": "i",
+}  # fmt: skip
+_MONEY = {
+    **dict.fromkeys(("$", "textdollar"), "dollar"),
+    **dict.fromkeys(("cent", "cents", "textcent"), "cent"),
+    **dict.fromkeys(("euro", "texteuro", "EUR"), "euro"),
+    **dict.fromkeys(("pounds", "textsterling"), "pound"),
+    **dict.fromkeys(("yen", "textyen"), "yen"),
+    "rupee": "rupee",
+    "%": "percent",
+}
+_ARGUMENTS = {"frac": 2, "binom": 2, "sqrt": 1, "overline": 1, "vec": 1, "hat": 1, "mathbb": 1, "mathcal": 1}
+_DROPPED_ARGUMENT = frozenset("color textcolor colorbox label tag phantom hphantom vphantom hspace vspace".split())
+_MATRICES = {"bmatrix": "pmatrix", "smallmatrix": "matrix", "array": "matrix"}
+# Letters that are units where they follow a number in upright type.
+_UNIT_LETTERS = frozenset("mgshLlJNWVCFK")
+_GREEK = frozenset("ALPHA BETA GAMMA DELTA EPSILON ZETA ETA THETA IOTA KAPPA MU NU XI PI RHO SIGMA TAU PHI CHI PSI OMEGA".split())
+_AM_PM = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
+_COMMAND_SPACE = re.compile(r"(\\[A-Za-z]+) (?![A-Za-z])")
+_LAST_ROW_BREAK = re.compile(r"(?:\\\\)+(?=\\end\{|$)")
+_EXPONENTIAL = re.compile(r"\\exp(?:\(([^()]*)\)| ?([0-9]+|[a-z]))")
+_DELIMITED_MATRIX = re.compile(r"[(\[](?=\\begin\{matrix\})|(?<=\\end\{matrix\})[)\]]")
+
+
+def spelled(latex: str, is_word: Callable[[str, bool], bool]) -> str:
+    r"""The one spelling of an expression, or the expression itself where its groups are nested too deep.
+
+    `is_word` says whether letters outside `\text{}` are a word, given the letters and whether a space precedes them.
+    """
+    speller = _Speller(_in_latex(_AM_PM.sub(r"\1m", plain_characters(latex))), is_word)
+    try:
+        text = speller.sequence(upright=False)
+    except _TooDeepError:
+        return latex
+    text = _LAST_ROW_BREAK.sub("", _COMMAND_SPACE.sub(r"\1", text))
+    if r"\begin{matrix}" in text:
+        text = _DELIMITED_MATRIX.sub("", text).replace("{matrix}", "{pmatrix}")
+    text = _EXPONENTIAL.sub(lambda found: f"e^{{{found[1] or found[2]}}}", text)
+    return text.lstrip(" ,;:").rstrip(" .,;:\\")  # a space after the last backslash is lost with the box
+
+
+def _in_latex(text: str) -> str:
+    """The text with LaTeX for the characters beyond ASCII that have one."""
+    return _BEYOND_ASCII.sub(_in_ascii, _ROOT.sub(_root, text))
+
+
+def _root(found: re.Match[str]) -> str:
+    inner = found[2] or found[3]
+    return _ROOTS[found[1]] + (f"{{{inner}}}" if inner else "")
+
+
+def _in_ascii(found: re.Match[str]) -> str:
+    if found[1]:
+        return "^{" + "".join(_SUPERSCRIPT[one] for one in found[1]) + "}"
+    if found[2]:
+        return "_{" + "".join(_SUBSCRIPT[one] for one in found[2]) + "}"
+    char = found[0]
+    if char in _UNICODE:
+        return _UNICODE[char] + (" " if _UNICODE[char][-1].isalpha() else "")
+    if char.isspace():
+        return " "
+    kind, *codes = unicodedata.decomposition(char).split() or [""]
+    letters = "".join(chr(int(code, 16)) for code in codes if kind)
+    if kind in ("<wide>", "<narrow>", "<small>", "<font>"):
+        return letters if letters.isascii() else _BEYOND_ASCII.sub(_in_ascii, letters)
+    top, slash, bottom = letters.partition("\u2044")
+    if kind == "<fraction>" and slash and bottom:
+        return rf"\frac{{{top}}}{{{bottom}}}"
+    name = unicodedata.name(char, "").split()
+    if name[:3] == ["GREEK", "SMALL", "LETTER"] and name[3:] and name[-1] in _GREEK and len(name) == 4:
+        return f"\\{name[3].lower()} "
+    return char
+
+
+class _TooDeepError(Exception):
+    """Groups are nested deeper than `MAX_DEPTH`."""
+
+
+class _Speller:
+    """A descent through the groups of one expression; `before` is what was printed before a group."""
+
+    def __init__(self, text: str, is_word: Callable[[str, bool], bool]) -> None:
+        self._tokens = _TOKEN.findall(text)
+        self._at = 0
+        self._depth = 0
+        self._is_word = is_word
+
+    def sequence(self, upright: bool, before: str = "") -> str:
+        """The spelling up to the end of this group, in upright type or in italics."""
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _TooDeepError
+        out, spaced, tight = "", False, False
+        while (token := self._next()) not in ("", "}"):
+            if token.isspace() or token == "~" or (token[0] == "\\" and token[1:] in _SPACE):
+                spaced = not tight
+            elif token == r"\!":
+                spaced, tight = False, True
+            elif token in (r"\over", r"\choose"):
+                name = "frac" if token == r"\over" else "binom"
+                out = rf"\{name}{{{out}}}{{{self.sequence(upright)}}}"
+                break
+            elif one := self._one(token, upright, out or before, spaced):
+                if spaced and out.endswith(","):
+                    out = out[:-1] + ";"
+                elif spaced and out and out[-1] in "0123456789." and one[0] in "0123456789.":
+                    out += " "
+                out, spaced, tight = out + one, False, False
+        self._depth -= 1
+        return out
+
+    def _next(self) -> str:
+        self._at += 1
+        return self._tokens[self._at - 1] if self._at <= len(self._tokens) else ""
+
+    def _peek(self) -> str:
+        """The next token that is not a space, or ""."""
+        while (token := self._next()).isspace():
+            pass
+        self._at -= 1
+        return token
+
+    def _one(self, token: str, upright: bool, before: str, spaced: bool) -> str:
+        """The spelling of one token and its arguments."""
+        if token == "{":
+            return self.sequence(upright, before)
+        if token.isalpha():
+            return self._letters(token, upright, before, spaced)
+        if token in "^_":
+            inner = self._argument(upright)
+            circle = token == "^" and inner.strip() == r"\circ"
+            return "^\\circ " if circle else f"{token}{{{inner}}}{self._cut(inner)}"
+        if len(token) > 1 and token[0] == "\\":
+            return self._command(token[1:].removesuffix("*"), upright, before)
+        if token == "." and upright and before.endswith("}"):
+            return ""  # the full stop of a word
+        return {"$": "", "%": r"\text{percent}", "*": r"\cdot "}.get(token, token)
+
+    def _letters(self, token: str, upright: bool, before: str, spaced: bool) -> str:
+        if len(token) > 1 and token.lower() in _FUNCTIONS and not (upright and token == "sec"):
+            return f"\\{token.lower()} "
+        if upright and len(token) > 1:
+            return rf"\text{{{token.lower()}}}"
+        if upright and before and token in _UNIT_LETTERS and (before[-1:] in "0123456789}/" or before.endswith("circ ")):
+            return rf"\text{{{token}}}"
+        return rf"\text{{{token.lower()}}}" if len(token) > 1 and self._is_word(token, spaced) else token
+
+    def _command(self, name: str, upright: bool, before: str) -> str:
+        if name in ("left", "right", "middle"):
+            if self._peek() == ".":
+                self._next()
+            return ""
+        if name in _NOTHING:
+            return ""
+        if name in _TEXT or name in _TYPEFACE:
+            return self._argument(name in _TEXT, before)
+        if name in _DROPPED_ARGUMENT:
+            self._option()
+            self._argument(upright)
+            return self._argument(upright, before) if name in ("textcolor", "colorbox") else ""
+        if name in ("begin", "end"):
+            environment = self._raw_argument()
+            if name == "begin" and environment == "array":
+                self._raw_argument()
+            return rf"\{name}{{{_MATRICES.get(environment, environment)}}}"
+        if name in _MONEY:
+            return rf"\text{{{_MONEY[name]}}}"
+        if name == "\\" or _SIGNS.get(name) == r"\\":
+            self._option()
+            return r"\\"
+        if name in _SIGNS:
+            return _SIGNS[name]
+        name = _SAME.get(name, name)
+        if count := _ARGUMENTS.get(name, 0):
+            option = self._option() if name == "sqrt" else ""
+            arguments = [self._argument(upright) for _ in range(count)]
+            return f"\\{name}{option}" + "".join(f"{{{one}}}" for one in arguments) + self._cut(arguments[-1])
+        return f"\\{name} " if name.isalpha() else f"\\{name}"
+
+    def _argument(self, upright: bool, before: str = "") -> str:
+        """The next group, or the next digit, letter or command, as LaTeX reads it."""
+        token = self._peek()
+        if token in ("", "}"):
+            return ""
+        if len(token) > 1 and token[0] != "\\":
+            self._tokens[self._at] = token[1:]
+            return token[0]
+        self._at += 1
+        return self._one(token, upright, before, False).strip()
+
+    def _cut(self, argument: str) -> str:
+        """The mark of a number that was cut, as in `2^10`: printed as 2 to the 1, then 0, but meant as 2 to the 10."""
+        bare = self._tokens[self._at - 1 : self._at] != ["}"] and self._at < len(self._tokens)
+        digit = bare and (argument == "-" or argument.isdigit()) and self._tokens[self._at].isdigit()
+        return UNREADABLE if digit else ""
+
+    def _option(self) -> str:
+        """An optional argument in square brackets, or ""."""
+        if self._peek() != "[":
+            return ""
+        start = self._at
+        while self._next() not in ("]", ""):
+            pass
+        return "".join(self._tokens[start : self._at])
+
+    def _raw_argument(self) -> str:
+        """The text of the next group, which holds no others."""
+        if self._peek() != "{":
+            return ""
+        start = self._at + 1
+        while self._next() not in ("}", ""):
+            pass
+        return "".join(self._tokens[start : self._at - 1])
