@@ -84,7 +84,7 @@ def _same_solutions(gold: sympy.Basic, answer: sympy.Basic, *_: int) -> bool:
     if isinstance(gold, sympy.Eq) and isinstance(answer, sympy.Eq):
         ratio = sympy.simplify((gold.lhs - gold.rhs) / (answer.lhs - answer.rhs))
         return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero)
-    return bool(gold.as_set() == answer.as_set())
+    return gold.free_symbols == answer.free_symbols and bool(gold.as_set() == answer.as_set())
 
 
 def _numeral(code: str, *_: object) -> sympy.Rational:

@@ -22,8 +22,10 @@ _COMMANDS = (
 _READABLE = re.compile(
     rf"(?:\\(?:{'|'.join(_COMMANDS.split())})(?![A-Za-z])|\\\\|\\[{{}}]|[A-Za-z0-9+\-*/^_=<>|(){{}}\[\].,&]|!(?!!)| (?![0-9]))*+"
 )
-# The parser would drop an index of a number, an index that is an expression, and the name of a permutation.
-_INDEX = re.compile(r"(?<!log)_\{(?![A-Za-z0-9]+\})|[0-9)\]}]_|_\{[0-9]*[A-Za-z]+[0-9][A-Za-z0-9]*\}")
+# The parser would drop an index of a number, an index that is an expression, and square brackets, and a number that follows
+# an argument would be a factor: `5^0 1`.
+_NOT_IN_REALS = re.compile(r"\\infty\]|\[[-+]?\\infty")
+_INDEX = re.compile(r"(?<!log)_\{(?![A-Za-z0-9]+\})|[0-9)\]}]_|_\{[0-9]*[A-Za-z]+[0-9][A-Za-z0-9]*\}|(?:[\^}]|sqrt)\{[^{}]*\}[0-9]|(?<!sqrt)\[[^,\[\]()]*\]")
 _ENVIRONMENT = re.compile(r"\\(begin|end)\{([a-z]+)\}")
 _LETTERS = re.compile(r"\\[A-Za-z]+(?:\{[a-z]*matrix\})?|\\mathbb\{[A-Z]\}|([A-Za-z])(?=[A-Za-z])")
 # Without a sign of multiplication the parser takes `2(1/2)` for a mixed number, and `f(2)` is a function.
@@ -40,7 +42,7 @@ def same(gold: str, answer: str) -> bool | Table:
     wanted = words.without_lead(_spelled_gold(gold))
     units = not words.has_variables(wanted)
     given = words.without_lead(spelled(answer, lambda word, spaced: words.known_word(word, spaced, units, False)))
-    if _compact(wanted) == _compact(given):
+    if _compact(wanted) == _compact(given) or wanted.replace(";", ",") == given.replace(";", ","):
         return True
     if (name := words.plain_words(wanted)) and words.quantity(wanted) is None or r"\text" not in wanted and name:
         return name == words.plain_words(given) or name == _letters(given)
@@ -54,7 +56,7 @@ def _spelled_gold(gold: str) -> str:
 
 
 def _compact(text: str) -> str:
-    return numbers.exact(numbers.with_thousands(text), False).replace("{,}", ",")
+    return numbers.exact(numbers.with_thousands(text), False).replace(";", ",").replace(r"+\infty", r"\infty")
 
 
 def _letters(text: str) -> str:
@@ -62,25 +64,28 @@ def _letters(text: str) -> str:
 
 
 def _same_set(wanted: str, given: str) -> bool | Table:
-    """Relations, unions, infinite intervals and matrices, each as a whole."""
+    """Relations and unions of intervals, each as a whole."""
+    wanted, given = (_compact(values.without_member(text)) for text in (wanted, given))
     if values.is_relation(wanted) and values.is_relation(given):
         pairs = values.relation(wanted)
         if pairs is not None and pairs == values.relation(given):
             return True
-    elif values.is_relation(given) and not values.is_set_expression(wanted):
+    elif values.is_relation(given) and not values.is_interval(wanted) and not values.is_set_expression(wanted):
         return False
-    wanted, given = values.without_member(wanted), values.without_member(given)
-    for text in (wanted, given):
-        if not values.is_relation(text) and "=" in text:
-            return False if text is wanted else _named_set(wanted, given)
-    return _table([[_question(wanted, [given])]])
+    elif values.is_relation(given) or values.is_relation(wanted):
+        wanted, given = (values.as_intervals(text) if values.is_relation(text) else text for text in (wanted, given))
+        if wanted is None or given is None:
+            return False
+    else:
+        wanted, given = _unnamed(wanted), _unnamed(given)
+        if "=" in wanted + given or values.count(wanted) != values.count(given):
+            return wanted == given
+    return wanted == given or _table([[_question(wanted, [given])]])
 
 
-def _named_set(wanted: str, given: str) -> bool | Table:
-    name, *more = given.split("=")
-    if len(more) != 1 or not values.is_name(name):
-        return False
-    return _compact(wanted) == _compact(more[0]) or _table([[_question(wanted, more)]])
+def _unnamed(text: str) -> str:
+    name, *more = text.split("=")
+    return more[0] if len(more) == 1 and values.is_name(name) else text
 
 
 def _same_values(wanted: str, given: str) -> bool | Table:
@@ -174,6 +179,8 @@ def _same_one(gold: str, answer: str) -> Cell:
     wanted, given = numbers.rational(gold), numbers.rational(answer)
     if wanted is not None and given is not None:
         return wanted == given
+    if r"\infty" in gold + answer:
+        return gold.replace("+", "") == answer.replace("+", "")
     return _question(gold, [answer])
 
 
@@ -199,7 +206,7 @@ def _question(gold: str, answers: list[str]) -> Cell:
 
 
 def _readable(text: str) -> bool:
-    return bool(_READABLE.fullmatch(text)) and not _INDEX.search(text)
+    return bool(_READABLE.fullmatch(text)) and not _INDEX.search(text) and not _NOT_IN_REALS.search(text)
 
 
 def _for_algebra(text: str) -> str:

@@ -77,6 +77,7 @@ _MATRICES = {"bmatrix": "pmatrix", "smallmatrix": "matrix", "array": "matrix"}
 _UNIT_LETTERS = frozenset("mgshLlJNWVCFK")
 _GREEK = frozenset("ALPHA BETA GAMMA DELTA EPSILON ZETA ETA THETA IOTA KAPPA MU NU XI PI RHO SIGMA TAU PHI CHI PSI OMEGA".split())
 _AM_PM = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
+_AFTER_NUMBER = re.compile(r"(?:[0-9/]|\\circ ?|\\text\{[a-z]+\}\\cdot ?|(?<!\\text)\{[^{}]*\})$")
 _COMMAND_SPACE = re.compile(r"(\\[A-Za-z]+) (?![A-Za-z])")
 _LAST_ROW_BREAK = re.compile(r"(?:\\\\)+(?=\\end\{|$)")
 _EXPONENTIAL = re.compile(r"\\exp(?:\(([^()]*)\)| ?([0-9]+|[a-z]))")
@@ -202,7 +203,7 @@ class _Speller:
             return f"\\{token.lower()} "
         if upright and len(token) > 1:
             return rf"\text{{{token.lower()}}}"
-        if upright and before and token in _UNIT_LETTERS and (before[-1:] in "0123456789}/" or before.endswith("circ ")):
+        if upright and token in _UNIT_LETTERS and _AFTER_NUMBER.search(before):
             return rf"\text{{{token}}}"
         return rf"\text{{{token.lower()}}}" if len(token) > 1 and self._is_word(token, spaced) else token
 
@@ -234,7 +235,7 @@ class _Speller:
         name = _SAME.get(name, name)
         if count := _ARGUMENTS.get(name, 0):
             option = self._option() if name == "sqrt" else ""
-            arguments = [self._argument(upright) for _ in range(count)]
+            arguments = [self._argument(upright, before) for _ in range(count)]
             return f"\\{name}{option}" + "".join(f"{{{one}}}" for one in arguments) + self._cut(arguments[-1])
         return f"\\{name} " if name.isalpha() else f"\\{name}"
 

@@ -17,14 +17,17 @@ _OPEN = {"(": ")", "[": "]", r"\{": r"\}"}
 _CLOSE = (")", "]", r"\}")
 _AND = re.compile(r"[,;]?\\text\{(?:and|or)\}[,;]?")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
-_SETS = re.compile(r"\\(?:cup|cap|setminus|mathbb|emptyset|infty)(?![A-Za-z])|\\begin")
+_SETS = re.compile(r"\\(?:cup|cap|setminus|mathbb|emptyset)(?![A-Za-z])")
+# An interval, and no point.
+_INTERVAL = re.compile(r"[(\[].*\\infty.*[)\]]|\[.*[,;].*[)\]]|[(\[].*[,;].*\]")
+_SIGN = re.compile(r"(<|>|\\(?:le|ge|ne)(?![A-Za-z])|=)")
 _MEMBER = re.compile(r"^[A-Za-z](?:_\{[A-Za-z0-9]+\})?\\in(?![A-Za-z])(?=[\\(\[])")
 _TWO_SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
-_INDEX = r"(?:_\{[A-Za-z0-9]+\})?'*"
+_INDEX = r"(?:_\{(?:[A-Za-z0-9]+|\\(?:min|max)|\\text\{[a-z]+\})\})?'*"
 _SYMBOL = rf"(?:[A-Za-z]|\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|sigma|omega|rho|tau|ell)(?![A-Za-z]) ?){_INDEX}"
 _NAME = re.compile(
     rf"{_SYMBOL}(?:(?:\^\{{-1\}})?\([^()=]*\))?|(?:\\(?:sin|cos|tan|cot|sec|csc|det|angle)(?![A-Za-z]))(?:\^\{{[0-9]+\}})?[^=]*"
-    r"|(?:\\text\{(?!not|no\}|isn|never)[^{}]*\})+(?:\([A-Za-z]\)|[A-Za-z](?:_\{[A-Za-z0-9]\})?)?"
+    r"|(?=\\text\{)(?:(?!\\text\{(?:not?|isn|aren|never|non|neither)\})(?:\\text\{[^{}]*\}|\\triangle ?|\([A-Za-z]\)|[A-Za-z](?![a-z{}])))+"
 )
 _LETTER = re.compile(r"\\(?:alpha|beta|theta|phi|lambda|omega)(?![A-Za-z])|\\[A-Za-z]+|([A-Za-df-hj-z])")
 
@@ -42,8 +45,18 @@ def is_relation(text: str) -> bool:
 
 
 def is_set_expression(text: str) -> bool:
-    """Whether a text joins sets or intervals, has an infinite end, or is a matrix."""
+    """Whether a text joins sets or intervals."""
     return _SETS.search(text) is not None
+
+
+def is_interval(text: str) -> bool:
+    """Whether a text is an interval that cannot be read as a point."""
+    return _INTERVAL.fullmatch(text) is not None
+
+
+def count(text: str) -> int:
+    """How many parts commas separate outside all brackets."""
+    return len(_split(text, ",;"))
 
 
 def without_member(text: str) -> str:
@@ -120,15 +133,44 @@ def is_name(side: str, several_variables: bool = True) -> bool:
 
 
 def relation(text: str) -> str | None:
-    """A chain of comparisons as its sorted pairs, the smaller side first; None where "or" joins them or it has no side."""
+    """A chain of comparisons as its sorted pairs, the smaller side first; None where "or" joins them."""
     if r"\text{or}" in text:
         return None
+    return "; ".join(sorted(" ".join(pair) for pair in _pairs(text)))
+
+
+def _pairs(text: str) -> list[tuple[str, str, str]]:
+    """Each comparison of a chain as (smaller side, sign, greater side)."""
     pairs = []
     for part in _split(_AND.sub(";", text), ",;"):
-        tokens = re.split(r"(<|>|\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|=)", part)
+        tokens = [one.strip() for one in _SIGN.split(part)]
         for left, sign, right in zip(tokens[::2], tokens[1::2], tokens[2::2], strict=False):
-            if sign in (">", r"\ge") or (sign in ("=", r"\ne") and left > right):
-                left, right = right, left
+            turned = sign in (">", r"\ge") or (sign in ("=", r"\ne") and left > right)
             sign = {">": "<", r"\ge": r"\le"}.get(sign, sign)
-            pairs.append(f"{left.strip()} {sign} {right.strip()}")
-    return "; ".join(sorted(pairs))
+            pairs.append((right, sign, left) if turned else (left, sign, right))
+    return pairs
+
+
+def as_intervals(text: str) -> str | None:
+    r"""The union of intervals to which a relation of one letter limits it, in the order written; None where it is another.
+
+    `x<2 \text{ or } x>3` is `(-\infty,2)\cup(3,\infty)`, and `x\ne3` is `(-\infty,3)\cup(3,\infty)`.
+    """
+    intervals = []
+    for part in re.split(r"[,;]?\\text\{or\}[,;]?", text):
+        lower, upper, letters, pairs = r"(-\infty", r"\infty)", set(), _pairs(part)
+        for left, sign, right in pairs:
+            if len(right) == 1 and right.isalpha() and sign in ("<", r"\le"):
+                lower = ("(" if sign == "<" else "[") + left
+            elif len(left) == 1 and left.isalpha() and sign in ("<", r"\le"):
+                upper = right + (")" if sign == "<" else "]")
+            elif sign == r"\ne" and len(pairs) == 1 and len(right) == 1 and right.isalpha():
+                intervals.append(rf"(-\infty,{left})\cup")
+                lower = f"({left}"
+            else:
+                return None
+            letters.add(right if len(right) == 1 and right.isalpha() else left)
+        if len(letters) != 1 or len(pairs) > 2:
+            return None
+        intervals.append(f"{lower},{upper}")
+    return r"\cup".join(intervals).replace(r"\cup\cup", r"\cup")

@@ -16,11 +16,11 @@ _UNITS = {
 yd yard|mi mile|nm|kg kilogram|g gram|mg milligram|lb pound|oz ounce|ton tonne|l liter litre|ml milliliter millilitre|gal gallon
 s sec second|min minute|h hr hour|day|week|month|year yr|dollar usd buck|cent|euro eur|yen jpy|rupee inr|peso|franc|gbp
 degree deg|radian rad|percent pct percentage|mph|kph kmh|unit|celsius C|fahrenheit F|newton N|joule J|watt W|volt V|kelvin K
-acre|cup|quart|pint|point|pt|digit|way|coin|penny|nickel|dime|quarter|person people|child children|man men|woman women
+acre|cup|quart|pint|point|pt|digit|way|coin|penny|nickel|dime|person people|child children|man men|woman women
 student|boy|girl|card|ball|marble|apple|book|number|integer|solution|value|root|term|factor|divisor|pair|triple|triangle
-side|edge|face|vertex vertices|vertice|diagonal|line|pointvalue|path|route|arrangement|combination|permutation|outcome|choice
+side|edge|face|vertex vertices|vertice|diagonal|line|path|route|arrangement|combination|permutation|outcome|choice
 subset|element|tile|square|rectangle|block|cube|page|word|letter|game|team|player|match|vote|chair|seat|ticket|car|bus|trip
-lap|step|turn|hand|die dice|time|page|sheep|fish|goose geese|mouse mice|inch""".replace("\n", "|").split("|")
+lap|step|turn|hand|die dice|time|page|sheep|fish|goose geese|mouse mice""".replace("\n", "|").split("|")
     for name in row.split()
 }
 _UNITS |= {"L": "l", "mph": "mile / hour", "kph": "km / hour", "kmh": "km / hour", "mile": "mile", "mi": "mile", "hr": "hour",
@@ -42,8 +42,8 @@ _CHANGING = re.compile(
     r"half|halves|thirds?|quarters?|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w*teen|hundred|thousand|\w+ie|\w*illion)ths?"
     r"|\w*illions?|gross|score|myriads?|tens|\w*hundreds?|thousands?|dozens?|lakhs?|crores?|couple|double|twice|triple"
     r"|plus|minus|times|over|divided|multiplied|squared|cubed|factorial|power|powers|root|roots|mod|modulo|base|choose"
-    r"|to|through|or|and|than|more|less|fewer|least|most|not|no|non|never|none|neither|nor|except|without|but|if|when|where"
-    r"|unless|is|isn|are|was|wrong|incorrect|false|between|either|both|about|percentless|negative|positive|inverse|reciprocal"
+    r"|\w+ties|\w+teens|to|through|or|and|than|more|less|fewer|least|most|not|no|non|never|none|neither|nor|except|without|but|if|when|where"
+    r"|unless|is|isn|are|was|wrong|incorrect|false|between|either|both|about|negative|positive|inverse|reciprocal"
 )
 _LINKS = frozenset("of in on from at each for per with".split())
 _TRAILING = frozenset("tall long high wide deep old away apart left total each altogether remaining".split())
@@ -58,10 +58,11 @@ _BARE_UNITS = frozenset(
 _WORD = r"\\text\{[^{}]*\}"
 _ATOM = rf"{_WORD}(?:\^\{{-?[0-9]\}})?"
 _TAIL = re.compile(
-    rf"(?:[,;]{_HEDGE}|{_ATOM}|\\frac\{{(?:{_ATOM})+\}}\{{(?:{_ATOM}|[hmsg](?:\^\{{[23]\}})?)\}}|\^\\circ(?: ?[CF](?![A-Za-z]))?"
+    rf"(?:{_ATOM}|\\frac\{{(?:{_ATOM})+\}}\{{(?:{_ATOM}|[hmsg](?:\^\{{[23]\}})?)\}}|\^\\circ(?: ?[CF](?![A-Za-z]))?"
     rf"|(?<=\}})(?:/[hms](?![A-Za-z{{\\])|/(?=\\text)|\\cdot(?=\\text))|\((?:{_ATOM}|/)+\))+$"
 )
 _PART = re.compile(r"\\text\{([^{}]*)\}|(\^\\circ)|\^\{(-?[0-9])\}|(/|\}\{)|([A-Za-z]+)(?![A-Za-z{])")
+_TRAIL = re.compile(rf"(?<=.)[,;]?{_HEDGE}$")
 _LEAD = re.compile(
     r"(?:\\text\{(?:the|final|correct|answer|result|solution|value|is|equals|option|choice|therefore|thus|hence|so|it|we|get|have"
     r"|approximately|approx|about|around|roughly|exactly|total)\}|\\approx|\\therefore|:(?=.))+(?:=|:|;)?(?!$)|^=(?!$)"
@@ -69,6 +70,7 @@ _LEAD = re.compile(
 _MONEY = re.compile(r"(-?)\\text\{(dollar|cent|euro|pound|yen|rupee|usd|eur|gbp)\}(?=[-0-9.\\(])")
 _MULTIPLIER = re.compile(rf"(?<=[0-9}}])\\text\{{({'|'.join(MULTIPLIERS)})s?\}}")
 _NUMBER_WORD = re.compile(rf"\\text\{{({'|'.join(NUMBERS)})\}}(?=\\text|$)")
+_TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _TRIG_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\^\\circ")
 _VARIABLE = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+|([A-Za-df-hj-z])")
 
@@ -81,7 +83,7 @@ def has_variables(text: str) -> bool:
 def known_word(letters: str, spaced: bool, units: bool, after_space: bool) -> bool:
     """Whether bare letters are a word: a connective always, a unit where `units` says so (`after_space`: only after a space)."""
     word = letters.lower()
-    if word in _BARE_OTHER or word in MULTIPLIERS or word.removesuffix("s") in MULTIPLIERS:
+    if word in _BARE_OTHER or word in MULTIPLIERS or word in NUMBERS or word.removesuffix("s") in MULTIPLIERS:
         return True
     return units and word in _BARE_UNITS and (spaced or not after_space)
 
@@ -89,13 +91,13 @@ def known_word(letters: str, spaced: bool, units: bool, after_space: bool) -> bo
 def without_lead(text: str) -> str:
     """The expression without a phrase such as "The answer is" or "approximately" in front of it."""
     found = _LEAD.match(text)
-    return text[found.end() :].strip(" .,;:") if found else text
+    return _TRAIL.sub("", text[found.end() :].strip(" .,;:") if found else text)
 
 
 def plain_words(text: str) -> str | None:
     """The letters and digits of an expression that consists of words, in lower case; None where it does not."""
     inner = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
-    bare = re.fullmatch(r"[A-Za-z0-9' .(),-]*", inner)
+    bare = re.fullmatch(r"(?:[A-Za-z0-9' .(),]|(?<=[a-z])-(?=[a-z]))*", inner)
     if not bare or not (r"\text" in text and re.search("[a-z]{2}", inner) or re.fullmatch("[A-Za-z]{4,}", inner)):
         return None
     return re.sub(r"[^a-z0-9]", "", inner.lower())
@@ -105,6 +107,8 @@ def quantity(text: str) -> tuple[str, str] | None:
     """One value as (expression without words, unit or ""), or None where a word is not understood."""
     text = _NUMBER_WORD.sub(lambda found: str(NUMBERS[found[1]]), without_lead(text))
     text = _MULTIPLIER.sub(lambda found: rf"\cdot{MULTIPLIERS[found[1]]}", text)
+    if r"^\circ" in text and _TRIG.search(text):
+        text = _TRIG_DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
     money = _MONEY.match(text)
     unit = ""
     if money:
@@ -116,11 +120,8 @@ def quantity(text: str) -> tuple[str, str] | None:
         if unit and after and after != unit:
             return None
         unit, text = unit or after, text[: tail.start()]
-    if r"^\circ" in text:
-        if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text):
-            text = _TRIG_DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
-        elif not unit:
-            text, unit = text.replace(r"^\circ", ""), "degree"
+    if r"^\circ" in text and not unit:
+        text, unit = text.replace(r"^\circ", ""), "degree"
     return (text, unit) if r"\text" not in text else None
 
 
@@ -128,7 +129,7 @@ def _unit(tail: str) -> str | None:
     """The one name of a unit, or None where the words could change the number."""
     names: list[str] = []
     power, head, linked = 1, "", False
-    for word, circle, exponent, slash, letters in _PART.findall(re.sub(_HEDGE, "", tail)):
+    for word, circle, exponent, slash, letters in _PART.findall(tail):
         word = word or letters
         if circle:
             names.append("degree")
