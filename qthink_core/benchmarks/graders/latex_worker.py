@@ -55,7 +55,7 @@ def equal(gold: str, answer: str) -> bool:
     """Whether Math-Verify finds answer and gold equal; not symmetric, the gold comes first."""
     try:
         return verify(_parsed(gold), _parsed(answer), timeout_seconds=None)
-    except Exception:  # the parser raises Exception itself; what it cannot read is not equal
+    except Exception:  # noqa: BLE001 - what the parser cannot read, for which it raises Exception itself, is not equal
         return False
 
 
@@ -78,8 +78,8 @@ def _same_number(gold: sympy.Basic, answer: sympy.Basic, *_: int) -> bool:
 def _same_solutions(gold: sympy.Basic, answer: sympy.Basic, *_: int) -> bool:
     """Math-Verify's comparison of equations and inequalities that are not written alike.
 
-    Equations with a constant ratio are equal, and relations of one variable with the same set of solutions. Its own comparison
-    takes two equations without a solution for equal.
+    Equations with a constant ratio are equal, and so are relations of one variable with the same set of solutions. Its own
+    comparison takes two equations without a solution for equal.
     """
     if isinstance(gold, sympy.Eq) and isinstance(answer, sympy.Eq):
         ratio = sympy.simplify((gold.lhs - gold.rhs) / (answer.lhs - answer.rhs))

@@ -49,6 +49,7 @@ FILES = {
 # The longest of the 500 golds has 53 characters.
 MAX_EXPRESSION_CHARS = 500
 
+
 def problem(row: Mapping[str, object], index: int, split: str, task: str = "math500") -> Problem:
     """The problem of one row of MATH-500 or MATH; one without `answer` has the last box of its solution as its gold.
 

@@ -1,36 +1,39 @@
 r"""Whether an answer equals a gold: decided by text and exact numbers, or left to computer algebra as a table of questions.
 
-What is left to computer algebra has only signs from `_READABLE`, because the parser drops or misreads others: everything else
-is right only as the same text.
+What is left to computer algebra has only signs from `_READABLE`, because the parser drops or misreads others. Everything
+else is right only as the same text.
 """
 
 import re
 from fractions import Fraction
 
 from qthink_core.benchmarks.graders.latex import numbers, values, words
-from qthink_core.benchmarks.graders.latex.spelling import spelled
+from qthink_core.benchmarks.graders.latex.spelling import names, spelled
 from qthink_core.benchmarks.graders.latex_equality import Cell
 
 # A list of more values is compared only if all are plain numbers.
 MAX_VALUES = 20
 
-_COMMANDS = (
-    "frac sqrt binom cdot div pi infty cup cap setminus emptyset mathbb le ge ne sin cos tan cot sec csc arcsin arccos arctan "
-    "sinh cosh tanh ln log alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi "
-    "omega Delta Gamma Theta Lambda Sigma Phi Psi Omega ell begin end circ"
+_COMMANDS = names(
+    "frac sqrt binom cdot div pi infty cup cap setminus emptyset mathbb le ge ne sin cos tan cot sec csc arcsin arccos "
+    "arctan sinh cosh tanh ln log alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau "
+    "phi chi psi omega Delta Gamma Theta Lambda Sigma Phi Psi Omega ell begin end"
 )
-_READABLE = re.compile(
-    rf"(?:\\(?:{'|'.join(_COMMANDS.split())})(?![A-Za-z])|\\\\|\\[{{}}]|[A-Za-z0-9+\-*/^_=<>|(){{}}\[\].,&]|!(?!!)| (?![0-9]))*+"
-)
+_COMMAND = rf"\\(?:{'|'.join(sorted(_COMMANDS))})(?![A-Za-z])"
+_READABLE = re.compile(rf"(?:{_COMMAND}|\\\\|\\[{{}}]|[A-Za-z0-9+\-*/^_=<>|(){{}}\[\].,&]|!(?!!)| (?![0-9]))*+")
 # The parser would drop an index of a number, an index that is an expression, and square brackets, and a number that follows
 # an argument would be a factor: `5^0 1`.
 _NOT_IN_REALS = re.compile(r"\\infty\]|\[[-+]?\\infty")
-_INDEX = re.compile(r"(?<!log)_\{(?![A-Za-z0-9]+\})|[0-9)\]}]_|_\{[0-9]*[A-Za-z]+[0-9][A-Za-z0-9]*\}|(?:[\^}]|sqrt)\{[^{}]*\}[0-9]|(?<!sqrt)\[[^,\[\]()]*\]")
+_INDEX = re.compile(
+    r"(?<!log)_\{(?![A-Za-z0-9]+\})|[0-9)\]}]_|_\{[0-9]*[A-Za-z]+[0-9][A-Za-z0-9]*\}|(?:[\^}]|sqrt)\{[^{}]*\}[0-9]|(?<!sqrt)\[[^,\[\]()]*\]"
+)
 _ENVIRONMENT = re.compile(r"\\(begin|end)\{([a-z]+)\}")
 _LETTERS = re.compile(r"\\[A-Za-z]+(?:\{[a-z]*matrix\})?|\\mathbb\{[A-Z]\}|([A-Za-z])(?=[A-Za-z])")
 # Without a sign of multiplication the parser takes `2(1/2)` for a mixed number, and `f(2)` is a function.
 _FUNCTION = r"\\(?:sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|ln|log)(?:[_^]\{[^{}]*\})*"
-_FACTORS = re.compile(rf"{_FUNCTION}|\\binom|\\frac\{{[^{{}}]*\}}\{{|(?<=[0-9)])(?=\(|\\(?:frac|sqrt|binom|pi))|(?<=\}})(?=\()")
+_FACTORS = re.compile(
+    rf"{_FUNCTION}|\\binom|\\frac\{{[^{{}}]*\}}\{{|(?<=[0-9)])(?=\(|\\(?:frac|sqrt|binom|pi))|(?<=\}})(?=\()"
+)
 Table = list[list[Cell]]
 
 
@@ -44,7 +47,7 @@ def same(gold: str, answer: str) -> bool | Table:
     given = words.without_lead(spelled(answer, lambda word, spaced: words.known_word(word, spaced, units, False)))
     if _compact(wanted) == _compact(given) or wanted.replace(";", ",") == given.replace(";", ","):
         return True
-    if (name := words.plain_words(wanted)) and words.quantity(wanted) is None or r"\text" not in wanted and name:
+    if ((name := words.plain_words(wanted)) and words.quantity(wanted) is None) or (r"\text" not in wanted and name):
         return name == words.plain_words(given) or name == _letters(given)
     if values.is_relation(wanted) or values.is_relation(given) or values.is_set_expression(wanted + given):
         return _same_set(wanted, given)
@@ -66,16 +69,18 @@ def _letters(text: str) -> str:
 def _same_set(wanted: str, given: str) -> bool | Table:
     """Relations and unions of intervals, each as a whole."""
     wanted, given = (_compact(values.without_member(text)) for text in (wanted, given))
-    if values.is_relation(wanted) and values.is_relation(given):
+    related = [values.is_relation(text) for text in (wanted, given)]
+    if all(related):
         pairs = values.relation(wanted)
         if pairs is not None and pairs == values.relation(given):
             return True
-    elif values.is_relation(given) and not values.is_interval(wanted) and not values.is_set_expression(wanted):
-        return False
-    elif values.is_relation(given) or values.is_relation(wanted):
-        wanted, given = (values.as_intervals(text) if values.is_relation(text) else text for text in (wanted, given))
-        if wanted is None or given is None:
+    elif any(related):
+        if related[1] and not values.is_interval(wanted) and not values.is_set_expression(wanted):
             return False
+        sets = [values.as_intervals(text) if one else text for one, text in zip(related, (wanted, given), strict=True)]
+        if sets[0] is None or sets[1] is None:
+            return False
+        wanted, given = sets[0], sets[1]
     else:
         wanted, given = _unnamed(wanted), _unnamed(given)
         if "=" in wanted + given or values.count(wanted) != values.count(given):
@@ -99,7 +104,10 @@ def _same_values(wanted: str, given: str) -> bool | Table:
         return False
     return _table(
         [
-            [_same_value(one, other) if row == column or not ordered else False for column, other in enumerate(answers.sides)]
+            [
+                _same_value(one, other) if row == column or not ordered else False
+                for column, other in enumerate(answers.sides)
+            ]
             for row, one in enumerate(golds.sides)
         ]
     )
@@ -117,12 +125,12 @@ def _same_brackets(golds: values.Values, answers: values.Values) -> bool:
 
 def _same_numbers(golds: values.Values, answers: values.Values, ordered: bool) -> bool | None:
     """Whether two lists of plain numbers are equal, or None where they have other values."""
-    sides = [one for one in golds.sides + answers.sides]
-    found = [_number(one[0]) if len(one) == 1 else None for one in sides]
-    if any(one is None for one in found):
+    found = [_number(one[0]) if len(one) == 1 else None for one in golds.sides + answers.sides]
+    plain = [one for one in found if one is not None]
+    if len(plain) < len(found):
         return None
-    left, right = found[: len(golds.sides)], found[len(golds.sides) :]
-    return left == right if ordered else sorted(left) == sorted(right)  # type: ignore[type-var]
+    left, right = plain[: len(golds.sides)], plain[len(golds.sides) :]
+    return left == right if ordered else sorted(left) == sorted(right)
 
 
 def _number(text: str) -> Fraction | None:
@@ -216,18 +224,7 @@ def _for_algebra(text: str) -> str:
 
 
 def _table(table: Table) -> bool | Table:
-    """The table, or the verdict where no cell needs computer algebra and there is one value."""
-    if all(isinstance(cell, bool) for row in table for cell in row):
-        return matched(table)
-    return table
-
-
-def matched(table: Table) -> bool:
-    """Whether each row has a true cell in a column of its own; equality is transitive, so the first one found is as good."""
-    free = list(range(len(table)))
-    for row in table:
-        column = next((one for one in free if row[one]), None)
-        if column is None:
-            return False
-        free.remove(column)
-    return True
+    """The table, or the verdict where it needs no computer algebra."""
+    if not all(any(row) for row in table):
+        return False
+    return all(row[place] is True for place, row in enumerate(table)) or table

@@ -24,7 +24,9 @@ _POWER_OF_TEN = re.compile(r"10\^\{([-+]?[0-9]{1,3})\}")
 _DIGITS = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+")
 _FRACTION = re.compile(r"\\frac\{([-+]?[0-9]+)\}\{([-+]?[0-9]+)\}|([0-9]+)/([0-9]+)")
 _SUM = re.compile(r"\(([0-9]+)\+\\frac\{([0-9]+)\}\{([0-9]+)\}\)")
-_BASED = re.compile(r"\(?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?_\{\(?(?:\\text\{base\}|base)?(?:([0-9]{1,2})|\\text\{([a-z]+)\})\)?\}")
+_BASED = re.compile(
+    r"\(?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?_\{\(?(?:\\text\{base\}|base)?(?:([0-9]{1,2})|\\text\{([a-z]+)\})\)?\}"
+)
 _BASED_IN_WORDS = re.compile(r"\(?([0-9A-Z]+)\)?\(?\\text\{base\}(?:([0-9]{1,2})|\\text\{([a-z]+)\})\)?")
 
 

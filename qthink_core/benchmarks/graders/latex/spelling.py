@@ -21,63 +21,73 @@ MAX_DEPTH = 50
 UNREADABLE = r"\?"
 
 _TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|[A-Za-z]+|[0-9]+|\s+|.", re.DOTALL)
+
+
+def names(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
 _UNICODE = {
-    **dict(zip("±∓×÷·⋅∙∗−≤≥⩽⩾≠≈∞∪∩∈∉∅∖⟨⟩∘",
-               r"\pm \mp \cdot \div \cdot \cdot \cdot \cdot - \le \ge \le \ge \ne \approx \infty \cup \cap \in \notin \emptyset "
-               r"\setminus \langle \rangle \circ".split(), strict=True)),
-    **dict.fromkeys("°º˚", r"^\circ"),
-    **dict.fromkeys("⁄∕", "/"), "，": ",", "٬": ",", "٫": ".", "、": ";", "؛": ";", "٪": "%", "’": "'", "ℝ": r"\mathbb{R}",
-    "¢": r"\cent", "€": r"\euro", "£": r"\pounds", "¥": r"\yen", "₹": r"\rupee",
+    **{"±": r"\pm", "∓": r"\mp", "÷": r"\div", "−": "-", "≈": r"\approx", "∞": r"\infty", "∪": r"\cup", "∩": r"\cap"},
+    **{"∈": r"\in", "∉": r"\notin", "∅": r"\emptyset", "∖": r"\setminus", "⟨": r"\langle", "⟩": r"\rangle"},
+    **dict.fromkeys("×·⋅∙∗•", r"\cdot"), **dict.fromkeys("≤⩽", r"\le"), **dict.fromkeys("≥⩾", r"\ge"), "≠": r"\ne",
+    **dict.fromkeys("°º˚", r"^\circ"), **dict.fromkeys("⁄∕", "/"), **dict.fromkeys("、؛", ";"), "∘": r"\circ",
+    **{"，": ",", "٬": ",", "٫": ".", "٪": "%", "’": "'", "¢": r"\cent", "€": r"\euro", "£": r"\pounds", "¥": r"\yen"},
+    "₹": r"\rupee", "ℝ": r"\mathbb{R}",
 }  # fmt: skip
 _SUPERSCRIPT = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni", strict=True))
 _SUBSCRIPT = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙₖₓ", "0123456789+-()nkx", strict=True))
 _BEYOND_ASCII = re.compile(f"([{''.join(_SUPERSCRIPT)}]+)|([{''.join(_SUBSCRIPT)}]+)|([^\x00-\x7f])")
 _ROOT = re.compile(r"([√∛∜])\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|[A-Za-z]|(?=\{)))")
 _ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
+_GREEK = names("ALPHA BETA GAMMA DELTA EPSILON ZETA ETA THETA IOTA KAPPA MU NU XI PI RHO SIGMA TAU PHI CHI PSI OMEGA")
 
-_TEXT = frozenset(
-    "text mbox hbox textbf textit textrm textsf texttt textsc textsl textnormal textup textmd emph mathrm operatorname".split()
+_TEXT = names(
+    "text mbox hbox textbf textit textrm textsf texttt textsc textsl textnormal textup textmd emph mathrm operatorname"
 )
-_TYPEFACE = frozenset(
+_TYPEFACE = names(
     "mathbf mathit mathsf mathtt mathnormal boldsymbol bold bm pmb underline ensuremath mathop mathord mathbin mathrel "
-    "mathstrut smash fbox boxed".split()
+    "mathstrut smash fbox boxed"
 )
-_NOTHING = frozenset(
-    "displaystyle textstyle scriptstyle limits nolimits bf it rm sf tt sl em bfseries itshape left right middle big Big bigg "
-    "Bigg bigl Bigl biggl Biggl bigr Bigr biggr Biggr bigm tiny small normalsize large Large LARGE huge Huge centering hline "
-    "nonumber notag [ ] ( ) !".split()
+_NOTHING = names(
+    "displaystyle textstyle scriptstyle limits nolimits bf it rm sf tt sl em bfseries itshape big Big bigg Bigg bigl Bigl "
+    "biggl Biggl bigr Bigr biggr Biggr bigm tiny small normalsize large Large LARGE huge Huge centering hline nonumber "
+    "notag [ ] ( )"
 )
-_SPACE = frozenset("quad qquad thinspace enspace space hfill , ; : > ~".split()) | {" ", "\n", "\t"}
-_FUNCTIONS = frozenset("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp det".split())
+_SPACE = names("quad qquad thinspace enspace space hfill , ; : > ~") | {" ", "\n", "\t"}
+_FUNCTIONS = names("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp det")
+_DROPPED_ARGUMENT = names("color textcolor colorbox label tag phantom hphantom vphantom hspace vspace")
+_ARGUMENTS = {"frac": 2, "binom": 2} | dict.fromkeys(("sqrt", "overline", "vec", "hat", "mathbb", "mathcal"), 1)
 _SAME = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac"), "frac"),
     **dict.fromkeys(("dbinom", "tbinom"), "binom"),
     **dict.fromkeys(("bar", "dot"), "overline"),
-    "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne", "times": "cdot", "ast": "cdot",
-    "varnothing": "emptyset", "bigcup": "cup", "bigcap": "cap", "lbrace": "{", "rbrace": "}", "backslash": "setminus",
-}  # fmt: skip
+    **dict.fromkeys(("times", "ast"), "cdot"),
+    **{"leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne", "varnothing": "emptyset"},
+    **{"bigcup": "cup", "bigcap": "cap", "lbrace": "{", "rbrace": "}", "backslash": "setminus"},
+}
 _SIGNS = {
     **dict.fromkeys(("lvert", "rvert", "vert", "mid"), "|"),
-    "langle": "(", "rangle": ")", "lparen": "(", "rparen": ")", "lbrack": "[", "rbrack": "]", "lt": "<", "gt": ">",
-    "colon": ":", "degree": r"^\circ", "textdegree": r"^\circ", "cr": r"\\", "newline": r"\\", "imath": "i",
-}  # fmt: skip
+    **dict.fromkeys(("langle", "lparen"), "("),
+    **dict.fromkeys(("rangle", "rparen"), ")"),
+    **dict.fromkeys(("degree", "textdegree"), r"^\circ"),
+    **dict.fromkeys(("cr", "newline", "\\"), r"\\"),
+    **{"lbrack": "[", "rbrack": "]", "lt": "<", "gt": ">", "colon": ":", "imath": "i"},
+}
 _MONEY = {
     **dict.fromkeys(("$", "textdollar"), "dollar"),
     **dict.fromkeys(("cent", "cents", "textcent"), "cent"),
-    **dict.fromkeys(("euro", "texteuro", "EUR"), "euro"),
+    **dict.fromkeys(("euro", "texteuro"), "euro"),
     **dict.fromkeys(("pounds", "textsterling"), "pound"),
     **dict.fromkeys(("yen", "textyen"), "yen"),
-    "rupee": "rupee",
-    "%": "percent",
+    **{"rupee": "rupee", "%": "percent"},
 }
-_ARGUMENTS = {"frac": 2, "binom": 2, "sqrt": 1, "overline": 1, "vec": 1, "hat": 1, "mathbb": 1, "mathcal": 1}
-_DROPPED_ARGUMENT = frozenset("color textcolor colorbox label tag phantom hphantom vphantom hspace vspace".split())
 _MATRICES = {"bmatrix": "pmatrix", "smallmatrix": "matrix", "array": "matrix"}
 # Letters that are units where they follow a number in upright type.
 _UNIT_LETTERS = frozenset("mgshLlJNWVCFK")
-_GREEK = frozenset("ALPHA BETA GAMMA DELTA EPSILON ZETA ETA THETA IOTA KAPPA MU NU XI PI RHO SIGMA TAU PHI CHI PSI OMEGA".split())
-_AM_PM = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
 _AFTER_NUMBER = re.compile(r"(?:[0-9/]|\\circ ?|\\text\{[a-z]+\}\\cdot ?|(?<!\\text)\{[^{}]*\})$")
+_AM_PM = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
 _COMMAND_SPACE = re.compile(r"(\\[A-Za-z]+) (?![A-Za-z])")
 _LAST_ROW_BREAK = re.compile(r"(?:\\\\)+(?=\\end\{|$)")
 _EXPONENTIAL = re.compile(r"\\exp(?:\(([^()]*)\)| ?([0-9]+|[a-z]))")
@@ -98,7 +108,8 @@ def spelled(latex: str, is_word: Callable[[str, bool], bool]) -> str:
     if r"\begin{matrix}" in text:
         text = _DELIMITED_MATRIX.sub("", text).replace("{matrix}", "{pmatrix}")
     text = _EXPONENTIAL.sub(lambda found: f"e^{{{found[1] or found[2]}}}", text)
-    return text.lstrip(" ,;:").rstrip(" .,;:\\")  # a space after the last backslash is lost with the box
+    # the box ends in a backslash where it ended in a backslash and a space
+    return text.lstrip(" ,;:").rstrip(" .,;:\\")
 
 
 def _in_latex(text: str) -> str:
@@ -227,10 +238,9 @@ class _Speller:
             return rf"\{name}{{{_MATRICES.get(environment, environment)}}}"
         if name in _MONEY:
             return rf"\text{{{_MONEY[name]}}}"
-        if name == "\\" or _SIGNS.get(name) == r"\\":
-            self._option()
-            return r"\\"
         if name in _SIGNS:
+            if _SIGNS[name] == r"\\":
+                self._option()
             return _SIGNS[name]
         name = _SAME.get(name, name)
         if count := _ARGUMENTS.get(name, 0):

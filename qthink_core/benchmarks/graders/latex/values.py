@@ -24,10 +24,13 @@ _SIGN = re.compile(r"(<|>|\\(?:le|ge|ne)(?![A-Za-z])|=)")
 _MEMBER = re.compile(r"^[A-Za-z](?:_\{[A-Za-z0-9]+\})?\\in(?![A-Za-z])(?=[\\(\[])")
 _TWO_SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _INDEX = r"(?:_\{(?:[A-Za-z0-9]+|\\(?:min|max)|\\text\{[a-z]+\})\})?'*"
-_SYMBOL = rf"(?:[A-Za-z]|\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|sigma|omega|rho|tau|ell)(?![A-Za-z]) ?){_INDEX}"
+_SYMBOL = (
+    rf"(?:[A-Za-z]|\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|sigma|omega|rho|tau|ell)(?![A-Za-z]) ?){_INDEX}"
+)
 _NAME = re.compile(
     rf"{_SYMBOL}(?:(?:\^\{{-1\}})?\([^()=]*\))?|(?:\\(?:sin|cos|tan|cot|sec|csc|det|angle)(?![A-Za-z]))(?:\^\{{[0-9]+\}})?[^=]*"
-    r"|(?=\\text\{)(?:(?!\\text\{(?:not?|isn|aren|never|non|neither)\})(?:\\text\{[^{}]*\}|\\triangle ?|\([A-Za-z]\)|[A-Za-z](?![a-z{}])))+"
+    r"|(?=\\text\{)(?:(?!\\text\{(?:not?|isn|aren|never|non|neither)\})"
+    r"(?:\\text\{[^{}]*\}|\\triangle ?|\([A-Za-z]\)|[A-Za-z](?![a-z{}])))+"
 )
 _LETTER = re.compile(r"\\(?:alpha|beta|theta|phi|lambda|omega)(?![A-Za-z])|\\[A-Za-z]+|([A-Za-df-hj-z])")
 
@@ -114,7 +117,8 @@ def _all_sides(parts: list[str]) -> list[list[str]]:
 def _both_signs(part: str) -> list[str]:
     if not _TWO_SIGNS.search(part):
         return [part]
-    return [_TWO_SIGNS.sub(lambda found: "+-"[(found[1] == "mp") != minus], part) for minus in (False, True)]
+    upper, lower = ("+", "-"), ("-", "+")
+    return [_TWO_SIGNS.sub(lambda found, pm=pm, mp=mp: pm if found[1] == "pm" else mp, part) for pm, mp in (upper, lower)]  # type: ignore[misc]
 
 
 def _sides(part: str) -> list[str]:
