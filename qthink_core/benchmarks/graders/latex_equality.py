@@ -18,6 +18,8 @@ from qthink_core.benchmarks.graders.contract import Verdict
 from qthink_core.errors import StoppedError
 
 _WORKER = Path(__file__).with_name("latex_worker.py")
+# The slowest published gold takes 0.2 s; with the start of the worker (0.8 s) every answer costs less than 2.5 s.
+CPU_LIMIT_S = 1.2
 _VERDICTS: tuple[Verdict, ...] = ("right", "wrong", "timeout", "over_limit")
 # Whether two values are equal, or the pairs of expressions, gold first, that all have to be equal for it.
 Cell = bool | list[tuple[str, str]]
@@ -50,7 +52,7 @@ class _Worker:
             # -P, because modules in the same folder must not shadow installed ones. A fixed hash seed, because SymPy's order
             # depends on it. A separate process group, because Ctrl-C is for this process, which may still need a verdict.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(_WORKER)],
+                [sys.executable, "-P", str(_WORKER), str(CPU_LIMIT_S)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -1,5 +1,6 @@
 r"""A script that writes a verdict for every JSON line on its standard input, a table of `latex_equality.Cell`.
 
+Its argument is the processor time that a question may take.
 It imports Math-Verify once and forks a child for every question. Only the child sees model text, under limits that the
 kernel enforces, so an answer cannot run without end, use up the memory, or change the verdict on the next one. The time
 limit is in processor time, because a verdict must not depend on how busy the machine is. The process ends when its standard
@@ -24,8 +25,6 @@ import sympy.physics.units  # SymPy imports it late and sympifies its unit names
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from math_verify.grader import verify
 
-# The slowest published gold takes 0.2 s; with the start of this process (0.7 s) every item costs less than 2.5 s.
-CPU_LIMIT_S = 1.2
 WALL_LIMIT_S = 10.0  # for a child that waits instead of computing
 MEMORY_LIMIT_BYTES = 2 << 30
 # Digits to which irrational numbers are compared, relative to the greater one; rational ones are compared exactly.
@@ -35,8 +34,11 @@ _NUMERAL = re.compile(r"\s*(Integer|Float)\s*\(\s*'?([0-9]*\.?[0-9]*)'?\s*\)\s*"
 # Letters of different case are different variables.
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 
+# As in `latex_equality`, which this program cannot import.
+Table = list[list[bool | list[list[str]]]]
 
-def matched(table: list[list[bool | list[list[str]]]]) -> bool:
+
+def matched(table: Table) -> bool:
     """Whether each row is equal to a column of its own; equality is transitive, so the first one found is as good as any."""
     free = list(range(len(table)))
     for row in table:
@@ -55,6 +57,8 @@ def equal(gold: str, answer: str) -> bool:
     """Whether Math-Verify finds answer and gold equal; not symmetric, the gold comes first."""
     try:
         return verify(_parsed(gold), _parsed(answer), timeout_seconds=None)
+    except (MemoryError, RecursionError):
+        raise  # a limit was reached: no verdict
     except Exception:  # noqa: BLE001 - what the parser cannot read, for which it raises Exception itself, is not equal
         return False
 
@@ -98,12 +102,12 @@ def _numeral(code: str, *_: object) -> sympy.Rational:
     return sympy.Rational(numeral[2])
 
 
-def _verdict(table: list[list[bool | list[list[str]]]]) -> str:
+def _verdict(table: Table, cpu_limit_s: float) -> str:
     """The verdict of a forked child, or the limit that ended it."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        _decide_and_exit(table, write_end)
+        _decide_and_exit(table, cpu_limit_s, write_end)
     os.close(write_end)
     in_time = bool(select.select([read_end], [], [], WALL_LIMIT_S)[0])
     decision = os.read(read_end, 1) if in_time else b""
@@ -116,20 +120,20 @@ def _verdict(table: list[list[bool | list[list[str]]]]) -> str:
     return "timeout" if timed_out else "over_limit"
 
 
-def _decide_and_exit(table: list[list[bool | list[list[str]]]], write_end: int) -> NoReturn:
+def _decide_and_exit(table: Table, cpu_limit_s: float, write_end: int) -> NoReturn:
     try:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         # SIGPROF has no handler, so the kernel ends the child even during a long step of GMP
-        signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT_S)
+        signal.setitimer(signal.ITIMER_PROF, cpu_limit_s)
         os.write(write_end, b"1" if matched(table) else b"0")
     finally:
         os._exit(0)
 
 
-def main() -> None:
-    """Answers questions until standard input closes."""
+def main(cpu_limit_s: float) -> None:
+    """Answers questions until standard input closes, each within `cpu_limit_s` of the processor."""
     logging.disable(logging.CRITICAL)
     sympy.parsing.sympy_parser.eval_expr = _numeral
     math_verify.grader.sympy_numeric_eq = _same_number
@@ -139,12 +143,13 @@ def main() -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    # otherwise every child would compile the same patterns, and copy the pages that its garbage collector touches
-    equal("\\frac{1}{2}", "x")
+    # otherwise every child would build the same caches, and copy the pages that its garbage collector touches
+    equal(r"\frac{3\sqrt{7}}{5}", r"\frac{\pi}{3}")
+    equal(r"(a+1)\cdot(a-2)", "a^{2}+a")
     gc.freeze()
     for line in sys.stdin:
-        print(_verdict(json.loads(line)), file=replies, flush=True)
+        print(_verdict(json.loads(line), cpu_limit_s), file=replies, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(float(sys.argv[1]))

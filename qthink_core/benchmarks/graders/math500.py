@@ -4,18 +4,31 @@ Source: openai/prm800k, `prm800k/math_splits/test.jsonl` (500 problems of Hendry
 arXiv:2305.20050); training problems: `train.jsonl` in the same folder. Licence: MIT.
 Prompt: the problem and, on the next line, `prompts.MATH_INSTRUCTION`.
 Gold: the field `answer`.
-Extraction: the content of the last balanced `\boxed{}` of the whole answer. (A window of 100 characters, as in some
-graders, would miss 45 of the 500 official solutions and find 3 where `3\sqrt{13}` is written.)
+Extraction: the content of the last balanced `\boxed{}` or `\fbox{}` of the whole answer. (A window of 100 characters, as in
+some graders, would miss 45 of the 500 official solutions and find 3 where `3\sqrt{13}` is written.)
 Equality, by the first rule that decides:
-- the same text without spacing, typeface, percent signs (many problems ask for the number alone) and variants of spelling;
-- two plain rational numbers (decimals, also repeating or times a power of ten, and fractions), compared exactly;
-- two whole numbers with a base as index, compared by digits and base;
-- units with different powers, where both have one, are wrong;
-- also wrong are an equation chain whose plain numbers differ (`1=2`), a different number of values (`2,3,3` for `2,3`), and
-  a bare list or a set where a point or an interval is required;
-- Math-Verify on both sides, each in its own `\boxed{}`, gold first, in a process that can be killed.
+- the same text in one spelling (`latex.spelling`: Unicode, typefaces, spacing, arguments), without phrases around it;
+- where the gold is words, the same letters, in upper or lower case (`latex.words`);
+- as many values as the gold, in the same brackets where they have an order (`latex.values`); the sides of an equation are
+  all right, but for a name such as `x=`;
+- units (`latex.words`): ignored where only one side has one, otherwise the same;
+- numbers (`latex.numbers`): exactly the same rational number, or the same digits with the same base;
+- Math-Verify, gold first, in a process that can be killed: rational numbers exactly, others to 50 digits.
+
+Rulings, each on the side that never takes another value for right:
+- a rounded number is wrong, however many digits it has; `0.333\ldots` and `0.(3)` are not read;
+- `2^10`, `\sqrt16` and `\frac123` are printed as other numbers than they mean, and are right only as the same text;
+- digits with a space between them are one number only in groups of three; a comma is never a decimal point;
+- any unit is right where the gold has none, as the problem asks for it; percent and currency signs likewise, so that `50\%`
+  is right for 50 and wrong for 0.5;
+- a word behind a number that may change it ("thirds", "more", "to", "not") makes it wrong; "million" and "dozen" multiply it;
+- letters of another case are other variables, but words may be in any case;
+- an equation of one variable that is not solved, as `2x=10`, states no value; `a+b=12` states 12;
+- a number in the gold's base equals its digits alone; its decimal value alone is wrong;
+- several values in several boxes: the last box counts.
 """
 
+import re
 from collections.abc import Mapping
 
 from qthink_core.benchmarks.graders.contract import (
@@ -48,6 +61,7 @@ FILES = {
 
 # The longest of the 500 golds has 53 characters.
 MAX_EXPRESSION_CHARS = 500
+_WITHOUT_BRACES = re.compile(r"\\boxed(?![A-Za-z])[^\S\n]*(?=[^\s{])((?:(?!\\boxed)[^$\n])*)")
 
 
 def problem(row: Mapping[str, object], index: int, split: str, task: str = "math500") -> Problem:
@@ -90,8 +104,12 @@ def gold_answer(problem: Problem) -> str:
 
 
 def extract(answer: str) -> str | None:
-    r"""The content of the last balanced `\boxed{}`, or None where it is missing or empty."""
-    boxed = last_boxed(without_thought(answer))
+    r"""The content of the last balanced `\boxed{}` or `\fbox{}`, or None where it is missing or empty.
+
+    A box without braces, as in `$\boxed 2$`, ends at the next `$` or line.
+    """
+    braced = _WITHOUT_BRACES.sub(r"\\boxed{\1}", without_thought(answer).replace(r"\fbox", r"\boxed"))
+    boxed = last_boxed(braced)
     return boxed.strip() or None if boxed is not None else None
 
 

@@ -21,13 +21,17 @@ _COMMANDS = names(
 )
 _COMMAND = rf"\\(?:{'|'.join(sorted(_COMMANDS))})(?![A-Za-z])"
 _READABLE = re.compile(rf"(?:{_COMMAND}|\\\\|\\[{{}}]|[A-Za-z0-9+\-*/^_=<>|(){{}}\[\].,&]|!(?!!)| (?![0-9]))*+")
-# The parser would drop an index of a number, an index that is an expression, and square brackets, and a number that follows
-# an argument would be a factor: `5^0 1`.
-_NOT_IN_REALS = re.compile(r"\\infty\]|\[[-+]?\\infty")
-_INDEX = re.compile(
-    r"(?<!log)_\{(?![A-Za-z0-9]+\})|[0-9)\]}]_|_\{[0-9]*[A-Za-z]+[0-9][A-Za-z0-9]*\}|(?:[\^}]|sqrt)\{[^{}]*\}[0-9]|(?<!sqrt)\[[^,\[\]()]*\]"
+# Signs that are readable alone, but not in this order: the parser would drop them or find another value.
+_MISREAD = re.compile(
+    r"""(?<!log)_\{(?![A-Za-z0-9]+\})  # an index that is an expression
+    |_\{[0-9]*[A-Za-z]+[0-9]
+    |[0-9)\]}]_                        # an index of a number, or a permutation
+    |(?:[\^}]|sqrt)\{[^{}]*\}[0-9]     # digits behind an argument: 5^0 1
+    |(?<![A-Za-z\\])[A-Za-hj-z][0-9]   # x1 may be an index
+    |(?<!sqrt)\[[^,\[\]()]*\]          # a value in square brackets
+    |\\infty\]|\[[-+]?\\infty          # a closed infinite end""",
+    re.VERBOSE,
 )
-_ENVIRONMENT = re.compile(r"\\(begin|end)\{([a-z]+)\}")
 _LETTERS = re.compile(r"\\[A-Za-z]+(?:\{[a-z]*matrix\})?|\\mathbb\{[A-Z]\}|([A-Za-z])(?=[A-Za-z])")
 # Without a sign of multiplication the parser takes `2(1/2)` for a mixed number, and `f(2)` is a function.
 _FUNCTION = r"\\(?:sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|ln|log)(?:[_^]\{[^{}]*\})*"
@@ -48,7 +52,7 @@ def same(gold: str, answer: str) -> bool | Table:
     if _compact(wanted) == _compact(given) or wanted.replace(";", ",") == given.replace(";", ","):
         return True
     if ((name := words.plain_words(wanted)) and words.quantity(wanted) is None) or (r"\text" not in wanted and name):
-        return name == words.plain_words(given) or name == _letters(given)
+        return name == words.plain_words(given)
     if values.is_relation(wanted) or values.is_relation(given) or values.is_set_expression(wanted + given):
         return _same_set(wanted, given)
     return _same_values(wanted, given)
@@ -60,10 +64,6 @@ def _spelled_gold(gold: str) -> str:
 
 def _compact(text: str) -> str:
     return numbers.exact(numbers.with_thousands(text), False).replace(";", ",").replace(r"+\infty", r"\infty")
-
-
-def _letters(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 def _same_set(wanted: str, given: str) -> bool | Table:
@@ -180,6 +180,7 @@ def _same_one(gold: str, answer: str) -> Cell:
     if based := numbers.with_base(answer):
         value, other = numbers.value_in_base(*based), _number(gold)
         return value is not None and value == other and based[1] == 10
+    gold, answer = values.without_brackets(gold), values.without_brackets(answer)
     e_notation = "e" not in re.sub(r"\\[A-Za-z]+", "", gold)
     gold, answer = numbers.exact(gold, False), numbers.exact(answer, e_notation)
     if gold == answer:
@@ -188,7 +189,7 @@ def _same_one(gold: str, answer: str) -> Cell:
     if wanted is not None and given is not None:
         return wanted == given
     if r"\infty" in gold + answer:
-        return gold.replace("+", "") == answer.replace("+", "")
+        return gold.removeprefix("+") == answer.removeprefix("+")
     return _question(gold, [answer])
 
 
@@ -214,7 +215,7 @@ def _question(gold: str, answers: list[str]) -> Cell:
 
 
 def _readable(text: str) -> bool:
-    return bool(_READABLE.fullmatch(text)) and not _INDEX.search(text) and not _NOT_IN_REALS.search(text)
+    return _READABLE.fullmatch(text) is not None and _MISREAD.search(text) is None
 
 
 def _for_algebra(text: str) -> str:

@@ -160,12 +160,9 @@ class _Speller:
 
     def sequence(self, upright: bool, before: str = "") -> str:
         """The spelling up to the end of this group, in upright type or in italics."""
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise _TooDeepError
         out, spaced, tight = "", False, False
         while (token := self._next()) not in ("", "}"):
-            if token.isspace() or token == "~" or (token[0] == "\\" and token[1:] in _SPACE):
+            if token.isspace() or token in "~$" or (token[0] == "\\" and token[1:] in _SPACE):
                 spaced = not tight
             elif token == r"\!":
                 spaced, tight = False, True
@@ -173,13 +170,12 @@ class _Speller:
                 name = "frac" if token == r"\over" else "binom"
                 out = rf"\{name}{{{out}}}{{{self.sequence(upright)}}}"
                 break
-            elif one := self._one(token, upright, out or before, spaced):
+            elif one := self._nested(token, upright, out or before, spaced):
                 if spaced and out.endswith(","):
                     out = out[:-1] + ";"
                 elif spaced and out and out[-1] in "0123456789." and one[0] in "0123456789.":
                     out += " "
                 out, spaced, tight = out + one, False, False
-        self._depth -= 1
         return out
 
     def _next(self) -> str:
@@ -192,6 +188,14 @@ class _Speller:
             pass
         self._at -= 1
         return token
+
+    def _nested(self, token: str, upright: bool, before: str, spaced: bool) -> str:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _TooDeepError
+        one = self._one(token, upright, before, spaced)
+        self._depth -= 1
+        return one
 
     def _one(self, token: str, upright: bool, before: str, spaced: bool) -> str:
         """The spelling of one token and its arguments."""
@@ -207,7 +211,7 @@ class _Speller:
             return self._command(token[1:].removesuffix("*"), upright, before)
         if token == "." and upright and before.endswith("}"):
             return ""  # the full stop of a word
-        return {"$": "", "%": r"\text{percent}", "*": r"\cdot "}.get(token, token)
+        return {"%": r"\text{percent}", "*": r"\cdot "}.get(token, token)
 
     def _letters(self, token: str, upright: bool, before: str, spaced: bool) -> str:
         if len(token) > 1 and token.lower() in _FUNCTIONS and not (upright and token == "sec"):
@@ -258,7 +262,7 @@ class _Speller:
             self._tokens[self._at] = token[1:]
             return token[0]
         self._at += 1
-        return self._one(token, upright, before, False).strip()
+        return self._nested(token, upright, before, False).strip()
 
     def _cut(self, argument: str) -> str:
         """The mark of a number that was cut, as in `2^10`: printed as 2 to the 1, then 0, but meant as 2 to the 10."""

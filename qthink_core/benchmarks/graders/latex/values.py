@@ -83,6 +83,13 @@ def read(text: str) -> Values:
     return Values("", _all_sides(parts))
 
 
+def without_brackets(text: str) -> str:
+    """One value without the round brackets around all of it."""
+    while text[:1] == "(" and text[-1:] == ")" and _encloses(text) and count(text[1:-1]) == 1:
+        text = text[1:-1]
+    return text
+
+
 def _encloses(text: str) -> bool:
     """Whether the first bracket closes with the last one."""
     depth = 0
@@ -111,7 +118,7 @@ def _split(text: str, separators: str) -> list[str]:
 def _all_sides(parts: list[str]) -> list[list[str]]:
     """The sides of each value, `\\pm` written out."""
     written_out = [one for part in parts for one in _both_signs(part)]
-    return [_sides(one) for one in written_out if one]
+    return [_sides(one) for one in written_out]
 
 
 def _both_signs(part: str) -> list[str]:

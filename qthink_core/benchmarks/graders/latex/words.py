@@ -19,9 +19,9 @@ kg kilogram|g gram|mg milligram|lb pound pounds|oz ounce|ton tonne|l liter litre
 s sec second|min minute|hour hr h|day|week|month|year yr|dollar usd buck|cent|euro eur|yen jpy|rupee inr|peso|franc|gbp|penny
 degree deg|radian rad|percent pct percentage|mph|kph kmh|celsius C|fahrenheit F|newton N|joule J|watt W|volt V|kelvin K
 unit|digit|way|coin|person people|child children|man men|woman women|student|boy|girl|card|ball|marble|apple|book|number
-integer|solution|value|root|term|factor|divisor|pair|triangle|side|edge|face|vertex vertices|diagonal|line|path|route|arrangement
+value|root|term|factor|divisor|pair|triangle|side|edge|face|vertex vertices|diagonal|line|path|route|arrangement
 combination|permutation|outcome|choice|subset|element|tile|square|rectangle|block|cube|page|word|letter|game|team|player|match
-vote|chair|seat|ticket|car|bus|trip|lap|step|turn|hand|dice die|point pt|quart|pint|acre|cup|time|sheep|fish
+vote|chair|seat|ticket|car|bus|trip|lap|step|turn|hand|dice die|point pt|quart|pint|acre|cup|time|sheep|fish|integer|solution
 goose geese|mouse mice
 """
 _UNITS = {name: row.split()[0] for row in _ROWS.strip().replace("\n", "|").split("|") for name in row.split()}
@@ -91,7 +91,7 @@ def known_word(letters: str, spaced: bool, units: bool, after_space: bool) -> bo
 def without_lead(text: str) -> str:
     """The expression without a phrase such as "The answer is" or "approximately" in front of it."""
     found = _LEAD.match(text)
-    return _TRAIL.sub("", text[found.end() :].strip(" .,;:") if found else text)
+    return _TRAIL.sub("", text[found.end() :].lstrip(" ,;:") if found else text)
 
 
 def plain_words(text: str) -> str | None:
