@@ -85,10 +85,13 @@ def _same_solutions(gold: sympy.Basic, answer: sympy.Basic, *_: int) -> bool:
     Equations with a constant ratio are equal, and so are relations of one variable with the same set of solutions. Its own
     comparison takes two equations without a solution for equal.
     """
+    if gold.free_symbols != answer.free_symbols:
+        return False
     if isinstance(gold, sympy.Eq) and isinstance(answer, sympy.Eq):
-        ratio = sympy.simplify((gold.lhs - gold.rhs) / (answer.lhs - answer.rhs))
-        return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero)
-    return gold.free_symbols == answer.free_symbols and bool(gold.as_set() == answer.as_set())
+        left, right = (sympy.simplify(one.lhs - one.rhs) for one in (gold, answer))
+        ratio = sympy.simplify(left / right)
+        return bool(left.free_symbols and ratio.is_number and ratio.is_finite and not ratio.is_zero)
+    return bool(gold.as_set() == answer.as_set())
 
 
 def _numeral(code: str, *_: object) -> sympy.Rational:

@@ -21,7 +21,7 @@ Rulings, each on the side that never takes another value for right:
 - digits with a space between them are one number only in groups of three; a comma is never a decimal point;
 - any unit is right where the gold has none, as the problem asks for it; percent and currency signs likewise, so that `50\%`
   is right for 50 and wrong for 0.5;
-- a word behind a number that may change it ("thirds", "more", "to", "not") makes it wrong; "million" and "dozen" multiply it;
+- a word that may change a number ("thirds", "more", "to", "not") makes it wrong; "million" and "dozen" multiply it;
 - letters of another case are other variables, but words may be in any case;
 - an equation of one variable that is not solved, as `2x=10`, states no value; `a+b=12` states 12;
 - a number in the gold's base equals its digits alone; its decimal value alone is wrong;

@@ -29,6 +29,7 @@ _MISREAD = re.compile(
     |(?:[\^}]|sqrt)\{[^{}]*\}[0-9]     # digits behind an argument: 5^0 1
     |(?<![A-Za-z\\])[A-Za-hj-z][0-9]   # x1 may be an index
     |(?<!sqrt)\[[^,\[\]()]*\]          # a value in square brackets
+    |/[0-9.]+(?:[A-Za-z(]|\\(?:frac|sqrt|pi))  # 1/2x
     |\\infty\]|\[[-+]?\\infty          # a closed infinite end""",
     re.VERBOSE,
 )
@@ -36,7 +37,7 @@ _LETTERS = re.compile(r"\\[A-Za-z]+(?:\{[a-z]*matrix\})?|\\mathbb\{[A-Z]\}|([A-Z
 # Without a sign of multiplication the parser takes `2(1/2)` for a mixed number, and `f(2)` is a function.
 _FUNCTION = r"\\(?:sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|ln|log)(?:[_^]\{[^{}]*\})*"
 _FACTORS = re.compile(
-    rf"{_FUNCTION}|\\binom|\\frac\{{[^{{}}]*\}}\{{|(?<=[0-9)])(?=\(|\\(?:frac|sqrt|binom|pi))|(?<=\}})(?=\()"
+    rf"{_FUNCTION}\(?|\\binom|\\frac\{{[^{{}}]*\}}\{{|(?<=[0-9)])(?=\(|\\(?:frac|sqrt|binom|pi))|(?<=\}})(?=\()"
 )
 Table = list[list[Cell]]
 
@@ -51,8 +52,8 @@ def same(gold: str, answer: str) -> bool | Table:
     given = words.without_lead(spelled(answer, lambda word, spaced: words.known_word(word, spaced, units, False)))
     if _compact(wanted) == _compact(given) or wanted.replace(";", ",") == given.replace(";", ","):
         return True
-    if ((name := words.plain_words(wanted)) and words.quantity(wanted) is None) or (r"\text" not in wanted and name):
-        return name == words.plain_words(given)
+    if wanted and words.is_words(wanted):
+        return words.letters_of(wanted) == words.letters_of(given)
     if values.is_relation(wanted) or values.is_relation(given) or values.is_set_expression(wanted + given):
         return _same_set(wanted, given)
     return _same_values(wanted, given)
@@ -71,8 +72,7 @@ def _same_set(wanted: str, given: str) -> bool | Table:
     wanted, given = (_compact(values.without_member(text)) for text in (wanted, given))
     related = [values.is_relation(text) for text in (wanted, given)]
     if all(related):
-        pairs = values.relation(wanted)
-        if pairs is not None and pairs == values.relation(given):
+        if values.relation(wanted) == values.relation(given):
             return True
     elif any(related):
         if related[1] and not values.is_interval(wanted) and not values.is_set_expression(wanted):
@@ -97,6 +97,8 @@ def _same_values(wanted: str, given: str) -> bool | Table:
     golds, answers = values.read(wanted), values.read(given)
     if len(golds.sides) != len(answers.sides) or not _same_brackets(golds, answers):
         return False
+    if golds.brackets == "()" and not answers.brackets:
+        answers = values.Values("()", sorted(answers.sides))
     ordered = "(" in golds.brackets + answers.brackets or "[" in golds.brackets + answers.brackets
     if len(golds.sides) > 1 and (decided := _same_numbers(golds, answers, ordered)) is not None:
         return decided
@@ -215,7 +217,8 @@ def _question(gold: str, answers: list[str]) -> Cell:
 
 
 def _readable(text: str) -> bool:
-    return _READABLE.fullmatch(text) is not None and _MISREAD.search(text) is None
+    # the parser takes I for the imaginary unit
+    return _READABLE.fullmatch(text) is not None and _MISREAD.search(text) is None and "I" not in text
 
 
 def _for_algebra(text: str) -> str:

@@ -86,7 +86,7 @@ _MONEY = {
 _MATRICES = {"bmatrix": "pmatrix", "smallmatrix": "matrix", "array": "matrix"}
 # Letters that are units where they follow a number in upright type.
 _UNIT_LETTERS = frozenset("mgshLlJNWVCFK")
-_AFTER_NUMBER = re.compile(r"(?:[0-9/]|\\circ ?|\\text\{[a-z]+\}\\cdot ?|(?<!\\text)\{[^{}]*\})$")
+_AFTER_NUMBER = re.compile(r"(?:[0-9/]|\\circ ?|\\text\{(?:[A-Za-z]|kg|[cmk]m)\}(?:\\cdot ?)?|(?<!\\text)\{[^{}]*\})$")
 _AM_PM = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
 _COMMAND_SPACE = re.compile(r"(\\[A-Za-z]+) (?![A-Za-z])")
 _LAST_ROW_BREAK = re.compile(r"(?:\\\\)+(?=\\end\{|$)")

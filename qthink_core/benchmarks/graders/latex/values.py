@@ -32,7 +32,9 @@ _NAME = re.compile(
     r"|(?=\\text\{)(?:(?!\\text\{(?:not?|isn|aren|never|non|neither)\})"
     r"(?:\\text\{[^{}]*\}|\\triangle ?|\([A-Za-z]\)|[A-Za-z](?![a-z{}])))+"
 )
-_LETTER = re.compile(r"\\(?:alpha|beta|theta|phi|lambda|omega)(?![A-Za-z])|\\[A-Za-z]+|([A-Za-df-hj-z])")
+_LETTER = re.compile(
+    r"\\(?:alpha|beta|theta|phi|lambda|omega)(?![A-Za-z])|\\[A-Za-z]+|([A-Za-df-hj-z](?:_\{[A-Za-z0-9]+\})?)"
+)
 
 
 class Values(NamedTuple):
@@ -85,7 +87,7 @@ def read(text: str) -> Values:
 
 def without_brackets(text: str) -> str:
     """One value without the round brackets around all of it."""
-    while text[:1] == "(" and text[-1:] == ")" and _encloses(text) and count(text[1:-1]) == 1:
+    while text[:1] == "(" and text[-1:] == ")" and _encloses(text) and not re.search("[,;]", text):
         text = text[1:-1]
     return text
 
@@ -143,11 +145,10 @@ def is_name(side: str, several_variables: bool = True) -> bool:
     return several_variables and len(letters) > 1 and r"\text" not in side
 
 
-def relation(text: str) -> str | None:
-    """A chain of comparisons as its sorted pairs, the smaller side first; None where "or" joins them."""
-    if r"\text{or}" in text:
-        return None
-    return "; ".join(sorted(" ".join(pair) for pair in _pairs(text)))
+def relation(text: str) -> str:
+    """A chain of comparisons, or several joined by "or", as sorted pairs, the smaller side first."""
+    parts = re.split(r"[,;]?\\text\{or\}[,;]?", text)
+    return " or ".join(sorted("; ".join(sorted(" ".join(pair) for pair in _pairs(part))) for part in parts))
 
 
 def _pairs(text: str) -> list[tuple[str, str, str]]:

@@ -16,7 +16,7 @@ from qthink_core.benchmarks.graders.latex.spelling import names
 _ROWS = """
 cm centimeter centimetre|mm millimeter millimetre|km kilometer kilometre|m meter metre|in inch|ft foot feet|yd yard|mile mi
 kg kilogram|g gram|mg milligram|lb pound pounds|oz ounce|ton tonne|l liter litre L|ml milliliter millilitre|gal gallon
-s sec second|min minute|hour hr h|day|week|month|year yr|dollar usd buck|cent|euro eur|yen jpy|rupee inr|peso|franc|gbp|penny
+s sec second|min minute|hour hr h|day|week|month|year yr|dollar usd buck|cent|euro eur|yen jpy|rupee inr rs|peso|gbp|penny
 degree deg|radian rad|percent pct percentage|mph|kph kmh|celsius C|fahrenheit F|newton N|joule J|watt W|volt V|kelvin K
 unit|digit|way|coin|person people|child children|man men|woman women|student|boy|girl|card|ball|marble|apple|book|number
 value|root|term|factor|divisor|pair|triangle|side|edge|face|vertex vertices|diagonal|line|path|route|arrangement
@@ -69,7 +69,7 @@ _LEAD = re.compile(
     r"(?:\\text\{(?:the|final|correct|answer|result|solution|value|is|equals|option|choice|therefore|thus|hence|so|it|we|get|have"
     r"|approximately|approx|about|around|roughly|exactly|total)\}|\\approx|\\therefore|:(?=.))+(?:=|:|;)?(?!$)|^=(?!$)"
 )
-_MONEY = re.compile(r"(-?)\\text\{(dollar|cent|euro|pound|yen|rupee|usd|eur|gbp)\}(?=[-0-9.\\(])")
+_MONEY = re.compile(r"(-?)\\text\{(dollar|cent|euro|pound|yen|rupee|rs|usd|eur|gbp)\}(?=[-0-9.\\(])")
 _MULTIPLIER = re.compile(rf"(?<=[0-9}}])\\text\{{({'|'.join(MULTIPLIERS)})s?\}}")
 _NUMBER_WORD = re.compile(rf"\\text\{{({'|'.join(NUMBERS)})\}}(?=\\text|$)")
 _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
@@ -94,13 +94,23 @@ def without_lead(text: str) -> str:
     return _TRAIL.sub("", text[found.end() :].lstrip(" ,;:") if found else text)
 
 
-def plain_words(text: str) -> str | None:
-    """The letters and digits of an expression that consists of words, in lower case; None where it does not."""
+def letters_of(text: str) -> str | None:
+    """The letters and digits of an expression in lower case, or None where it has more than those and punctuation."""
     inner = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
-    bare = re.fullmatch(r"(?:[A-Za-z0-9' .(),]|(?<=[a-z])-(?=[a-z]))*", inner)
-    if not bare or not ((r"\text" in text and re.search("[a-z]{2}", inner)) or re.fullmatch("[A-Za-z]{4,}", inner)):
-        return None
-    return re.sub(r"[^a-z0-9]", "", inner.lower())
+    bare = re.fullmatch(r"(?:[A-Za-z0-9' .(),;]|(?<=[a-z])-(?=[a-z]))*", inner)
+    return re.sub(r"[^a-z0-9]", "", inner.lower()) if bare else None
+
+
+def is_words(text: str) -> bool:
+    r"""Whether an expression starts with words: those in `\text{}` that are no quantity, or four letters in a row."""
+    if letters_of(text) is None or text[0].isdigit():
+        return False
+    if r"\text" not in text:
+        return re.search("[A-Za-z]{4}", text) is not None
+    found = set(re.findall(r"\\text\{([^{}]*)\}", text))
+    return (found > {"and"} or found > {"or"} or not found & {"and", "or"} or not re.search("[0-9]", text)) and quantity(
+        text
+    ) is None
 
 
 def quantity(text: str) -> tuple[str, str] | None:
@@ -117,9 +127,11 @@ def quantity(text: str) -> tuple[str, str] | None:
         after = _unit(tail[0])
         if after is None:
             return None
-        if unit and after and after != unit:
+        if unit and after.startswith("/"):
+            after = f"{unit} {after}"
+        elif unit and after and after != unit:
             return None
-        unit, text = unit or after, text[: tail.start()]
+        unit, text = after or unit, text[: tail.start()]
     if r"^\circ" in text and not unit:
         text, unit = text.replace(r"^\circ", ""), "degree"
     return (text, unit) if r"\text" not in text else None
@@ -139,8 +151,8 @@ def _unit(tail: str) -> str | None:
                 return None
             units[-1] += f"^{exponent}"
         elif slash or word == "per":
+            linked = bool(units)
             units.append("/")
-            linked = True
         elif word in _POWERS_AFTER and units:
             units[-1] += f"^{_POWERS_AFTER[word]}"
         elif word in _POWERS:
