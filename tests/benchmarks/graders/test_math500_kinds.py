@@ -169,6 +169,9 @@ f' ;; f
 a ;; A ;; a'
 20 ;; 2^10
 6 ;; \sqrt16
+4 ;; \sqrt16
+i ;; I
+1/2x ;; \frac{1}{2x}
 1 ;; 5^0 1
 """,
     "digits that are not one number": r"""
@@ -177,6 +180,8 @@ a ;; A ;; a'
 1234 ;; 12 34 ;; 1,2,3,4 ;; 1, 234
 1000 ;; 1.000
 2 ;; 2 2/3
+3.5 ;; 2\frac{3}{2}
+3 ;; 2\frac32
 """,
     "near values": r"""
 0 ;; 10^{-20} ;; e^{-100}
@@ -199,11 +204,13 @@ x ;; 1.00000000000000000001x
 5 ;; \text{isn't } 5 ;; 5\text{ and a half} ;; \text{The answer is not }5 ;; 5x ;; 5\text{x} ;; 5i ;; 5e ;; 5k ;; 5 abcs
 5 ;; B5 ;; \text{five sixths} ;; 5\text{ base }7 ;; 5\text{ hours }30\text{ minutes}
 2k ;; 2km
+2km ;; 2
 """,
     "units that differ": r"""
 15\mbox{ cm}^2 ;; 15 cm^3 ;; 15\text{ cm} ;; 15\text{ m}^2
 5.4 \text{ cents} ;; \$5.4
 90^\circ ;; 90\text{ radians}
+5 ;; \$5\text{ cents}
 0.5 ;; 50\%
 \frac{\pi}{6} ;; 30^\circ
 """,
@@ -223,6 +230,8 @@ x ;; 1.00000000000000000001x
 5 ;; 2x=5 ;; x^2=5 ;; x+1=5 ;; |x|=5 ;; x=5=6 ;; 5=6 ;; x\ne5 ;; x>5 ;; x\approx 5.1 ;; 4.9\approx5
 x=5 ;; y=5 ;; x=6
 3x-y+13=0 ;; 3x+4y+14=0 ;; 0 ;; 3x-y+13
+0=1 ;; 0=2
+x+1=x ;; x+2=x ;; y=y+2
 x^2-1 ;; y^2-1 ;; x^2-1=0
 F_n = F_{n-1}+F_{n-2} ;; F_n = F_{n-1}+F_{n-3}
 """,

@@ -3,8 +3,7 @@ r"""One spelling of a LaTeX expression: what looks the same on paper becomes the
 - Unicode becomes LaTeX: operators, Greek letters, `½` (`\frac{1}{2}`), `x⁴` (`x^{4}`), `√16` (`\sqrt{16}`), digits and
   letters of any width, script or typeface.
 - Typefaces, sizes, colours, spacing, `\left`, `$` and braces that only group are dropped.
-- Arguments get braces as LaTeX reads them: `\frac12`, `\sqrt3`, `{1\over2}`. Where a reader would see another number
-  (`2^10`, `\sqrt16`, `\frac123`), the mark `UNREADABLE` follows.
+- Arguments get braces as LaTeX reads them: `\frac12`, `\sqrt3`, `{1\over2}`, and `2^10` as `2^{1}0`.
 - Words become one `\text{word}` each, in lower case: those in `\text{}` and its relatives, and outside them only known ones.
 - A comma with a space behind it, which separates values, becomes `;`. A space between two digits is kept.
 
@@ -95,7 +94,7 @@ _DELIMITED_MATRIX = re.compile(r"[(\[](?=\\begin\{matrix\})|(?<=\\end\{matrix\})
 
 
 def spelled(latex: str, is_word: Callable[[str, bool], bool]) -> str:
-    r"""The one spelling of an expression, or the expression itself where its groups are nested too deep.
+    r"""The one spelling of an expression; the expression itself, marked as unreadable, where groups are nested too deep.
 
     `is_word` says whether letters outside `\text{}` are a word, given the letters and whether a space precedes them.
     """
@@ -103,7 +102,7 @@ def spelled(latex: str, is_word: Callable[[str, bool], bool]) -> str:
     try:
         text = speller.sequence(upright=False)
     except _TooDeepError:
-        return latex
+        return UNREADABLE + latex
     text = _LAST_ROW_BREAK.sub("", _COMMAND_SPACE.sub(r"\1", text))
     if r"\begin{matrix}" in text:
         text = _DELIMITED_MATRIX.sub("", text).replace("{matrix}", "{pmatrix}")
@@ -206,7 +205,7 @@ class _Speller:
         if token in "^_":
             inner = self._argument(upright)
             circle = token == "^" and inner.strip() == r"\circ"
-            return "^\\circ " if circle else f"{token}{{{inner}}}{self._cut(inner)}"
+            return "^\\circ " if circle else f"{token}{{{inner}}}"
         if len(token) > 1 and token[0] == "\\":
             return self._command(token[1:].removesuffix("*"), upright, before)
         if token == "." and upright and before.endswith("}"):
@@ -250,7 +249,7 @@ class _Speller:
         if count := _ARGUMENTS.get(name, 0):
             option = self._option() if name == "sqrt" else ""
             arguments = [self._argument(upright, before) for _ in range(count)]
-            return f"\\{name}{option}" + "".join(f"{{{one}}}" for one in arguments) + self._cut(arguments[-1])
+            return f"\\{name}{option}" + "".join(f"{{{one}}}" for one in arguments)
         return f"\\{name} " if name.isalpha() else f"\\{name}"
 
     def _argument(self, upright: bool, before: str = "") -> str:
@@ -263,12 +262,6 @@ class _Speller:
             return token[0]
         self._at += 1
         return self._nested(token, upright, before, False).strip()
-
-    def _cut(self, argument: str) -> str:
-        """The mark of a number that was cut, as in `2^10`: printed as 2 to the 1, then 0, but meant as 2 to the 10."""
-        bare = self._tokens[self._at - 1 : self._at] != ["}"] and self._at < len(self._tokens)
-        digit = bare and (argument == "-" or argument.isdigit()) and self._tokens[self._at].isdigit()
-        return UNREADABLE if digit else ""
 
     def _option(self) -> str:
         """An optional argument in square brackets, or ""."""
