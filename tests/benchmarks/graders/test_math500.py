@@ -5,12 +5,74 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qthink_core.benchmarks.graders import grade, latex_equality, math500
 from qthink_core.errors import DataError
 
 DATA = Path(__file__).parents[3] / "../shared/data/math500/test.jsonl"
 needs_data = pytest.mark.skipif(not DATA.is_file(), reason="the published MATH-500 file is not on this machine")
+# Parts of expressions with braces in pairs.
+FRAGMENTS = [
+    *(
+        "2",
+        "10",
+        ".5",
+        "x",
+        "i",
+        "cm",
+        " cm",
+        "and ",
+        " ",
+        ",",
+        ", ",
+        "+",
+        "-",
+        "=",
+        "<",
+        "(",
+        "]",
+        "^",
+        "_",
+        "!",
+        "'",
+        "½",
+        "√",
+        "²",
+    ),
+    *(
+        r"\frac",
+        r"\frac12",
+        "{3}",
+        r"{\over}",
+        r"\sqrt",
+        r"\text{ m}",
+        r"\text{ in}^2",
+        r"\text{not }",
+        r"\pm",
+        r"\pi",
+        r"\infty",
+    ),
+    *(
+        r"\le ",
+        r"\cup ",
+        r"\in ",
+        r"\{",
+        r"\\",
+        r"\left",
+        r"\quad",
+        r"\approx ",
+        r"^\circ",
+        "%",
+        r"\$",
+        "~",
+        ":",
+        "…",
+        "年",
+        r"\foo",
+    ),
+]
 
 
 @pytest.fixture
@@ -109,6 +171,11 @@ def test_a_perturbed_gold_of_every_form_never_passes():
         if verdict(gold, text) != "wrong"
     }
     assert not passed
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=8).map("".join).filter(str.strip))
+def test_every_expression_equals_itself(expression):
+    assert verdict(expression, expression) == "right"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ _MISREAD = re.compile(
     r"""(?<!log)_\{(?![A-Za-z0-9]+\})  # an index that is an expression
     |_\{[0-9]*[A-Za-z]+[0-9]
     |[0-9)\]}]_                        # an index of a number, or a permutation
-    |(?:[\^}]|sqrt)\{[^{}]*\}[0-9]     # digits behind an argument: 5^0 1
+    |(?:[\^}]|sqrt)\{[^{}]*\}[0-9]     # digits behind an argument or an absolute value: 5^0 1
+    |[0-9)}]\|[0-9]
     |(?<![A-Za-z\\])[A-Za-hj-z][0-9]   # x1 may be an index
     |(?<!sqrt)\[[^,\[\]()]*\]          # a value in square brackets
     |/[0-9.]+(?:[A-Za-z(]|\\(?:frac|sqrt|pi))  # 1/2x
@@ -48,11 +49,13 @@ def same(gold: str, answer: str) -> bool | Table:
     Row by row, a cell says whether that value of the gold and that value of the answer are equal.
     """
     wanted = words.without_lead(_spelled_gold(gold))
+    if not wanted or wanted == words.without_lead(_spelled_gold(answer)):
+        return bool(wanted) or gold.strip() == answer.strip()
     units = not words.has_variables(wanted)
     given = words.without_lead(spelled(answer, lambda word, spaced: words.known_word(word, spaced, units, False)))
     if _compact(wanted) == _compact(given) or wanted.replace(";", ",") == given.replace(";", ","):
         return True
-    if wanted and words.is_words(wanted):
+    if words.is_words(wanted):
         return words.letters_of(wanted) == words.letters_of(given)
     if values.is_relation(wanted) or values.is_relation(given) or values.is_set_expression(wanted + given):
         return _same_set(wanted, given)

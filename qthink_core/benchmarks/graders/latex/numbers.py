@@ -14,7 +14,7 @@ from qthink_core.benchmarks.graders.latex.spelling import UNREADABLE
 from qthink_core.benchmarks.graders.latex.words import NUMBERS
 
 _GROUPED = re.compile(r"(?<![0-9.,'_ ])[0-9]{1,3}(?:(?: [0-9]{3})+|(?:'[0-9]{3})+)(?![0-9'])(?! [0-9])")
-_MIXED_IN_TEXT = re.compile(r"(?<![0-9.] )(?<![0-9.])([0-9]+) ([0-9]+)/([0-9]+)(?![0-9.])")
+_MIXED_IN_TEXT = re.compile(r"(?<![0-9.] )(?<![0-9.])([0-9]+) ([0-9]+)/([0-9]+)(?![0-9./])")
 _MIXED = re.compile(r"(?<![0-9.])([0-9]+)\\frac\{([0-9]+)\}\{([0-9]+)\}")
 _AFTER_POINT = re.compile(r"[0-9]*\.[0-9]*\\frac|\.[0-9]*\(")
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline\{([0-9]+)\}(?![0-9])")

@@ -87,6 +87,7 @@ _MATRICES = {"bmatrix": "pmatrix", "smallmatrix": "matrix", "array": "matrix"}
 _UNIT_LETTERS = frozenset("mgshLlJNWVCFK")
 _AFTER_NUMBER = re.compile(r"(?:[0-9/]|\\circ ?|\\text\{(?:[A-Za-z]|kg|[cmk]m)\}(?:\\cdot ?)?|(?<!\\text)\{[^{}]*\})$")
 _AM_PM = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
+_AFTER_WORD = re.compile(r"\\text\{[^{}]*\}$")
 _COMMAND_SPACE = re.compile(r"(\\[A-Za-z]+) (?![A-Za-z])")
 _LAST_ROW_BREAK = re.compile(r"(?:\\\\)+(?=\\end\{|$)")
 _EXPONENTIAL = re.compile(r"\\exp(?:\(([^()]*)\)| ?([0-9]+|[a-z]))")
@@ -208,7 +209,7 @@ class _Speller:
             return "^\\circ " if circle else f"{token}{{{inner}}}"
         if len(token) > 1 and token[0] == "\\":
             return self._command(token[1:].removesuffix("*"), upright, before)
-        if token == "." and upright and before.endswith("}"):
+        if token == "." and _AFTER_WORD.search(before):
             return ""  # the full stop of a word
         return {"%": r"\text{percent}", "*": r"\cdot "}.get(token, token)
 

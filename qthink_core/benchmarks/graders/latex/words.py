@@ -41,7 +41,7 @@ NUMBERS |= {name: 10 * number for number, name in enumerate(_TENS.split(), 3)}
 # Words by which what follows a number changes it.
 _CHANGING = re.compile(
     r"half|halves|thirds?|quarters?|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w*teen|hundred|thousand|\w+ie|\w*illion)ths?"
-    r"|\w*illions?|gross|score|myriads?|tens|\w*hundreds?|thousands?|dozens?|lakhs?|crores?|couple|double|twice|triple"
+    r"|\w*illions?|gross|score|myriads?|tens|\w*hundreds?|thousands?|dozens?|lakhs?|crores?|couple|doubles?|twice|triples?|fails|exceeds"
     r"|plus|minus|times|over|divided|multiplied|squared|cubed|factorial|power|powers|root|roots|mod|modulo|base|choose"
     r"|\w+ties|\w+teens|to|through|or|and|than|more|less|fewer|least|most|not|no|non|never|none|neither|nor|except|without|but|if|when|where"
     r"|unless|is|isn|are|was|wrong|incorrect|false|between|either|both|about|negative|positive|inverse|reciprocal"
