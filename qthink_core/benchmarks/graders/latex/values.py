@@ -23,18 +23,16 @@ _INTERVAL = re.compile(r"[(\[].*\\infty.*[)\]]|\[.*[,;].*[)\]]|[(\[].*[,;].*\]")
 _SIGN = re.compile(r"(<|>|\\(?:le|ge|ne)(?![A-Za-z])|=)")
 _MEMBER = re.compile(r"^[A-Za-z](?:_\{[A-Za-z0-9]+\})?\\in(?![A-Za-z])(?=[\\(\[])")
 _TWO_SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
+_LETTERS = "alpha beta gamma delta epsilon theta lambda mu phi sigma omega rho tau ell"
+_GREEK = {f"\\{letter}" for letter in _LETTERS.split()}
 _INDEX = r"(?:_\{(?:[A-Za-z0-9]+|\\(?:min|max)|\\text\{[a-z]+\})\})?'*"
-_SYMBOL = (
-    rf"(?:[A-Za-z]|\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|sigma|omega|rho|tau|ell)(?![A-Za-z]) ?){_INDEX}"
-)
+_SYMBOL = rf"(?:[A-Za-z]|\\(?:{'|'.join(_LETTERS.split())})(?![A-Za-z]) ?){_INDEX}"
 _NAME = re.compile(
     rf"{_SYMBOL}(?:(?:\^\{{-1\}})?\([^()=]*\))?|(?:\\(?:sin|cos|tan|cot|sec|csc|det|angle)(?![A-Za-z]))(?:\^\{{[0-9]+\}})?[^=]*"
     r"|(?=\\text\{)(?:(?!\\text\{(?:not?|isn|aren|never|non|neither)\})"
     r"(?:\\text\{[^{}]*\}|\\triangle ?|\([A-Za-z]\)|[A-Za-z](?![a-z{}])))+"
 )
-_LETTER = re.compile(
-    r"\\(?:alpha|beta|theta|phi|lambda|omega)(?![A-Za-z])|\\[A-Za-z]+|([A-Za-df-hj-z](?:_\{[A-Za-z0-9]+\})?)"
-)
+_LETTER = re.compile(r"\\[A-Za-z]+|([A-Za-df-hj-z](?:_\{[A-Za-z0-9]+\})?)")
 
 
 class Values(NamedTuple):
@@ -139,9 +137,9 @@ def _sides(part: str) -> list[str]:
 
 def is_name(side: str, several_variables: bool = True) -> bool:
     """Whether a side of an equation only names the value on the other side."""
+    letters = {found[0] for found in _LETTER.finditer(side) if found[1] or found[0] in _GREEK}
     if _NAME.fullmatch(side):
-        return True
-    letters = {found[0] for found in _LETTER.finditer(side) if found[1] or found[0] in (r"\alpha", r"\beta", r"\theta")}
+        return bool(letters) or side[0] != "\\" or side.startswith(r"\text")
     return several_variables and len(letters) > 1 and r"\text" not in side
 
 

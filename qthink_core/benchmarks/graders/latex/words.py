@@ -38,13 +38,15 @@ seventeen eighteen nineteen twenty"""
 _TENS = "thirty forty fifty sixty seventy eighty ninety"
 NUMBERS = {name: number for number, name in enumerate(_TO_TWENTY.split())}
 NUMBERS |= {name: 10 * number for number, name in enumerate(_TENS.split(), 3)}
-# Words by which what follows a number changes it.
+# Words behind a number that can make it another one.
 _CHANGING = re.compile(
-    r"half|halves|thirds?|quarters?|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w*teen|hundred|thousand|\w+ie|\w*illion)ths?"
-    r"|\w*illions?|gross|score|myriads?|tens|\w*hundreds?|thousands?|dozens?|lakhs?|crores?|couple|doubles?|twice|triples?|fails|exceeds"
-    r"|plus|minus|times|over|divided|multiplied|squared|cubed|factorial|power|powers|root|roots|mod|modulo|base|choose"
-    r"|\w+ties|\w+teens|to|through|or|and|than|more|less|fewer|least|most|not|no|non|never|none|neither|nor|except|without|but|if|when|where"
-    r"|unless|is|isn|are|was|wrong|incorrect|false|between|either|both|about|negative|positive|inverse|reciprocal"
+    r"half|halves|thirds?|quarters?"
+    r"|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w*teen|hundred|thousand|\w+ie|\w*illion)ths?"
+    r"|tens|\w+ties|\w+teens|\w*hundreds?|thousands?|\w*illions?|dozens?|lakhs?|crores?|gross|score|myriads?"
+    r"|couple|doubles?|twice|triples?|plus|minus|times|over|divided|multiplied|squared|cubed|factorial|powers?|roots?|mod"
+    r"|modulo|base|choose|inverse|reciprocal|negative|positive|to|through|or|and|between|either|both|about|than|more|less"
+    r"|fewer|least|most|not?|non|never|none|neither|nor|except|without|but|if|when|where|unless|is|isn|are|was|wrong"
+    r"|incorrect|false|fails|exceeds"
 )
 _LINKS = names("of in on from at each for per with")
 _TRAILING = names("tall long high wide deep old away apart left total each altogether remaining")
@@ -108,9 +110,8 @@ def is_words(text: str) -> bool:
     if r"\text" not in text:
         return re.search("[A-Za-z]{4}", text) is not None
     found = set(re.findall(r"\\text\{([^{}]*)\}", text))
-    return (found > {"and"} or found > {"or"} or not found & {"and", "or"} or not re.search("[0-9]", text)) and quantity(
-        text
-    ) is None
+    only_joined = found <= {"and", "or"} and re.search("[0-9]", text)
+    return not only_joined and quantity(text) is None
 
 
 def quantity(text: str) -> tuple[str, str] | None:
