@@ -24,6 +24,7 @@ Rulings, each on the side that never takes another value for right:
 - a word that may change a number ("thirds", "more", "to", "not") makes it wrong; "million" and "dozen" multiply it;
 - letters of another case are other variables, but words may be in any case;
 - an equation of one variable that is not solved, as `2x=10`, states no value; `a+b=12` states 12;
+- two values in round brackets are a point or an interval, and no answer to a list of two;
 - a number in the gold's base equals its digits alone; its decimal value alone is wrong;
 - several values in several boxes: the last box counts.
 """

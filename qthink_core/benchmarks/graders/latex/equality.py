@@ -119,13 +119,15 @@ def _same_values(wanted: str, given: str) -> bool | Table:
 
 
 def _same_brackets(golds: values.Values, answers: values.Values) -> bool:
-    """Whether the brackets fit: a point may be given as `x=1, y=2`, and a bare list as a set or in round brackets."""
+    """Whether the brackets fit: a point may be given as `x=1, y=2`, a bare list as a set, and one of three or more in `()`."""
     if golds.brackets == answers.brackets or len(golds.sides) == 1:
         return True
     if golds.brackets == "()":
         named = [sides[0] for sides in answers.sides if len(sides) > 1 and values.is_name(sides[0], False)]
         return answers.brackets == "" and len(set(named)) == len(golds.sides)
-    return golds.brackets in ("", "{}") and answers.brackets in ("", "{}", "()" if not golds.brackets else "")
+    if answers.brackets == "()":
+        return golds.brackets == "" and len(golds.sides) > 2  # two values could be a point or an interval
+    return golds.brackets in ("", "{}") and answers.brackets in ("", "{}")
 
 
 def _same_numbers(golds: values.Values, answers: values.Values, ordered: bool) -> bool | None:
@@ -148,7 +150,8 @@ def _same_value(gold: list[str], answer: list[str]) -> Cell:
         return _same_equation(gold, answer)
     if len(gold) > 2 or (len(gold) == 2 and not values.is_name(gold[0], len(answer) > 1)):
         return False
-    stated = answer[1:] if len(answer) > 1 and values.is_name(answer[0]) else answer
+    # `x+y=0` is an equation of its own more often than the name of a 0
+    stated = answer[1:] if len(answer) > 1 and values.is_name(answer[0], gold[-1] != "0") else answer
     if len(stated) > 1 and stated is answer and values.is_name(answer[-1], False):
         stated = answer[:-1]
     return _all_equal(gold[-1], stated)

@@ -209,8 +209,8 @@ class _Speller:
             return "^\\circ " if circle else f"{token}{{{inner}}}"
         if len(token) > 1 and token[0] == "\\":
             return self._command(token[1:].removesuffix("*"), upright, before)
-        if token == "." and _AFTER_WORD.search(before):
-            return ""  # the full stop of a word
+        if token == "." and _AFTER_WORD.search(before) and not "".join(self._tokens[self._at : self._at + 1]).isdigit():
+            return ""  # the full stop of a word, not a decimal point
         return {"%": r"\text{percent}", "*": r"\cdot "}.get(token, token)
 
     def _letters(self, token: str, upright: bool, before: str, spaced: bool) -> str:
