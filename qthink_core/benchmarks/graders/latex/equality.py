@@ -119,7 +119,7 @@ def _same_values(wanted: str, given: str) -> bool | Table:
 
 
 def _same_brackets(golds: values.Values, answers: values.Values) -> bool:
-    """Whether the brackets fit: a point may be given as `x=1, y=2`, a bare list as a set, and one of three or more in `()`."""
+    """Whether the brackets fit: a point may be given as `x=1, y=2`, a bare list as a set, one of three or more in `()`."""
     if golds.brackets == answers.brackets or len(golds.sides) == 1:
         return True
     if golds.brackets == "()":
