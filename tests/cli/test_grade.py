@@ -114,8 +114,8 @@ def test_tooluse_scores_by_both_scorers_and_takes_calls_as_text_or_as_a_list() -
 
 @pytest.mark.slow
 def test_math500_times_out_one_answer_and_grades_the_next() -> None:
-    rows = [{"gold": "x^2", "answer": rf"\boxed{{{text}}}"} for text in (r"10^{10^8}", r"x \cdot x", r"(10^8)!", "x^3")]
-    assert [row["verdict"] for row in graded("math500", *rows)] == ["timeout", "right", "timeout", "wrong"]
+    rows = [{"gold": "x^2", "answer": rf"\boxed{{{text}}}"} for text in (r"x \cdot x", r"(10^8)!", "x^3")]
+    assert [row["verdict"] for row in graded("math500", *rows)] == ["right", "timeout", "wrong"]
 
 
 @pytest.mark.slow

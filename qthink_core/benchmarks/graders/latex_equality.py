@@ -18,7 +18,11 @@ from qthink_core.benchmarks.graders.contract import Verdict
 from qthink_core.errors import StoppedError
 
 _WORKER = Path(__file__).with_name("latex_worker.py")
+# The slowest published gold takes 0.2 s; with the start of the worker (0.8 s) every answer costs less than 2.5 s.
+CPU_LIMIT_S = 1.2
 _VERDICTS: tuple[Verdict, ...] = ("right", "wrong", "timeout", "over_limit")
+# Whether two values are equal, or the pairs of expressions, gold first, that all have to be equal for it.
+Cell = bool | list[tuple[str, str]]
 
 
 class _Worker:
@@ -28,9 +32,9 @@ class _Worker:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
 
-    def ask(self, gold: str, answer: str) -> Verdict:
+    def ask(self, table: list[list[Cell]]) -> Verdict:
         # JSON escapes every character beyond ASCII, lone surrogates too, and every line break.
-        question = json.dumps([gold, answer]) + "\n"
+        question = json.dumps(table) + "\n"
         with self._lock:
             for _ in range(2):  # again if the idle worker was killed from outside
                 reply = self._exchange(question)
@@ -48,7 +52,7 @@ class _Worker:
             # -P, because modules in the same folder must not shadow installed ones. A fixed hash seed, because SymPy's order
             # depends on it. A separate process group, because Ctrl-C is for this process, which may still need a verdict.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(_WORKER)],
+                [sys.executable, "-P", str(_WORKER), str(CPU_LIMIT_S)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -92,9 +96,12 @@ class _Worker:
 _worker = _Worker()
 
 
-def compare(gold: str, answer: str) -> Verdict:
-    """The verdict "right" or "wrong", or the limit of the worker that ended the comparison."""
-    return _worker.ask(gold, answer)
+def compare(table: list[list[Cell]]) -> Verdict:
+    """The verdict "right" or "wrong", or the limit of the worker that ended the comparison.
+
+    Right where each row, a value of the gold, is equal to a column of its own, a value of the answer.
+    """
+    return _worker.ask(table)
 
 
 def start() -> None:

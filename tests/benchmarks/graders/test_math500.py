@@ -1,16 +1,85 @@
-"""MATH-500's page on the published file, and its equality on small hand-written pairs, all by the real Math-Verify."""
+"""MATH-500's page on the published file, and its golds against themselves and what is near them, by the real Math-Verify."""
 
 import json
 import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from qthink_core.benchmarks.graders import grade, math500
+from qthink_core.benchmarks.graders import grade, latex_equality, math500
 from qthink_core.errors import DataError
 
 DATA = Path(__file__).parents[3] / "../shared/data/math500/test.jsonl"
 needs_data = pytest.mark.skipif(not DATA.is_file(), reason="the published MATH-500 file is not on this machine")
+# Parts of expressions with braces in pairs.
+FRAGMENTS = [
+    *(
+        "2",
+        "10",
+        ".5",
+        "x",
+        "i",
+        "cm",
+        " cm",
+        "and ",
+        " ",
+        ",",
+        ", ",
+        "+",
+        "-",
+        "=",
+        "<",
+        "(",
+        "]",
+        "^",
+        "_",
+        "!",
+        "'",
+        "½",
+        "√",
+        "²",
+    ),
+    *(
+        r"\frac",
+        r"\frac12",
+        "{3}",
+        r"{\over}",
+        r"\sqrt",
+        r"\text{ m}",
+        r"\text{ in}^2",
+        r"\text{not }",
+        r"\pm",
+        r"\pi",
+        r"\infty",
+    ),
+    *(
+        r"\le ",
+        r"\cup ",
+        r"\in ",
+        r"\{",
+        r"\\",
+        r"\left",
+        r"\quad",
+        r"\approx ",
+        r"^\circ",
+        "%",
+        r"\$",
+        "~",
+        ":",
+        "…",
+        "年",
+        r"\foo",
+    ),
+]
+
+
+@pytest.fixture
+def worker():
+    """Its processor time is counted when it ends."""
+    yield
+    latex_equality.close()
 
 
 def rows() -> list[dict]:
@@ -31,16 +100,20 @@ def test_every_published_gold_matches_itself_and_its_official_solution():
         assert grade("math500", problem.gold, math500.gold_answer(problem)).verdict == "right", problem.id
 
 
+def one_of_each_form() -> list[str]:
+    """The first gold of each form: golds that differ in digits, signs and spaces alone have the same."""
+    golds = sorted({row["answer"] for row in rows()})
+    return list({re.sub(r"\\left|\\right|\s|-", "", re.sub("[0-9]+", "0", gold)): gold for gold in reversed(golds)}.values())
+
+
 @pytest.mark.slow
 @needs_data
-def test_math_verify_takes_a_gold_for_itself_where_the_texts_differ():
-    golds = sorted({row["answer"] for row in rows()})
-    # A doubled pair of braces leaves the meaning and defeats the comparison of texts.
-    doubled = {gold: re.sub(r"\\(frac|sqrt)\{([0-9]+)\}", r"\\\1{{\2}}", gold) for gold in golds}
-    differing = {gold: text for gold, text in doubled.items() if text != gold}
-    assert len(differing) > 50
-    for gold, text in differing.items():
-        assert verdict(gold, text) == "right", gold
+def test_computer_algebra_takes_a_gold_for_itself_where_the_texts_differ():
+    # not in a mixed number
+    changed = {gold: re.sub(r"\\(sqrt|(?<![0-9 ]\\)frac)\{([0-9]+)\}", r"\\\1{\2+0}", gold) for gold in one_of_each_form()}
+    differing = {gold: text for gold, text in changed.items() if text != gold}
+    assert len(differing) > 10
+    assert {gold: text for gold, text in differing.items() if verdict(gold, text) != "right"} == {}
 
 
 def perturbed(gold: str) -> dict[str, str]:
@@ -67,14 +140,12 @@ def perturbed(gold: str) -> dict[str, str]:
 
 @pytest.mark.slow
 @needs_data
-def test_a_perturbed_gold_never_passes():
-    golds = sorted({row["answer"] for row in rows()})
-    whole = [gold for gold in golds if gold.isdigit()]
-    # every second change of each gold, in turn, so that each kind of change meets half of the golds
+def test_a_perturbed_gold_never_passes(worker):
+    # every third change of each form, in turn, so that each kind of change meets a third of the forms
     passed = {
         (gold, name): text
-        for row, gold in enumerate(whole[::8] + [gold for gold in golds if not gold.isdigit()])
-        for name, text in list(perturbed(gold).items())[row % 2 :: 2]
+        for row, gold in enumerate(one_of_each_form())
+        for name, text in list(perturbed(gold).items())[row % 3 :: 3]
         if verdict(gold, text) == "right"
     }
     assert not passed
@@ -82,7 +153,7 @@ def test_a_perturbed_gold_never_passes():
 
 @pytest.mark.slow
 def test_a_perturbed_gold_of_every_form_never_passes():
-    for gold in (
+    golds = (
         "6",
         r"\frac{3}{4}",
         r"2\sqrt{3}",
@@ -92,120 +163,19 @@ def test_a_perturbed_gold_of_every_form_never_passes():
         r"1 \pm \sqrt{19}",
         "204_5",
         "8n^2+1",
-    ):
-        for name, text in perturbed(gold).items():
-            assert verdict(gold, text) == "wrong", (gold, name)
+    )
+    passed = {
+        (gold, name): text
+        for row, gold in enumerate(golds)
+        for name, text in list(perturbed(gold).items())[row % 2 :: 2]
+        if verdict(gold, text) != "wrong"
+    }
+    assert not passed
 
 
-@pytest.mark.parametrize(
-    ("gold", "expression"),
-    [
-        (r"3\sqrt{13}", r"\sqrt{117}"),
-        (r"\left( 3, \frac{\pi}{2} \right)", r"(3, \pi/2)"),
-        (r"\frac{14}{3}", r"\dfrac{14}{3}"),
-        (r"\frac43", r"\frac{4}{3}"),
-        (r"\frac{1}{2}", "0.5"),
-        (r"10,\!080", "10080"),
-        (r"\$32,\!348", "32348"),
-        ("58,500", "58{,}500"),
-        (".35625", "0.356250"),
-        (r"90^\circ", "90"),
-        (r"\text{Evelyn}", "Evelyn"),
-        (r"\text{(C)}", "C"),
-        ("x=5", "5"),
-        ("1,-2", "-2, 1"),
-        ("2,3", r"2 \text{ and } 3"),
-        ("2,3", r"x=2 \text{ or } x=3"),
-        ("2,3", r"\{2,3\}"),
-        ("2,3", "2; 3"),
-        ("3,5,7", r"3, 5, \text{ and } 7"),
-        ("5", r"x = \frac{10}{2} = 5"),
-        ("12", "a+b=12"),
-        ("1011_2", "11=1011_2"),
-        ("2,3", r"x \in \{2,3\}"),
-        ("2,3", "2 and 3"),
-        ("(1,2)", "(x,y)=(1,2)"),
-        ("[1,2]", r"x \in [1,2]"),
-        (r"x \in [1,2]", "[1,2]"),
-        (r"x \ge 3", r"[3,\infty)"),
-        ("5", r"5 \text{ cm, approximately}"),
-        ("(1,2)", "x=1, y=2"),
-        ("2,300", "2300"),
-        (r"10,000 \text{ dollars}", "10000"),
-        ("2", r"\sqrt{4}"),
-        (r"1 \pm \sqrt{19}", r"1-\sqrt{19}, 1+\sqrt{19}"),
-        ("52_8", "52_{8}"),
-        (r"137 \frac{1}{2}", r"\frac{275}{2}"),
-        (r"5.4 \text{ cents}", "5.4"),
-        ("6 - 5i", "-5i + 6"),
-        (r"\frac{1}{3}", r"0.\overline{3}"),
-        (r"\frac{7}{6}", r"1.1\overline{6}"),
-        (".0000672", r"6.72 \times 10^{-5}"),
-        ("10", r"10\%"),
-        ("10", "10%"),
-        (r"33\frac{1}{3}", r"33\frac{1}{3}\%"),
-        (r"90^\circ", "90°"),
-        (r"3\sqrt{13}", "3√13"),
-        (r"(2, \infty)", "(2,∞)"),
-        ("-5", "–5"),
-        ("10", "１０"),
-        ("10", r"\textcolor{red}{10}"),
-        ("10", r"\boldsymbol{10}"),
-        ("10", r"\approx 10"),
-        ("10", "~10\u200b"),
-        (r"(3, \frac{\pi}{2})", r"\bigl(3, \tfrac{\pi}{2}\bigr)"),
-        (r"\frac{1}{2}", r"\frac{1}{2}\ "),
-        ("(a+5)(b+2)", "ab+2a+5b+10"),
-        (r"\begin{pmatrix} -1/3 \\ 2/3 \end{pmatrix}", r"\begin{pmatrix} -\frac{1}{3} \\ \frac{2}{3} \end{pmatrix}"),
-    ],
-)
-def test_another_spelling_of_the_gold_is_right(gold, expression):
-    assert verdict(gold, expression) == "right"
-
-
-@pytest.mark.parametrize(
-    ("gold", "expression"),
-    [
-        (r"3\sqrt{13}", "3"),
-        ("2", "1, 2"),
-        ("2", "2 or 3"),
-        ("1,-2", "-2"),
-        ("p - q", "q - p"),
-        ("52_8", "52_9"),
-        ("52_8", "52_{81}"),
-        (".0000672", ".0000673"),
-        ("(3,4]", "[3,4]"),
-        (r"(-\infty, 2) \cup (3, \infty)", r"(-\infty, 2) \cap (3, \infty)"),
-        (r"\text{even}", r"\text{odd}"),
-        (r"\frac{1}{3}", "0.333"),
-        (r"\frac{1}{3}", "0.3333333333333333"),
-        (r"\frac{1}{2}", "0.5000001"),
-        (".0000672", r"6.73 \times 10^{-5}"),
-        (".0000672", r"\frac{673}{10000000}"),
-        (r"\frac{1}{3}", r"3\overline{3}"),
-        (r"\frac{1}{2}", r"\frac{1}{0}"),
-        (r"\frac{1}{2}", r"50\%"),
-        ("10", "10.00000000000000000001"),
-        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}"),
-        ("2,3", "2,3,3"),
-        (r"\{2,3\}", r"\{2,3,3\}"),
-        ("(1,2),(3,4)", "(1,2),(3,4),(3,4)"),
-        ("5", "5,5"),
-        ("204_5", "204_5, 204_5"),
-        ("2", "1=2"),
-        ("5", "x=3=5"),
-        (r"\sqrt{2}", r"1=\sqrt{2}"),
-        ("(1,2)", "1,2"),
-        ("1011_2", "12=1011_2"),
-        ("(1,2)", r"\{1,2\}"),
-        (r"(2,\infty)", r"(2,\infty]"),
-        (r"\frac{\pi}{2}", "1.570796"),
-        (r"\frac{\pi}{2}, 1", "1.570796, 1"),
-        (r"\frac 34", r"\frac 304"),
-    ],
-)
-def test_another_value_than_the_gold_is_wrong(gold, expression):
-    assert verdict(gold, expression) == "wrong"
+@given(st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=8).map("".join).filter(str.strip))
+def test_every_expression_equals_itself(expression):
+    assert verdict(expression, expression) == "right"
 
 
 @pytest.mark.parametrize(
@@ -214,6 +184,16 @@ def test_another_value_than_the_gold_is_wrong(gold, expression):
         (r"\boxed{3\sqrt{13}}" + " and so on" * 50, r"3\sqrt{13}"),
         (r"\boxed{1} \boxed{2}", "2"),
         (r"\boxed{1} \boxed{2", "1"),
+        (r"$\boxed 2$ is the answer", "2"),
+        (r"$\boxed\frac12$", r"\frac12"),
+        (r"\boxed{1}, or rather $\boxed 2$.", "2"),
+        (r"$\boxed 1$, or rather \boxed{2}.", "2"),
+        (r"\boxed{1} \fbox{2}", "2"),
+        (r"\boxed {2}", "2"),
+        (r"\boxed{2}}", "2"),
+        (r"\boxed{2", None),
+        (r"\boxed", None),
+        (r"\boxedtimes 2", None),
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"<think>\boxed{1}</think>so \boxed{2}", "2"),
         (r"<think>\boxed{1}</think>so 2", None),

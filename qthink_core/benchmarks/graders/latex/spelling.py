@@ -1,0 +1,283 @@
+r"""One spelling of a LaTeX expression: what looks the same on paper becomes the same text.
+
+- Unicode becomes LaTeX: operators, Greek letters, `½` (`\frac{1}{2}`), `x⁴` (`x^{4}`), `√16` (`\sqrt{16}`), digits and
+  letters of any width, script or typeface.
+- Typefaces, sizes, colours, spacing, `\left`, `$` and braces that only group are dropped.
+- Arguments get braces as LaTeX reads them: `\frac12`, `\sqrt3`, `{1\over2}`, and `2^10` as `2^{1}0`.
+- Words become one `\text{word}` each, in lower case: those in `\text{}` and its relatives, and outside them only known ones.
+- A comma with a space behind it, which separates values, becomes `;`. A space between two digits is kept.
+
+The time is linear in the length, since the caller limits it and groups may be nested `MAX_DEPTH` deep.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+from qthink_core.benchmarks.graders.text import plain_characters
+
+MAX_DEPTH = 50
+UNREADABLE = r"\?"
+
+_TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|[A-Za-z]+|[0-9]+|\s+|.", re.DOTALL)
+
+
+def names(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
+_UNICODE = {
+    **{"±": r"\pm", "∓": r"\mp", "÷": r"\div", "−": "-", "≈": r"\approx", "∞": r"\infty", "∪": r"\cup", "∩": r"\cap"},
+    **{"∈": r"\in", "∉": r"\notin", "∅": r"\emptyset", "∖": r"\setminus", "⟨": r"\langle", "⟩": r"\rangle"},
+    **dict.fromkeys("×·⋅∙∗•", r"\cdot"), **dict.fromkeys("≤⩽", r"\le"), **dict.fromkeys("≥⩾", r"\ge"), "≠": r"\ne",
+    **dict.fromkeys("°º˚", r"^\circ"), **dict.fromkeys("⁄∕", "/"), **dict.fromkeys("、؛", ";"), "∘": r"\circ",
+    **{"，": ",", "٬": ",", "٫": ".", "٪": "%", "’": "'", "¢": r"\cent", "€": r"\euro", "£": r"\pounds", "¥": r"\yen"},
+    "₹": r"\rupee", "ℝ": r"\mathbb{R}",
+}  # fmt: skip
+_SUPERSCRIPT = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni", strict=True))
+_SUBSCRIPT = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙₖₓ", "0123456789+-()nkx", strict=True))
+_BEYOND_ASCII = re.compile(f"([{''.join(_SUPERSCRIPT)}]+)|([{''.join(_SUBSCRIPT)}]+)|([^\x00-\x7f])")
+_ROOT = re.compile(r"([√∛∜])\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|[A-Za-z]|(?=\{)))")
+_ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
+_GREEK = names("ALPHA BETA GAMMA DELTA EPSILON ZETA ETA THETA IOTA KAPPA MU NU XI PI RHO SIGMA TAU PHI CHI PSI OMEGA")
+
+_TEXT = names(
+    "text mbox hbox textbf textit textrm textsf texttt textsc textsl textnormal textup textmd emph mathrm operatorname"
+)
+_TYPEFACE = names(
+    "mathbf mathit mathsf mathtt mathnormal boldsymbol bold bm pmb underline ensuremath mathop mathord mathbin mathrel "
+    "mathstrut smash fbox boxed"
+)
+_NOTHING = names(
+    "displaystyle textstyle scriptstyle limits nolimits bf it rm sf tt sl em bfseries itshape big Big bigg Bigg bigl Bigl "
+    "biggl Biggl bigr Bigr biggr Biggr bigm tiny small normalsize large Large LARGE huge Huge centering hline nonumber "
+    "notag [ ] ( )"
+)
+_SPACE = names("quad qquad thinspace enspace space hfill , ; : > ~") | {" ", "\n", "\t"}
+_FUNCTIONS = names("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp det")
+_DROPPED_ARGUMENT = names("color textcolor colorbox label tag phantom hphantom vphantom hspace vspace")
+_ARGUMENTS = {"frac": 2, "binom": 2} | dict.fromkeys(("sqrt", "overline", "vec", "hat", "mathbb", "mathcal"), 1)
+_SAME = {
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), "frac"),
+    **dict.fromkeys(("dbinom", "tbinom"), "binom"),
+    **dict.fromkeys(("bar", "dot"), "overline"),
+    **dict.fromkeys(("times", "ast"), "cdot"),
+    **{"leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne", "varnothing": "emptyset"},
+    **{"bigcup": "cup", "bigcap": "cap", "lbrace": "{", "rbrace": "}", "backslash": "setminus"},
+}
+_SIGNS = {
+    **dict.fromkeys(("lvert", "rvert", "vert", "mid"), "|"),
+    **dict.fromkeys(("langle", "lparen"), "("),
+    **dict.fromkeys(("rangle", "rparen"), ")"),
+    **dict.fromkeys(("degree", "textdegree"), r"^\circ"),
+    **dict.fromkeys(("cr", "newline", "\\"), r"\\"),
+    **{"lbrack": "[", "rbrack": "]", "lt": "<", "gt": ">", "colon": ":", "imath": "i"},
+}
+_MONEY = {
+    **dict.fromkeys(("$", "textdollar"), "dollar"),
+    **dict.fromkeys(("cent", "cents", "textcent"), "cent"),
+    **dict.fromkeys(("euro", "texteuro"), "euro"),
+    **dict.fromkeys(("pounds", "textsterling"), "pound"),
+    **dict.fromkeys(("yen", "textyen"), "yen"),
+    **{"rupee": "rupee", "%": "percent"},
+}
+_MATRICES = {"bmatrix": "pmatrix", "smallmatrix": "matrix", "array": "matrix"}
+# Letters that are units where they follow a number in upright type.
+_UNIT_LETTERS = frozenset("mgshLlJNWVCFK")
+_AFTER_NUMBER = re.compile(r"(?:[0-9/]|\\circ ?|\\text\{(?:[A-Za-z]|kg|[cmk]m)\}(?:\\cdot ?)?|(?<!\\text)\{[^{}]*\})$")
+_AM_PM = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
+_AFTER_WORD = re.compile(r"\\text\{[^{}]*\}$")
+_COMMAND_SPACE = re.compile(r"(\\[A-Za-z]+) (?![A-Za-z])")
+_LAST_ROW_BREAK = re.compile(r"(?:\\\\)+(?=\\end\{|$)")
+_EXPONENTIAL = re.compile(r"\\exp(?:\(([^()]*)\)| ?([0-9]+|[a-z]))")
+_DELIMITED_MATRIX = re.compile(r"[(\[](?=\\begin\{matrix\})|(?<=\\end\{matrix\})[)\]]")
+
+
+def spelled(latex: str, is_word: Callable[[str, bool], bool]) -> str:
+    r"""The one spelling of an expression; the expression itself, marked as unreadable, where groups are nested too deep.
+
+    `is_word` says whether letters outside `\text{}` are a word, given the letters and whether a space precedes them.
+    """
+    speller = _Speller(_in_latex(_AM_PM.sub(r"\1m", plain_characters(latex))), is_word)
+    try:
+        text = speller.sequence(upright=False)
+    except _TooDeepError:
+        return UNREADABLE + latex
+    text = _LAST_ROW_BREAK.sub("", _COMMAND_SPACE.sub(r"\1", text))
+    if r"\begin{matrix}" in text:
+        text = _DELIMITED_MATRIX.sub("", text).replace("{matrix}", "{pmatrix}")
+    text = _EXPONENTIAL.sub(lambda found: f"e^{{{found[1] or found[2]}}}", text)
+    # the box ends in a backslash where it ended in a backslash and a space
+    return text.lstrip(" ,;:").rstrip(" .,;:\\")
+
+
+def _in_latex(text: str) -> str:
+    """The text with LaTeX for the characters beyond ASCII that have one."""
+    return _BEYOND_ASCII.sub(_in_ascii, _ROOT.sub(_root, text))
+
+
+def _root(found: re.Match[str]) -> str:
+    inner = found[2] or found[3]
+    return _ROOTS[found[1]] + (f"{{{inner}}}" if inner else "")
+
+
+def _in_ascii(found: re.Match[str]) -> str:
+    if found[1]:
+        return "^{" + "".join(_SUPERSCRIPT[one] for one in found[1]) + "}"
+    if found[2]:
+        return "_{" + "".join(_SUBSCRIPT[one] for one in found[2]) + "}"
+    char = found[0]
+    if char in _UNICODE:
+        return _UNICODE[char] + (" " if _UNICODE[char][-1].isalpha() else "")
+    if char.isspace():
+        return " "
+    kind, *codes = unicodedata.decomposition(char).split() or [""]
+    letters = "".join(chr(int(code, 16)) for code in codes if kind)
+    if kind in ("<wide>", "<narrow>", "<small>", "<font>"):
+        return letters if letters.isascii() else _BEYOND_ASCII.sub(_in_ascii, letters)
+    top, slash, bottom = letters.partition("\u2044")
+    if kind == "<fraction>" and slash and bottom:
+        return rf"\frac{{{top}}}{{{bottom}}}"
+    name = unicodedata.name(char, "").split()
+    if name[:3] == ["GREEK", "SMALL", "LETTER"] and name[3:] and name[-1] in _GREEK and len(name) == 4:
+        return f"\\{name[3].lower()} "
+    return char
+
+
+class _TooDeepError(Exception):
+    """Groups are nested deeper than `MAX_DEPTH`."""
+
+
+class _Speller:
+    """A descent through the groups of one expression; `before` is what was printed before a group."""
+
+    def __init__(self, text: str, is_word: Callable[[str, bool], bool]) -> None:
+        self._tokens = _TOKEN.findall(text)
+        self._at = 0
+        self._depth = 0
+        self._is_word = is_word
+
+    def sequence(self, upright: bool, before: str = "") -> str:
+        """The spelling up to the end of this group, in upright type or in italics."""
+        out, spaced, tight = "", False, False
+        while (token := self._next()) not in ("", "}"):
+            if token.isspace() or token in "~$" or (token[0] == "\\" and token[1:] in _SPACE):
+                spaced = not tight
+            elif token == r"\!":
+                spaced, tight = False, True
+            elif token in (r"\over", r"\choose"):
+                name = "frac" if token == r"\over" else "binom"
+                out = rf"\{name}{{{out}}}{{{self.sequence(upright)}}}"
+                break
+            elif one := self._nested(token, upright, out or before, spaced):
+                if spaced and out.endswith(","):
+                    out = out[:-1] + ";"
+                elif spaced and out and out[-1] in "0123456789." and one[0] in "0123456789.":
+                    out += " "
+                out, spaced, tight = out + one, False, False
+        return out
+
+    def _next(self) -> str:
+        self._at += 1
+        return self._tokens[self._at - 1] if self._at <= len(self._tokens) else ""
+
+    def _peek(self) -> str:
+        """The next token that is not a space, or ""."""
+        while (token := self._next()).isspace():
+            pass
+        self._at -= 1
+        return token
+
+    def _nested(self, token: str, upright: bool, before: str, spaced: bool) -> str:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _TooDeepError
+        one = self._one(token, upright, before, spaced)
+        self._depth -= 1
+        return one
+
+    def _one(self, token: str, upright: bool, before: str, spaced: bool) -> str:
+        """The spelling of one token and its arguments."""
+        if token == "{":
+            return self.sequence(upright, before)
+        if token.isalpha():
+            return self._letters(token, upright, before, spaced)
+        if token in "^_":
+            inner = self._argument(upright)
+            circle = token == "^" and inner.strip() == r"\circ"
+            return "^\\circ " if circle else f"{token}{{{inner}}}"
+        if len(token) > 1 and token[0] == "\\":
+            return self._command(token[1:].removesuffix("*"), upright, before)
+        if token == "." and _AFTER_WORD.search(before) and not "".join(self._tokens[self._at : self._at + 1]).isdigit():
+            return ""  # the full stop of a word, not a decimal point
+        return {"%": r"\text{percent}", "*": r"\cdot "}.get(token, token)
+
+    def _letters(self, token: str, upright: bool, before: str, spaced: bool) -> str:
+        if len(token) > 1 and token.lower() in _FUNCTIONS and not (upright and token == "sec"):
+            return f"\\{token.lower()} "
+        if upright and len(token) > 1:
+            return rf"\text{{{token.lower()}}}"
+        if upright and token in _UNIT_LETTERS and _AFTER_NUMBER.search(before):
+            return rf"\text{{{token}}}"
+        return rf"\text{{{token.lower()}}}" if len(token) > 1 and self._is_word(token, spaced) else token
+
+    def _command(self, name: str, upright: bool, before: str) -> str:
+        if name in ("left", "right", "middle"):
+            if self._peek() == ".":
+                self._next()
+            return ""
+        if name in _NOTHING:
+            return ""
+        if name in _TEXT or name in _TYPEFACE:
+            return self._argument(name in _TEXT, before)
+        if name in _DROPPED_ARGUMENT:
+            self._option()
+            self._argument(upright)
+            return self._argument(upright, before) if name in ("textcolor", "colorbox") else ""
+        if name in ("begin", "end"):
+            environment = self._raw_argument()
+            if name == "begin" and environment == "array":
+                self._raw_argument()
+            return rf"\{name}{{{_MATRICES.get(environment, environment)}}}"
+        if name in _MONEY:
+            return rf"\text{{{_MONEY[name]}}}"
+        if name in _SIGNS:
+            if _SIGNS[name] == r"\\":
+                self._option()
+            return _SIGNS[name]
+        name = _SAME.get(name, name)
+        if count := _ARGUMENTS.get(name, 0):
+            option = self._option() if name == "sqrt" else ""
+            arguments = [self._argument(upright, before) for _ in range(count)]
+            return f"\\{name}{option}" + "".join(f"{{{one}}}" for one in arguments)
+        return f"\\{name} " if name.isalpha() else f"\\{name}"
+
+    def _argument(self, upright: bool, before: str = "") -> str:
+        """The next group, or the next digit, letter or command, as LaTeX reads it."""
+        token = self._peek()
+        if token in ("", "}"):
+            return ""
+        if len(token) > 1 and token[0] != "\\":
+            self._tokens[self._at] = token[1:]
+            return token[0]
+        self._at += 1
+        return self._nested(token, upright, before, False).strip()
+
+    def _option(self) -> str:
+        """An optional argument in square brackets, or ""."""
+        if self._peek() != "[":
+            return ""
+        start = self._at
+        while self._next() not in ("]", ""):
+            pass
+        return "".join(self._tokens[start : self._at])
+
+    def _raw_argument(self) -> str:
+        """The text of the next group, which holds no others."""
+        if self._peek() != "{":
+            return ""
+        start = self._at + 1
+        while self._next() not in ("}", ""):
+            pass
+        return "".join(self._tokens[start : self._at - 1])
