@@ -13,7 +13,7 @@ from qthink_core.planning.workload import PUBLISHED_PROMPTS, size_of, workload_o
 
 def load_of(**data: Any) -> Any:
     tree = tree_of("smol")[0]
-    tree |= {"tasks": list(data), "data": tree["data"] | data}
+    tree = tree | {"tasks": list(data), "data": tree["data"] | data}  # not in place: other tests have the same tree
     return workload_of(ROOT, tree, schedule.first_outputs(ROOT, tree))
 
 
