@@ -1,0 +1,193 @@
+r"""What the characters and words around one number make of it: its sign, its magnitude, or an expression without a value.
+
+Before it: signs (`-`, `minus`, in front of a bracket or a currency too) make it negative; two signs, a root, a relation, another
+operator or a phrase such as "half of" or "more than" make it an expression.
+After it: `million` and its like multiply it; a power, an index, a factorial (in a box), a relation, an operator before a
+name, or a letter that touches it and is not a unit (`18k`, `18x`) make it an expression. So does any symbol of mathematics
+that is not known here.
+"""
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+from qthink_core.benchmarks.graders.numbers.vocabulary import (
+    FUNCTION_BEFORE,
+    FUNCTION_BEFORE_IN_A_BOX,
+    MAGNITUDES,
+    NEGATIVE,
+    OPERATES,
+    OPERATES_IN_A_BOX,
+    UNIT_LETTERS,
+    UNIT_PAIRS,
+)
+
+# How far the words that change a number may be from it.
+REACH = 60
+
+_OPENERS = " \t$([{|⌊⌈\"'“”`"
+_CLOSERS = " \t$)]}|⌋⌉\"'“”`"
+_OPERATORS = frozenset("+-*/×·÷^_\\!‰‱")
+_HARMLESS_SYMBOLS = frozenset("=~|→←°")
+_WORD = re.compile(r"[^\W\d_]+")
+_LAST_WORD = re.compile(r"[^\W\d_]+$")
+_COMMAND = re.compile(r"\\[A-Za-z]+(?:_\(?\w{1,9}\)?)?$")
+_FUNCTION = re.compile(rf"(?<![^\W\d_])(?:{FUNCTION_BEFORE})$", re.IGNORECASE)
+_FUNCTION_IN_A_BOX = re.compile(rf"(?<![^\W\d_])(?:{FUNCTION_BEFORE_IN_A_BOX})$", re.IGNORECASE)
+_NEGATED = re.compile(
+    r"(?:(?<![^\W\d_])(?:not|cannot|never|neither|nor|isnt|instead of|rather than|no longer|unlike)|n't|≠)"
+    r"(?:\s+(?:be|been|have|equal|equals|to|a|an|the|just|simply|exactly|quite|actually|really|answer|number))*[\s:$(\"'`*]*$",
+    re.IGNORECASE,
+)
+_AND_A_PART = re.compile(r"(?:and|&) (?:a|an|one|two|three|four|five) (?:half|halves|thirds?|quarters?|fourths?|fifths?)", re.IGNORECASE)
+_TEMPERATURE = re.compile(r"^(?:%|° ?(?:[CFK](?![^\W_]))?)")
+_PER_UNIT = re.compile(r"/ ?(?:[^\W\d_]{2,}|[hs]\b)")
+
+
+class Number(NamedTuple):
+    """One number of a text: its match, and the part of the text that may change it."""
+
+    match: re.Match[str]
+    begin: int
+    stop: int
+
+    @property
+    def start(self) -> int:
+        return self.match.start()
+
+    @property
+    def end(self) -> int:
+        return self.match.end()
+
+
+def negated(text: str, number: Number) -> bool:
+    """Whether the text says that the answer is another one: "not 5", "isn't 5", "can't be 5"."""
+    return bool(_NEGATED.search(text[max(number.begin, number.start - REACH) : number.start]))
+
+
+def sign(text: str, number: Number, boxed: bool) -> int | None:
+    """1 or -1, or None where what is before the number makes it an expression."""
+    before = text[max(number.begin, number.start - REACH) : number.start]
+    bare = before.rstrip(_OPENERS)
+    if bare[-1:] in ("+", "-"):
+        return _after_a_sign(bare, before[len(bare) :], number.begin, boxed)
+    if _is_expression_before(bare, before[len(bare) :], boxed):
+        return None
+    word = _LAST_WORD.search(bare)
+    if word and word[0].lower() in NEGATIVE:
+        rest = bare[: word.start()].rstrip(_OPENERS)
+        return None if rest[-1:] in ("+", "-") or (boxed and rest and rest[-1] not in "=:") else -1
+    return 1
+
+
+def _after_a_sign(bare: str, between: str, begin: int, boxed: bool) -> int | None:
+    """The sign where `bare` ends in + or -: of the number, or of a subtraction, or a dash or a bullet."""
+    outer = bare[:-1].rstrip(" \t")
+    negative = -1 if bare[-1] == "-" else 1
+    spaced, last = between[:1].isspace(), outer[-1:]
+    if not last or last == "\n":
+        bullet = spaced and not boxed and (last == "\n" or begin == 0)
+        return 1 if bullet else negative
+    if last.isalnum() or last in ")]}%":
+        word = _LAST_WORD.search(outer)
+        if boxed or last in ")]}%" or last.isdigit() or negative > 0 or (word and len(word[0]) == 1 and word[0].isascii()):
+            return None
+        if spaced:
+            return 1  # "Total - 18"
+        glued = outer == bare[:-1]
+        return 1 if glued and ord(last) < 0x250 else -1  # "Apollo-11", "is -18"
+    outer_bare = outer.rstrip(_OPENERS)
+    if "|" in outer[len(outer_bare) :] or outer_bare[-1:] in ("+", "-"):
+        return None
+    return None if _is_expression_before(outer_bare, "", boxed) else negative
+
+
+def _is_expression_before(bare: str, between: str, boxed: bool) -> bool:
+    if not bare:
+        return False
+    last = bare[-1]
+    if last in "*·>" and not boxed and (len(bare) == 1 or bare[:-1].rstrip(" \t").endswith("\n") or not bare[:-1].strip()):
+        return False  # a bullet or a quotation
+    if last in _OPERATORS - {"!"} or _is_symbol(last) or (last in ")]}" and (boxed or not between)):
+        return True
+    if _COMMAND.search(bare):
+        return True
+    word = _LAST_WORD.search(bare)
+    if boxed and word and len(word[0]) == 1 and word[0].isascii() and word[0] not in "aA":
+        return True
+    return bool((_FUNCTION_IN_A_BOX if boxed else _FUNCTION).search(bare))
+
+
+def _is_symbol(character: str) -> bool:
+    return character not in _HARMLESS_SYMBOLS and unicodedata.category(character) == "Sm"
+
+
+def magnitude(text: str, number: Number, boxed: bool) -> tuple[int, int] | None:
+    """What multiplies the number, and where its words end, or None where what is after it makes it an expression."""
+    factor, end = 1, number.end
+    while True:
+        after = text[end : min(number.stop, end + REACH)]
+        close = after.lstrip(_CLOSERS)
+        word = _WORD.match(close)
+        if word is None or word[0] not in MAGNITUDES and word[0].lower() not in MAGNITUDES:
+            break
+        factor *= MAGNITUDES.get(word[0]) or MAGNITUDES[word[0].lower()]
+        end += len(after) - len(close) + word.end()
+        if factor > 10**15:
+            return None
+    decimal = "." in number.match[0]
+    money = "$" in text[max(number.begin, number.start - 3) : number.start]
+    return None if _is_expression_after(after, close, word, boxed, decimal, money) else (factor, end)
+
+
+def _is_expression_after(after: str, close: str, word: re.Match[str] | None, boxed: bool, decimal: bool, money: bool) -> bool:
+    if not close:
+        return False
+    if unicodedata.category(after[0]).startswith("M") or unicodedata.category(after[0]) == "No":
+        return True
+    if word:
+        touching = after is close or after == close
+        return _is_changed_by(word[0], touching, boxed, money) or bool(_AND_A_PART.match(close)) or (
+            boxed and _is_expression_text(close[word.end() :])
+        )  # fmt: skip
+    first, rest = close[0], close[1:].lstrip(" \t$([{")
+    if first in "%°":
+        after = _TEMPERATURE.sub("", close)
+        close = after.lstrip(_CLOSERS)
+        return _is_expression_after(after, close, _WORD.match(close), boxed, decimal, money)
+    if close.startswith(("...", "…")):
+        return decimal or (boxed and bool(close.strip(" .…")))
+    if first == "/" and _PER_UNIT.match(close):
+        return False
+    if boxed:
+        return _is_expression_text(close) or bool(re.match(r":\s?\w", close))
+    if first in "^_\\×÷·‰‱" or _is_symbol(first) and first != "+":
+        return True
+    letter = re.match(r"[A-Za-z](?![A-Za-z])", rest)
+    if first == "+":
+        return bool(rest[:1].isalnum())
+    if first in "-/*":
+        return bool(letter and letter[0] not in "aI")
+    return False
+
+
+def _is_changed_by(word: str, touching: bool, boxed: bool, money: bool) -> bool:
+    """Whether a word after a number makes it an expression."""
+    lower, latin = word.lower(), ord(word[0]) < 0x250
+    if lower in (OPERATES_IN_A_BOX if boxed else OPERATES):
+        return True
+    if len(word) == 1 and ord(word) < 0x500:
+        if word in UNIT_LETTERS:
+            return word == "m" and money
+        if touching or boxed:
+            return touching or word not in "aA"
+        return word in "KMBk"
+    if word[0] in "十百千" and not word.startswith(("千克", "千米", "百分")):
+        return True
+    return latin and len(word) == 2 and (touching or boxed) and word not in UNIT_PAIRS and word.upper() != word
+
+
+def _is_expression_text(text: str) -> bool:
+    """Whether the rest of a box has an operator, other than in a unit such as km/h."""
+    rest = _PER_UNIT.sub("", text)
+    return any(one in "+*/×·÷^_\\!‰‱<>" or _is_symbol(one) for one in rest) or bool(re.search(r"(?:^| )-", rest))
