@@ -53,7 +53,7 @@ _MARKUP = re.compile(
     r"|<<(?P<calculator>[^<>\n]{0,200})>>"
     r"|<su(?P<script>[pb])>(?P<raised>[^<>\n]{0,40})</su[pb]>"
     r"|(?P<tag><\|[^<>|\n]{1,40}\|>|</?[A-Za-z][^<>\n]{0,60}>|&nbsp;|~~[^~\n]{1,80}~~)"
-    r"|(?P<arrow>[-=]+>)|(?P<relation><=|>=|!=|==)"
+    r"|(?P<arrow>[-=]{1,3}>)|(?P<relation><=|>=|!=|==)"
     r"|(?<![\w)\]}*$])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![\w($*\\])"  # emphasis: between two operands they multiply
     r"|(?<!\w)_{1,3}(?=[^\s_])|(?<=[^\s_])_{1,3}(?!\w)"
 )
@@ -94,7 +94,7 @@ _COMMANDS = {
     }.items()
     for name in names.split()
 }
-_ESCAPED = re.compile(r"\\+(?=[A-Za-z])")
+_ESCAPED = re.compile(r"(?<!\\)\\++(?=[A-Za-z])")
 _WITH_ARGUMENT = re.compile(
     r"\\(?:hspace|vspace|phantom|hphantom|vphantom|textcolor|color|colorbox|tag|label|begin|end)\*?\s*\{[^{}]{0,40}\}"
     r"|\\(?:kern|hskip|mskip|mkern)\s*[\d.]{1,6}\s*[a-z]{2}"
@@ -109,7 +109,7 @@ _PLAIN_NUMBER = re.compile(r"-?\$?[0-9][0-9,.]*")
 _DETAILS = re.compile(
     r"\{(?P<separator>[,.'])\}"
     r"|(?<=[0-9.])\\(?:overline|bar)\s*\{?(?P<period>[0-9]{1,20})\}?"
-    r"|\^\s*\{?\s*(?:(?P<degree>\\circ|°)|(?P<ordinal>\{?(?:st|nd|rd|th)\b))\s*\}?"
+    r"|\^\s*+\{?\s*+(?:(?P<degree>\\circ|°)|(?P<ordinal>\{?(?:st|nd|rd|th)\b))\s*\}?"
     r"|(?P<script>[\^_])\s*\{(?P<raised>[^{}]{0,40})\}"
     r"|√\s*\[[^\]\n]{0,9}\](?P<root>)"
 )
