@@ -25,7 +25,7 @@ from qthink_core.benchmarks.graders.contract import (
     text_of,
 )
 from qthink_core.benchmarks.graders.numbers.spelling import flat, plain
-from qthink_core.benchmarks.graders.numbers.statement import Stated, first, in_box, last, value
+from qthink_core.benchmarks.graders.numbers.statement import Stated, first, in_box, in_words, last, value
 from qthink_core.benchmarks.graders.text import last_boxed, without_thought, writable
 from qthink_core.benchmarks.prompts import message
 from qthink_core.errors import DataError
@@ -102,6 +102,9 @@ def _stated(answer: str) -> Stated | None:
     text = flat(text)
     marks = list(_AFTER_HASHES.finditer(text))
     if marks and (stated := first(text, marks[-1].start() + 4, len(text))):
+        return stated
+    _, mark, rest = text.rpartition("####")
+    if mark and (stated := in_words(rest)):
         return stated
     stop = len(text)
     for begin in reversed([mark.end() for mark in _ANSWER_IS.finditer(text)]):

@@ -12,6 +12,7 @@ import unicodedata
 from typing import NamedTuple
 
 from qthink_core.benchmarks.graders.numbers.vocabulary import (
+    CURRENCIES,
     FUNCTION_BEFORE,
     FUNCTION_BEFORE_IN_A_BOX,
     MAGNITUDES,
@@ -29,6 +30,7 @@ _OPENERS = " \t$([{|⌊⌈\"'“”`"
 _CLOSERS = " \t$)]}|⌋⌉\"'“”`"
 _OPERATORS = frozenset("+-*/×·÷^_\\!‰‱")
 _HARMLESS_SYMBOLS = frozenset("=~|→←°")
+_HARMLESS_IN_A_BOX = frozenset(".,;:'\"%#°$&?¿@=~|…。、℃℉№✓✔✅-")
 _WORD = re.compile(r"[^\W\d_]+")
 _LAST_WORD = re.compile(r"[^\W\d_]+$")
 _COMMAND = re.compile(r"\\[A-Za-z]+(?:_\(?\w{1,9}\)?)?$")
@@ -39,7 +41,9 @@ _NEGATED = re.compile(
     r"(?:\s+(?:be|been|have|equal|equals|to|a|an|the|just|simply|exactly|quite|actually|really|answer|number))*[\s:$(\"'`*]*$",
     re.IGNORECASE,
 )
-_AND_A_PART = re.compile(r"(?:and|&) (?:a|an|one|two|three|four|five) (?:half|halves|thirds?|quarters?|fourths?|fifths?)", re.IGNORECASE)
+_AND_A_PART = re.compile(
+    r"(?:and|&) (?:a|an|one|two|three|four|five) (?:half|halves|thirds?|quarters?|fourths?|fifths?)", re.IGNORECASE
+)
 _TEMPERATURE = re.compile(r"^(?:%|° ?(?:[CFK](?![^\W_]))?)")
 _PER_UNIT = re.compile(r"/ ?(?:[^\W\d_]{2,}|[hs]\b)")
 
@@ -71,13 +75,11 @@ def sign(text: str, number: Number, boxed: bool) -> int | None:
     bare = before.rstrip(_OPENERS)
     if bare[-1:] in ("+", "-"):
         return _after_a_sign(bare, before[len(bare) :], number.begin, boxed)
-    if _is_expression_before(bare, before[len(bare) :], boxed):
-        return None
     word = _LAST_WORD.search(bare)
     if word and word[0].lower() in NEGATIVE:
         rest = bare[: word.start()].rstrip(_OPENERS)
         return None if rest[-1:] in ("+", "-") or (boxed and rest and rest[-1] not in "=:") else -1
-    return 1
+    return None if _is_expression_before(bare, before[len(bare) :], boxed) else 1
 
 
 def _after_a_sign(bare: str, between: str, begin: int, boxed: bool) -> int | None:
@@ -90,12 +92,12 @@ def _after_a_sign(bare: str, between: str, begin: int, boxed: bool) -> int | Non
         return 1 if bullet else negative
     if last.isalnum() or last in ")]}%":
         word = _LAST_WORD.search(outer)
-        if boxed or last in ")]}%" or last.isdigit() or negative > 0 or (word and len(word[0]) == 1 and word[0].isascii()):
+        if boxed or last in ")]}%" or last.isdigit() or (word and len(word[0]) == 1 and word[0].isascii()):
             return None
         if spaced:
             return 1  # "Total - 18"
         glued = outer == bare[:-1]
-        return 1 if glued and ord(last) < 0x250 else -1  # "Apollo-11", "is -18"
+        return 1 if glued and ord(last) < 0x250 else negative  # "Apollo-11", "is -18"
     outer_bare = outer.rstrip(_OPENERS)
     if "|" in outer[len(outer_bare) :] or outer_bare[-1:] in ("+", "-"):
         return None
@@ -106,9 +108,22 @@ def _is_expression_before(bare: str, between: str, boxed: bool) -> bool:
     if not bare:
         return False
     last = bare[-1]
-    if last in "*·>" and not boxed and (len(bare) == 1 or bare[:-1].rstrip(" \t").endswith("\n") or not bare[:-1].strip()):
+    outer = bare[:-1].rstrip(" \t")
+    if last in "*·>" and between[:1] == " " and not boxed and (outer.endswith("\n") or (not outer and last != ">")):
         return False  # a bullet or a quotation
-    if last in _OPERATORS - {"!"} or _is_symbol(last) or (last in ")]}" and (boxed or not between)):
+    if unicodedata.category(last) == "Pd" and not between and (not outer or outer != bare[:-1]):
+        return True  # "is —18"
+    if last == "ー" and not re.search("[ァ-ヺ]$", outer):
+        return True  # the long vowel mark as a minus
+    if between[:1] == "(" and re.search(r"(?<![^\W_])[^\W\d_]$", bare):
+        return True  # f(18)
+    if (
+        last in _OPERATORS - {"!"}
+        or (boxed and last == "%")
+        or _is_symbol(last, boxed)
+        or (boxed and _is_expression_text(bare))
+        or (last in ")]}" and (boxed or not between))
+    ):
         return True
     if _COMMAND.search(bare):
         return True
@@ -118,21 +133,27 @@ def _is_expression_before(bare: str, between: str, boxed: bool) -> bool:
     return bool((_FUNCTION_IN_A_BOX if boxed else _FUNCTION).search(bare))
 
 
-def _is_symbol(character: str) -> bool:
-    return character not in _HARMLESS_SYMBOLS and unicodedata.category(character) == "Sm"
+def _is_symbol(character: str, boxed: bool) -> bool:
+    """Whether a character calculates, compares or counts; in a box any symbol does that is not known to be harmless."""
+    category = unicodedata.category(character)
+    if boxed:
+        return character not in _HARMLESS_IN_A_BOX and category in {"Sm", "So", "Sk", "Po", "Pc", "Pd", "Me", "No", "Nl"}
+    return character not in _HARMLESS_SYMBOLS and category in {"Sm", "No", "Nl"}
 
 
 def magnitude(text: str, number: Number, boxed: bool) -> tuple[int, int] | None:
     """What multiplies the number, and where its words end, or None where what is after it makes it an expression."""
     factor, end = 1, number.end
+    if boxed and text[number.begin : number.start].count("|") != text[number.end : number.stop].count("|"):
+        return None
     while True:
         after = text[end : min(number.stop, end + REACH)]
         close = after.lstrip(_CLOSERS)
         word = _WORD.match(close)
-        if word is None or word[0] not in MAGNITUDES and word[0].lower() not in MAGNITUDES:
+        if word is None or not (times := _magnitude(word[0])):
             break
-        factor *= MAGNITUDES.get(word[0]) or MAGNITUDES[word[0].lower()]
-        end += len(after) - len(close) + word.end()
+        factor *= times
+        end += len(after) - len(close) + (word.end() if word[0].isascii() else 1)
         if factor > 10**15:
             return None
     decimal = "." in number.match[0]
@@ -140,10 +161,17 @@ def magnitude(text: str, number: Number, boxed: bool) -> tuple[int, int] | None:
     return None if _is_expression_after(after, close, word, boxed, decimal, money) else (factor, end)
 
 
-def _is_expression_after(after: str, close: str, word: re.Match[str] | None, boxed: bool, decimal: bool, money: bool) -> bool:
+def _magnitude(word: str) -> int | None:
+    """What a word multiplies by: `million`; 万 multiplies with another word after it too."""
+    return MAGNITUDES.get(word) or MAGNITUDES.get(word.lower() if word.isascii() else word[0])
+
+
+def _is_expression_after(
+    after: str, close: str, word: re.Match[str] | None, boxed: bool, decimal: bool, money: bool
+) -> bool:
     if not close:
         return False
-    if unicodedata.category(after[0]).startswith("M") or unicodedata.category(after[0]) == "No":
+    if unicodedata.category(after[0]) in {"Mn", "Mc", "Me", "No", "Nl"}:
         return True
     if word:
         touching = after is close or after == close
@@ -161,11 +189,11 @@ def _is_expression_after(after: str, close: str, word: re.Match[str] | None, box
         return False
     if boxed:
         return _is_expression_text(close) or bool(re.match(r":\s?\w", close))
-    if first in "^_\\×÷·‰‱" or _is_symbol(first) and first != "+":
+    if first in "^_\\×÷·‰‱" or _is_symbol(first, boxed) and first != "+":
         return True
     letter = re.match(r"[A-Za-z](?![A-Za-z])", rest)
     if first == "+":
-        return bool(rest[:1].isalnum())
+        return after[0] == "+" or bool(rest[:1].isalnum())  # "18+" is 18 or more
     if first in "-/*":
         return bool(letter and letter[0] not in "aI")
     return False
@@ -184,10 +212,10 @@ def _is_changed_by(word: str, touching: bool, boxed: bool, money: bool) -> bool:
         return word in "KMBk"
     if word[0] in "十百千" and not word.startswith(("千克", "千米", "百分")):
         return True
-    return latin and len(word) == 2 and (touching or boxed) and word not in UNIT_PAIRS and word.upper() != word
+    return latin and len(word) == 2 and (touching or boxed) and word.upper() != word and word not in UNIT_PAIRS | CURRENCIES
 
 
 def _is_expression_text(text: str) -> bool:
     """Whether the rest of a box has an operator, other than in a unit such as km/h."""
     rest = _PER_UNIT.sub("", text)
-    return any(one in "+*/×·÷^_\\!‰‱<>" or _is_symbol(one) for one in rest) or bool(re.search(r"(?:^| )-", rest))
+    return any(_is_symbol(one, True) for one in rest) or bool(re.search(r"(?:^-(?![^\W\d_]{2,})| -)", rest))

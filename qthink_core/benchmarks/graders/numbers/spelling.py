@@ -26,15 +26,13 @@ _CHARACTERS = (
             "٫": ".",
             "٬،": ",",
             "’‘ʼ′": "'",
-            "➖˗": "-",
+            "➖˗⁒": "-",
             "➕": "+",
-            "✕✖⨯⨉": "×",
-            "∗⋆": "*",
+            "✕✖⨯⨉∗⋆⁎⁕": "×",
             "⋅∙・": "·",
-            "➗": "÷",
+            "➗∶": "÷",
             "⁄∕⧸": "/",
             "٪﹪": "%",
-            "∶": ":",
             "≈≅≃≒≐≡": "=",
             "⩽≦": "≤",
             "⩾≧": "≥",
@@ -44,8 +42,8 @@ _CHARACTERS = (
         for character in characters
     }
 )
-# Invisible operators would be removed with the other invisible characters.
-_INVISIBLE = {0x2062: "×", 0x2063: ",", 0x2064: "+", ord("⅟"): "1/"}
+# Invisible operators would be removed with the other invisible characters. U+0338 strikes out the sign before it.
+_INVISIBLE = {0x2062: "×", 0x2063: ",", 0x2064: "+", 0x0338: "≠", ord("⅟"): "1/"}
 _SCRIPTS = re.compile("(?P<above>[⁰¹²³⁴-⁾ⁿⁱ]+)|(?P<below>[₀-₎]+)|(?P<fraction>[¼½¾⅐-⅞↉])")
 
 _MARKUP = re.compile(
@@ -55,7 +53,7 @@ _MARKUP = re.compile(
     r"|(?P<tag><\|[^<>|\n]{1,40}\|>|</?[A-Za-z][^<>\n]{0,60}>|&nbsp;|~~[^~\n]{1,80}~~)"
     r"|(?P<arrow>[-=]{1,3}>)|(?P<relation><=|>=|!=|==)"
     r"|(?<![\w)\]}*$])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![\w($*\\])"  # emphasis: between two operands they multiply
-    r"|(?<!\w)_{1,3}(?=[^\s_])|(?<=[^\s_])_{1,3}(?!\w)"
+    r"|(?<!\w)_{1,3}(?=[^\s_(])|(?<=[^\s_])_{1,3}(?![\w({])"
 )
 _RELATIONS = {"<=": "≤", ">=": "≥", "!=": "≠", "==": "="}
 
@@ -86,11 +84,11 @@ _COMMANDS = {
         "⌈": "lceil",
         "⌉": "rceil",
         "$": "pounds euro yen cent rupee dollar mathdollar textdollar texteuro textyen textsterling textcent mathsterling",
-        " ": "quad qquad space thinspace enspace medspace thickspace negthinspace nobreakspace hfill sim left right big Big "
-        "bigl bigr Bigl Bigr bf it rm tt sf sc sl em bfseries itshape displaystyle textstyle scriptstyle normalsize large "
+        " ": "quad qquad space thinspace enspace medspace thickspace negthinspace nobreakspace hfill sim "
+        "bf it rm tt sf sc sl em bfseries itshape displaystyle textstyle scriptstyle normalsize large "
         "Large LARGE huge Huge small footnotesize tiny scriptsize checkmark square blacksquare Box qed centering noindent",
         "": "text textbf textit textrm texttt textsf textsc textnormal textup textmd emph mathrm mathbf mathit mathsf mathtt "
-        "mathnormal boldsymbol bm pmb bold mbox hbox underline ensuremath limits",
+        "mathnormal boldsymbol bm pmb bold mbox hbox underline ensuremath limits left right big Big bigl bigr Bigl Bigr bigg Bigg",
     }.items()
     for name in names.split()
 }
@@ -133,7 +131,7 @@ def plain(text: str) -> str:
 
 def flat(text: str) -> str:
     r"""Plain spelling without its braces and boxes, and with single spaces."""
-    return _NO_TEXT.sub(" ", text)
+    return _NO_TEXT.sub(" ", text.replace("-{", "-"))
 
 
 def _script(found: re.Match[str]) -> str:

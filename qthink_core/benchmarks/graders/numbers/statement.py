@@ -35,10 +35,12 @@ _OPEN = r"[ \t$(\[{|\"'*-]*"
 _HEAD = rf"{_CLOSE}{_UNITS}{_CLOSE}"
 _NAME = r"(?:[^\W\d_]+\s?){0,3}"
 _EQUAL = re.compile(rf"{_HEAD}\s*(?:=\s*(?!(?:{_STOP})\b){_NAME})+{_OPEN}")
-_VERB = re.compile(rf"{_HEAD}(?:,? which)? ?\b(?:is|are|equals?|gives|makes|totals|yields|leaves|comes to|is equal to|will be)\b:?{_OPEN}")
+_VERB = re.compile(
+    rf"{_HEAD}(?:,? which)? ?\b(?:is|are|equals?|gives|makes|totals|yields|leaves|comes to|is equal to|will be)\b:?{_OPEN}"
+)
 _OPERATOR = re.compile(
     rf"{_HEAD}\s?(?:[-+*/×·÷^<>≤≥≠±∓√!⋯]|[xX]\b|(?:plus|minus|times|divided by|multiplied by|over|to|or|mod)\b){_OPEN}"
-    r"|[)\]] ?[(\[][ \t$(\[-]*|[ \t$]{1,}|:|\(| : |[)\]]\$?|%? ?\\?%? of (?:the )?\$?"
+    r"|[)\]] ?[(\[][ \t$(\[-]*|[ \t$]{1,}|\(| [:%] |[^\w\s,;?!.]{1,2}|[)\]]\$?|%? ?\\?%? of (?:the )?\$?"
 )
 _THOUSANDS = re.compile(rf"(?i: (?:{'|'.join(one for one in MAGNITUDES if one.isascii())}))(?: and)? ")
 _LINK = re.compile(rf"{_HEAD}\s?(?:at|of|by|per|for|each|every|out of|@)(?: (?:the|each|every|a))?{_OPEN}")
@@ -47,6 +49,7 @@ _INDEX = re.compile(r"[^\W\d_]_\(?$")
 _LETTERS = re.compile(r"[^\W\d_]+$")
 _TIMES_BEFORE = re.compile(r"[0-9)\]}]\s?[xX]$")
 _BARE = re.compile(r"\$?(?P<minus>-)?\+?\$?(?P<number>[^-+$%]+(?:[eE][-+][0-9]+)?)[$%]?")
+_LISTED_NAME = re.compile(r"(?<![^\W_])[A-Za-z] ?[,;] ?-?[$(]*[0-9.]|[0-9)] ?[,;] ?[A-Za-z](?![^\W_])")
 _CARDINAL_WORD = "|".join([*SMALL, *SCALES])
 _CARDINAL = re.compile(
     rf"[\s*_:$\"'(~=]*(?P<words>(?:{_CARDINAL_WORD})(?:(?:-|\s(?:and\s)?)(?:{_CARDINAL_WORD}))*)\b"
@@ -90,12 +93,12 @@ def in_box(content: str) -> Stated | None:
     stating = [(side, found) for side, found in sides if found]
     unread = Stated(content, None)
     if not stating:
-        return _in_words(text) or unread
+        return in_words(text) or unread
     between = [side for side, _ in sides[sides.index(stating[0]) : sides.index(stating[-1])]]
     if len(stating) > 1 and any(re.search(r"[,;\n]|\b(?:or|and)\b", side) for side in between):
         return unread
     for side, found in (stating[-1], stating[0]):
-        if len(found) == 1:
+        if len(found) == 1 and not _LISTED_NAME.search(side):
             return _alone(side, found[0], boxed=True) if _has_no_other_digits(side, found[0]) else unread
     return unread
 
@@ -112,11 +115,11 @@ def last(text: str) -> Stated | None:
 def first(text: str, begin: int, stop: int) -> Stated | None:
     """What the first number of a part of a plain text states that is not negated, or a cardinal in words at its beginning."""
     found = numbers(text, begin, stop)
-    words = _in_words(text[begin : found[0].start if found else stop])
+    words = in_words(text[begin : found[0].start if found else stop])
     return words or _stated(text, iter(_chains(text, found, first_counts=True)))
 
 
-def _in_words(text: str) -> Stated | None:
+def in_words(text: str) -> Stated | None:
     """The cardinal that a text begins with, where nothing in its sentence changes it: "eighteen", "two hundred and five"."""
     match = _CARDINAL.match(text)
     if match is None or _CHANGED.search(match["rest"]):

@@ -36,9 +36,7 @@ UNIT_PAIRS = frozenset(
     "km cm mm dm nm kg mg lb oz ft in yd mi hr ml dl cl mL dL cL pt qt st nd rd th pm am sq cu kW kB MB GB TB Hz ac ha gal "
     "mo wk yr do of or US UK PM AM".split()
 )
-LENGTHS = (
-    "km|hm|dm|cm|mm|m|in|ft|yd|mi|feet|foot|inch(?:es)?|met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|miles?|yards?|units?"
-)
+LENGTHS = "km|hm|dm|cm|mm|m|in|ft|yd|mi|feet|foot|inch(?:es)?|met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|miles?|yards?|units?"
 
 NEGATIVE = frozenset("minus negative moins menos meno минус 负 負 マイナス 마이너스".split())
 # Operators in words: an expression after a number, in a text and in a box.
@@ -47,14 +45,14 @@ OPERATES_IN_A_BOX = OPERATES | frozenset("or to and over mod choose times x".spl
 # Endings of what is before a number that it has no value after; negations are apart.
 FUNCTION_BEFORE = (
     r"(?:half|twice|double|triple|thrice|root|squared?|cubed?|thirds?|quarters?|fourths?|fifths?|tenths?|factorial)(?: of)?(?: the)?"
-    r"|(?:more|less|fewer|greater|higher|lower|larger|smaller|bigger) than|at least|at most|plus or minus"
+    r"|(?:more|less|fewer|greater|higher|lower|larger|smaller|bigger) than|at least|at most"
+    r"|plus|times|(?:multiplied|divided) by|sqrt|log|ln|lg|exp|sin|cos|tan|abs|floor|ceil|round|max|min"
 )
-FUNCTION_BEFORE_IN_A_BOX = FUNCTION_BEFORE + r"|plus|times|minus|not|no|over|under|above|below|between|from|to|except|or|and|than"
+FUNCTION_BEFORE_IN_A_BOX = FUNCTION_BEFORE + r"|minus|not|no|over|under|above|below|between|from|to|except|or|and|than"
 
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 SMALL = {word: value for value, word in enumerate(_UNITS.split())} | {
-    word: 10 * value
-    for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
+    word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
 }
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
