@@ -107,7 +107,7 @@ def grade(gold: str, answer: str) -> Grade:
     details = {
         "strict_exact": exact,
         "strict_action": strict_action,
-        "published_exact": published_action and published.inputs == wanted.inputs,
+        "published_exact": published_action and published.inputs == _merged(gold),
         "published_action": published_action,
     }
     return Grade(fault or ("right" if exact else "wrong"), None if fault else _canonical(calls), details)
@@ -151,8 +151,13 @@ def _gold_calls(gold: str) -> Calls:
     calls = json.loads(gold)
     inputs: dict[str, object] = {}
     for call in calls:
-        inputs |= json.loads(call["Action_Input"])
+        inputs |= read_object(call["Action_Input"].strip(), 0)[0]
     return Calls([call["Action"] for call in calls], inputs)
+
+
+def _merged(gold: str) -> dict[str, object]:
+    """The inputs of a gold as SDPO's scorer compares them, in binary floating point."""
+    return {key: value for call in json.loads(gold) for key, value in json.loads(call["Action_Input"]).items()}
 
 
 def _is_call(call: object) -> bool:
@@ -166,4 +171,4 @@ def _is_call(call: object) -> bool:
 
 
 def _canonical(calls: Calls) -> str:
-    return json.dumps({"actions": calls.names, "inputs": calls.inputs}, sort_keys=True)
+    return json.dumps({"actions": calls.names, "inputs": calls.inputs}, sort_keys=True, default=float)

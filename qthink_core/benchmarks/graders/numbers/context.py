@@ -21,6 +21,7 @@ from qthink_core.benchmarks.graders.numbers.vocabulary import (
     OPERATES_IN_A_BOX,
     UNIT_LETTERS,
     UNIT_PAIRS,
+    VERBS,
 )
 
 # How far the words that change a number may be from it.
@@ -95,7 +96,7 @@ def _after_a_sign(bare: str, between: str, begin: int, boxed: bool) -> int | Non
         if boxed or last in ")]}%" or last.isdigit() or (word and len(word[0]) == 1 and word[0].isascii()):
             return None
         if spaced:
-            return 1  # "Total - 18"
+            return negative if word and word[0].lower() in VERBS else 1  # "is - 18" and "Total - 18"
         glued = outer == bare[:-1]
         return 1 if glued and ord(last) < 0x250 else negative  # "Apollo-11", "is -18"
     outer_bare = outer.rstrip(_OPENERS)
@@ -128,7 +129,7 @@ def _is_expression_before(bare: str, between: str, boxed: bool) -> bool:
     if _COMMAND.search(bare):
         return True
     word = _LAST_WORD.search(bare)
-    if boxed and word and len(word[0]) == 1 and word[0].isascii() and word[0] not in "aA":
+    if word and len(word[0]) == 1 and (word[0] in "xX" or (boxed and word[0].isascii() and word[0] not in "aA")):
         return True
     return bool((_FUNCTION_IN_A_BOX if boxed else _FUNCTION).search(bare))
 
@@ -193,7 +194,7 @@ def _is_expression_after(
         return True
     letter = re.match(r"[A-Za-z](?![A-Za-z])", rest)
     if first == "+":
-        return after[0] == "+" or bool(rest[:1].isalnum())  # "18+" is 18 or more
+        return True  # "18+" is 18 or more
     if first in "-/*":
         return bool(letter and letter[0] not in "aI")
     return False
@@ -209,7 +210,7 @@ def _is_changed_by(word: str, touching: bool, boxed: bool, money: bool) -> bool:
             return word == "m" and money
         if touching or boxed:
             return touching or word not in "aA"
-        return word in "KMBk"
+        return word in "KMBkxXyzn"
     if word[0] in "十百千" and not word.startswith(("千克", "千米", "百分")):
         return True
     return latin and len(word) == 2 and (touching or boxed) and word.upper() != word and word not in UNIT_PAIRS | CURRENCIES

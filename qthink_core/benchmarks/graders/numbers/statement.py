@@ -40,7 +40,7 @@ _VERB = re.compile(
 )
 _OPERATOR = re.compile(
     rf"{_HEAD}\s?(?:[-+*/×·÷^<>≤≥≠±∓√!⋯]|[xX]\b|(?:plus|minus|times|divided by|multiplied by|over|to|or|mod)\b){_OPEN}"
-    r"|[)\]] ?[(\[][ \t$(\[-]*|[ \t$]{1,}|\(| [:%] |[^\w\s,;?!.]{1,2}|[)\]]\$?|%? ?\\?%? of (?:the )?\$?"
+    r"|[)\]] ?[(\[][ \t$(\[-]*|[ \t$]{1,}|\(| [:%] |[ $]?%|[^\w\s,;?!.]{1,2}|[)\]]\$?|%? ?\\?%? of (?:the )?\$?"
 )
 _THOUSANDS = re.compile(rf"(?i: (?:{'|'.join(one for one in MAGNITUDES if one.isascii())}))(?: and)? ")
 _LINK = re.compile(rf"{_HEAD}\s?(?:at|of|by|per|for|each|every|out of|@)(?: (?:the|each|every|a))?{_OPEN}")
@@ -49,6 +49,9 @@ _INDEX = re.compile(r"[^\W\d_]_\(?$")
 _LETTERS = re.compile(r"[^\W\d_]+$")
 _TIMES_BEFORE = re.compile(r"[0-9)\]}]\s?[xX]$")
 _BARE = re.compile(r"\$?(?P<minus>-)?\+?\$?(?P<number>[^-+$%]+(?:[eE][-+][0-9]+)?)[$%]?")
+_AND = re.compile(r",? and \$?")
+_COMMA = re.compile(r"[,;] \$?")
+_LIST_GOES_ON = re.compile(r"[)$*]{0,3}(?:[.!?]?\s*+(?:\n|$)|[,;] |,? and )")
 _LISTED_NAME = re.compile(r"(?<![^\W_])[A-Za-z] ?[,;] ?-?[$(]*[0-9.]|[0-9)] ?[,;] ?[A-Za-z](?![^\W_])")
 _CARDINAL_WORD = "|".join([*SMALL, *SCALES])
 _CARDINAL = re.compile(
@@ -162,6 +165,8 @@ def _gap(text: str, left: Number, right: Number, first_counts: bool) -> Literal[
     gap = text[left.end : right.start]
     if len(gap) > MAX_GAP_CHARS:
         return ""
+    if first_counts and (_AND.fullmatch(gap) or (_COMMA.fullmatch(gap) and _LIST_GOES_ON.match(text, right.end))):
+        return "operator"  # "The answer is 7, 8." and "7 and 8" are two answers
     if _EQUAL.fullmatch(gap):
         return "="
     if _OPERATOR.fullmatch(gap) or _THOUSANDS.fullmatch(gap):

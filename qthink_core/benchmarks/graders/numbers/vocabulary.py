@@ -38,6 +38,10 @@ UNIT_PAIRS = frozenset(
 )
 LENGTHS = "km|hm|dm|cm|mm|m|in|ft|yd|mi|feet|foot|inch(?:es)?|met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|miles?|yards?|units?"
 
+# After these a minus with a space is a sign, and no dash.
+VERBS = frozenset(
+    "is are was were be get gets got equal equals have has make makes give gives to by at of than become becomes".split()
+)
 NEGATIVE = frozenset("minus negative moins menos meno минус 负 負 マイナス 마이너스".split())
 # Operators in words: an expression after a number, in a text and in a box.
 OPERATES = frozenset("plus minus divided multiplied squared cubed factorial repeating recurring".split())
@@ -50,7 +54,10 @@ FUNCTION_BEFORE = (
 )
 FUNCTION_BEFORE_IN_A_BOX = FUNCTION_BEFORE + r"|minus|not|no|over|under|above|below|between|from|to|except|or|and|than"
 
-_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen"
+)
 SMALL = {word: value for value, word in enumerate(_UNITS.split())} | {
     word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
 }
