@@ -7,7 +7,7 @@ Our own files are read with artifacts/files.py.
 import json
 import math
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import NoReturn
 
 MAX_DEPTH = 32
@@ -70,7 +70,12 @@ def _integer(text: str) -> int:
 def _finite(text: str) -> Decimal:
     if len(text) > MAX_NUMBER_CHARS:
         raise OverLimitError
-    return Decimal(text) if math.isfinite(float(text)) else _refuse(text)
+    if not math.isfinite(float(text)):
+        _refuse(text)
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent of twenty digits
+        raise OverLimitError from None
 
 
 def _refuse(_text: str) -> NoReturn:
