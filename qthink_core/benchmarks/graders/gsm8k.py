@@ -40,7 +40,8 @@ MAX_NUMBER_CHARS = 100
 _ANSWER_IS = re.compile("answer is", re.IGNORECASE)
 # "#### Step 2" and "#### 2. Subtract" are headings: only a number directly after the mark is an answer.
 _AFTER_HASHES = re.compile(
-    r"####[\s*_:$(\[{\"'~=+-]*+(?:(?:the )?(?:final )?answer:[\s*_$]*+)?(?:[^\W\d_A-Za-z\u00c0-\u024f]++\s*+|[A-Za-z]\w{0,20} *= *)?[$(-]*+\.?[0-9]"
+    r"####[\s*_:$(\[{\"'~=+-]*+(?:(?:the )?(?:final )?answer:[\s*_$]*+)?"
+    r"(?:[^\W\d_A-Za-z\u00c0-\u024f]++\s*+|[A-Za-z]\w{0,20} *= *)?[$(-]*+\.?[0-9]"
     r"(?![0-9]*[.)] +[A-Z][^\n]{0,200}\n\s*\S)",
     re.IGNORECASE,
 )

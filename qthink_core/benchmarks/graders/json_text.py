@@ -1,6 +1,7 @@
 """JSON objects inside model text, read within limits.
 
-`json.loads` alone makes `1e999` infinite and 3.00000000000000001 equal to 3, and raises RecursionError at depth 10^5 and a plain ValueError at 5,000 digits.
+`json.loads` alone makes `1e999` infinite and 3.00000000000000001 equal to 3, and raises RecursionError at depth 10^5 and a
+plain ValueError at 5,000 digits.
 Our own files are read with artifacts/files.py.
 """
 

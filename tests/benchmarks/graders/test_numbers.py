@@ -13,6 +13,7 @@ from qthink_core.benchmarks.graders.numbers.spelling import plain
 from qthink_core.benchmarks.graders.numbers.statement import value
 from qthink_core.benchmarks.graders.numbers.vocabulary import SCALES, SMALL, cardinal
 
+OPERATORS = r"+ - * / × ÷ · x X − ∗ ⋅ \times \cdot \div"
 PLACES = [r"\boxed{%s}", "The answer is %s.", "#### %s", "So it is %s"]
 
 
@@ -20,52 +21,98 @@ def is_right(gold: object, answer: str) -> bool:
     return grade("gsm8k", str(gold), answer).verdict == "right"
 
 
-def placed(spellings: list[str]) -> list[str]:
-    return [place % spelling for spelling in spellings for place in PLACES]
+def placed(spellings: str) -> list[str]:
+    return [place % spelling for spelling in spellings.split(";") for place in PLACES]
 
 
 RIGHT = {
-    "a sign of currency": ("18", [f"{sign}18" for sign in "$€£¥₹₽₩₪₫₴₱฿￥＄"] + ["18€", "18 ¥", "18¢", r"\$18", r"\pounds 18", "18$"]),
-    "a code of a currency": ("18", "USD18;USD 18;EUR 18;Rs18;Rs. 18;18 CHF;18USD;A$18;US$18;HK$ 18;R$18".split(";")),
-    "a negative number": ("-18", "-18;−18;－18;﹣18;‑18;➖18;-$18;$-18;-(18);-[18];-\\{18\\};-\\left(18\\right);-\\text{18};(-18);"
-                                 "minus 18;negative 18;负18;-18°C;-18 points;- (18)".split(";")),
-    "a thousand": ("1234", [f"1{separator}234" for separator in
-                            [",", " ", "\u00a0", "\u202f", "\u2009", "\u2007", "'", "’", "٬", "，", "{,}", r"\,", r"\;", r"\ ", "~", r",\!", r"\text{,}"]]),
-    "millions": ("1234567", "1,234,567;1 234 567;1'234'567;12,34,567;1.234.567;１，２３４，５６７;١٬٢٣٤٬٥٦٧".split(";")),
-    "decimals": ("1234.5", "1,234.5;1 234.50;1.234,5;1٬234٫5;1234．5;1.2345e3;1.2345 × 10^3;1.2345\\times10^{3};12345 × 10⁻¹".split(";")),
-    "a fraction": ("0.5", r"½;1/2;1⁄2;.5;\frac{1}{2};\frac12;\tfrac 1 2;\dfrac{36}{72};\frac{1}{2}\text{ hour};½ mile;0٫5;5e-1".split(";")),
-    "a mixed number": ("3.5", r"3½;3 ½;3 1/2;3\frac{1}{2};3\tfrac12;3 and 1/2;3½ miles;\$3½".split(";")),
-    "a repeating decimal": (Fraction(1, 3), r"0.(3);0.\overline{3};0.\bar{3};1/3".split(";")),
-    "a magnitude in words": ("5000000", "5 million;$5 million;5 Million dollars;5.0 million;5000 thousand;500万;500万元;50 lakh".split(";")),
-    "a unit": ("18", "18cm;18 m;18 m/s;18 km/h;18 dollars/hour;18/day;18 per day;18 sq ft;18 m²;18 cm^2;18\\text{ in}^2;18 percent;18%;18th;18-inch;18°;18°C".split(";")),
-    "a typeface": ("18", r"\mathbf{18};{\bf 18};\textcolor{red}{18};\color{red}{18};\underline{18};\Large 18;\bm{18};\mathrm{18~cm};**18**;`18`;\fbox{18}".split(";")),
-    "letters of another script": ("18", "共18;は18;은18개;คือ18บาท;ответ18;είναι18;هو18;है 18".split(";")),
-    "digits of another script": ("18", "１８;١٨;१८;๑๘;១៨".split(";")),
-    "an equation": ("18", r"9 \times 2 = 18;9 \cdot 2 = 18;9 x 2 = 18;36 ÷ 2 = 18;9 ⋅ 2 = 18;9∗2=18;9 eggs * $2 = $18;(9)(2) = 18;"
-                          r"1 * (9 + 9) = 18;9 + 9 = 10 + 8 = 18;x = 9 + 9 = 18;\frac{9 \times 4}{2} = 18;9*2=<<9*2=18>>18;18 = 9 × 2;"
-                          r"50% of 36 = 18;9 eggs at $2 = $18;2⁴ + 2 = 18;\sqrt{324} = 18;\$9 + \$9 = \$18;20 − 2 ≈ 18".split(";")),
-    "what ends a text": ("18", "18</s>;18<|im_end|>;18.;18 .;<b>18</b>;18 eggs".split(";")),
-}  # fmt: skip
-
+    "a sign of currency": (
+        "18",
+        r"$18;€18;£18;¥18;₹18;₽18;₩18;₪18;₫18;₴18;₱18;฿18;￥18;＄18;18€;18 ¥;18¢;\$18;\pounds 18;18$",
+    ),
+    "a code of a currency": (
+        "18",
+        "USD18;USD 18;EUR 18;Rs18;Rs. 18;18 CHF;18USD;A$18;US$18;HK$ 18;R$18;18 Rs",
+    ),
+    "a negative number": (
+        "-18",
+        r"-18;−18;－18;﹣18;‑18;➖18;-$18;$-18;-(18);-[18];-\{18\};-\left(18\right);-\text{18};(-18);minus 18;"
+        "negative 18;负18;-18°C;-18 points;- (18)",
+    ),
+    "a thousand": (
+        "1234",
+        "1,234;1 234;1\u00a0234;1\u202f234;1\u2009234;1\u2007234;1'234;1’234;1٬234;1，234;1{,}234;1\\,234;1\\:234;1~234;"
+        r"1\ 234;1\thinspace 234;"
+        r"1,\!234;1\text{,}234",
+    ),
+    "millions": (
+        "1234567",
+        "1,234,567;1 234 567;1'234'567;12,34,567;1.234.567;１，２３４，５６７;١٬٢٣٤٬٥٦٧",
+    ),
+    "decimals": (
+        "1234.5",
+        r"1,234.5;1 234.50;1.234,5;1٬234٫5;1234．5;1.2345e3;1.2345 × 10^3;1.2345\times10^{3};12345 × 10⁻¹",
+    ),
+    "a fraction": (
+        "0.5",
+        r"½;1/2;1⁄2;.5;\frac{1}{2};\frac12;\tfrac 1 2;\dfrac{36}{72};\frac{1}{2}\text{ hour};½ mile;0٫5;5e-1",
+    ),
+    "a mixed number": (
+        "3.5",
+        r"3½;3 ½;3 1/2;3\frac{1}{2};3\tfrac12;3 and 1/2;3½ miles;\$3½",
+    ),
+    "a repeating decimal": (
+        "1/3",
+        r"0.(3);0.\overline{3};0.\bar{3};1/3",
+    ),
+    "a magnitude in words": (
+        "5000000",
+        "5 million;$5 million;5 Million dollars;5.0 million;5000 thousand;500万;500万元;50 lakh",
+    ),
+    "a unit": (
+        "18",
+        r"18cm;18 m;18 m/s;18 km/h;18 dollars/hour;18/day;18 per day;18 sq ft;18 m²;18 cm^2;18\text{ in}^2;"
+        "18 percent;18%;18th;18-inch;18°;18°C",
+    ),
+    "a typeface": (
+        "18",
+        r"\mathbf{18};{\bf 18};\textcolor{red}{18};\color{red}{18};\underline{18};\Large 18;\bm{18};"
+        r"\mathrm{18~cm};**18**;`18`;\fbox{18}",
+    ),
+    "letters of another script": (
+        "18",
+        "共18;は18;은18개;คือ18บาท;ответ18;είναι18;هو18;है 18",
+    ),
+    "digits of another script": (
+        "18",
+        "１８;١٨;१८;๑๘;១៨",
+    ),
+    "an equation": (
+        "18",
+        r"9 \times 2 = 18;9 \cdot 2 = 18;9 x 2 = 18;36 ÷ 2 = 18;9 ⋅ 2 = 18;9∗2=18;9 eggs * $2 = $18;"
+        r"(9)(2) = 18;1 * (9 + 9) = 18;9 + 9 = 10 + 8 = 18;x = 9 + 9 = 18;\frac{9 \times 4}{2} = 18;"
+        r"9*2=<<9*2=18>>18;18 = 9 × 2;50% of 36 = 18;9 eggs at $2 = $18;2⁴ + 2 = 18;\sqrt{324} = 18;"
+        r"\$9 + \$9 = \$18;20 − 2 ≈ 18",
+    ),
+    "what ends a text": (
+        "18",
+        "18</s>;18<|im_end|>;18.;18 .;<b>18</b>;18 eggs",
+    ),
+}
 NEITHER = {
-    "a power or an index": r"18²;18⁴;18⁰;18ⁿ;18^2;18^{2};18**2;x^{18};18₂;18_{16};18 squared;10^18".split(";"),
-    "a function": r"√18;\sqrt{18};∛18;\sqrt[3]{18};\log 18;sqrt(18);f(18);half of 18;twice 18;∑18;¬18;18∞;18‰;⌊18.5⌋".split(
-        ";"
+    "a power or an index": ("18²;18⁴;18⁰;18ⁿ;18^2;18^{2};18**2;x^{18};18₂;18_{16};18 squared;10^18"),
+    "a function": (r"√18;\sqrt{18};∛18;\sqrt[3]{18};\log 18;sqrt(18);f(18);half of 18;twice 18;∑18;¬18;18∞;18‰;⌊18.5⌋"),
+    "a relation": ("≥18;\\leq 18;≠18;=\u033818;>18;18 < x;\\neq 18;more than 18;at least 18;±18;18 ± 2;18+"),
+    "another sign": (r"-18;−(18);-\left(18\right);-\text{18};--18;-(-(18));minus 18;—18;⁻18"),
+    "a variable or a magnitude": ("18k;18K;18M;18n;18x;18xy;18 million;18 thousand;18万;18π;$18m;18bn;18 hundred"),
+    "an operation": (
+        "18 × n;18·n;18÷n;n÷18;n/18;18 - x;18 + x;9 × 18;18 * 2;20 - 18;18 × 2;(18)(2);2(18);18 mod 5;18\u20622;18∶n"
     ),
-    "a relation": r"≥18;\leq 18;≠18;>18;18 < x;\neq 18;more than 18;at least 18;±18;18 ± 2;18+".split(";"),
-    "another sign": r"-18;−(18);-\left(18\right);-\text{18};--18;-(-(18));minus 18;—18;⁻18".split(";"),
-    "a variable or a magnitude": "18k;18K;18M;18n;18x;18xy;18 million;18 thousand;18万;18π;$18m;18bn;18 hundred".split(";"),
-    "an operation": r"18 × n;18·n;18÷n;n÷18;n/18;18 - x;18 + x;9 × 18;18 * 2;20 - 18;18 × 2;(18)(2);2(18);18 mod 5;18⁢2;18∶n".split(
-        ";"
-    ),
-    "several numbers": "18 to 20;18-20;18–20;18:2;18 or 20;18 20;18/2;18;20".replace(";20", "", 1).split(";")[:-1]
-    + ["18, 20", "18 and 20"],
-    "a mixed number": r"18½;18 ½;18 1/2;18\frac{1}{2};18-1/2;18+1/2;18 and a half;18↉;18⅓".split(";"),
-    "joined digits": "18,5;1,8;18,50;1.8.0;5'18;18_5;18:30;18.5;0.18;118;1 8;18 5;1,18;18/11/2026;2026-11-18;0x18".split(
-        ";"
-    ),
-    "a decimal that goes on": r"18.0(1);18.\overline{1};18.0…1;18.00000000000000000000000001".split(";"),
-    "a name": "x18;B18;mp18;x_18;CO_{18}".split(";"),
+    "several numbers": ("18 to 20;18-20;18–20;18:2;18 or 20;18 20;18/2;18, 20;18 and 20;18|2;18%2"),
+    "a whole and a fraction": (r"18½;18 ½;18 1/2;18\frac{1}{2};18-1/2;18+1/2;18 and a half;18↉;18⅓"),
+    "joined digits": ("18,5;1,8;18,50;1.8.0;5'18;18_5;18:30;18.5;0.18;118;1 8;18 5;1,18;18/11/2026;2026-11-18;0x18"),
+    "a decimal that goes on": (r"18.0(1);18.\overline{1};18.0…1;18.0000000000000000000000001"),
+    "a name": ("x18;B18;mp18;x_18;CO_{18}"),
 }
 
 
@@ -173,7 +220,7 @@ def test_a_mixed_number_is_its_whole_part_and_a_proper_fraction(whole, top, bott
 @given(
     st.integers(2, 99),
     st.integers(2, 99),
-    st.sampled_from("+ - * / × ÷ · x - − ∗ ⋅ \\times \\cdot \\div".split()),
+    st.sampled_from(OPERATORS.split()),
     st.sampled_from(["", "$", r"\$"]),
 )
 def test_an_equation_states_its_result_and_an_expression_states_nothing(left, right, operator, currency):
@@ -191,7 +238,8 @@ def test_cardinals_are_read_up_to_trillions_and_other_rows_of_words_are_none():
         together = cardinal([first, second])
         expected = SMALL[first] + SMALL[second] if first in tens and 0 < SMALL[second] < 10 else None
         assert together == expected
-    assert cardinal("two million three hundred five thousand one hundred twelve".split()) == 2_305_112
+    long = "two million three hundred five thousand one hundred twelve"
+    assert cardinal(long.split()) == 2_305_112
     for words in ["hundred", "two thousand million", "two hundred hundred", "twenty hundred", ""]:
         assert cardinal(words.split()) is None, words
     assert set(SCALES) & set(SMALL) == set()

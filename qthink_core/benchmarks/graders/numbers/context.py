@@ -1,7 +1,7 @@
 r"""What the characters and words around one number make of it: its sign, its magnitude, or an expression without a value.
 
-Before it: signs (`-`, `minus`, in front of a bracket or a currency too) make it negative; two signs, a root, a relation, another
-operator or a phrase such as "half of" or "more than" make it an expression.
+Before it: one sign (`-`, `minus`, in front of a bracket or a currency too) makes it negative; two signs, a root, a relation,
+another operator, or a phrase such as "half of" or "more than" make it an expression.
 After it: `million` and its like multiply it; a power, an index, a factorial (in a box), a relation, an operator before a
 name, or a letter that touches it and is not a unit (`18k`, `18x`) make it an expression. So does any symbol of mathematics
 that is not known here.
@@ -190,7 +190,7 @@ def _is_expression_after(
         return False
     if boxed:
         return _is_expression_text(close) or bool(re.match(r":\s?\w", close))
-    if first in "^_\\×÷·‰‱" or _is_symbol(first, boxed) and first != "+":
+    if first in "^_\\×÷·‰‱" or (_is_symbol(first, boxed) and first != "+"):
         return True
     letter = re.match(r"[A-Za-z](?![A-Za-z])", rest)
     if first == "+":

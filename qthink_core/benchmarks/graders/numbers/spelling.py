@@ -1,7 +1,7 @@
 r"""Plain spelling: one character for each sign of a number, whatever Unicode, LaTeX or markup it was written in.
 
-Any currency is `$`, any minus `-`, any space one space; `½` is `1/2`, `10³` is `10^(3)`, `\frac{1}{2}` is `1/2`, `\times` is `×`,
-`\leq` is `≤`. Typefaces, sizes, colours, math delimiters, Markdown emphasis and the exponents of units are removed.
+Any currency is `$`, any minus `-`, any space one space; `½` is `1/2`, `10³` is `10^(3)`, `\frac{1}{2}` is `1/2`, `\times` is
+`×`, `\leq` is `≤`. Typefaces, sizes, colours, math delimiters, Markdown emphasis and the exponents of units are removed.
 A command that is not in the tables keeps its backslash, which makes the number beside it an expression.
 """
 
@@ -87,8 +87,9 @@ _COMMANDS = {
         " ": "quad qquad space thinspace enspace medspace thickspace negthinspace nobreakspace hfill sim "
         "bf it rm tt sf sc sl em bfseries itshape displaystyle textstyle scriptstyle normalsize large "
         "Large LARGE huge Huge small footnotesize tiny scriptsize checkmark square blacksquare Box qed centering noindent",
-        "": "text textbf textit textrm texttt textsf textsc textnormal textup textmd emph mathrm mathbf mathit mathsf mathtt "
-        "mathnormal boldsymbol bm pmb bold mbox hbox underline ensuremath limits left right big Big bigl bigr Bigl Bigr bigg Bigg",
+        "": "text textbf textit textrm texttt textsf textsc textnormal textup textmd emph mathrm mathbf mathit mathsf "
+        "mathtt mathnormal boldsymbol bm pmb bold mbox hbox underline ensuremath limits left right big Big bigl bigr Bigl "
+        "Bigr bigg Bigg",
     }.items()
     for name in names.split()
 }
@@ -114,7 +115,8 @@ _DETAILS = re.compile(
 _UNIT_EXPONENT = re.compile(rf"(?<![A-Za-z])(?P<unit>(?:{LENGTHS})[\s}}.]{{0,3}})\^\s?\(?\s?[23]\b\s?\)?")
 _NO_TEXT = re.compile(r"(?:\\boxed(?![A-Za-z])|[{} \t])+")
 _CURRENCY = re.compile(
-    rf"(?<![A-Za-z])(?:(?:{'|'.join(sorted(CURRENCIES, key=len, reverse=True))})\.?(?=[\s$]{{0,2}}-?[\s$]?\(?\.?[0-9])|[A-Z]{{1,2}}\$)"
+    rf"(?<![A-Za-z])(?:(?:{'|'.join(sorted(CURRENCIES, key=len, reverse=True))})\.?(?=[\s$]{{0,2}}-?[\s$]?\(?\.?[0-9])"
+    r"|[A-Z]{1,2}\$)"
 )
 
 

@@ -1,12 +1,13 @@
 r"""The number that a text states: in a box, after a mark, or as its last one.
 
-A chain is what numbers and operators make together: `9 eggs * $2 = $18`, `36 / 2`, `18 to 20`. An equation states the number
-that is alone on its last side, or else on its first (`18 = 9 × 2`). A chain without `=` that has several numbers states none.
+A chain is what numbers and operators make together: `9 eggs * $2 = $18`, `36 / 2`, `18 to 20`. An equation states the
+number that is alone on its last side, or else on its first (`18 = 9 × 2`). Several numbers without `=` state none.
 """
 
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from qthink_core.benchmarks.graders.numbers import grammar
@@ -116,7 +117,7 @@ def last(text: str) -> Stated | None:
 
 
 def first(text: str, begin: int, stop: int) -> Stated | None:
-    """What the first number of a part of a plain text states that is not negated, or a cardinal in words at its beginning."""
+    """What the first number of a part of a plain text states that is not negated, or a cardinal at its beginning."""
     found = numbers(text, begin, stop)
     words = in_words(text[begin : found[0].start if found else stop])
     return words or _stated(text, iter(_chains(text, found, first_counts=True)))
@@ -139,7 +140,7 @@ class Chain(NamedTuple):
 
 
 def _chains(text: str, found: list[Number], *, first_counts: bool) -> list[Chain]:
-    kinds = [_gap(text, left, right, first_counts) for left, right in zip(found, found[1:], strict=False)]
+    kinds = [_gap(text, left, right, first_counts) for left, right in pairwise(found)]
     calculated = False
     for index, kind in enumerate(kinds):
         if kind == "verb":  # "9 times 2 is 18" is an equation, "18 is 2 less than 20" is none

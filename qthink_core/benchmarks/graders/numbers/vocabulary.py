@@ -2,15 +2,20 @@
 
 from fractions import Fraction
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # ISO 4217, and signs that are letters.
-CURRENCIES = frozenset(
-    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP CNY "
-    "COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR "
-    "IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR "
-    "MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RMB RON RSD RUB RWF SAR SBD SCR SDG SEK "
-    "SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VES VND VUV WST XAF XCD "
-    "XOF XPF YER ZAR ZMW ZWL BTC ETH "
-    "usd eur gbp inr cny jpy rmb aud cad Rs rs RS Re Rp RM Fr Kč zł kr Kr".split()
+CURRENCIES = _words(
+    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP "
+    "CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR "
+    "ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT "
+    "MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RMB RON RSD RUB RWF SAR "
+    "SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VES "
+    "VND VUV WST XAF XCD XOF XPF YER ZAR ZMW ZWL BTC ETH usd eur gbp inr cny jpy rmb aud cad Rs rs RS Re Rp RM Fr Kč zł "
+    "kr Kr "
 )
 
 # Words that multiply the number before them. A dozen does not: eleven of GSM8K's questions ask how many dozens.
@@ -31,35 +36,35 @@ MAGNITUDES = {
 }
 
 # One letter after a number is a variable or a magnitude, unless it is one of these; `m` is a million after a currency sign.
-UNIT_LETTERS = frozenset("m g s h l L".split())
-UNIT_PAIRS = frozenset(
+UNIT_LETTERS = _words("m g s h l L")
+UNIT_PAIRS = _words(
     "km cm mm dm nm kg mg lb oz ft in yd mi hr ml dl cl mL dL cL pt qt st nd rd th pm am sq cu kW kB MB GB TB Hz ac ha gal "
-    "mo wk yr do of or US UK PM AM".split()
+    "mo wk yr of US UK PM AM"
 )
-LENGTHS = "km|hm|dm|cm|mm|m|in|ft|yd|mi|feet|foot|inch(?:es)?|met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|miles?|yards?|units?"
+LENGTHS = "km|hm|dm|cm|mm|m|in|ft|yd|mi|feet|foot|inch(?:es)?|(?:centi|milli|kilo)?met(?:er|re)s?|miles?|yards?|units?"
 
 # After these a minus with a space is a sign, and no dash.
-VERBS = frozenset(
-    "is are was were be get gets got equal equals have has make makes give gives to by at of than become becomes".split()
-)
-NEGATIVE = frozenset("minus negative moins menos meno минус 负 負 マイナス 마이너스".split())
+VERBS = _words("is are was were be get gets got equal equals have has make makes give gives to by at of than become becomes")
+NEGATIVE = _words("minus negative moins menos meno минус 负 負 マイナス 마이너스")
 # Operators in words: an expression after a number, in a text and in a box.
-OPERATES = frozenset("plus minus divided multiplied squared cubed factorial repeating recurring".split())
-OPERATES_IN_A_BOX = OPERATES | frozenset("or to and over mod choose times x".split()) - {"times"}
+OPERATES = _words("plus minus divided multiplied squared cubed factorial repeating recurring")
+OPERATES_IN_A_BOX = OPERATES | _words("or to and over mod choose x")
 # Endings of what is before a number that it has no value after; negations are apart.
 FUNCTION_BEFORE = (
-    r"(?:half|twice|double|triple|thrice|root|squared?|cubed?|thirds?|quarters?|fourths?|fifths?|tenths?|factorial)(?: of)?(?: the)?"
+    r"(?:half|twice|double|triple|thrice|root|squared?|cubed?|thirds?|quarters?|fourths?|fifths?|tenths?|factorial)"
+    r"(?: of)?(?: the)?"
     r"|(?:more|less|fewer|greater|higher|lower|larger|smaller|bigger) than|at least|at most"
     r"|plus|times|(?:multiplied|divided) by|sqrt|log|ln|lg|exp|sin|cos|tan|abs|floor|ceil|round|max|min"
 )
-FUNCTION_BEFORE_IN_A_BOX = FUNCTION_BEFORE + r"|minus|not|no|over|under|above|below|between|from|to|except|or|and|than"
+FUNCTION_BEFORE_IN_A_BOX = FUNCTION_BEFORE + "|minus|not|no|over|under|above|below|between|from|to|except|or|and|than"
 
 _UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-    "nineteen"
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
 )
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 SMALL = {word: value for value, word in enumerate(_UNITS.split())} | {
-    word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
+    word: 10 * value for value, word in enumerate(_TENS.split(), start=2)
 }
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
