@@ -4,11 +4,16 @@ Source: openai/grade-school-math, `grade_school_math/data/{train,test}.jsonl` at
 al., arXiv:2110.14168). Licence: MIT.
 Prompt: the question, verbatim.
 Gold: the text after `####` in the published solution.
-Extraction, by the first rule that finds a number: in the last balanced `\boxed{}`; directly after the last `####`; after the
-last "answer is"; the last number of the text. A box with several numbers, or with an operator, is not computed: it is
-extracted as written and is wrong. For an equation after `####` or "answer is", the result counts. A fraction `a/b` or
-`\frac{a}{b}` is one number, and so is `1.5e3`; digits of any script are digits.
-Equality: exact rational numbers. Thousands commas, currency and percent signs and a trailing `.0` are ignored.
+Extraction, by the first rule that finds something:
+- the last balanced `\boxed{}` that is not empty (`\fbox` and `\boxed 18` too); all of it counts;
+- directly after the last `####`, unless it numbers a heading;
+- the first number after the last "answer is" that has one;
+- the last number of the text.
+A number that the text denies ("not 5", "isn't 5") is passed over. The package `numbers` reads the rest: any spelling of one
+number, and the result of an equation. An expression that would have to be computed or interpreted is extracted as written and
+is wrong: `√16`, `2⁴`, `18k`, `20 - 2`, `18 to 20`. Cardinals in English words count in a box and after a mark, not at the end.
+Equality: exact rational numbers. Currency and percent signs, units and a trailing `.0` are ignored; "5 million" is 5,000,000,
+but "8 dozen" is 8, because GSM8K asks for dozens.
 """
 
 import re

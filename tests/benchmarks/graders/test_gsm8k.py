@@ -34,6 +34,7 @@ def test_every_published_gold_matches_itself_and_its_solution(split):
         assert verdict(problem.gold, gsm8k.gold_answer(problem)) == "right", problem.id
 
 
+@pytest.mark.slow
 @needs_data
 def test_we_agree_with_openai_on_every_one_of_their_5276_labels():
     labels = 0
