@@ -10,10 +10,10 @@ Extraction, by the first rule that finds something:
 - the first number after the last "answer is" that has one;
 - the last number of the text.
 A number that the text denies ("not 5", "isn't 5") is passed over. The package `numbers` reads the rest: any spelling of one
-number, and the result of an equation. An expression that would have to be computed or interpreted is extracted as written and
-is wrong: `√16`, `2⁴`, `18k`, `20 - 2`, `18 to 20`. Cardinals in English words count in a box and after a mark, not at the end.
-Equality: exact rational numbers. Currency and percent signs, units and a trailing `.0` are ignored; "5 million" is 5,000,000,
-but "8 dozen" is 8, because GSM8K asks for dozens.
+number, and the result of an equation. An expression that would have to be computed or interpreted is extracted as
+written and is wrong: `√16`, `2⁴`, `18k`, `20 - 2`, `18 to 20`. Cardinals in words count in a box and after a mark.
+Equality: exact rational numbers. Currency and percent signs, units and a trailing `.0` are ignored; "5 million" is
+5,000,000, but "8 dozen" is 8, because GSM8K asks for dozens. The rulings are in docs/decisions/method.md.
 """
 
 import re

@@ -10,7 +10,7 @@ Extraction and equality, in two scorers that are never mixed:
   shortest match cuts the nested inputs of items 26 and 33, and `\\w+` never equals the name `[Optional]updateUserProfile`.
 - `strict`, the headline: the thought is removed, inputs are whole JSON objects read within limits, text inside them is not
   an action, and an input that cannot be read makes the answer unparsable; a name may contain `-` and `.`, so that
-  `get-user` is not `get`. 68 of 68 golds can be reached.
+  `get-user` is not `get`; decimals are compared exactly. 68 of 68 golds can be reached.
 In both, action accuracy is equality of the multisets of names, and exact match also requires equality of the inputs, merged
 in order. `[Optional]` in a gold is an annotator's remark (the prompt lists the tool without it): `strict` drops it on both
 sides, and still requires the call.
