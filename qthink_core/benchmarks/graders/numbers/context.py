@@ -15,6 +15,7 @@ from qthink_core.benchmarks.graders.numbers.vocabulary import (
     CURRENCIES,
     FUNCTION_BEFORE,
     FUNCTION_BEFORE_IN_A_BOX,
+    LENGTHS,
     MAGNITUDES,
     NEGATIVE,
     OPERATES,
@@ -38,10 +39,14 @@ _COMMAND = re.compile(r"\\[A-Za-z]+(?:_\(?\w{1,9}\)?)?$")
 _FUNCTION = re.compile(rf"(?<![^\W\d_])(?:{FUNCTION_BEFORE})$", re.IGNORECASE)
 _FUNCTION_IN_A_BOX = re.compile(rf"(?<![^\W\d_])(?:{FUNCTION_BEFORE_IN_A_BOX})$", re.IGNORECASE)
 _NEGATED = re.compile(
-    r"(?:(?<![^\W\d_])(?:not|cannot|never|neither|nor|isnt|instead of|rather than|no longer|unlike)|n't|≠)"
-    r"(?:\s+(?:be|been|have|equal|equals|to|a|an|the|just|simply|exactly|quite|actually|really|answer|number))*[\s:$(\"'`*]*$",
+    r"(?:(?<![^\W\d_])(?:not|cannot|never|neither|nor|isnt|instead of|rather than|no longer|unlike|anything but|other than)"
+    r"|n't|≠):?"
+    r"(?:\s+(?:be|been|have|equal|equals|to|a|an|the|just|simply|exactly|quite|actually|really|answer|number))*[\s$(\"'`*]*$",
     re.IGNORECASE,
 )
+_REJECTED = re.compile(r"[)\s$*]{0,4}(?:is|was|are|were)(?:n't| not| wrong| incorrect)(?![^\W_])", re.IGNORECASE)
+_DIGIT_AFTER_UNIT = re.compile(rf"(?!(?:{LENGTHS})[23](?![^\W_]))[^\W\d_]+[0-9]")
+_ABBREVIATION = re.compile(r"[A-Za-z]\.[A-Za-z](?![^\W_])")
 _AND_A_PART = re.compile(
     r"(?:and|&) (?:a|an|one|two|three|four|five) (?:half|halves|thirds?|quarters?|fourths?|fifths?)", re.IGNORECASE
 )
@@ -66,8 +71,9 @@ class Number(NamedTuple):
 
 
 def negated(text: str, number: Number) -> bool:
-    """Whether the text says that the answer is another one: "not 5", "isn't 5", "can't be 5"."""
-    return bool(_NEGATED.search(text[max(number.begin, number.start - REACH) : number.start]))
+    """Whether the text says that the answer is another one: "not 5", "isn't 5", "5 is wrong"."""
+    before = text[max(number.begin, number.start - REACH) : number.start]
+    return bool(_NEGATED.search(before) or _REJECTED.match(text, number.end, number.stop))
 
 
 def sign(text: str, number: Number, boxed: bool) -> int | None:
@@ -174,6 +180,10 @@ def _is_expression_after(
         return False
     if unicodedata.category(after[0]) in {"Mn", "Mc", "Me", "No", "Nl"}:
         return True
+    if word and _ABBREVIATION.match(close):
+        return False  # 18 p.m.
+    if word and _DIGIT_AFTER_UNIT.match(close):
+        return True  # 18h30
     if word:
         touching = after is close or after == close
         return _is_changed_by(word[0], touching, boxed, money) or bool(_AND_A_PART.match(close)) or (

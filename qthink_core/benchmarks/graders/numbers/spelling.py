@@ -38,6 +38,7 @@ _CHARACTERS = (
             "⩾≧": "≥",
             "º": "°",
             "⇒⟹⟶➡": "→",
+            "∴∵": " ",
         }.items()
         for character in characters
     }
@@ -84,7 +85,7 @@ _COMMANDS = {
         "⌈": "lceil",
         "⌉": "rceil",
         "$": "pounds euro yen cent rupee dollar mathdollar textdollar texteuro textyen textsterling textcent mathsterling",
-        " ": "quad qquad space thinspace enspace medspace thickspace negthinspace nobreakspace hfill sim "
+        " ": "therefore because quad qquad space thinspace enspace medspace thickspace negthinspace nobreakspace hfill sim "
         "bf it rm tt sf sc sl em bfseries itshape displaystyle textstyle scriptstyle normalsize large "
         "Large LARGE huge Huge small footnotesize tiny scriptsize checkmark square blacksquare Box qed centering noindent",
         "": "text textbf textit textrm texttt textsf textsc textnormal textup textmd emph mathrm mathbf mathit mathsf "
@@ -108,7 +109,8 @@ _PLAIN_NUMBER = re.compile(r"-?\$?[0-9][0-9,.]*")
 _DETAILS = re.compile(
     r"\{(?P<separator>[,.'])\}"
     r"|(?<=[0-9.])\\(?:overline|bar)\s*\{?(?P<period>[0-9]{1,20})\}?"
-    r"|\^\s*+\{?\s*+(?:(?P<degree>\\circ|°)|(?P<ordinal>\{?(?:st|nd|rd|th)\b))\s*\}?"
+    r"|(?P<degree>\^\s*+(?:\\circ(?![A-Za-z])|°|\{\s*(?:\\circ|°)\s*\}))"
+    r"|(?P<ordinal>\^\s*+(?:(?:st|nd|rd|th)\b|\{\s*(?:st|nd|rd|th)\s*\}|\{\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}))"
     r"|(?P<script>[\^_])\s*\{(?P<raised>[^{}]{0,40})\}"
     r"|√\s*\[[^\]\n]{0,9}\](?P<root>)"
 )

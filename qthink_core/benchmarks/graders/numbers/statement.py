@@ -30,29 +30,37 @@ _STOP = (
     "and|or|but|so|since|because|as|which|who|where|when|while|if|then|thus|hence|therefore|is|are|was|were|be|given|with|we|she|he|it|"
     "they|that|this|not|to|plus|minus|times|divided|multiplied|over|x|answer|equals|gives|makes|totals|yields|leaves"
 )
-_UNITS = rf"(?:\s?(?!(?:{_STOP})\b)[^\W\d_]+\.?(?![^\W_])){{0,3}}"
+_UNITS = rf"(?:\s?(?!(?:{_STOP})\b)[^\W\d_]+\.?(?:/[^\W\d_]+)?(?![^\W_])){{0,3}}"
 _CLOSE = r"[ \t$)\]}|%°\"'!]*"
 _OPEN = r"[ \t$(\[{|\"'*-]*"
-_HEAD = rf"{_CLOSE}{_UNITS}{_CLOSE}"
+_HEAD = rf"{_CLOSE}(?:/ ?[^\W\d_]+)?{_UNITS}{_CLOSE}"
 _NAME = r"(?:[^\W\d_]+\s?){0,3}"
 _EQUAL = re.compile(rf"{_HEAD}\s*(?:=\s*(?!(?:{_STOP})\b){_NAME})+{_OPEN}")
 _VERB = re.compile(
-    rf"{_HEAD}(?:,? which)? ?\b(?:is|are|equals?|gives|makes|totals|yields|leaves|comes to|is equal to|will be)\b:?{_OPEN}"
+    rf"{_HEAD}(?:,? which)? ?\b(?:is|are|equals?|gives|makes|totals|yields|leaves|comes to|is equal to|will be)\b:?{_OPEN}|, or {_OPEN}"
 )
+_OPERATOR_WORDS = "plus|minus|times|divided by|multiplied by|over|by|to|or(?: maybe| perhaps| possibly)?|mod"
 _OPERATOR = re.compile(
-    rf"{_HEAD}\s?(?:[-+*/×·÷^<>≤≥≠±∓√!⋯]|[xX]\b|(?:plus|minus|times|divided by|multiplied by|over|to|or|mod)\b){_OPEN}"
+    rf"{_HEAD}\s?(?:[-+*/×·÷^<>≤≥≠±∓√!⋯•]|[xX]\b|(?:{_OPERATOR_WORDS})\b){_OPEN}"
     r"|[)\]] ?[(\[][ \t$(\[-]*|[ \t$]{1,}|\(| [:%] |[ $]?%|[^\w\s,;?!.]{1,2}|[)\]]\$?|%? ?\\?%? of (?:the )?\$?"
 )
 _THOUSANDS = re.compile(rf"(?i: (?:{'|'.join(one for one in MAGNITUDES if one.isascii())}))(?: and)? ")
-_LINK = re.compile(rf"{_HEAD}\s?(?:at|of|by|per|for|each|every|out of|@)(?: (?:the|each|every|a))?{_OPEN}")
+_LINK = re.compile(rf"{_HEAD}\s?(?:at|of|per|for|each|every|out of|@)(?: (?:the|each|every|a))?{_OPEN}")
 _FROM = re.compile(r"\bfrom[ $]*$", re.IGNORECASE)
 _INDEX = re.compile(r"[^\W\d_]_\(?$")
 _LETTERS = re.compile(r"[^\W\d_]+$")
 _TIMES_BEFORE = re.compile(r"[0-9)\]}]\s?[xX]$")
 _BARE = re.compile(r"\$?(?P<minus>-)?\+?\$?(?P<number>[^-+$%]+(?:[eE][-+][0-9]+)?)[$%]?")
+# "18 hours and 30 minutes", "18h30": one quantity in two units.
+_COMPOUND = (
+    r"(?:years?|months?|weeks?|days?|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|feet|foot|ft|inch(?:es)?|in|yards?|miles?"
+    r"|dollars?|cents?|pounds?|lbs?|ounces?|oz|gallons?|quarts?|pints?|meters?|metres?|kilometers?|kg|g|km|cm)"
+)
+_IN_TWO_UNITS = re.compile(rf" ?{_COMPOUND} ?(?:and )?", re.IGNORECASE)
+_SECOND_UNIT = re.compile(rf" ?{_COMPOUND}\b", re.IGNORECASE)
 _AND = re.compile(r",? and \$?")
 _COMMA = re.compile(r"[,;] \$?")
-_LIST_GOES_ON = re.compile(r"[)$*]{0,3}(?:[.!?]?\s*+(?:\n|$)|[,;] |,? and )")
+_LIST_GOES_ON = re.compile(r"[)\]}$*]{0,3}(?:[.!?]?\s*+(?:\n|$)|[,;] |,? and )")
 _LISTED_NAME = re.compile(r"(?<![^\W_])[A-Za-z] ?[,;] ?-?[$(]*[0-9.]|[0-9)] ?[,;] ?[A-Za-z](?![^\W_])")
 _CARDINAL_WORD = "|".join([*SMALL, *SCALES])
 _CARDINAL = re.compile(
@@ -170,6 +178,8 @@ def _gap(text: str, left: Number, right: Number, first_counts: bool) -> Literal[
         return "operator"  # "The answer is 7, 8." and "7 and 8" are two answers
     if _EQUAL.fullmatch(gap):
         return "="
+    if _IN_TWO_UNITS.fullmatch(gap) and (not gap.endswith(" ") or _SECOND_UNIT.match(text, right.end)):
+        return "operator"
     if _OPERATOR.fullmatch(gap) or _THOUSANDS.fullmatch(gap):
         if " of " in gap and "%" not in gap and "/" not in left.match[0]:
             return "link"

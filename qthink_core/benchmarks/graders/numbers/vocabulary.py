@@ -39,7 +39,7 @@ MAGNITUDES = {
 UNIT_LETTERS = _words("m g s h l L")
 UNIT_PAIRS = _words(
     "km cm mm dm nm kg mg lb oz ft in yd mi hr ml dl cl mL dL cL pt qt st nd rd th pm am sq cu kW kB MB GB TB Hz ac ha gal "
-    "mo wk yr of US UK PM AM"
+    "mo wk yr yo of US UK PM AM"
 )
 LENGTHS = "km|hm|dm|cm|mm|m|in|ft|yd|mi|feet|foot|inch(?:es)?|(?:centi|milli|kilo)?met(?:er|re)s?|miles?|yards?|units?"
 
