@@ -41,11 +41,12 @@ _FUNCTION_IN_A_BOX = re.compile(rf"(?<![^\W\d_])(?:{FUNCTION_BEFORE_IN_A_BOX})$"
 _NEGATED = re.compile(
     r"(?:(?<![^\W\d_])(?:not|cannot|never|neither|nor|isnt|instead of|rather than|no longer|unlike|anything but|other than)"
     r"|n't|≠):?"
-    r"(?:\s+(?:be|been|have|equal|equals|to|a|an|the|just|simply|exactly|quite|actually|really|answer|number))*[\s$(\"'`*]*$",
+    r"(?:\s+(?:be|been|have|equal|equals|to|a|an|the|just|simply|exactly|quite|actually|really|answer|number))*[\s$(\"'`*-]*$",
     re.IGNORECASE,
 )
 _REJECTED = re.compile(r"[)\s$*]{0,4}(?:is|was|are|were)(?:n't| not| wrong| incorrect)(?![^\W_])", re.IGNORECASE)
 _DIGIT_AFTER_UNIT = re.compile(rf"(?!(?:{LENGTHS})[23](?![^\W_]))[^\W\d_]+[0-9]")
+_TIMES_A_NAME = re.compile(r"times [b-zB-Z](?![^\W_])")
 _ABBREVIATION = re.compile(r"[A-Za-z]\.[A-Za-z](?![^\W_])")
 _AND_A_PART = re.compile(
     r"(?:and|&) (?:a|an|one|two|three|four|five) (?:half|halves|thirds?|quarters?|fourths?|fifths?)", re.IGNORECASE
@@ -99,11 +100,13 @@ def _after_a_sign(bare: str, between: str, begin: int, boxed: bool) -> int | Non
         return 1 if bullet else negative
     if last.isalnum() or last in ")]}%":
         word = _LAST_WORD.search(outer)
+        glued = outer == bare[:-1]
+        if glued and ord(last) >= 0x500 and last.isalpha():
+            return negative  # words of other scripts touch their numbers
         if boxed or last in ")]}%" or last.isdigit() or (word and len(word[0]) == 1 and word[0].isascii()):
             return None
         if spaced:
             return negative if word and word[0].lower() in VERBS else 1  # "is - 18" and "Total - 18"
-        glued = outer == bare[:-1]
         return 1 if glued and ord(last) < 0x250 else negative  # "Apollo-11", "is -18"
     outer_bare = outer.rstrip(_OPENERS)
     if "|" in outer[len(outer_bare) :] or outer_bare[-1:] in ("+", "-"):
@@ -182,7 +185,7 @@ def _is_expression_after(
         return True
     if word and _ABBREVIATION.match(close):
         return False  # 18 p.m.
-    if word and _DIGIT_AFTER_UNIT.match(close):
+    if word and (_DIGIT_AFTER_UNIT.match(close) or _TIMES_A_NAME.match(close)):
         return True  # 18h30
     if word:
         touching = after is close or after == close

@@ -25,7 +25,7 @@ _CHARACTERS = (
         for characters, plain in {
             "٫": ".",
             "٬،": ",",
-            "’‘ʼ′": "'",
+            "’‘ʼ′´": "'",
             "➖˗⁒": "-",
             "➕": "+",
             "✕✖⨯⨉∗⋆⁎⁕": "×",
@@ -33,7 +33,7 @@ _CHARACTERS = (
             "➗∶": "÷",
             "⁄∕⧸": "/",
             "٪﹪": "%",
-            "≈≅≃≒≐≡": "=",
+            "≈≅≃≒≐≡∼": "=",
             "⩽≦": "≤",
             "⩾≧": "≥",
             "º": "°",
@@ -45,7 +45,7 @@ _CHARACTERS = (
 )
 # Invisible operators would be removed with the other invisible characters. U+0338 strikes out the sign before it.
 _INVISIBLE = {0x2062: "×", 0x2063: ",", 0x2064: "+", 0x0338: "≠", ord("⅟"): "1/"}
-_SCRIPTS = re.compile("(?P<above>[⁰¹²³⁴-⁾ⁿⁱ]+)|(?P<below>[₀-₎]+)|(?P<fraction>[¼½¾⅐-⅞↉])")
+_SCRIPTS = re.compile("(?P<above>[⁰¹²³⁴-⁾ⁿⁱʰʲʳʷʸˡˢˣᴬ-ᵡ]+)|(?P<below>[₀-ₜ]+)|(?P<fraction>[¼½¾⅐-⅞↉])")
 
 _MARKUP = re.compile(
     r"(?P<result><<[^<>\n]{0,200}>>(?=\s?[-$]?\$?[.0-9]))"  # GSM8K's calculator: the result is repeated after it
@@ -62,7 +62,9 @@ _COMMANDS = {
     name: plain
     for plain, names in {
         "×": "times",
-        "·": "cdot bullet",
+        "·": "cdot bullet cdotp centerdot",
+        "/": "slash over",
+        "^": "textsuperscript",
         "*": "ast star",
         "÷": "div",
         "±": "pm",
@@ -85,18 +87,19 @@ _COMMANDS = {
         "⌈": "lceil",
         "⌉": "rceil",
         "$": "pounds euro yen cent rupee dollar mathdollar textdollar texteuro textyen textsterling textcent mathsterling",
-        " ": "therefore because quad qquad space thinspace enspace medspace thickspace negthinspace nobreakspace hfill sim "
-        "bf it rm tt sf sc sl em bfseries itshape displaystyle textstyle scriptstyle normalsize large "
-        "Large LARGE huge Huge small footnotesize tiny scriptsize checkmark square blacksquare Box qed centering noindent",
-        "": "text textbf textit textrm texttt textsf textsc textnormal textup textmd emph mathrm mathbf mathit mathsf "
-        "mathtt mathnormal boldsymbol bm pmb bold mbox hbox underline ensuremath limits left right big Big bigl bigr Bigl "
-        "Bigr bigg Bigg",
+        " ": "quad qquad space thinspace enspace medspace thickspace negthinspace nobreakspace nobreak newline strut hfill sim "
+        "therefore because bf it rm tt sf sc sl em bfseries itshape boldmath displaystyle textstyle scriptstyle normalsize "
+        "large Large LARGE huge Huge small footnotesize tiny scriptsize checkmark square blacksquare bigstar Box qed "
+        "centering noindent",
+        "": "text textbf textit textrm texttt textsf textsc textnormal textup textmd emph mathrm mathbf mathit mathsf mathtt "
+        "mathnormal mathcal mathbb mathfrak mathbin mathrel mathord mathpunct mathop operatorname boldsymbol bm pmb bold mbox "
+        "hbox underline ensuremath limits left right big Big bigl bigr Bigl Bigr bigg Bigg",
     }.items()
     for name in names.split()
 }
 _ESCAPED = re.compile(r"(?<!\\)\\++(?=[A-Za-z])")
 _WITH_ARGUMENT = re.compile(
-    r"\\(?:hspace|vspace|phantom|hphantom|vphantom|textcolor|color|colorbox|tag|label|begin|end)\*?\s*\{[^{}]{0,40}\}"
+    r"\\(?:hspace|mspace|vspace|phantom|hphantom|vphantom|textcolor|color|colorbox|tag|label|begin|end)\*?\s*\{[^{}]{0,40}\}"
     r"|\\(?:kern|hskip|mskip|mkern)\s*[\d.]{1,6}\s*[a-z]{2}"
 )
 _LATEX = re.compile(
@@ -110,14 +113,14 @@ _DETAILS = re.compile(
     r"\{(?P<separator>[,.'])\}"
     r"|(?<=[0-9.])\\(?:overline|bar)\s*\{?(?P<period>[0-9]{1,20})\}?"
     r"|(?P<degree>\^\s*+(?:\\circ(?![A-Za-z])|°|\{\s*(?:\\circ|°)\s*\}))"
-    r"|(?P<ordinal>\^\s*+(?:(?:st|nd|rd|th)\b|\{\s*(?:st|nd|rd|th)\s*\}|\{\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}))"
+    r"|(?P<ordinal>\^\s*+(?:(?:st|nd|rd|th)\b|\((?:st|nd|rd|th)\)|\{\s*(?:st|nd|rd|th)\s*\}|\{\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}))"
     r"|(?P<script>[\^_])\s*\{(?P<raised>[^{}]{0,40})\}"
     r"|√\s*\[[^\]\n]{0,9}\](?P<root>)"
 )
-_UNIT_EXPONENT = re.compile(rf"(?<![A-Za-z])(?P<unit>(?:{LENGTHS})[\s}}.]{{0,3}})\^\s?\(?\s?[23]\b\s?\)?")
+_UNIT_EXPONENT = re.compile(rf"(?<![A-Za-z])(?P<unit>(?:{LENGTHS}|(?<=/)s)[\s}}.]{{0,3}})\^\s?\(?\s?[23]\b\s?\)?")
 _NO_TEXT = re.compile(r"(?:\\boxed(?![A-Za-z])|[{} \t])+")
 _CURRENCY = re.compile(
-    rf"(?<![A-Za-z])(?:(?:{'|'.join(sorted(CURRENCIES, key=len, reverse=True))})\.?(?=[\s$]{{0,2}}-?[\s$]?\(?\.?[0-9])"
+    rf"(?<![A-Za-z])(?:(?:{'|'.join(sorted(CURRENCIES, key=len, reverse=True))})\.?(?=[\s${{}}]{{0,3}}-?[\s$]?\(?\.?[0-9])"
     r"|[A-Z]{1,2}\$)"
 )
 

@@ -37,7 +37,8 @@ _HEAD = rf"{_CLOSE}(?:/ ?[^\W\d_]+)?{_UNITS}{_CLOSE}"
 _NAME = r"(?:[^\W\d_]+\s?){0,3}"
 _EQUAL = re.compile(rf"{_HEAD}\s*(?:=\s*(?!(?:{_STOP})\b){_NAME})+{_OPEN}")
 _VERB = re.compile(
-    rf"{_HEAD}(?:,? which)? ?\b(?:is|are|equals?|gives|makes|totals|yields|leaves|comes to|is equal to|will be)\b:?{_OPEN}|, or {_OPEN}"
+    rf"{_HEAD}(?:,? which)? ?\b(?:is|are|equals?|gives|makes|totals|yields|leaves|comes to|is equal to|will be)\b:?{_OPEN}"
+    rf"|[^\S\n]?→{_OPEN}|, or {_OPEN}"
 )
 _OPERATOR_WORDS = "plus|minus|times|divided by|multiplied by|over|by|to|or(?: maybe| perhaps| possibly)?|mod"
 _OPERATOR = re.compile(
@@ -58,9 +59,9 @@ _COMPOUND = (
 )
 _IN_TWO_UNITS = re.compile(rf" ?{_COMPOUND} ?(?:and )?", re.IGNORECASE)
 _SECOND_UNIT = re.compile(rf" ?{_COMPOUND}\b", re.IGNORECASE)
-_AND = re.compile(r",? and \$?")
+_AND = re.compile(r",? (?:and|&) \$?")
 _COMMA = re.compile(r"[,;] \$?")
-_LIST_GOES_ON = re.compile(r"[)\]}$*]{0,3}(?:[.!?]?\s*+(?:\n|$)|[,;] |,? and )")
+_LIST_GOES_ON = re.compile(r"[)\]}$*]{0,3}(?:[.!?]?\s*+(?:\n|$)|[,;] |,? (?:and|or) )")
 _LISTED_NAME = re.compile(r"(?<![^\W_])[A-Za-z] ?[,;] ?-?[$(]*[0-9.]|[0-9)] ?[,;] ?[A-Za-z](?![^\W_])")
 _CARDINAL_WORD = "|".join([*SMALL, *SCALES])
 _CARDINAL = re.compile(
@@ -127,7 +128,7 @@ def last(text: str) -> Stated | None:
 def first(text: str, begin: int, stop: int) -> Stated | None:
     """What the first number of a part of a plain text states that is not negated, or a cardinal at its beginning."""
     found = numbers(text, begin, stop)
-    words = in_words(text[begin : found[0].start if found else stop])
+    words = in_words(text[begin:stop])
     return words or _stated(text, iter(_chains(text, found, first_counts=True)))
 
 

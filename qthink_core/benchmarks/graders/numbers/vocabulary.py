@@ -14,19 +14,20 @@ CURRENCIES = _words(
     "ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT "
     "MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RMB RON RSD RUB RWF SAR "
     "SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VES "
-    "VND VUV WST XAF XCD XOF XPF YER ZAR ZMW ZWL BTC ETH usd eur gbp inr cny jpy rmb aud cad Rs rs RS Re Rp RM Fr Kč zł "
-    "kr Kr "
+    "VND VUV WST XAF XCD XOF XPF YER ZAR ZMW ZWL BTC ETH usd eur gbp inr cny jpy rmb aud cad "
+    "Tk Ksh KSh Dh Dhs DM Bs Rs rs RS Re Rp RM Fr Kč zł kr Kr"
 )
 
 # Words that multiply the number before them. A dozen does not: eleven of GSM8K's questions ask how many dozens.
 MAGNITUDES = {
     word: 10**power
     for power, words in {
-        2: "hundred",
-        3: "thousand",
+        1: "tens",
+        2: "hundred hundreds",
+        3: "thousand thousands",
         4: "万 萬 만",
         5: "lakh lakhs lac",
-        6: "million millions mln mio",
+        6: "million millions mln mio mn",
         7: "crore crores",
         8: "亿 億 억",
         9: "billion billions bn bln",
@@ -47,7 +48,7 @@ LENGTHS = "km|hm|dm|cm|mm|m|in|ft|yd|mi|feet|foot|inch(?:es)?|(?:centi|milli|kil
 VERBS = _words("is are was were be get gets got equal equals have has make makes give gives to by at of than become becomes")
 NEGATIVE = _words("minus negative moins menos meno минус 负 負 マイナス 마이너스")
 # Operators in words: an expression after a number, in a text and in a box.
-OPERATES = _words("plus minus divided multiplied squared cubed factorial repeating recurring")
+OPERATES = _words("plus minus divided multiplied squared cubed factorial mil repeating recurring")
 OPERATES_IN_A_BOX = OPERATES | _words("or to and over mod choose x")
 # Endings of what is before a number that it has no value after; negations are apart.
 FUNCTION_BEFORE = (
