@@ -13,7 +13,7 @@ from qthink_core.benchmarks.graders.numbers.spelling import plain
 from qthink_core.benchmarks.graders.numbers.statement import value
 from qthink_core.benchmarks.graders.numbers.vocabulary import SCALES, SMALL, cardinal
 
-OPERATORS = r"+ - * / × ÷ · x X − ∗ ⋅ \times \cdot \div"
+OPERATORS = r"+ - * × ÷ · x X − ∗ ⋅ \times \cdot \div"
 PLACES = [r"\boxed{%s}", "The answer is %s.", "#### %s", "So it is %s"]
 
 
@@ -89,7 +89,7 @@ RIGHT = {
     ),
     "an equation": (
         "18",
-        r"9 \times 2 = 18;9 \cdot 2 = 18;9 x 2 = 18;36 ÷ 2 = 18;9 ⋅ 2 = 18;9∗2=18;9 eggs * $2 = $18;"
+        r"9 \times 2 = 18;9 \cdot 2 = 18;9 x 2 = 18;36 ÷ 2 = 18;36 / 2 = 18;9 ⋅ 2 = 18;9∗2=18;9 eggs * $2 = $18;"
         r"(9)(2) = 18;1 * (9 + 9) = 18;9 + 9 = 10 + 8 = 18;x = 9 + 9 = 18;\frac{9 \times 4}{2} = 18;"
         r"9*2=<<9*2=18>>18;18 = 9 × 2;50% of 36 = 18;9 eggs at $2 = $18;2⁴ + 2 = 18;\sqrt{324} = 18;"
         r"\$9 + \$9 = \$18;20 − 2 ≈ 18",
@@ -229,7 +229,7 @@ def test_an_equation_states_its_result_and_an_expression_states_nothing(left, ri
     for place in PLACES:
         assert is_right(100, place % f"{expression} = {currency}100")
         assert is_right(100, place % f"{currency}100 = {expression}")
-        assert not any(is_right(number, place % expression) for number in numbers if number != Fraction(left, right))
+        assert not any(is_right(number, place % expression) for number in numbers)
 
 
 def test_cardinals_are_read_up_to_trillions_and_other_rows_of_words_are_none():
