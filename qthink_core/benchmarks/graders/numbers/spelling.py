@@ -87,13 +87,14 @@ _COMMANDS = {
         "⌈": "lceil",
         "⌉": "rceil",
         "$": "pounds euro yen cent rupee dollar mathdollar textdollar texteuro textyen textsterling textcent mathsterling",
-        " ": "quad qquad space thinspace enspace medspace thickspace negthinspace nobreakspace nobreak newline strut hfill "
-        "sim therefore because bf it rm tt sf sc sl em bfseries itshape boldmath displaystyle textstyle scriptstyle normalsize "
-        "large Large LARGE huge Huge small footnotesize tiny scriptsize checkmark square blacksquare bigstar Box qed "
-        "centering noindent",
+        " ": "quad qquad space thinspace enspace medspace thickspace negthinspace nobreakspace nobreak newline strut "
+        "hfill sim therefore because bf it rm tt sf sc sl em bfseries itshape boldmath displaystyle textstyle "
+        "scriptstyle normalsize large Large LARGE huge Huge small footnotesize tiny scriptsize checkmark square "
+        "blacksquare bigstar Box qed centering noindent",
         "": "text textbf textit textrm texttt textsf textsc textnormal textup textmd emph mathrm mathbf mathit mathsf "
-        "mathtt mathnormal mathcal mathbb mathfrak mathbin mathrel mathord mathpunct mathop operatorname boldsymbol bm pmb bold "
-        "mbox hbox underline ensuremath limits left right big Big bigl bigr Bigl Bigr bigg Bigg",
+        "mathtt mathnormal mathcal mathbb mathfrak mathbin mathrel mathord mathpunct mathop operatorname "
+        "boldsymbol bm pmb bold mbox hbox underline ensuremath limits left right big Big bigl bigr Bigl Bigr bigg "
+        "Bigg",
     }.items()
     for name in names.split()
 }
