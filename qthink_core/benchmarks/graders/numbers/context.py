@@ -154,8 +154,6 @@ def _is_symbol(character: str, boxed: bool) -> bool:
 def magnitude(text: str, number: Number, boxed: bool) -> tuple[int, int] | None:
     """What multiplies the number, and where its words end, or None where what is after it makes it an expression."""
     factor, end = 1, number.end
-    if boxed and text[number.begin : number.start].count("|") != text[number.end : number.stop].count("|"):
-        return None
     while True:
         after = text[end : min(number.stop, end + REACH)]
         close = after.lstrip(_CLOSERS)
