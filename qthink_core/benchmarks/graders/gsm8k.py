@@ -4,11 +4,16 @@ Source: openai/grade-school-math, `grade_school_math/data/{train,test}.jsonl` at
 al., arXiv:2110.14168). Licence: MIT.
 Prompt: the question, verbatim.
 Gold: the text after `####` in the published solution.
-Extraction, by the first rule that finds a number: in the last balanced `\boxed{}`; directly after the last `####`; after the
-last "answer is"; the last number of the text. A box with several numbers, or with an operator, is not computed: it is
-extracted as written and is wrong. For an equation after `####` or "answer is", the result counts. A fraction `a/b` or
-`\frac{a}{b}` is one number, and so is `1.5e3`; digits of any script are digits.
-Equality: exact rational numbers. Thousands commas, currency and percent signs and a trailing `.0` are ignored.
+Extraction, by the first rule that finds something:
+- the last balanced `\boxed{}` that is not empty (`\fbox` and `\boxed 18` too); all of it counts;
+- directly after the last `####`, unless it numbers a heading;
+- the first number after the last "answer is" that has one;
+- the last number of the text.
+A number that the text denies ("not 5", "isn't 5") is passed over. The package `numbers` reads the rest: any spelling of one
+number, and the result of an equation. An expression that would have to be computed or interpreted is extracted as
+written and is wrong: `√16`, `2⁴`, `18k`, `20 - 2`, `18 to 20`. Cardinals in words count in a box and after a mark.
+Equality: exact rational numbers. Currency and percent signs, units and a trailing `.0` are ignored; "5 million" is
+5,000,000, but "8 dozen" is 8, because GSM8K asks for dozens. The rulings are in docs/decisions/method.md.
 """
 
 import re
@@ -25,7 +30,9 @@ from qthink_core.benchmarks.graders.contract import (
     text_field,
     text_of,
 )
-from qthink_core.benchmarks.graders.text import last_boxed, plain_characters, without_thought, writable
+from qthink_core.benchmarks.graders.numbers.spelling import flat, plain
+from qthink_core.benchmarks.graders.numbers.statement import Stated, first, in_box, in_words, last, value
+from qthink_core.benchmarks.graders.text import last_boxed, without_thought, writable
 from qthink_core.benchmarks.prompts import message
 from qthink_core.errors import DataError
 
@@ -48,35 +55,14 @@ FILES = {
 
 MAX_NUMBER_CHARS = 100
 
-# A comma is part of a number only between groups of three digits, so that "3, 4" and "1,2" are two numbers.
-_DIGITS = (
-    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]++(?!_[0-9]))(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)(?:[eE][-+]?[0-9]+(?!\w))?"
-)
-_CURRENCY = "$€£¥₹"
-# In "10-5" the hyphen subtracts; it is a sign only where no operand comes before it. In "_18_" the underscores are emphasis,
-# in "x_1" the 1 is an index.
-_NUMBER = re.compile(
-    rf"(?P<sign>(?<![^\W_])(?<![)\]}}])-[{_CURRENCY}]?)?(?<![^\W_])(?<![^\W_]_)"
-    rf"(?:(?P<top>{_DIGITS})(?:/[{_CURRENCY}]?(?P<bottom>{_DIGITS}))?)"
-)
-# "20 - 2 = 18" states 18; "18 = 20 - 2" also states 18, and does not match.
-_EQUATION = re.compile(
-    rf"-?[{_CURRENCY}(]*{_DIGITS}\)*(?:\s*[-+*/÷×]\s*[{_CURRENCY}(]*{_DIGITS}\)*)++\s*=\s*[{_CURRENCY}]*(?P<result>-?{_DIGITS})"
-)
-_EXPONENT = re.compile("[eE][-+]?([0-9]+)")
-MAX_EXPONENT_DIGITS = 3
 _ANSWER_IS = re.compile("answer is", re.IGNORECASE)
-_SPELLING = re.compile(
-    r"\\(?=[$%#])|\\[,!;: ]|\\(?:left|right|pounds|euro)(?![A-Za-z])|(?P<comma>\{,\})|(?P<equals>\\approx(?![A-Za-z])|≈)"
-    r"|\\[dct]?frac\s*(?:\{(?P<top>[^{}]{1,100})\}|(?P<one>[0-9]))\s*(?:\{(?P<bottom>[^{}]{1,100})\}|(?P<other>[0-9]))"
+# "#### Step 2" and "#### 2. Subtract" are headings: only a number directly after the mark is an answer.
+_AFTER_HASHES = re.compile(
+    r"####[\s*_:$(\[{\"'~=+-]*+(?:(?:the )?(?:final )?answer:[\s*_$]*+)?"
+    r"(?:[^\W\d_A-Za-z\u00c0-\u024f]++\s*+|[A-Za-z]\w{0,20} *= *)?[$(-]*+\.?[0-9]"
+    r"(?![0-9]*[.)] +[A-Z][^\n]{0,200}\n\s*\S)",
+    re.IGNORECASE,
 )
-_UNIT = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boldsymbol|mbox|underline)\s*\{([^{}]*)\}(?:\^\{?[0-9]\}?)?"
-    r"|(?:(?<=[a-z]{2})|(?<=[0-9] m))\^\{?[23]\}?|\^\{?\\circ\}?|\\boxed|[{}]"
-)
-_SIGN = re.compile(r"^\s*(?:\+\s*|(-)\s+)")
-_BEFORE_AN_OPERAND = re.compile(r"[\\^_]|[-+*/<>]\s*$")
-_AFTER_AN_OPERAND = re.compile(r"[\\^_]|^\s*[-+*!<>²³]")
 
 
 def problem(row: Mapping[str, object], index: int, split: str, task: str = "gsm8k") -> Problem:
@@ -115,79 +101,42 @@ def gold_answer(problem: Problem) -> str:
 
 def extract(answer: str) -> str | None:
     """The number that the answer states, as text, or None."""
-    text = _spelled_plainly(plain_characters(without_thought(answer)))
-    if (boxed := last_boxed(text)) is not None and (given := _from_box(boxed)) is not None:
-        return given
-    # "#### Step 2" is a heading: only a number directly after the mark is an answer
-    _, mark, rest = text.rpartition("####")
-    if mark and (number := _NUMBER.match(rest.lstrip(f" \t*+:{_CURRENCY}"))):
-        return _stated(number)
-    if (stated := _last(_ANSWER_IS, text)) and (number := _NUMBER.search(text, stated.end())):
-        return _stated(number)
-    number = _last(_NUMBER, text)
-    return number[0] if number else None
+    stated = _stated(answer)
+    return stated.text if stated else None
 
 
 def grade(gold: str, answer: str) -> Grade:
     """Right where the number extracted from the answer equals the gold exactly."""
     if len(without_thought(answer)) > MAX_ANSWER_CHARS:
         return Grade("over_limit", None, {})
-    extracted = extract(answer)
-    if extracted is None:
+    stated = _stated(answer)
+    if stated is None:
         return Grade("unparsable", None, {})
-    if len(extracted) > MAX_NUMBER_CHARS:
+    if len(stated.text) > MAX_NUMBER_CHARS:
         return Grade("over_limit", None, {})
-    value = _value(extracted)
-    return Grade("right" if value is not None and value == _value(gold) else "wrong", writable(extracted), {})
+    right = stated.value is not None and stated.value == _value(gold)
+    return Grade("right" if right else "wrong", writable(stated.text), {})
 
 
-def _stated(number: re.Match[str]) -> str:
-    """The number, or the result of the equation that starts with it."""
-    equation = _EQUATION.match(number.string, number.start())
-    return equation["result"] if equation else number[0]
-
-
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    last = None
-    for match in pattern.finditer(text):
-        last = match
-    return last
-
-
-def _spelled_plainly(text: str) -> str:
-    r"""The text without LaTeX's spellings of a number: `1{,}000`, `1\,000`, `\$5`, `\frac{1}{2}`, `\frac12`."""
-    return _SPELLING.sub(_plain, text)
-
-
-def _plain(spelling: re.Match[str]) -> str:
-    top, bottom = spelling["top"] or spelling["one"], spelling["bottom"] or spelling["other"]
-    if top:
-        # a mixed number stays two numbers: 3\frac{1}{2} is not 31/2
-        space = " " if spelling.string[max(spelling.start() - 1, 0)].isdigit() else ""
-        return f"{space}{top}/{bottom}"
-    return "," if spelling["comma"] else "=" if spelling["equals"] else ""
-
-
-def _from_box(boxed: str) -> str | None:
-    """The number of a box, or the whole box where it is an expression, or None where it has no number."""
-    content = _UNIT.sub(lambda unit: f" {unit[1] or ''} ", boxed.rpartition("=")[2])
-    content = _SIGN.sub(r"\1", content)
-    numbers = list(_NUMBER.finditer(content))
-    if not numbers:
-        return None
-    before, after = content[: numbers[0].start()], content[numbers[0].end() :]
-    if len(numbers) > 1 or _BEFORE_AN_OPERAND.search(before) or _AFTER_AN_OPERAND.search(after):
-        return boxed
-    return numbers[0][0]
+def _stated(answer: str) -> Stated | None:
+    text = plain(without_thought(answer))
+    if (boxed := last_boxed(text)) is not None and (stated := in_box(boxed)):
+        return stated
+    text = flat(text)
+    marks = list(_AFTER_HASHES.finditer(text))
+    if marks and (stated := first(text, marks[-1].start() + 4, len(text))):
+        return stated
+    _, mark, rest = text.rpartition("####")
+    if mark and (stated := in_words(rest)):
+        return stated
+    stop = len(text)
+    for begin in reversed([mark.end() for mark in _ANSWER_IS.finditer(text)]):
+        if stated := first(text, begin, stop):
+            return stated
+        stop = begin
+    return last(text)
 
 
 def _value(text: str) -> Fraction | None:
-    """The rational number that a text states, or None; the caller limits its length."""
-    number = _NUMBER.fullmatch(text.strip().lstrip(_CURRENCY).rstrip("%"))
-    if number is None or any(len(power) > MAX_EXPONENT_DIGITS for power in _EXPONENT.findall(text)):
-        return None
-    bottom = Fraction((number["bottom"] or "1").replace(",", ""))
-    if not bottom:
-        return None
-    top = Fraction(number["top"].replace(",", ""))
-    return (-top if number["sign"] else top) / bottom
+    """The rational number that a gold states, or None; the caller limits its length."""
+    return value(plain(text))

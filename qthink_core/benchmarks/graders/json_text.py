@@ -1,12 +1,14 @@
 """JSON objects inside model text, read within limits.
 
-`json.loads` alone makes `1e999` infinite, and raises RecursionError at depth 10^5 and a plain ValueError at 5,000 digits.
+`json.loads` alone makes `1e999` infinite and 3.00000000000000001 equal to 3, and raises RecursionError at depth 10^5 and a
+plain ValueError at 5,000 digits.
 Our own files are read with artifacts/files.py.
 """
 
 import json
 import math
 import re
+from decimal import Decimal, InvalidOperation
 from typing import NoReturn
 
 MAX_DEPTH = 32
@@ -25,7 +27,7 @@ class OverLimitError(ValueError):
 
 
 def read_object(text: str, start: int) -> tuple[dict[str, object], int]:
-    """The JSON object that begins at `start`, and the position after its closing brace.
+    """The JSON object that begins at `start`, with exact decimals, and the position after its closing brace.
 
     Raises UnreadableError or OverLimitError; the depth is known before the parser sees the text.
     """
@@ -66,11 +68,15 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _finite(text: str) -> float:
+def _finite(text: str) -> Decimal:
     if len(text) > MAX_NUMBER_CHARS:
         raise OverLimitError
-    value = float(text)
-    return value if math.isfinite(value) else _refuse(text)
+    if not math.isfinite(float(text)):
+        _refuse(text)
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent of twenty digits
+        raise OverLimitError from None
 
 
 def _refuse(_text: str) -> NoReturn:

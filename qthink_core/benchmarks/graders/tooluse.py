@@ -10,7 +10,7 @@ Extraction and equality, in two scorers that are never mixed:
   shortest match cuts the nested inputs of items 26 and 33, and `\\w+` never equals the name `[Optional]updateUserProfile`.
 - `strict`, the headline: the thought is removed, inputs are whole JSON objects read within limits, text inside them is not
   an action, and an input that cannot be read makes the answer unparsable; a name may contain `-` and `.`, so that
-  `get-user` is not `get`. 68 of 68 golds can be reached.
+  `get-user` is not `get`; decimals are compared exactly. 68 of 68 golds can be reached.
 In both, action accuracy is equality of the multisets of names, and exact match also requires equality of the inputs, merged
 in order. `[Optional]` in a gold is an annotator's remark (the prompt lists the tool without it): `strict` drops it on both
 sides, and still requires the call.
@@ -114,7 +114,7 @@ def grade(gold: str, answer: str) -> Grade:
     details = {
         "strict_exact": exact,
         "strict_action": strict_action,
-        "published_exact": published_action and published.inputs == wanted.inputs,
+        "published_exact": published_action and published.inputs == _merged(gold),
         "published_action": published_action,
     }
     return Grade(fault or ("right" if exact else "wrong"), None if fault else _canonical(calls), details)
@@ -158,8 +158,13 @@ def _gold_calls(gold: str) -> Calls:
     calls = json.loads(gold)
     inputs: dict[str, object] = {}
     for call in calls:
-        inputs |= json.loads(call["Action_Input"])
+        inputs |= read_object(call["Action_Input"].strip(), 0)[0]
     return Calls([call["Action"] for call in calls], inputs)
+
+
+def _merged(gold: str) -> dict[str, object]:
+    """The inputs of a gold as SDPO's scorer compares them, in binary floating point."""
+    return {key: value for call in json.loads(gold) for key, value in json.loads(call["Action_Input"]).items()}
 
 
 def _is_call(call: object) -> bool:
@@ -173,4 +178,4 @@ def _is_call(call: object) -> bool:
 
 
 def _canonical(calls: Calls) -> str:
-    return json.dumps({"actions": calls.names, "inputs": calls.inputs}, sort_keys=True)
+    return json.dumps({"actions": calls.names, "inputs": calls.inputs}, sort_keys=True, default=float)

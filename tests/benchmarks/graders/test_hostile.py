@@ -84,6 +84,33 @@ def test_a_hostile_answer_costs_little_and_changes_nothing_around_it(task, tmp_p
         latex_equality.close()
 
 
+# Each grew with the square of the length before its pattern was bounded.
+GROWING = [
+    "\\",
+    "#### (",
+    "-",
+    "^ ",
+    "1²",
+    "not 5 ",
+    "answer is not 5 ",
+    ") ",
+    "1" + ") " * 39,
+    "\\frac{",
+    "1 = x ",
+    "是1",
+    "eighteen and ",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("piece", GROWING)
+def test_a_text_of_100_000_characters_takes_linear_time(piece):
+    text = f"#### {piece * (100_000 // len(piece))}"[:100_000]
+    started = time.process_time()
+    grade("gsm8k", "18", text)
+    assert time.process_time() - started < 5
+
+
 @pytest.mark.slow
 def test_a_factorial_that_would_run_for_minutes_is_ended_by_its_processor_time():
     latex_equality.close()

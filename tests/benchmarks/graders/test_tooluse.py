@@ -176,6 +176,25 @@ def test_true_is_not_the_number_one():
 
 
 @pytest.mark.parametrize(
+    ("number", "answer", "verdict"),
+    [
+        ("3", "3.0", "right"),
+        ("0.1", "1e-1", "right"),
+        ("1.1", "1.10", "right"),
+        ("3", "3.00000000000000001", "wrong"),
+        ("0", "1e-400", "wrong"),
+        ("9007199254740993", "9007199254740992.0", "wrong"),
+        ("1.5", '"1.5"', "wrong"),
+        ("1.5", "1e-99999999999999999999", "over_limit"),
+    ],
+)
+def test_decimals_are_equal_exactly_and_not_by_rounding(number, answer, verdict):
+    wanted = json.dumps([{"Action": "f", "Action_Input": f'{{"v": {number}}}'}])
+    result = graded(wanted, f'Action: f\nAction Input: {{"v": {answer}}}')
+    assert result.verdict == verdict
+
+
+@pytest.mark.parametrize(
     ("answer", "verdict"),
     [
         ("I cannot help.", "unparsable"),
