@@ -67,15 +67,11 @@ def ask(
     latent steps.
     """
     with one_line():
-        settings = {
-            "max_new_tokens": max_new_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": top_k,
-            "seed": seed,
-            "stop": tuple(stop or ()),
-        }
-        _ask(_question(question), loaded(model, latents, thinking, device, dtype, revision), settings, show_latents, as_json)
+        from qthink_core.inference.settings import Settings
+
+        how = Settings(max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ())).checked(_option)
+        text = _question(question)
+        _ask(text, loaded(model, latents, thinking, device, dtype, revision), how, show_latents, as_json)
 
 
 @app.command(rich_help_panel=MODEL)
@@ -83,7 +79,10 @@ def answer(
     model: Model,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the answers to this file; a second run of the same command answers what is missing in it."),
+        typer.Option(
+            help="Write the answers to this file, in a folder that exists; a second run of the same command answers what is "
+            "missing in it."
+        ),
     ] = None,
     latents: Latents = None,
     thinking: Thinking = None,
@@ -109,17 +108,27 @@ def answer(
     of its batch, divided by its questions). Answers come in the order of the questions. A line that is not such a JSON
     object, or too long for the model, ends the program with exit code 65 and its number; the answers before it are written.
 
+    Standard error has the number of questions, and at the end that of the answers, how many of them the token limit cut, and
+    the seconds.
+
     With `--out`, the file is kept whole: if the program is stopped, the same command continues after the last whole line.
     """
     with one_line(continues=out is not None):
         from qthink_core.inference.settings import Settings
 
-        how = Settings(max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ()), top=0).checked()
+        how = Settings(max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ()), top=0).checked(_option)
         _answer(model, out, batch, how, lambda: loaded(model, latents, thinking, device, dtype, revision))
 
 
+def _option(setting: str) -> str:
+    return "--" + setting.replace("_", "-")
+
+
 def _question(text: str) -> str:
+    from qthink_core.inference.question import check_unicode
+
     if text != "-":
+        check_unicode(text, "the question")
         if not text.strip():
             raise ParamError("the question is empty: give its text, or `-` to read it from standard input")
         return text
@@ -152,10 +161,10 @@ def loaded(
     )
 
 
-def _ask(question: str, reasoner: "LatentReasoner", settings: dict[str, Any], show_latents: bool, as_json: bool) -> None:
+def _ask(question: str, reasoner: "LatentReasoner", how: "Settings", show_latents: bool, as_json: bool) -> None:
     from qthink_core.inference import shown
 
-    stream = reasoner.stream(question, **settings)
+    stream = reasoner.stream(question, **how._asdict())
     for piece in stream:
         if not as_json:
             print(shown.inert(piece), end="", flush=True)
@@ -169,26 +178,35 @@ def _ask(question: str, reasoner: "LatentReasoner", settings: dict[str, Any], sh
 
 
 def _answer(model: str, out: Path | None, batch: int, how: "Settings", load: "Callable[[], LatentReasoner]") -> None:
+    import time
+
     from tqdm import tqdm
 
     from qthink_core.benchmarks.json_lines import lines
-    from qthink_core.inference import answered_lines
+    from qthink_core.inference import answered_lines, shown
 
     if sys.stdin is None or (out is None and sys.stdout is None):
         raise DataError("standard input or output is closed: send JSON lines to the first, read answers from the second")
     if sys.stdin.isatty():
         complain("reading JSON lines from the terminal; Ctrl-D ends the input, `qthink answer --help` shows an example")
-    source, done = lines(sys.stdin.buffer), 0
     with answered_lines.opened(out) if out is not None else contextlib.nullcontext(sys.stdout.buffer) as file:
         reasoner = load()
+        asked, done = answered_lines.count(sys.stdin.buffer), 0
+        source = lines(sys.stdin.buffer)
         if out is not None:
             done = answered_lines.resume(out, {"model": model, "batch": batch, **_made_with(reasoner), **how._asdict()})
             source = answered_lines.continued(source, out, done) if done else source
-        with tqdm(unit=" answers", initial=done, disable=None) as bar:
-            for line in answered_lines.answered(reasoner, source, how, batch):
+        number = "questions from standard input" if asked is None else shown.count(asked, "question")
+        complain(f"{number}, {done:,} already answered")
+        started, new, cut = time.perf_counter(), 0, 0
+        with tqdm(desc="answer", total=asked, unit="answer", initial=done, disable=None) as bar:
+            for line, over in answered_lines.answered(reasoner, source, how, batch):
                 file.write(line.encode() + b"\n")
                 file.flush()
                 bar.update()
+                new, cut = new + 1, cut + over
+    seconds = time.perf_counter() - started
+    complain(f"{shown.count(new, 'answer')}, {cut:,} cut at the token limit, {seconds:.1f} s")
 
 
 def _made_with(reasoner: "LatentReasoner") -> dict[str, Any]:

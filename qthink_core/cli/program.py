@@ -14,6 +14,7 @@ from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError,
 
 # The groups of commands, in the order of the help.
 MODEL, PIPELINE, CHECK = "Use a model", "Run the pipeline and read its results (in the repository)", "Check answers"
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has ended
 # The files that make a folder the repository.
 MARKS = ("params.yaml", "dvc.yaml")
 
@@ -82,14 +83,17 @@ def repository() -> Path:
 def one_line(continues: bool = False) -> Iterator[None]:
     """Ends the program with one line and an exit code when something is wrong.
 
-    `continues` says that the same command continues what Ctrl-C has stopped.
+    `continues` says that the same command continues what Ctrl-C has stopped: it then ends with 75, otherwise with 130.
     """
     try:
         yield
     except KeyboardInterrupt:
         if continues:
             complain("stopped; the same command continues")
-        end(StoppedError.exit_code)
+            end(StoppedError.exit_code)
+        print(file=sys.stderr)  # a terminal shows ^C, perhaps in the middle of an answer
+        complain("stopped")
+        end(INTERRUPTED)
     except BrokenPipeError:  # the reader of the output has closed it
         end(0)
     except OSError as error:

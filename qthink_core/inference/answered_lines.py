@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from qthink_core.artifacts.completions import LENGTH
 from qthink_core.artifacts.files import canonical_json, read_object, storage, write_file
 from qthink_core.benchmarks.json_lines import lines, read_line
 from qthink_core.errors import DataError, ParamError, QThinkError
+from qthink_core.inference.earlier import difference
 from qthink_core.inference.locks import locked
-from qthink_core.inference.reasoner import LatentReasoner, Question
+from qthink_core.inference.question import Question
+from qthink_core.inference.reasoner import LatentReasoner
 from qthink_core.inference.settings import Settings
 
 EXPECTED = '{"question": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
@@ -26,8 +29,15 @@ class Asked(NamedTuple):
     prompt: list[int]
 
 
-def answered(reasoner: LatentReasoner, source: Iterable[tuple[int, bytes]], how: Settings, batch: int) -> Iterator[str]:
-    """The lines with their answers as ASCII JSON, `batch` questions at a time.
+class Answered(NamedTuple):
+    """A line with its answer as ASCII JSON, and whether the token limit cut the answer."""
+
+    line: str
+    cut: bool
+
+
+def answered(reasoner: LatentReasoner, source: Iterable[tuple[int, bytes]], how: Settings, batch: int) -> Iterator[Answered]:
+    """The lines with their answers, `batch` questions at a time.
 
     Question n draws from the stream of (seed, n), wherever the run began. Raises DataError at a line that is not of the
     expected form or too long for the model, after the answers to the lines before it.
@@ -43,6 +53,17 @@ def answered(reasoner: LatentReasoner, source: Iterable[tuple[int, bytes]], how:
             yield from _answers(reasoner, waiting, how)
             waiting = []
     yield from _answers(reasoner, waiting, how)
+
+
+def count(source: BinaryIO) -> int | None:
+    """The number of lines that are left in a file, which stays where it is; None for a pipe or a terminal."""
+    if not source.seekable():
+        return None
+    start, number, last = source.tell(), 0, b"\n"
+    while block := source.read(1 << 20):
+        number, last = number + block.count(b"\n"), block[-1:]
+    source.seek(start)
+    return number + (last != b"\n")
 
 
 def asked(reasoner: LatentReasoner, number: int, line: bytes, how: Settings) -> Asked:
@@ -67,8 +88,10 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
 
 
 def question(row: dict[str, Any], where: str) -> Question:
-    """The question of a row, from `question` or `messages`; raises DataError when it has neither, both, or another type."""
-    if ("question" in row) == ("messages" in row):
+    """The question of a row, from `question` or `messages`; raises DataError when it has neither, both or another type."""
+    if "question" in row and "messages" in row:
+        raise DataError(f"{where} has both 'question' and 'messages': leave one of them out")
+    if "question" not in row and "messages" not in row:
         raise DataError(f"{where} needs one of the fields 'question' and 'messages': expected {EXPECTED}")
     if isinstance(text := row.get("question"), str):
         return text
@@ -81,7 +104,7 @@ def question(row: dict[str, Any], where: str) -> Question:
     return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
-def _answers(reasoner: LatentReasoner, waiting: list[Asked], how: Settings) -> Iterator[str]:
+def _answers(reasoner: LatentReasoner, waiting: list[Asked], how: Settings) -> Iterator[Answered]:
     if not waiting:
         return
     found = reasoner.respond([one.prompt for one in waiting], how, [one.number - 1 for one in waiting])
@@ -95,18 +118,22 @@ def _answers(reasoner: LatentReasoner, waiting: list[Asked], how: Settings) -> I
             round(response.seconds / response.batch, 6),
         )
         # ASCII, so that no control character or direction mark reaches a terminal
-        yield json.dumps(one.row | dict(zip(ADDED, added, strict=True)), allow_nan=False)
+        yield Answered(
+            json.dumps(one.row | dict(zip(ADDED, added, strict=True)), allow_nan=False), response.finish == LENGTH
+        )
 
 
 @contextlib.contextmanager
 def opened(out: Path) -> Iterator[BinaryIO]:
     """The file of answers, made if there is none; no other process may write to it meanwhile.
 
-    Raises ParamError when `out` is not a file, StoppedError while another process writes to it, and StorageError where it
+    Raises ParamError when `out` is not a file or its folder does not exist, StoppedError while another process writes to it, and StorageError where it
     cannot be written.
     """
     if out.exists() and not out.is_file():
         raise ParamError(f"{out} is {'a folder' if out.is_dir() else 'not a regular file'}: name a file with --out")
+    if not out.parent.is_dir():
+        raise ParamError(f"the folder {out.parent} of --out does not exist: make it first, or name another file")
     with locked(out, out) as file:
         yield file
 
@@ -129,7 +156,9 @@ def resume(out: Path, run: dict[str, Any]) -> int:
         raise DataError(f"{record} {error}: give another file with --out, or delete {out}") from None
     different = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
     if different:
-        was = ", ".join(f"{name} {found.get(name)!r:.60}" for name in different) if found else f"no {record.name} beside it"
+        was = f"no {record.name} beside it"
+        if found:
+            was = ", ".join(difference(name, found.get(name), wanted.get(name)) for name in different)
         raise ParamError(f"{out} was made by another run ({was}): give another file, or delete it")
     whole = raw.rfind(b"\n") + 1
     if whole < len(raw):

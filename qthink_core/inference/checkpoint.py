@@ -6,6 +6,7 @@ head. Nothing in a checkpoint is executed: weights are safetensors, the head is 
 never trusted.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 
 from qthink_core import hub
 from qthink_core.errors import DataError, ParamError, QThinkError, first_line
+from qthink_core.inference import question
 from qthink_core.method import projection_head
 from qthink_core.models.acceptance import chat_template, forward
 from qthink_core.models.acceptance.configs import config_of
@@ -21,6 +23,7 @@ from qthink_core.models.tokenizer import load_tokenizer
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", HEAD]
+NAMES = "a model's folder, or a repository of the hub as owner/name"
 
 
 class Checkpoint(NamedTuple):
@@ -40,23 +43,28 @@ def find(model: str | Path, K: int | None = None, thinking: bool | None = None, 
 
     `K` and `thinking` override what the checkpoint says. A model with a projection head does not think unless it is told to,
     and then takes no latent steps unless `K` is given; a model without one thinks. Raises ParamError when K is negative, too
-    large, or neither given nor recorded, and for a revision of a local folder. Raises DataError when the folder is not a
-    model, has no projection head although K > 0, is not available from the hub, or comes from a cache that does not show
-    whether the repository has latent steps.
+    large, or neither given nor recorded, for another type, and for a revision of a local folder. Raises DataError when there
+    is no such folder or repository, when the folder is not a model, has no projection head although K > 0, is not available
+    from the hub, or comes from a cache that does not show whether the repository has latent steps. Raises OSError for a file
+    that this user may not read.
     """
+    if not isinstance(model, str | Path):
+        raise ParamError(f"model is {model!r:.40} ({type(model).__name__}): give {NAMES}")
+    if thinking not in (None, True, False):
+        raise ParamError(f"thinking is {thinking!r:.40}: give True, False or None")
+    check_steps(K)
+    question.check_unicode(str(model), "the name of the model")
     folder = Path(model)
-    if folder.exists() or Path(model).is_absolute() or str(model).startswith("."):
+    if folder.exists() or folder.is_absolute() or str(model).startswith("."):
+        if not folder.exists():
+            raise DataError(f"{folder} does not exist: give {NAMES}")
         if not (folder / "config.json").is_file():
-            raise DataError(f"{folder} has no config.json: name a model's folder, or a repository of the hub as owner/name")
+            raise DataError(f"{folder} has no config.json: give {NAMES}")
         if revision is not None:
             raise ParamError(f"{folder} is a local folder and has no revision {revision!r}: leave the revision out")
     else:
-        try:
-            folder = hub.snapshot(str(model), revision, FILES, known=(HEAD, CONFIG) if K is None else ())
-        except (ParamError, DataError) as error:
-            raise type(error)(f"there is no folder {model} here, and {error}") from None
-    if K is not None and (type(K) is not int or not 0 <= K <= MAX_STEPS):
-        raise ParamError(f"{K!r} latent steps were asked for: give a whole number from 0 to {MAX_STEPS}")
+        folder = _on_hub(str(model), revision, () if K is not None else (HEAD, CONFIG))
+    _check_readable(folder)
     exported = read_config(folder) if (folder / CONFIG).is_file() else None
     has_head = (folder / HEAD).is_file()
     steps = K if K is not None else exported.K if exported else None
@@ -74,6 +82,38 @@ def find(model: str | Path, K: int | None = None, thinking: bool | None = None, 
     return Checkpoint(folder, steps or 0, thinking, exported.K if exported else None)
 
 
+def check_steps(K: int | None) -> None:
+    """Raises ParamError unless K is None or a number of latent steps."""
+    if K is not None and (type(K) is not int or not 0 <= K <= MAX_STEPS):
+        raise ParamError(f"{K!r} latent steps were asked for: give a whole number from 0 to {MAX_STEPS}")
+
+
+def _on_hub(name: str, revision: str | None, known: Sequence[str]) -> Path:
+    """The cached or downloaded folder of a repository; what cannot be the name of one does not reach the hub."""
+    missing = f"there is no folder {name} here, and"
+    nowhere = DataError(f"{missing} it is not owner/name of a repository of the hub: give {NAMES}")
+    if name.count("/") != 1:
+        raise nowhere
+    try:
+        return hub.snapshot(name, revision, FILES, known=known)
+    except ParamError:
+        raise nowhere from None
+    except DataError as error:
+        raise DataError(f"{missing} {error}") from None
+
+
+def _check_readable(folder: Path) -> None:
+    """Opens each file once, because safetensors and torch call a file damaged or missing that they may not read."""
+    for path in files(folder):
+        with path.open("rb"):
+            pass
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of a checkpoint: weights, projection head, configs, tokenizer and chat template."""
+    return sorted({path for pattern in FILES for path in folder.glob(pattern) if path.is_file()})
+
+
 def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -> System:
     """The model, its tokenizer and its projection head, in one dtype (`auto`: that of the weights).
 
@@ -82,9 +122,7 @@ def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -
     template or tokenizer, and a chat template that does not end a latent model's prompt in an empty think block.
     """
     folder, K, thinking, _ = checkpoint
-    if dtype not in DTYPES:
-        raise ParamError(f"dtype is {dtype!r}: give one of {', '.join(DTYPES)}")
-    _check_device(device_map)
+    check_place(dtype, device_map)
     head = None
     try:
         config = config_of(folder)
@@ -94,7 +132,7 @@ def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -
         _check_template(folder, tokenizer, latent=K > 0)
         model = pretrained(folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype), device_map=device_map)
         forward.check_logits(model, folder)
-    except QThinkError:
+    except (QThinkError, PermissionError, IsADirectoryError):
         raise
     except ImportError as error:
         raise DataError(f"{folder} needs a package that is missing ({first_line(error)}): install it") from None
@@ -112,7 +150,10 @@ def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -
     return System(model, tokenizer, head, K, thinking)
 
 
-def _check_device(device_map: Any) -> None:
+def check_place(dtype: str, device_map: Any) -> None:
+    """Raises ParamError for an unknown dtype, and for a device that is unknown or missing."""
+    if dtype not in DTYPES:
+        raise ParamError(f"dtype is {dtype!r}: give one of {', '.join(DTYPES)}")
     if not isinstance(device_map, str | torch.device) or device_map == "auto":
         return  # a map of transformers
     try:

@@ -1,18 +1,16 @@
 """`LatentReasoner`: answers from Python, by a latent checkpoint or by any causal language model with a chat template."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, overload
 
 from qthink_core.errors import DataError, ParamError, first_line
 from qthink_core.generation.decoding import Choose, greedy, sampler
-from qthink_core.inference import checkpoint
+from qthink_core.inference import checkpoint, question as asking
+from qthink_core.inference.question import Message, Question
 from qthink_core.inference.responding import Readout, responding
 from qthink_core.inference.settings import MAX_NEW_TOKENS, Response, Settings
 from qthink_core.models.loading import System
-
-Message = Mapping[str, str]
-Question = str | Sequence[Message]
 
 
 class LatentReasoner:
@@ -46,6 +44,7 @@ class LatentReasoner:
         head. `dtype` is `auto` (that of the weights), float32, bfloat16 or float16. Raises what `checkpoint.find` and
         `checkpoint.load` raise.
         """
+        checkpoint.check_place(dtype, device_map)  # before anything is downloaded
         found = checkpoint.find(model, K, thinking, revision)
         return cls(checkpoint.load(found, dtype, device_map), found.folder)
 
@@ -65,14 +64,17 @@ class LatentReasoner:
 
         At most `batch` questions are answered together; those of like length share a batch. The greedy answer to a question
         does not depend on the others, up to the rounding of logits. `settings` are those of `Settings`. Raises ParamError
-        for a wrong setting, DataError for a question that the chat template does not take or that is too long for the
-        model, and NumericError when a hidden state is not finite.
+        for a wrong setting or type, DataError for a question that is empty, that the chat template does not take or that is
+        too long for the model, and NumericError when a hidden state is not finite.
         """
-        if batch < 1:
-            raise ParamError(f"batch is {batch}: give a number above 0")
-        how = Settings(**settings).checked()
-        one = isinstance(questions, str) or (len(questions) > 0 and isinstance(questions[0], Mapping))
-        prompts = [self.prompt(question) for question in ([questions] if one else questions)]
+        if type(batch) is not int or batch < 1:
+            raise ParamError(f"batch is {batch!r:.40}: give a whole number above 0")
+        how = Settings.of(settings)
+        many = asking.several(questions)
+        if many is None:
+            prompts = [self.prompt(questions)]
+        else:
+            prompts = [self.prompt(question, f"question {number}") for number, question in enumerate(many, 1)]
         for number, prompt in enumerate(prompts):
             self.room(prompt, how, f"question {number + 1}")
         found: dict[int, Response] = {}
@@ -80,22 +82,22 @@ class LatentReasoner:
         for start in range(0, len(order), batch):
             numbers = order[start : start + batch]
             found |= dict(zip(numbers, self.respond([prompts[number] for number in numbers], how, numbers), strict=True))
-        return found[0] if one else [found[number] for number in range(len(prompts))]
+        return found[0] if many is None else [found[number] for number in range(len(prompts))]
 
     def stream(self, question: Question, **settings: Any) -> "Stream":
         """The answer to one question as an iterator over pieces of its text; raises what `generate` raises."""
-        how = Settings(**settings).checked()
+        how = Settings.of(settings)
         prompt = self.prompt(question)
         self.room(prompt, how, "the question")
         seen: list[Readout] = []
         return Stream(self._responding([prompt], how, [0], seen), seen)
 
-    def prompt(self, question: Question) -> list[int]:
-        """The prompt of a question, or of messages with `role` and `content`, as token ids.
+    def prompt(self, question: Question, name: str = "the question") -> list[int]:
+        """The prompt of a question, or of messages with `role` and `content`, as token ids; errors begin with `name`.
 
-        Raises DataError for messages that the chat template does not take.
+        Raises what `question.messages` raises, and DataError for messages that the chat template does not take.
         """
-        messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
+        messages = asking.messages(question, name)
         try:
             encoding = self.system.tokenizer.apply_chat_template(
                 messages,
@@ -125,7 +127,7 @@ class LatentReasoner:
         if left < 1:
             raise DataError(f"{filled} has only {positions} positions: shorten the question")
         if how.max_new_tokens is not None and how.max_new_tokens > left:
-            raise ParamError(f"{filled} has {left} positions left for an answer: lower max_new_tokens to that")
+            raise ParamError(f"{filled} has {left} positions left for an answer: allow no more new tokens than that")
         return how.max_new_tokens or min(MAX_NEW_TOKENS, left)
 
     def respond(self, prompts: Sequence[Sequence[int]], how: Settings, numbers: Sequence[int]) -> list[Response]:

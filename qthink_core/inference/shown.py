@@ -17,11 +17,12 @@ def counts(response: Response) -> str:
     """One line: latent steps, tokens, seconds, and whether the limit cut the answer."""
     steps, tokens = response.latent_steps, response.new_tokens
     cut = "" if response.finish == "stop" else ", cut at the token limit"
-    return f"[{_count(steps, 'latent step')}, {_count(tokens, 'token')}, {response.seconds:.2f} s{cut}]"
+    return f"[{count(steps, 'latent step')}, {count(tokens, 'token')}, {response.seconds:.2f} s{cut}]"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def count(number: int, what: str) -> str:
+    """`1 token`, `2,048 tokens`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def latents(response: Response) -> str:

@@ -42,7 +42,7 @@ def load(path: Path, hidden_size: int) -> ProjectionHead:
     """The head in a file `projection_head.pt`, loaded with `weights_only` and checked.
 
     Raises DataError when the file is missing, is not a PyTorch state dict or has other keys, and when a tensor has another
-    shape or a value that is not finite.
+    shape or a value that is not finite, and OSError when the file cannot be read.
     """
     head = ProjectionHead(hidden_size)
     expected = head.state_dict()
@@ -50,6 +50,8 @@ def load(path: Path, hidden_size: int) -> ProjectionHead:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: a latent model needs it beside model.safetensors") from None
+    except OSError:  # it says nothing about the file's content
+        raise
     except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds for a damaged file, none of them documented
         raise DataError(f"{path} is not a PyTorch state dict ({type(error).__name__}): fetch it again") from None
     if not isinstance(found, dict) or set(found) != set(expected):

@@ -104,12 +104,14 @@ def hidden_size(folder: Path) -> int:
 
 
 def read_config(folder: Path) -> QThinkConfig:
-    """The `qthink.json` of an exported model; raises DataError when it is missing or cannot be read."""
+    """The `qthink.json` of an exported model; raises DataError when it is missing or damaged, OSError when it cannot be read."""
     path = folder / CONFIG
-    fix = "export the model again (`dvc repro merge`), or fetch it again"
+    fix = "fetch it again, or export the model again (in the repository: `dvc repro merge`)"
+    if not path.exists():
+        raise DataError(f"{path} is missing, so {folder} is not an exported model: {fix}")
     try:
         config = read_object(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"{path} does not describe an exported model ({error}): {fix}") from None
     K, thinking = config.get("K"), config.get("thinking")
     if type(K) is not int or not 0 <= K <= MAX_STEPS:

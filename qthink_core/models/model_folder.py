@@ -105,7 +105,12 @@ def check_end_of_turn(folder: Path, tokenizer: Any) -> None:
 
 
 def tensors_of(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a safetensors file with their names; raises DataError when it is truncated or in another format."""
+    """The tensors of a safetensors file with their names.
+
+    Raises DataError when it is truncated or in another format, and OSError when it cannot be read.
+    """
+    with path.open("rb"):  # safetensors calls a file missing that it may not read
+        pass
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)

@@ -1,6 +1,7 @@
 """`qthink ask` and `qthink answer` as their users run them: processes, and one line when something is wrong."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_answers_are_not_continued_with_other_weights_at_the_same_path_or_in_oth
     before = out.read_bytes()
     weights = bytearray((model / "model.safetensors").read_bytes())
     weights[-1] ^= 1
-    for options, changed, name in (((), weights, "model files"), (("--batch", "3"), None, "batch 16")):
+    for options, changed, name in (((), weights, "other model files)"), (("--batch", "3"), None, "batch 16, now 3)")):
         kept = (model / "model.safetensors").read_bytes()
         (model / "model.safetensors").write_bytes(changed or kept)
         run = qthink(*words, *options, given=given + given)
@@ -96,6 +97,31 @@ def test_answers_are_not_continued_with_other_weights_at_the_same_path_or_in_oth
         assert run.returncode == 2, run.stderr
         assert f"was made by another run ({name}" in run.stderr.decode().splitlines()[-1]
         assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("kept", "questions", "said"),
+    [
+        (0, 3, ["3 questions, 0 already answered", "3 answers, 3 cut at the token limit"]),
+        (2, 3, ["3 questions, 2 already answered", "1 answer, 1 cut at the token limit"]),
+        (0, 1, ["1 question, 0 already answered", "1 answer, 1 cut at the token limit"]),
+        (0, 0, ["0 questions, 0 already answered", "0 answers, 0 cut at the token limit"]),
+    ],
+)
+def test_answer_says_how_many_questions_it_has_and_at_the_end_what_it_has_done(
+    folder: Path, tmp_path: Path, kept: int, questions: int, said: list[str]
+) -> None:
+    given = [b'{"question": "Who?"}\n'] * questions
+    words = ("answer", str(folder), "--out", str(tmp_path / "out"), "--max-new-tokens", "1", "--batch", "2")
+    if kept:
+        assert qthink(*words, given=b"".join(given[:kept])).returncode == 0
+    run = qthink(*words, given=b"".join(given))
+    assert (run.returncode, run.stdout) == (0, b"")
+    first, last = run.stderr.decode().splitlines()
+    assert first == f"qthink: {said[0]}"
+    assert re.fullmatch(rf"qthink: {said[1]}, \d+\.\d s", last)
+    streamed = qthink(*words[:2], *words[4:], given=b"".join(given))
+    assert len([json.loads(line) for line in streamed.stdout.splitlines()]) == questions
 
 
 def test_ctrl_c_says_that_the_same_command_continues_where_it_does(
@@ -109,27 +135,37 @@ def test_ctrl_c_says_that_the_same_command_continues_where_it_does(
     said = "qthink: stopped; the same command continues"
     answers = ("answer", str(folder))
     on_benchmark = (str(folder), "--benchmark", "gsm8k")
-    for words, expected in (
-        ((*answers, "--out", str(tmp_path / "answers.jsonl")), [said]),
-        (answers, []),
-        (("evaluate", *on_benchmark), [said]),
-        (("audit", *on_benchmark), [said]),
+    monkeypatch.setattr(LatentReasoner, "stream", interrupted)
+    for words, code, expected in (
+        ((*answers, "--out", str(tmp_path / "answers.jsonl")), 75, said),
+        (answers, 130, "\nqthink: stopped"),
+        (("ask", str(folder), "Who?"), 130, "\nqthink: stopped"),
+        (("evaluate", *on_benchmark), 75, said),
+        (("audit", *on_benchmark), 75, said),
     ):
         run = qthink(*words, given=b'{"question": "Who?"}\n')
-        assert run.returncode == 75, run.stderr
-        assert [line for line in run.stderr.decode().splitlines() if line.startswith("qthink: ")] == expected
+        assert run.returncode == code, run.stderr
+        assert run.stderr.decode().endswith(f"{expected}\n")
 
 
 def test_a_mistake_is_one_line_without_a_traceback(folder: Path, tmp_path: Path) -> None:
     for words, code, message in (
         (("ask", str(tmp_path), "Who?"), 65, "has no config.json"),
         (("ask", str(folder), "Who?", "--latents", "-1"), 2, "-1 latent steps were asked for"),
-        (("ask", str(folder), "Who?", "--max-new-tokens", "-5"), 2, "max_new_tokens is -5"),
+        (("ask", str(folder), "Who?", "--max-new-tokens", "-5"), 2, "--max-new-tokens is -5"),
+        (("ask", str(folder), "Who?", "--max-new-tokens", "999"), 2, "positions left for an answer: allow no more new"),
+        (("ask", str(folder), "Who?", "--top-p", "0.5"), 2, "--top-p is 0.5 but --temperature is 0"),
+        (("ask", str(folder), "Who?", "--top-k", "5"), 2, "--top-k is 5 but --temperature is 0"),
+        (("answer", str(folder), "--seed", "1"), 2, "--seed is 1 but --temperature is 0"),
+        (("ask", "models/gsm8k/nope", "Who?"), 65, "there is no folder models/gsm8k/nope here, and it is not owner/name"),
+        (("ask", str(folder), "abc\udce9"), 65, "the question is not valid Unicode (character 4)"),
+        (("answer", str(folder), "--stop", "\udce9"), 65, "--stop is not valid Unicode (character 1)"),
         (("ask", str(folder), ""), 2, "the question is empty"),
         (("ask", str(folder), "-"), 65, "standard input has no question"),
-        (("answer", str(folder), "--stop", ""), 2, "stop is ('',)"),
+        (("answer", str(folder), "--stop", ""), 2, "--stop has an empty text"),
         (("answer", str(folder), "--out", str(tmp_path)), 2, "is a folder: name a file with --out"),
-        (("answer", str(folder), "--max-new-tokens", "-5"), 2, "max_new_tokens is -5"),
+        (("answer", str(folder), "--max-new-tokens", "-5"), 2, "--max-new-tokens is -5"),
+        (("answer", str(folder), "--out", str(tmp_path / "no/a.jsonl")), 2, "no of --out does not exist: make it first"),
     ):
         run = qthink(*words)
         assert run.returncode == code, run.stderr

@@ -1,16 +1,19 @@
 """Checkpoints that anyone may bring: what is missing or wrong is one line, and nothing in them runs."""
 
+import errno
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from checkpoints import exported, plain, published
 from safetensors.torch import load_file, save_file
 
-from qthink_core import LatentReasoner
+from qthink_core import LatentReasoner, hub
 from qthink_core.errors import DataError, ParamError
 from qthink_core.inference import checkpoint
 
@@ -58,8 +61,67 @@ def test_a_number_of_latent_steps_out_of_range_is_refused(folder: Path, K: Any) 
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path, r"has no config\.json: name a model's folder, or a repository of the hub")
-    refused(tmp_path / "missing", r"has no config\.json")
+    names = r"give a model's folder, or a repository of the hub as owner/name$"
+    refused(tmp_path, rf"^{tmp_path} has no config\.json: {names}")
+    refused(tmp_path / "missing", rf"^{tmp_path}/missing does not exist: {names}")
+    for name in ("./nope", "../nope"):
+        with pytest.raises(DataError, match=rf"^{Path(name)} does not exist: {names}"):
+            checkpoint.find(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["nosuchfolder", "models/gsm8k/nope", "no such/repo", "owner/name/", "owner/na..me", "owner/-name"]
+)
+def test_what_is_neither_a_folder_nor_the_name_of_a_repository_is_not_asked_of_the_hub(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "_require_reachable", lambda *_: pytest.fail("the hub was asked"))
+    said = "here, and it is not owner/name of a repository of the hub: give a model's folder, or a repository of the hub"
+    with pytest.raises(DataError, match=rf"^there is no folder {re.escape(name)} {said} as owner/name$"):
+        checkpoint.find(name)
+
+
+@pytest.mark.parametrize(
+    ("model", "how", "message"),
+    [
+        (3, {}, r"^model is 3 \(int\): give a model's folder"),
+        ("owner/name", {"thinking": "no"}, "^thinking is 'no': give True, False or None$"),
+        ("owner/name", {"K": -1}, "^-1 latent steps were asked for"),
+        ("owner/name", {"dtype": "float8"}, "^dtype is 'float8'"),
+        ("owner/name", {"device_map": "gpu"}, "^device is 'gpu'"),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_named_before_the_hub_is_asked(
+    model: Any, how: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "snapshot", lambda *_, **__: pytest.fail("the hub was asked"))
+    with pytest.raises(ParamError, match=message):
+        LatentReasoner.from_pretrained(model, **how)
+
+
+@pytest.mark.parametrize("name", ["config.json", "qthink.json", "projection_head.pt", "model.safetensors", "tokenizer.json"])
+def test_a_file_that_may_not_be_read_is_called_neither_damaged_nor_missing(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests may run as root, who may read every file."""
+    monkeypatch.setattr(Path, "open", forbidden(name))
+    with pytest.raises(PermissionError) as caught:
+        LatentReasoner.from_pretrained(folder)
+    assert caught.value.filename == str(folder / name)
+    run = forked.qthink("ask", str(folder), "Who?", "--device", "cpu")
+    said = f"qthink: {folder / name} failed (Permission denied): fix this and run the same command again\n"
+    assert (run.returncode, run.stderr.decode()) == (74, said)
+
+
+def forbidden(name: str) -> Any:
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    return refuse
 
 
 def test_a_head_with_code_is_refused_and_the_code_does_not_run(folder: Path, tmp_path: Path) -> None:
@@ -243,8 +305,6 @@ def test_a_repository_that_is_not_cached_is_one_line_when_the_hub_cannot_be_reac
     reason = r"is not in the local cache and could not be downloaded \(HF_HUB_OFFLINE is set\): go online"
     with pytest.raises(DataError, match=rf"^there is no folder owner/name here, and owner/name at main {reason}"):
         LatentReasoner.from_pretrained("owner/name")
-    with pytest.raises(ParamError, match=r"^there is no folder no such/repo/ here, and 'no such/repo/' is not a repository"):
-        LatentReasoner.from_pretrained("no such/repo/")
 
 
 def test_a_revision_of_a_local_folder_is_refused(folder: Path) -> None:

@@ -169,7 +169,7 @@ def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_answered(
     reasoner = LatentReasoner.from_pretrained(folder)
     with pytest.raises(DataError, match=r"^question 2 has a prompt of \d+ tokens, .* only 64 positions: shorten"):
         reasoner.generate(["Who?", "word " * 80])
-    with pytest.raises(ParamError, match=r"positions left for an answer: lower max_new_tokens"):
+    with pytest.raises(ParamError, match=r"positions left for an answer: allow no more new tokens than that"):
         reasoner.generate("Who?", max_new_tokens=64)
 
 
@@ -187,8 +187,18 @@ def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_answered(
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"top_k": -1}, "top_k is -1"),
         ({"seed": -1}, "seed is -1"),
-        ({"stop": ("",)}, "stop is"),
-        ({"stop": "half"}, "stop is 'half'"),
+        ({"stop": ("",)}, "stop has an empty text"),
+        ({"stop": "half"}, "stop is 'half': give a tuple of strings"),
+        ({"stop": (3,)}, r"stop is \(3,\): give a tuple of strings"),
+        ({"stop": 3}, "stop is 3: give a tuple of strings"),
+        ({"top_p": 0.5}, "^top_p is 0.5 but temperature is 0, which takes the most likely token: give a temperature"),
+        ({"top_k": 5}, "^top_k is 5 but temperature is 0"),
+        ({"seed": 1}, "^seed is 1 but temperature is 0"),
+        (
+            {"max_tokens": 3},
+            "^max_tokens is not a setting: give some of max_new_tokens, temperature, top_p, top_k, seed, stop",
+        ),
+        ({"batch": "3"}, "batch is '3': give a whole number above 0"),
         ({"top": -1}, "top is -1"),
         ({"batch": 0}, "batch is 0"),
     ],
@@ -196,6 +206,44 @@ def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_answered(
 def test_a_setting_out_of_range_is_named(reasoner: LatentReasoner, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ParamError, match=message):
         reasoner.generate("Who?", **settings)
+    if "batch" not in settings:
+        with pytest.raises(ParamError, match=message):
+            reasoner.stream("Who?", **settings)
+
+
+@pytest.mark.parametrize(
+    ("questions", "kind", "message"),
+    [
+        (3, ParamError, r"^questions is 3 \(int\): give a text, or a list of messages such as .*, or a list of these$"),
+        (b"x", ParamError, r"^questions is b'x' \(bytes\): give a text"),
+        (None, ParamError, r"^questions is None \(NoneType\)"),
+        ({"role": "user", "content": "a"}, ParamError, r"^questions is \{'role': .* \(dict\): give a text"),
+        ((text for text in "ab"), ParamError, r"^questions is <generator .* \(generator\): give a text"),
+        (["a", 3], ParamError, r"^question 2 is 3 \(int\): give a text, or a list of messages"),
+        ([["a"]], ParamError, r"^question 1 is \['a'\] \(list\)"),
+        (["a", []], ParamError, r"^question 2 is \[\] \(list\)"),
+        ([{"role": "user", "content": "a"}, "b"], ParamError, r"^the question is \[\{'role'"),
+        ("", DataError, "^the question is empty: give its text$"),
+        ([" \n"], DataError, "^question 1 is empty"),
+        (
+            [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " "}],
+            DataError,
+            "^the question is empty",
+        ),
+        ("abc\ud800", DataError, r"^the question is not valid Unicode \(character 4\): give it as UTF-8 text$"),
+        (["a", "\udfff"], DataError, r"^question 2 is not valid Unicode \(character 1\)"),
+        ([{"role": "user", "content": "ab\ud800"}], DataError, r"^the question is not valid Unicode \(character 3\)"),
+    ],
+)
+def test_what_is_no_question_is_named_with_what_is_expected(
+    reasoner: LatentReasoner, questions: Any, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        reasoner.generate(questions)
+
+
+def test_no_questions_have_no_answers(reasoner: LatentReasoner) -> None:
+    assert reasoner.generate([]) == []
 
 
 def test_messages_that_the_template_does_not_take_are_one_line(reasoner: LatentReasoner) -> None:

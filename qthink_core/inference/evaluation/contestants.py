@@ -23,7 +23,7 @@ from qthink_core.generation.engine import Engine
 from qthink_core.generation.hf_engine import HFEngine
 from qthink_core.generation.requests import Request
 from qthink_core.inference import checkpoint
-from qthink_core.inference.checkpoint import FILES, Checkpoint
+from qthink_core.inference.checkpoint import Checkpoint
 from qthink_core.inference.evaluation import questions
 from qthink_core.inference.evaluation.questions import Questions
 from qthink_core.inference.evaluation.verdict_file import Key, Line, VerdictFile
@@ -112,8 +112,7 @@ def contestant(name: str, found: Checkpoint, asked: Questions, how: How, steps: 
 
 def digest(folder: Path) -> str:
     """The digest of a checkpoint's files: weights, projection head, configs, tokenizer and chat template."""
-    files = sorted({path for pattern in FILES for path in folder.glob(pattern) if path.is_file()})
-    return hashlib.sha256(canonical_json({path.name: sha256(path) for path in files})).hexdigest()
+    return hashlib.sha256(canonical_json({path.name: sha256(path) for path in checkpoint.files(folder)})).hexdigest()
 
 
 def load(found: Checkpoint, how: How) -> System:
