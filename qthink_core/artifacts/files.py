@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 from qthink_core.errors import QThinkError, StorageError
 
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, *NO_RIGHT)
 # On a full disk, np.save raises an OSError without errno, and safetensors its own exception: only the message gives it away.
 REFUSED_IN_WORDS = re.compile(r"No space left on device|\d+ requested and \d+ written|Disk quota exceeded|File too large")
 Writer = Callable[[Path], None]
@@ -104,9 +105,10 @@ def fsync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def storage(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """A context that raises StorageError, with the path and the bytes written and free, when a write in it fails.
+    """A context that raises StorageError with the path and the reason when a write in it fails.
 
-    Failures are a full disk, a quota, a file-size limit, a read-only disk and missing rights. Other errors pass unchanged.
+    Failures are a full disk, a quota and a file-size limit, for which the bytes written and free are given, a read-only disk
+    and missing rights. Other errors pass unchanged.
     """
     try:
         yield
@@ -114,13 +116,17 @@ def storage(path: Path, temporary: Path | None = None) -> Iterator[None]:
         refused = isinstance(error, OSError) and error.errno in REFUSALS
         if isinstance(error, QThinkError) or not (refused or REFUSED_IN_WORDS.search(str(error))):
             raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        again = "then run the same command again; finished units are kept"
+        if isinstance(error, OSError) and error.errno in NO_RIGHT:
+            raise StorageError(
+                f"{path} could not be written ({reason}): check the rights of its folder, or take another one, {again}"
+            ) from error
         written = temporary.stat().st_size if temporary is not None and temporary.exists() else 0
         there = next(folder for folder in path.parents if folder.exists())
         free = shutil.disk_usage(there).free
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StorageError(
-            f"{path} could not be written ({reason}; {written} bytes written, {free} free): "
-            "make room or check the folder's rights, then run the same command again; finished units are kept"
+            f"{path} could not be written ({reason}; {written} bytes written, {free} free): make room, {again}"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """`qthink evaluate` and `qthink audit`: any checkpoint on a benchmark."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -63,8 +64,9 @@ def evaluate(
         from qthink_core.inference.evaluation import questions
         from qthink_core.inference.evaluation.evaluate import evaluate
 
-        asked = questions.read(benchmark, data, limit)
         how = _how(max_new_tokens, batch, device, dtype, engine)
+        _check(how, latents, limit, (data, out))
+        asked = questions.read(benchmark, data, limit)
         folder = out or _named("evaluations", benchmark, model)
         done = evaluate(model, asked, how, folder, K=latents, thinking=thinking, revision=revision, say=_say)
         print(json.dumps(done.as_json(), indent=1) if as_json else done.text())
@@ -112,8 +114,10 @@ def audit(
         from qthink_core.inference.evaluation import audit as auditing
         from qthink_core.inference.evaluation import questions
 
-        asked = questions.read(benchmark, data, limit)
         how = _how(max_new_tokens, batch, device, dtype)
+        _check(how, latents, limit, (data, out))
+        auditing.check_sweep(sweep)
+        asked = questions.read(benchmark, data, limit)
         folder = out or _named("audits", benchmark, model)
         others = auditing.Others(control, base)
         done = auditing.audit(model, asked, how, folder, K=latents, sweep=sweep, others=others, revision=revision, say=_say)
@@ -131,6 +135,19 @@ def _how(max_new_tokens: int | None, batch: int, device: str, dtype: str, engine
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return How(max_new_tokens, batch, device, dtype, engine)
+
+
+def _check(how: "How", latents: int | None, limit: int | None, paths: Sequence[Path | None]) -> None:
+    """Raises ParamError for a wrong option before data and model are read, which may take minutes."""
+    from qthink_core.inference import checkpoint
+    from qthink_core.inference.evaluation import questions
+    from qthink_core.inference.question import check_unicode
+
+    how.check()
+    for path in paths:  # they become part of the results, which are UTF-8
+        check_unicode(str(path), "the name of a folder or file")
+    checkpoint.check_steps(latents)
+    questions.check_limit(limit)
 
 
 def _named(kind: str, benchmark: str, model: str) -> Path:

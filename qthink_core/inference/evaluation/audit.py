@@ -25,6 +25,7 @@ from qthink_core.inference.evaluation.findings import BASE, BASE_DIRECT, CONTROL
 from qthink_core.inference.evaluation.page import page
 from qthink_core.inference.evaluation.questions import SEED, Questions
 from qthink_core.inference.evaluation.verdict_file import VerdictFile
+from qthink_core.inference.shown import count
 from qthink_core.models.loading import CONFIG, HEAD, System
 from qthink_core.planning.progress import about
 
@@ -70,8 +71,7 @@ def audit(
     model is not finite. Finished batches are kept.
     """
     how.check()
-    if sweep < 0:
-        raise ParamError(f"--sweep is {sweep}: give 0 (no sweep) or a multiple of the trained number of latent steps")
+    check_sweep(sweep)
     if len(asked.problems) < 2:
         raise ParamError("an audit on one question has no errors to compare: ask at least two")
     systems = _systems(checkpoint.find(model, K, revision=revision), asked, how, sweep, others)
@@ -84,7 +84,7 @@ def audit(
         "command": "audit",
         "model": model,
         "benchmark": asked.task,
-        "questions": asked.digest,
+        "questions": asked.about(),
         "sweep": sweep,
         "seed": SEED,
         **{name: value for name, value in vars(how).items() if name != "max_new_tokens"},
@@ -100,12 +100,18 @@ def audit(
     return done
 
 
+def check_sweep(sweep: int) -> None:
+    """Raises ParamError for a negative sweep."""
+    if sweep < 0:
+        raise ParamError(f"--sweep is {sweep}: give 0 (no sweep) or a multiple of the trained number of latent steps")
+
+
 def _systems(found: Checkpoint, asked: Questions, how: How, sweep: int, others: Others) -> list[Contestant]:
     if not found.K:
         raise DataError(f"{found.folder} takes no latent steps, so there is nothing to audit: name a latent checkpoint")
     if found.trained_K not in (None, found.K):
         raise ParamError(
-            f"{found.folder / CONFIG} says {found.trained_K} latent steps, and --latents {found.K}: leave --latents out; "
+            f"{found.folder / CONFIG} says {count(found.trained_K or 0, 'latent step')}, and --latents {found.K}: leave --latents out; "
             "--sweep covers other numbers of steps"
         )
     systems = [contestants.contestant(MODEL, found, asked, how, max(sweep, 1) * found.K)]
@@ -154,14 +160,14 @@ def _cost(
     counts = {one.name: Q * (len(names) if one.name == MODEL else 1) for one in systems}
     most = sum(counts[one.name] * one.max_new_tokens for one in systems)
     rows = [
-        f"audit of {model} ({K} latent steps) on {Q:,} questions of {asked.task} from {asked.source}, on {device}, to "
+        f"audit of {model} ({count(K, 'latent step')}) on {Q:,} questions of {asked.task} from {asked.source}, on {device}, to "
         f"{file.folder}",
-        *(f"  {one.name}: {counts[one.name]:,} answers of at most {one.max_new_tokens:,} tokens" for one in systems),
+        *(f"  {one.name}: {counts[one.name]:,} answers of at most {count(one.max_new_tokens, 'token')}" for one in systems),
         f"  together {sum(counts.values()):,} answers, at most {most:,} tokens, and "
         f"{Q * latent_passes(K, sweep):,} latent passes; conditions of the latents: {', '.join(names)}",
     ]
     if file.lines:
-        rows.append(f"  {len(file.lines):,} answers are kept from an earlier run")
+        rows.append(f"  kept from an earlier run: {count(len(file.lines), 'answer')}")
     return "\n".join(rows)
 
 

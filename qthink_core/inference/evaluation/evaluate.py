@@ -16,6 +16,7 @@ from qthink_core.inference.evaluation import contestants
 from qthink_core.inference.evaluation.contestants import How, Progress, Say
 from qthink_core.inference.evaluation.questions import Questions
 from qthink_core.inference.evaluation.verdict_file import VERDICTS, Line, VerdictFile
+from qthink_core.inference.shown import count
 
 MODEL = "model"
 SUMMARY = "summary.json"
@@ -61,7 +62,7 @@ class Evaluation(NamedTuple):
     def text(self) -> str:
         """The figures in words, a line each."""
         cell = self.cell
-        steps = f"{cell.latents} latent steps" if cell.latents else "thinking" if self.thinking else "no thinking"
+        steps = count(cell.latents, "latent step") if cell.latents else "thinking" if self.thinking else "no thinking"
         seconds = "not recorded"
         if self.seconds is not None:
             seconds = f"{self.seconds:.3g} (wall-clock, in batches of {self.batch})"
@@ -71,8 +72,8 @@ class Evaluation(NamedTuple):
             "accuracy": f"{100 * cell.accuracy:.1f} % [{100 * cell.low:.1f}, {100 * cell.high:.1f}]",
             "verdicts": ", ".join(f"{count:,} {name}" for name, count in self.verdicts.items()),
             **{name.replace("_", " "): f"{100 * share:.1f} %" for name, share in self.details.items()},
-            "mean tokens": f"{cell.mean_tokens:,.1f}" + (f" + {cell.latents} latent steps" if cell.latents else ""),
-            "cut at the limit": f"{100 * cell.hit_limit:.1f} % (limit of {self.max_new_tokens:,} tokens)",
+            "mean tokens": f"{cell.mean_tokens:,.1f}" + (f" + {count(cell.latents, 'latent step')}" if cell.latents else ""),
+            "cut at the limit": f"{100 * cell.hit_limit:.1f} % (limit of {count(self.max_new_tokens, 'token')})",
             "seconds per answer": seconds,
             "verdict file": str(self.folder / VERDICTS),
         }
@@ -111,15 +112,15 @@ def evaluate(
         "command": "evaluate",
         "model": model,
         "benchmark": asked.task,
-        "questions": asked.digest,
+        "questions": asked.about(),
         **{name: value for name, value in vars(how).items() if name != "max_new_tokens"},
         **one.about(),
     }
     with VerdictFile.opened(out, settings, plan) as file:
         kept = f", {len(file.lines):,} of them kept from an earlier run" if file.lines else ""
         say(
-            f"{len(asked.problems):,} questions of {asked.task} from {asked.source}{kept}; at most {one.max_new_tokens:,} "
-            f"new tokens for each; on {how.device}; to {out}"
+            f"{count(len(asked.problems), 'question')} of {asked.task} from {asked.source}{kept}; at most "
+            f"{count(one.max_new_tokens, 'new token')} for each; on {how.device}; to {out}"
         )
         show = Progress("evaluate", contestants.counted(plan), len(file.lines))
         try:

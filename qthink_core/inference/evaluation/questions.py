@@ -14,6 +14,8 @@ from qthink_core.benchmarks import problems, published_files, rendering
 from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.graders.contract import Problem
 from qthink_core.errors import DataError, ParamError, first_line
+from qthink_core.inference.question import check_unicode
+from qthink_core.inference.shown import count
 
 SEED = 0  # of the choice of questions, and of the noise in an audit
 
@@ -25,6 +27,10 @@ class Questions(NamedTuple):
     problems: list[Problem]
     source: str
     digest: str
+
+    def about(self) -> dict[str, Any]:
+        """What a run keeps of its questions; the digest alone tells whether those of another run are the same."""
+        return {"number": len(self.problems), "source": self.source, "digest": self.digest}
 
     @property
     def golds(self) -> dict[str, str]:
@@ -40,8 +46,7 @@ def read(task: str, data: Path | None, limit: int | None) -> Questions:
     below 1 or above the number of questions, and DataError where the data are missing, damaged or of another benchmark, or
     the hub cannot be reached.
     """
-    if limit is not None and limit < 1:
-        raise ParamError(f"--limit is {limit}: give a number of questions above 0")
+    check_limit(limit)
     if data is None:
         found, source = _on_hub(task), "the hub"
     elif not data.exists():
@@ -59,9 +64,17 @@ def read(task: str, data: Path | None, limit: int | None) -> Questions:
             found = problems.published(task, TEST, data)
     if not found:
         raise DataError(f"{source} holds no questions: name another folder or file with --data")
+    if limit is not None and limit > len(found):
+        raise ParamError(f"--limit is {limit}, but {source} has {count(len(found), 'question')}: lower it, or leave it out")
     kept = problems.select(found, len(found) if limit is None else limit, SEED)
     listing = [[one.id, one.question, one.gold] for one in kept]
     return Questions(task, kept, source, hashlib.sha256(canonical_json(listing)).hexdigest())
+
+
+def check_limit(limit: int | None) -> None:
+    """Raises ParamError for a number of questions below 1."""
+    if limit is not None and limit < 1:
+        raise ParamError(f"--limit is {limit}: give a number of questions above 0")
 
 
 def _on_hub(task: str) -> list[Problem]:
@@ -92,10 +105,12 @@ def _of_run(task: str, folder: Path) -> list[Problem]:
 def prompts(questions: Sequence[Problem], tokenizer: Any, thinking: bool, folder: Path) -> dict[str, list[int]]:
     """The prompts of the questions by id, as token ids, with the chat template of the checkpoint in `folder`.
 
-    Raises DataError when there is no chat template, or it does not take a question.
+    Raises DataError when there is no chat template, or it does not take a question, and for a lone surrogate in one.
     """
     if not tokenizer.chat_template:
         raise DataError(f"{folder} has no chat template (chat_template.jinja): take an instruction-tuned model")
+    for one in questions:
+        check_unicode(one.question, one.id)
     try:
         return {one.id: rendering.render(tokenizer, one.question, thinking) for one in questions}
     except Exception as error:  # noqa: BLE001 - a template raises whatever its author or jinja2 chose
@@ -119,7 +134,7 @@ def room(
         return max_new_tokens or usual
     longest = max(rendered, key=lambda name: len(rendered[name]))
     left = positions - len(rendered[longest]) - steps
-    filled = f"{longest} has a prompt of {len(rendered[longest])} tokens, with {steps} latent steps, and {folder}"
+    filled = f"{longest} has a prompt of {len(rendered[longest])} tokens, with {count(steps, 'latent step')}, and {folder}"
     if left < 1:
         raise DataError(f"{filled} has only {positions} positions: drop the question, or take another model")
     if max_new_tokens is not None and max_new_tokens > left:

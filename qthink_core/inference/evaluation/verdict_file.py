@@ -14,10 +14,13 @@ from typing import Any, NamedTuple, Self
 
 from qthink_core.artifacts.files import canonical_json, read_object, storage, write_file
 from qthink_core.errors import DataError
+from qthink_core.inference.earlier import difference, same
 from qthink_core.inference.locks import locked
 
 SETTINGS, VERDICTS, SECONDS = "settings.json", "verdicts.jsonl", "seconds.jsonl"
 LOCK = ".lock"
+COMMANDS = {"evaluate": "an evaluation", "audit": "an audit"}
+FIRST = ("benchmark", "questions")
 # What a run may have left, or may just be writing, before there are settings.
 UNSETTLED = {LOCK, f".{SETTINGS}.tmp"}
 
@@ -162,9 +165,12 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     except ValueError as error:
         raise DataError(f"{path} {error}: delete {path.parent}, or name another folder with --out") from None
     wanted = json.loads(canonical_json(settings))
-    for name in sorted({*held, *wanted}):
-        if held.get(name) != wanted.get(name):
-            raise DataError(
-                f"{path.parent} holds a run with {name} {held.get(name)!r:.80}, now {wanted.get(name)!r:.80}: name another "
-                "folder with --out, or delete this one"
-            )
+    fix = "name another folder with --out"
+    kinds = [COMMANDS.get(str(one.get("command"))) for one in (held, wanted)]
+    if None not in kinds and kinds[0] != kinds[1]:
+        raise DataError(f"{path.parent} holds {kinds[0]}, not {kinds[1]}: {fix}")
+    # other questions can change limits as well, and are what a user has changed
+    for name in sorted({*held, *wanted}, key=lambda one: (one not in FIRST, one)):
+        if not same(held.get(name), wanted.get(name)):
+            different = difference(name, held.get(name), wanted.get(name))
+            raise DataError(f"{path.parent} holds a run with {different}: {fix}, or delete this one")

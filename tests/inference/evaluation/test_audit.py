@@ -331,7 +331,7 @@ def test_bad_input_is_refused_in_one_line_before_anything_is_written(made: Simpl
         (DataError, "has only 512 positions: drop the question", lambda: start(sweep=400)),
         (DataError, "has a projection head", lambda: start(others=Others(control=model))),
         (DataError, "has a projection head", lambda: start(others=Others(base=model))),
-        (DataError, "nowhere has no config.json", lambda: start(others=Others(base=str(tmp_path / "nowhere")))),
+        (DataError, "nowhere does not exist", lambda: start(others=Others(base=str(tmp_path / "nowhere")))),
     ]
     for kind, message, call in cases:
         with pytest.raises(kind, match=message) as caught:
@@ -348,10 +348,13 @@ def test_a_folder_of_another_run_is_refused_and_stays_as_it_is(made: SimpleNames
     before = files(made.out)
     with pytest.raises(DataError, match="holds a run with batch 5, now 6: name another folder with --out"):
         audit(str(made.model), made.asked, How(LIMIT, 6), made.out, K=K, others=made.others)
-    with pytest.raises(DataError, match="holds a run with base K 0, now None"):
+    with pytest.raises(DataError, match="holds a run with base K 0, now none"):
         audit(str(made.model), made.asked, HOW, made.out, K=K)
-    with pytest.raises(DataError, match="holds a run with K None, now 3"):
+    with pytest.raises(DataError, match=r"holds an audit, not an evaluation: name another folder with --out$"):
         evaluate(str(made.model), made.asked, HOW, made.out, K=K)
+    few = asking.read("gsm8k", made.data, 4)
+    with pytest.raises(DataError, match=rf"holds a run with {N} questions of {made.data}, now 4 of {made.data}: name"):
+        audit(str(made.model), few, HOW, made.out, K=K, others=made.others)
     assert files(made.out) == before
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match=r"holds other files and no settings\.json"):

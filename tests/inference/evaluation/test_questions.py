@@ -1,6 +1,7 @@
 """Where the questions of an evaluation come from, and what is said when they cannot be had."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import forked
 import pytest
@@ -11,7 +12,7 @@ from qthink_core.artifacts import prepared
 from qthink_core.artifacts.store import Work
 from qthink_core.benchmarks import problems
 from qthink_core.errors import DataError, ParamError
-from qthink_core.inference.evaluation.questions import read
+from qthink_core.inference.evaluation.questions import prompts, read
 
 ROWS = [
     {"question": "Ann is 4. How old will she be in 3 years?", "answer": "4 + 3 = 7\n#### 7"},
@@ -59,7 +60,11 @@ def test_a_limit_chooses_by_rank_and_not_by_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "kind", "message"),
-    [(0, ParamError, "--limit is 0"), (-3, ParamError, "--limit is -3"), (3, ParamError, "3 problems are asked for but")],
+    [
+        (0, ParamError, "--limit is 0"),
+        (-3, ParamError, "--limit is -3"),
+        (3, ParamError, r"^--limit is 3, but .*mine\.jsonl has 2 questions: lower it, or leave it out$"),
+    ],
 )
 def test_a_limit_is_a_number_of_questions_that_there_are(
     tmp_path: Path, limit: int, kind: type[Exception], message: str
@@ -84,6 +89,12 @@ def test_a_damaged_file_is_named_with_its_line(tmp_path: Path, text: str, messag
     assert "\n" not in str(caught.value)
 
 
+def test_a_question_that_is_not_valid_unicode_is_named_and_not_the_template(tmp_path: Path) -> None:
+    folder = write_rows(tmp_path / "mine.jsonl", [{"question": "ab\ud800", "answer": "#### 1"}])
+    with pytest.raises(DataError, match=r"(gsm8k-test-00000|line 1:).* surrogate|^gsm8k-test-00000 is not valid Unicode"):
+        prompts(read("gsm8k", folder, None).problems, SimpleNamespace(chat_template="x"), False, tmp_path)
+
+
 def test_what_is_missing_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"nowhere does not exist: name a folder that holds gsm8k/test\.jsonl"):
         read("gsm8k", tmp_path / "nowhere", None)
@@ -104,7 +115,18 @@ def test_what_is_missing_is_said_with_what_to_do(tmp_path: Path, monkeypatch: py
     ("words", "code", "message"),
     [
         ("evaluate . --benchmark gsm8k --data DATA --limit -1", 2, "--limit is -1: give a number of questions above 0"),
-        ("audit . --benchmark gsm8k --data DATA --latents 6", 65, "has no config.json: name a model's folder"),
+        ("audit . --benchmark gsm8k --data DATA --latents 6", 65, "has no config.json: give a model's folder"),
+        ("evaluate . --benchmark gsm8k --data nowhere --limit 0", 2, "--limit is 0: give a number of questions above 0"),
+        ("evaluate . --benchmark gsm8k --data nowhere --batch 0", 2, "--batch is 0"),
+        ("evaluate . --benchmark gsm8k --data nowhere --latents -1", 2, "-1 latent steps were asked for"),
+        ("audit . --benchmark gsm8k --data nowhere --limit -1", 2, "--limit is -1"),
+        ("audit . --benchmark gsm8k --data nowhere --sweep -1", 2, "--sweep is -1"),
+        ("audit . --benchmark gsm8k --data nowhere --max-new-tokens 0", 2, "--max-new-tokens is 0"),
+        (
+            "evaluate . --benchmark gsm8k --data \udce9",
+            65,
+            "the name of a folder or file is not valid Unicode (character 1)",
+        ),
     ],
 )
 def test_the_command_ends_in_one_line(tmp_path: Path, words: str, code: int, message: str) -> None:

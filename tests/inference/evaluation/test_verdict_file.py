@@ -45,6 +45,36 @@ def test_a_run_that_was_killed_while_it_wrote_its_settings_is_continued(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "settings.json"]
 
 
+QUESTIONS = {"number": 400, "source": "a.jsonl", "digest": "1" * 64}
+RUN = {"command": "evaluate", "benchmark": "gsm8k", "batch": 8, "model files": "a" * 64, "questions": QUESTIONS}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"command": "audit", "batch": 9}, r"/run holds an evaluation, not an audit: name another folder with --out$"),
+        ({"batch": 9}, r"/run holds a run with batch 8, now 9: name another folder with --out, or delete this one$"),
+        ({"batch": None}, r"/run holds a run with batch 8, now none: name"),
+        ({"model files": "b" * 64}, r"/run holds a run with other model files: name"),
+        (
+            {"questions": {"number": 1, "source": "b.jsonl", "digest": "2" * 64}, "batch": 9},
+            r"/run holds a run with 400 questions of a\.jsonl, now 1 of b\.jsonl: name",
+        ),
+    ],
+)
+def test_a_folder_of_another_run_says_in_words_how_it_differs(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with VerdictFile.opened(tmp_path / "run", RUN, PLAN):
+        pass
+    with pytest.raises(DataError, match=message), VerdictFile.opened(tmp_path / "run", RUN | changes, PLAN):
+        pass
+
+
+def test_the_same_questions_from_another_place_continue_a_run(tmp_path: Path) -> None:
+    for source in ("a.jsonl", "b.jsonl"):
+        with VerdictFile.opened(tmp_path / "run", RUN | {"questions": QUESTIONS | {"source": source}}, PLAN):
+            pass
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "verdicts.jsonl"])
 def test_a_folder_of_other_files_is_refused_and_left_as_it_is(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
