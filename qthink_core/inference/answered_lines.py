@@ -186,9 +186,8 @@ def continued(source: Iterable[tuple[int, bytes]], out: Path, done: int) -> Iter
             if before != row:
                 raise DataError(f"{where} is not the question that {out} has answered there: give another file with --out")
     if number < done:
-        raise DataError(
-            f"the input ends after line {number}, and {out} has {count(done, 'answer')}: give the whole input again"
-        )
+        whole = count(done, "answer")
+        raise DataError(f"the input ends after line {number}, and {out} has {whole}: give the whole input again")
 
 
 def _kept(line: bytes, where: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from qthink_core import hub
 from qthink_core.errors import DataError, ParamError, QThinkError, first_line
 from qthink_core.inference import question
+from qthink_core.inference.shown import count
 from qthink_core.method import projection_head
 from qthink_core.models.acceptance import chat_template, forward
 from qthink_core.models.acceptance.configs import config_of
@@ -76,9 +77,8 @@ def find(model: str | Path, K: int | None = None, thinking: bool | None = None, 
             "(K=6 in Python, --latents 6 on the command line; the published checkpoints were trained with 6)"
         )
     if steps and not has_head:
-        raise DataError(
-            f"{folder} has no {HEAD}, which {'a latent step needs' if steps == 1 else f'{steps} latent steps need'}: take a latent model, or 0 latent steps"
-        )
+        needed = f"which {count(steps, 'latent step')} need{'s' if steps == 1 else ''}"
+        raise DataError(f"{folder} has no {HEAD}, {needed}: take a latent model, or 0 latent steps")
     if thinking is None:
         thinking = exported.thinking if exported else not has_head
     return Checkpoint(folder, steps or 0, thinking, exported.K if exported else None)

@@ -125,13 +125,12 @@ class LatentReasoner:
         if positions is None:
             return how.max_new_tokens or MAX_NEW_TOKENS
         left = positions - len(prompt) - self.K
-        filled = f"{name} has a prompt of {count(len(prompt), 'token')}, followed by {count(self.K, 'latent step')}, and the model"
+        filled = f"{name} has a prompt of {len(prompt)} tokens, followed by {count(self.K, 'latent step')}, and the model"
         if left < 1:
             raise DataError(f"{filled} has only {positions} positions: shorten the question")
         if how.max_new_tokens is not None and how.max_new_tokens > left:
-            raise ParamError(
-                f"{filled} has {count(left, 'position')} left for an answer: allow no more new tokens than that"
-            )
+            room = count(left, "position")
+            raise ParamError(f"{filled} has {room} left for an answer: allow no more new tokens than that")
         return how.max_new_tokens or min(MAX_NEW_TOKENS, left)
 
     def respond(self, prompts: Sequence[Sequence[int]], how: Settings, numbers: Sequence[int]) -> list[Response]:

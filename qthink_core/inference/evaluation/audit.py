@@ -111,8 +111,8 @@ def _systems(found: Checkpoint, asked: Questions, how: How, sweep: int, others: 
         raise DataError(f"{found.folder} takes no latent steps, so there is nothing to audit: name a latent checkpoint")
     if found.trained_K not in (None, found.K):
         raise ParamError(
-            f"{found.folder / CONFIG} says {count(found.trained_K or 0, 'latent step')}, and --latents {found.K}: leave --latents out; "
-            "--sweep covers other numbers of steps"
+            f"{found.folder / CONFIG} says {count(found.trained_K or 0, 'latent step')}, and --latents {found.K}: leave "
+            "--latents out; --sweep covers other numbers of steps"
         )
     systems = [contestants.contestant(MODEL, found, asked, how, max(sweep, 1) * found.K)]
     if others.control is not None:
@@ -160,8 +160,8 @@ def _cost(
     counts = {one.name: Q * (len(names) if one.name == MODEL else 1) for one in systems}
     most = sum(counts[one.name] * one.max_new_tokens for one in systems)
     rows = [
-        f"audit of {model} ({count(K, 'latent step')}) on {Q:,} questions of {asked.task} from {asked.source}, on {device}, to "
-        f"{file.folder}",
+        f"audit of {model} ({count(K, 'latent step')}) on {Q:,} questions of {asked.task} from {asked.source}, on {device}, "
+        f"to {file.folder}",
         *(f"  {one.name}: {counts[one.name]:,} answers of at most {count(one.max_new_tokens, 'token')}" for one in systems),
         f"  together {sum(counts.values()):,} answers, at most {most:,} tokens, and "
         f"{Q * latent_passes(K, sweep):,} latent passes; conditions of the latents: {', '.join(names)}",

@@ -12,6 +12,7 @@ from qthink_core.artifacts import prepared
 from qthink_core.artifacts.store import Work
 from qthink_core.benchmarks import problems
 from qthink_core.errors import DataError, ParamError
+from qthink_core.inference.evaluation import audit as _audit  # noqa: F401 - so that the forks need not load it
 from qthink_core.inference.evaluation.questions import prompts, read
 
 ROWS = [
