@@ -71,5 +71,5 @@ def by_hugging_face(system: System, prompts: dict[str, list[int]], limit: int) -
     with torch.inference_mode():
         context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
         context, _ = latent_steps(system.model, system.head, context, system.K)
-        done = decode(system.model, context, choose, system.tokenizer.eos_token_id, limit)
+        done = decode(system.model, context, choose, system.ends, limit)
     return done, min(gaps)

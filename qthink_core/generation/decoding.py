@@ -1,6 +1,6 @@
 """Decoding: the tokens of completions from a context, greedy or sampled, in batches that shrink as completions finish."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 
 import numpy as np
 import torch
@@ -28,20 +28,20 @@ def decode(
     model: PreTrainedModel,
     context: Context,
     choose: Choose,
-    eos: int,
+    ends: Collection[int],
     max_new_tokens: int,
     names: Sequence[str] | None = None,
     each: int = 1,
 ) -> list[list[int]]:
-    """The tokens of `each` completions for each row of the context, row by row, including the end token `eos` if it came.
+    """The tokens of `each` completions for each row of the context, row by row, including its end token if it came.
 
     Raises what `decode_steps` raises.
     """
     n = len(context.mask) * each
     device = context.mask.device
-    tokens = torch.full((n, max_new_tokens), eos, device=device)
+    tokens = torch.zeros((n, max_new_tokens), dtype=torch.long, device=device)
     lengths = torch.zeros(n, dtype=torch.long, device=device)
-    for step, (rows, chosen) in enumerate(decode_steps(model, context, choose, eos, max_new_tokens, names, each)):
+    for step, (rows, chosen) in enumerate(decode_steps(model, context, choose, ends, max_new_tokens, names, each)):
         tokens[rows, step], lengths[rows] = chosen, step + 1
     return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
@@ -50,7 +50,7 @@ def decode_steps(
     model: PreTrainedModel,
     context: Context,
     choose: Choose,
-    eos: int,
+    ends: Collection[int],
     max_new_tokens: int,
     names: Sequence[str] | None = None,
     each: int = 1,
@@ -58,14 +58,15 @@ def decode_steps(
     """Yields, for each new token, the indices of the N unfinished completions and their tokens.
 
     The first token comes from the context's hidden state. Completions of one row that are equal so far are computed once. A
-    finished completion leaves the batch and the cache immediately. A completion is finished after the end token `eos`, or
-    where the mask is True that the caller sends back. Raises NumericError naming the completion (from `names`, else by its
-    number) and the token before which its hidden state is not finite.
+    finished completion leaves the batch and the cache immediately. A completion is finished after one of the tokens `ends`,
+    or where the mask is True that the caller sends back. Raises NumericError naming the completion (from `names`, else by
+    its number) and the token before which its hidden state is not finite.
     """
     cache, mask, hidden = with_room(context.cache), context.mask, context.hidden
     device = mask.device
     at = torch.arange(len(mask), device=device).repeat_interleave(each)
     rows = torch.arange(len(at), device=device)
+    last = torch.tensor(sorted(ends), device=device)
     for step in range(max_new_tokens):
         # entered anew for each token, since a caller that waits between two tokens must not run in inference mode
         with torch.inference_mode():
@@ -77,7 +78,9 @@ def decode_steps(
             chosen = choose(logits(model, hidden), rows, step, at)
         ended = yield rows, chosen
         with torch.inference_mode():
-            going = chosen != eos if ended is None else (chosen != eos) & ~ended
+            going = ~torch.isin(chosen, last)
+            if ended is not None:
+                going &= ~ended
             alive = going.nonzero()[:, 0]
             if len(alive) == 0 or step + 1 == max_new_tokens:
                 return

@@ -43,9 +43,9 @@ def complete(system: System, requests: Sequence[Request], context: Context, max_
     """The completions of requests, from a context that holds their prompts and any latents; the context cannot be reused."""
     (n,) = {one.n for one in requests}
     names = [f"completion {index} of {one.problem_id}" for one in requests for index in range(n)]
-    choose, eos = chooser(requests, max_new_tokens), system.tokenizer.eos_token_id
-    rows = iter(decode(system.model, context, choose, eos, max_new_tokens, names, each=n))
-    return [[completed(one, next(rows), system.tokenizer) for _ in range(n)] for one in requests]
+    choose = chooser(requests, max_new_tokens)
+    rows = iter(decode(system.model, context, choose, system.ends, max_new_tokens, names, each=n))
+    return [[completed(one, next(rows), system.tokenizer, system.ends) for _ in range(n)] for one in requests]
 
 
 def chooser(requests: Sequence[Request], max_new_tokens: int) -> Choose:

@@ -1,6 +1,6 @@
 """Requests to an engine, and the random numbers that their completions are drawn with."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +51,7 @@ def stream(key: Sequence[int]) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
-def completed(request: Request, tokens: list[int], tokenizer: Any) -> Completion:
-    """The completion of a request from its tokens; `finish` is `stop` if the last one is the end token, else `length`."""
-    finish = STOP if tokens[-1] == tokenizer.eos_token_id else LENGTH
+def completed(request: Request, tokens: list[int], tokenizer: Any, ends: Collection[int]) -> Completion:
+    """The completion of a request from its tokens; `finish` is `stop` if the last one is in `ends`, else `length`."""
+    finish = STOP if tokens[-1] in ends else LENGTH
     return Completion(tokens, spoken(tokenizer, request.prompt, tokens), finish)

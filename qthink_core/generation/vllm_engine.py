@@ -38,12 +38,20 @@ class VLLMEngine:
     """A loaded `vllm.LLM` with a limit on new tokens (engine.Engine).
 
     `system` computes the latents with transformers, and vLLM continues from these vectors; None for K = 0. `hidden_size` is
-    the width D of the embeddings of vLLM's model.
+    the width D of the embeddings of vLLM's model. `more_ends` are end tokens besides the tokenizer's.
     """
 
-    def __init__(self, llm: Any, tokenizer: Any, system: System | None, max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        llm: Any,
+        tokenizer: Any,
+        system: System | None,
+        max_new_tokens: int,
+        more_ends: frozenset[int] = frozenset(),
+    ) -> None:
         self.llm = llm
         self.tokenizer = tokenizer
+        self.ends = more_ends | {tokenizer.eos_token_id}
         self.system = system
         self.max_new_tokens = max_new_tokens
         self.hidden_size = llm.llm_engine.model_config.get_hidden_size()
@@ -56,7 +64,7 @@ class VLLMEngine:
         """
         outputs = self.llm.generate(self._inputs(requests), [self._how(one) for one in requests], use_tqdm=False)
         return [
-            [completed(one, checked(child, one.problem_id), self.tokenizer) for child in output.outputs]
+            [completed(one, checked(child, one.problem_id), self.tokenizer, self.ends) for child in output.outputs]
             for one, output in zip(requests, outputs, strict=True)
         ]
 
@@ -83,8 +91,8 @@ class VLLMEngine:
         return SamplingParams(
             n=request.n,
             max_tokens=self.max_new_tokens,
-            # Only the end token ends a completion: a generation_config may list others, which the engine hf does not use.
-            stop_token_ids=[self.tokenizer.eos_token_id],
+            # Exactly these end a completion: vLLM would add those of generation_config.json, which a stage does not use.
+            stop_token_ids=sorted(self.ends),
             ignore_eos=True,
             detokenize=False,
             logprobs=0,
@@ -155,10 +163,12 @@ def opened(
     longest_prompt: int,
     max_new_tokens: int,
     system: System | None = None,
+    more_ends: frozenset[int] = frozenset(),
 ) -> Iterator[VLLMEngine]:
     """The engine with the system in `folder`, for prompts of at most `longest_prompt` tokens.
 
     `system` takes the latent steps of a folder that is not an export; by default it is loaded from an exported folder.
+    `more_ends` are end tokens besides the tokenizer's.
 
     A process may have one such engine open at a time; its memory is freed at the end. With latent steps, vLLM gets prompts
     as vectors, and its prefix cache is off, because it gives wrong output for vectors. Without latent steps, vLLM reads a
@@ -174,7 +184,7 @@ def opened(
         llm = _load(folder, device, dtype, longest_prompt + config.K + max_new_tokens, embeddings=config.K > 0)
         # Explicitly: an engine that ends with its last reference would shut down what the next engine has set up.
         stack.callback(llm.llm_engine.engine_core.shutdown)
-        yield VLLMEngine(llm, loading.load_tokenizer(folder), system, max_new_tokens)
+        yield VLLMEngine(llm, loading.load_tokenizer(folder), system, max_new_tokens, more_ends)
 
 
 def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embeddings: bool) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from transformers import GenerationConfig
 
 from qthink_core import hub
 from qthink_core.errors import DataError, ParamError, QThinkError, first_line
@@ -20,6 +21,7 @@ from qthink_core.method import projection_head
 from qthink_core.models.acceptance import chat_template, forward
 from qthink_core.models.acceptance.configs import config_of
 from qthink_core.models.loading import CONFIG, HEAD, MAX_STEPS, System, pretrained, read_config
+from qthink_core.models.model_folder import GENERATION
 from qthink_core.models.tokenizer import load_tokenizer
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -134,6 +136,7 @@ def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -
         _check_template(folder, tokenizer, latent=K > 0)
         model = pretrained(folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype), device_map=device_map)
         forward.check_logits(model, folder)
+        ends = more_ends(folder)
     except (QThinkError, PermissionError, IsADirectoryError):
         raise
     except ImportError as error:
@@ -149,7 +152,23 @@ def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -
     if head is not None:
         output = model.get_output_embeddings().weight
         head = head.to(output.device, output.dtype).eval()
-    return System(model, tokenizer, head, K, thinking)
+    return System(model, tokenizer, head, K, thinking, ends)
+
+
+def more_ends(folder: Path) -> frozenset[int]:
+    """The end tokens that a model's generation config lists, as transformers reads it; raises DataError for another content."""
+    try:
+        if (folder / GENERATION).is_file():
+            read = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        else:
+            read = GenerationConfig.from_model_config(config_of(folder))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder / GENERATION} cannot be loaded ({first_line(error)}): fetch it again") from None
+    found = read.eos_token_id
+    listed = [] if found is None else found if isinstance(found, list) else [found]
+    if not all(type(one) is int for one in listed):
+        raise DataError(f"{folder / GENERATION} has the eos_token_id {found!r:.40}: give the numbers of tokens")
+    return frozenset(listed)
 
 
 def check_place(dtype: str, device_map: Any) -> None:

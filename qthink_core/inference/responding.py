@@ -62,16 +62,16 @@ def responding(
     The readout of each row is added to `seen` once its latent steps are taken, before the first piece.
     Raises NumericError naming the question (from `names`) and the step or token at which a hidden state is not finite.
     """
-    started, tokenizer, ends = time.perf_counter(), system.tokenizer, end_tokens(system)
+    started, tokenizer = time.perf_counter(), system.tokenizer
     context, latents, readout = think(system, prompts, names, how.top)
     if seen is not None:
         seen.extend(readout)
     rows = [
-        Row([], GrowingText(tokenizer, how.stop, opening(tokenizer, prompt)), limit, ends)
+        Row([], GrowingText(tokenizer, how.stop, opening(tokenizer, prompt)), limit, system.ends)
         for prompt, limit in zip(prompts, limits, strict=True)
     ]
     ended = None
-    steps = decode_steps(system.model, context, choose, tokenizer.eos_token_id, max(limits), names)
+    steps = decode_steps(system.model, context, choose, system.ends, max(limits), names)
     while True:
         try:
             indices, chosen = steps.send(ended)
@@ -98,13 +98,6 @@ def responding(
         )
         for index, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
     ]
-
-
-def end_tokens(system: System) -> frozenset[int]:
-    """The tokens that end an answer: the tokenizer's end token, and those that the model's generation config lists."""
-    listed = system.model.generation_config.eos_token_id if system.model.generation_config else None
-    more = [] if listed is None else listed if isinstance(listed, list) else [listed]
-    return frozenset([system.tokenizer.eos_token_id, *more])
 
 
 @torch.inference_mode()

@@ -38,13 +38,22 @@ class QThinkConfig(NamedTuple):
 
 
 class System(NamedTuple):
-    """A model that answers questions: its prompt asks for thinking or not, and K latent steps follow (0: none)."""
+    """A model that answers questions: its prompt asks for thinking or not, and K latent steps follow (0: none).
+
+    `more_ends` are tokens that end an answer besides the tokenizer's end token; a stage has none, like the card's snippet.
+    """
 
     model: PreTrainedModel
     tokenizer: Any
     head: ProjectionHead | None
     K: int
     thinking: bool
+    more_ends: frozenset[int] = frozenset()
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """All tokens that end an answer."""
+        return self.more_ends | {self.tokenizer.eos_token_id}
 
 
 transformers.utils.logging.disable_progress_bar()

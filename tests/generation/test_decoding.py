@@ -75,12 +75,12 @@ def test_completions_of_a_prompt_that_agree_so_far_are_computed_once(
         context = read_prompts(model, questions[:5], tokenizer.pad_token_id)
         n_rows = watched(model)
         choose = sampler(keys, 0.3, 1.0, 0, limit)
-        together = decode(model, context, choose, tokenizer.eos_token_id, limit, each=G)
+        together = decode(model, context, choose, {tokenizer.eos_token_id}, limit, each=G)
         seen = list(n_rows)
         for number, tokens in enumerate(together):
             alone = read_prompts(model, [questions[number // G]], tokenizer.pad_token_id)
             one = sampler([keys[number]], 0.3, 1.0, 0, limit)
-            assert decode(model, alone, one, tokenizer.eos_token_id, limit) == [tokens]
+            assert decode(model, alone, one, {tokenizer.eos_token_id}, limit) == [tokens]
     begun = [
         {(number // G, *tokens[:length]) for number, tokens in enumerate(together) if len(tokens) > length}
         for length in range(1, limit)

@@ -1,5 +1,6 @@
 """LatentReasoner: the answers of the engine and of the model card's loop, whatever is asked together, and how they end."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from engines import answer
 from qthink_core import LatentReasoner
 from qthink_core.errors import DataError, NumericError, ParamError
 from qthink_core.generation.hf_engine import HFEngine
+from qthink_core.inference import checkpoint
+from qthink_core.inference.evaluation import contestants
+from qthink_core.inference.evaluation.contestants import How
 
 LIMIT = 12
 QUESTIONS = [
@@ -282,14 +286,38 @@ def test_the_published_layout_needs_k_and_then_answers_like_an_export(
     assert [one.token_ids for one in found] == [one.token_ids for one in expected]
 
 
-def test_every_end_token_of_the_generation_config_ends_an_answer(folder: Path) -> None:
+@pytest.mark.parametrize("listed", [True, False])
+def test_every_end_token_of_the_generation_config_ends_an_answer_here_and_in_an_evaluation(
+    folder: Path, listed: bool
+) -> None:
+    """Where there is no generation config, transformers takes the end tokens of config.json."""
+    whole = LatentReasoner.from_pretrained(folder).generate(QUESTIONS, max_new_tokens=LIMIT)
+    other = whole[0].token_ids[4]
+    config = folder / ("generation_config.json" if listed else "config.json")
+    if not listed:
+        (folder / "generation_config.json").unlink()
+    ends = [json.loads(config.read_text())["eos_token_id"], other]
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token_id": ends}))
     reasoner = LatentReasoner.from_pretrained(folder)
-    whole = reasoner.generate(QUESTIONS[0], max_new_tokens=LIMIT)
-    last = whole.token_ids[4]
-    reasoner.system.model.generation_config.eos_token_id = [reasoner.system.tokenizer.eos_token_id, last]
-    found = reasoner.generate(QUESTIONS[0], max_new_tokens=LIMIT)
-    first = whole.token_ids.index(last)
-    assert (found.token_ids, found.finish) == (whole.token_ids[: first + 1], "stop")
+    found = reasoner.generate(QUESTIONS, max_new_tokens=LIMIT)
+    for one, before in zip(found, whole, strict=True):
+        last = next((i for i, token in enumerate(before.token_ids, 1) if token in ends), LIMIT)
+        assert one.token_ids == before.token_ids[:last]
+        assert one.finish == ("stop" if before.token_ids[last - 1] in ends else "length")
+    assert len(found[0].token_ids) < len(whole[0].token_ids)
+    prompts = {question: reasoner.prompt(question) for question in QUESTIONS}
+    measured = contestants.load(checkpoint.find(folder), How())
+    rows = {row.problem_id: row for row in answer(HFEngine(measured, LIMIT), prompts)}
+    assert [(rows[q].tokens, rows[q].finish) for q in QUESTIONS] == [(one.token_ids, one.finish) for one in found]
+
+
+@pytest.mark.parametrize("ends", ["x", [[3]], [True], 2.5])
+def test_end_tokens_that_are_not_tokens_are_one_line(folder: Path, ends: Any) -> None:
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": ends}))
+    with pytest.raises(DataError, match=r"generation_config\.json has the eos_token_id|cannot be loaded") as caught:
+        LatentReasoner.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_readout_of_more_tokens_than_there_are_has_them_all(reasoner: LatentReasoner) -> None:

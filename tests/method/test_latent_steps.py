@@ -62,7 +62,7 @@ def our_answers(model: Any, head: Any, prompts: list[list[int]], tokenizer: Any,
     with torch.inference_mode():
         context = read_prompts(model, prompts, tokenizer.pad_token_id)
         context, _ = latent_steps(model, head, context, K)
-        return decode(model, context, greedy, tokenizer.eos_token_id, MAX_NEW_TOKENS)
+        return decode(model, context, greedy, {tokenizer.eos_token_id}, MAX_NEW_TOKENS)
 
 
 @pytest.mark.slow

@@ -141,7 +141,8 @@ def opened(one: Contestant, how: How) -> Iterator[Engine]:
         dtype = str(held).removeprefix("torch.")
     longest = max(map(len, one.prompts.values()))
     device = torch.device(how.device)
-    with vllm_engine.opened(folder, one.config, device, dtype, longest, one.max_new_tokens, system) as engine:
+    ends = checkpoint.more_ends(folder)
+    with vllm_engine.opened(folder, one.config, device, dtype, longest, one.max_new_tokens, system, ends) as engine:
         yield engine
 
 

@@ -14,7 +14,6 @@ from qthink_core.benchmarks import problems, published_files, rendering
 from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.graders.contract import Problem
 from qthink_core.errors import DataError, ParamError, first_line
-from qthink_core.inference.question import check_unicode
 from qthink_core.inference.shown import count
 
 SEED = 0  # of the choice of questions, and of the noise in an audit
@@ -105,12 +104,10 @@ def _of_run(task: str, folder: Path) -> list[Problem]:
 def prompts(questions: Sequence[Problem], tokenizer: Any, thinking: bool, folder: Path) -> dict[str, list[int]]:
     """The prompts of the questions by id, as token ids, with the chat template of the checkpoint in `folder`.
 
-    Raises DataError when there is no chat template, or it does not take a question, and for a lone surrogate in one.
+    Raises DataError when there is no chat template, or it does not take a question.
     """
     if not tokenizer.chat_template:
         raise DataError(f"{folder} has no chat template (chat_template.jinja): take an instruction-tuned model")
-    for one in questions:
-        check_unicode(one.question, one.id)
     try:
         return {one.id: rendering.render(tokenizer, one.question, thinking) for one in questions}
     except Exception as error:  # noqa: BLE001 - a template raises whatever its author or jinja2 chose

@@ -1,7 +1,6 @@
 """Where the questions of an evaluation come from, and what is said when they cannot be had."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import forked
 import pytest
@@ -13,7 +12,7 @@ from qthink_core.artifacts.store import Work
 from qthink_core.benchmarks import problems
 from qthink_core.errors import DataError, ParamError
 from qthink_core.inference.evaluation import audit as _audit  # noqa: F401 - so that the forks need not load it
-from qthink_core.inference.evaluation.questions import prompts, read
+from qthink_core.inference.evaluation.questions import read
 
 ROWS = [
     {"question": "Ann is 4. How old will she be in 3 years?", "answer": "4 + 3 = 7\n#### 7"},
@@ -88,12 +87,6 @@ def test_a_damaged_file_is_named_with_its_line(tmp_path: Path, text: str, messag
     with pytest.raises(DataError, match=message) as caught:
         read("gsm8k", tmp_path / "mine.jsonl", None)
     assert "\n" not in str(caught.value)
-
-
-def test_a_question_that_is_not_valid_unicode_is_named_and_not_the_template(tmp_path: Path) -> None:
-    folder = write_rows(tmp_path / "mine.jsonl", [{"question": "ab\ud800", "answer": "#### 1"}])
-    with pytest.raises(DataError, match=r"(gsm8k-test-00000|line 1:).* surrogate|^gsm8k-test-00000 is not valid Unicode"):
-        prompts(read("gsm8k", folder, None).problems, SimpleNamespace(chat_template="x"), False, tmp_path)
 
 
 def test_what_is_missing_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
