@@ -325,6 +325,15 @@ def test_every_link_leads_to_a_file_and_to_a_heading_of_it(page: Path) -> None:
     assert not broken
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/use").glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_for_users_of_the_wheel_says_what_needs_the_repository(page: Path) -> None:
+    text = "\n".join(commands(page))
+    if re.search(r"^(make|dvc|qthink (export|plan)|pip install --editable)|artifacts/", text, re.MULTILINE):
+        assert re.search(r"\b[Ii]n the repository\b", page.read_text())
+    if "artifacts/" in text or "answer_only" in text:
+        assert "After `make demo`" in page.read_text()
+
+
 @every_page
 def test_a_path_in_inline_code_exists(page: Path) -> None:
     if page == HISTORY:

@@ -42,7 +42,7 @@ def grade(
     **gold** is the published answer. gsm8k: the solution with its `#### 18`, or the number alone. math500: the LaTeX
     of the field `answer`. tooluse: the calls in the field `answer`, as JSON text or as a list.
 
-    Other fields, such as an id, are passed on. `verdict`, `extracted` and `details` are replaced:
+    Other fields, such as an id, are passed on, without gold and answer. `verdict`, `extracted` and `details` are replaced:
 
     * **verdict**: `right`, `wrong`, `unparsable` (nothing to compare), `over_limit` (too long or too deep to read),
       `timeout` (computer algebra ran out of time); all but `right` count as wrong in a score.

@@ -94,7 +94,7 @@ def run(
     If tasks are given, only their boxes are made, and their table goes to `demo/`, because `results/` is for all tasks. At
     the end it compares the results with the committed ones. Ctrl-C stops it; run the same command again to continue.
     """
-    with one_line():
+    with one_line(continues=True):
         from qthink_core.pipeline import parameters
         from qthink_core.running import runner
 

@@ -156,7 +156,7 @@ def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -
 
 
 def more_ends(folder: Path) -> frozenset[int]:
-    """The end tokens that a model's generation config lists, as transformers reads it; raises DataError for another content."""
+    """The end tokens in a model's generation config, as transformers reads it; raises DataError for other content."""
     try:
         if (folder / GENERATION).is_file():
             read = GenerationConfig.from_pretrained(folder, local_files_only=True)

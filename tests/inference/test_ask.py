@@ -11,6 +11,7 @@ import pytest
 from checkpoints import exported
 
 from qthink_core import LatentReasoner
+from qthink_core.cli import grade, pipeline
 from qthink_core.inference.evaluation import audit as _audit  # noqa: F401 - so that the forks need not load it
 from qthink_core.inference.evaluation import questions
 from qthink_core.report.display import plain
@@ -136,14 +137,18 @@ def test_ctrl_c_says_that_the_same_command_continues_where_it_does(
     answers = ("answer", str(folder))
     on_benchmark = (str(folder), "--benchmark", "gsm8k")
     monkeypatch.setattr(LatentReasoner, "stream", interrupted)
+    monkeypatch.setattr(grade, "_grade", interrupted)
+    monkeypatch.setattr(pipeline, "repository", interrupted)
     for words, code, expected in (
         ((*answers, "--out", str(tmp_path / "answers.jsonl")), 75, said),
         (answers, 130, "\nqthink: stopped"),
         (("ask", str(folder), "Who?"), 130, "\nqthink: stopped"),
         (("evaluate", *on_benchmark), 75, said),
         (("audit", *on_benchmark), 75, said),
+        (("grade", "--benchmark", "gsm8k"), 130, "\nqthink: stopped"),
+        (("run",), 75, said),
     ):
-        run = qthink(*words, given=b'{"question": "Who?"}\n')
+        run = forked.qthink(*words, given=b'{"question": "Who?"}\n')
         assert run.returncode == code, run.stderr
         assert run.stderr.decode().endswith(f"{expected}\n")
 

@@ -34,11 +34,14 @@ def test_the_first_block_prints_the_answer_its_cost_and_what_the_latents_read_as
 def test_the_second_block_answers_many_questions_a_conversation_and_a_stream(
     reasoner: LatentReasoner, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    exec(compile(BLOCKS[1], str(PAGE), "exec"), {})  # noqa: S102 - this is our own page
-    one = reasoner.generate("QUESTION", max_new_tokens=48)
-    talk = reasoner.generate([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "QUESTION"}])
-    drawn = reasoner.generate("QUESTION", temperature=0.6, top_p=0.95, top_k=20, seed=1)
-    expected = f"{one.text} {one.finish}\n" * 2 + f"{talk.text}\n{drawn.text}{drawn.new_tokens}\n"
+    names: dict[str, Any] = {}
+    exec(compile(BLOCKS[1], str(PAGE), "exec"), names)  # noqa: S102 - this is our own page
+    first, limit = names["questions"][0], 48
+    several = [reasoner.generate(question, max_new_tokens=limit) for question in names["questions"]]
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": first}]
+    talk = reasoner.generate(chat, max_new_tokens=limit)
+    drawn = reasoner.generate(first, max_new_tokens=limit, temperature=0.6, top_p=0.95, top_k=20, seed=1)
+    expected = "".join(f"{one.text} {one.finish}\n" for one in several) + f"{talk.text}\n{drawn.text}{drawn.new_tokens}\n"
     assert capsys.readouterr().out == expected
 
 

@@ -220,6 +220,13 @@ def test_a_killed_audit_continues_and_ends_with_the_same_files(
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
 
 
+def test_the_pages_list_every_file_of_a_folder(made: SimpleNamespace, tmp_path: Path) -> None:
+    evaluate(str(made.model), made.asked, HOW, tmp_path / "out", K=K)
+    for page, folder in (("audit", made.out), ("evaluate", tmp_path / "out")):
+        listed = re.findall(r"^\| `([\w.]+\.\w+)` \|", (ROOT / f"docs/use/{page}.md").read_text(), re.MULTILINE)
+        assert sorted(listed) == sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+
+
 def test_a_finished_audit_is_read_and_not_made_again(made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     before = files(made.out)
     monkeypatch.setattr(contestants, "load", lambda *_: pytest.fail("a model was loaded"))
