@@ -69,7 +69,7 @@ def ask(
     with one_line():
         from qthink_core.inference.settings import Settings
 
-        how = Settings(max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ())).checked(_option)
+        how = Settings(max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ())).checked(option)
         text = _question(question)
         _ask(text, loaded(model, latents, thinking, device, dtype, revision), how, show_latents, as_json)
 
@@ -116,11 +116,12 @@ def answer(
     with one_line(continues=out is not None):
         from qthink_core.inference.settings import Settings
 
-        how = Settings(max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ()), top=0).checked(_option)
+        how = Settings(max_new_tokens, temperature, top_p, top_k, seed, tuple(stop or ()), top=0).checked(option)
         _answer(model, out, batch, how, lambda: loaded(model, latents, thinking, device, dtype, revision))
 
 
-def _option(setting: str) -> str:
+def option(setting: str) -> str:
+    """The option of a setting: `--top-p` of `top_p`."""
     return "--" + setting.replace("_", "-")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from qthink_core.cli.models import Device, Dtype, Latents, MaxNewTokens, Model, Revision, loaded
+from qthink_core.cli.models import Device, Dtype, Latents, MaxNewTokens, Model, Revision, loaded, option
 from qthink_core.cli.program import MODEL, app, complain, end, one_line
 
 
@@ -43,7 +43,7 @@ def demo(
         from qthink_core.inference.settings import Settings
         from qthink_core.inference.side_by_side import warm_up, ways
 
-        how = Settings(max_new_tokens=max_new_tokens).checked()
+        how = Settings(max_new_tokens=max_new_tokens).checked(option)
         reasoner = loaded(model, latents, None, device, dtype, revision)
         these = ways(reasoner, loaded(base, 0, True, device, dtype) if base is not None else None)
         with PageServer(these, how, model, port) as server:

@@ -49,7 +49,7 @@ def test_the_address_is_printed_once_the_page_is_there_and_ctrl_c_ends_it(
         ([], 2, "answers without latent steps: name a latent checkpoint, and more than 0 latent steps"),
         (["--latents", "6"], 65, "which 6 latent steps need: take a latent model, or 0 latent steps"),
         (["--revision", "v2"], 2, "is a local folder and has no revision 'v2': leave the revision out"),
-        (["--max-new-tokens", "0"], 2, "max_new_tokens is 0: give a number above 0"),
+        (["--max-new-tokens", "0"], 2, "--max-new-tokens is 0: give a number above 0"),
     ],
 )
 def test_a_model_or_setting_that_cannot_be_shown_ends_in_one_line(
