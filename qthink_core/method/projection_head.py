@@ -47,11 +47,11 @@ def load(path: Path, hidden_size: int) -> ProjectionHead:
     head = ProjectionHead(hidden_size)
     expected = head.state_dict()
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        raw = path.read_bytes()  # here, because an OSError of torch.load may be about the content
     except FileNotFoundError:
         raise DataError(f"{path} is missing: a latent model needs it beside model.safetensors") from None
-    except OSError:  # it says nothing about the file's content
-        raise
+    try:
+        found = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds for a damaged file, none of them documented
         raise DataError(f"{path} is not a PyTorch state dict ({type(error).__name__}): fetch it again") from None
     if not isinstance(found, dict) or set(found) != set(expected):

@@ -249,7 +249,7 @@ def test_memory_is_bounded_on_a_line_without_an_end() -> None:
 
 
 @pytest.mark.parametrize("benchmark", ["gsm8k", "math500"])
-def test_ctrl_c_ends_it_quietly(benchmark: str) -> None:
+def test_ctrl_c_ends_it_with_a_word_and_the_code_of_a_shell(benchmark: str) -> None:
     with started(benchmark) as process:
         assert process.stdin
         assert process.stdout
@@ -257,9 +257,9 @@ def test_ctrl_c_ends_it_quietly(benchmark: str) -> None:
         process.stdin.flush()
         process.stdout.readline()
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does; the process for LaTeX is still importing
-        assert process.wait(timeout=MAX_ELAPSED_S) == 75
+        assert process.wait(timeout=MAX_ELAPSED_S) == 130
         assert process.stderr
-        assert process.stderr.read() == b""
+        assert process.stderr.read() == b"\nqthink: stopped\n"
 
 
 def test_a_reader_that_has_enough_ends_it_quietly() -> None:

@@ -153,28 +153,33 @@ def test_ctrl_c_says_that_the_same_command_continues_where_it_does(
         assert run.stderr.decode().endswith(f"{expected}\n")
 
 
-def test_a_mistake_is_one_line_without_a_traceback(folder: Path, tmp_path: Path) -> None:
-    for words, code, message in (
-        (("ask", str(tmp_path), "Who?"), 65, "has no config.json"),
-        (("ask", str(folder), "Who?", "--latents", "-1"), 2, "-1 latent steps were asked for"),
-        (("ask", str(folder), "Who?", "--max-new-tokens", "-5"), 2, "--max-new-tokens is -5"),
-        (("ask", str(folder), "Who?", "--max-new-tokens", "999"), 2, "positions left for an answer: allow no more new"),
-        (("ask", str(folder), "Who?", "--top-p", "0.5"), 2, "--top-p is 0.5 but --temperature is 0"),
-        (("ask", str(folder), "Who?", "--top-k", "5"), 2, "--top-k is 5 but --temperature is 0"),
-        (("answer", str(folder), "--seed", "1"), 2, "--seed is 1 but --temperature is 0"),
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("ask", "TMP", "Who?"), 65, "has no config.json"),
+        (("ask", "MODEL", "Who?", "--latents", "-1"), 2, "-1 latent steps were asked for"),
+        (("ask", "MODEL", "Who?", "--max-new-tokens", "-5"), 2, "--max-new-tokens is -5"),
+        (("ask", "MODEL", "Who?", "--max-new-tokens", "999"), 2, "positions left for an answer: allow no more new"),
+        (("ask", "MODEL", "Who?", "--top-p", "0.5"), 2, "--top-p is 0.5 but --temperature is 0"),
+        (("ask", "MODEL", "Who?", "--top-k", "5"), 2, "--top-k is 5 but --temperature is 0"),
+        (("answer", "MODEL", "--seed", "1"), 2, "--seed is 1 but --temperature is 0"),
         (("ask", "models/gsm8k/nope", "Who?"), 65, "there is no folder models/gsm8k/nope here, and it is not owner/name"),
-        (("ask", str(folder), "abc\udce9"), 65, "the question is not valid Unicode (character 4)"),
-        (("answer", str(folder), "--stop", "\udce9"), 65, "--stop is not valid Unicode (character 1)"),
-        (("ask", str(folder), ""), 2, "the question is empty"),
-        (("ask", str(folder), "-"), 65, "standard input has no question"),
-        (("answer", str(folder), "--stop", ""), 2, "--stop has an empty text"),
-        (("answer", str(folder), "--out", str(tmp_path)), 2, "is a folder: name a file with --out"),
-        (("answer", str(folder), "--max-new-tokens", "-5"), 2, "--max-new-tokens is -5"),
-        (("answer", str(folder), "--out", str(tmp_path / "no/a.jsonl")), 2, "no of --out does not exist: make it first"),
-    ):
-        run = qthink(*words)
-        assert run.returncode == code, run.stderr
-        assert run.stdout == b""
-        (line,) = run.stderr.decode().splitlines()
-        assert line.startswith("qthink: ")
-        assert message in line
+        (("ask", "MODEL", "abc\udce9"), 65, "the question is not valid Unicode (character 4)"),
+        (("answer", "MODEL", "--stop", "\udce9"), 65, "--stop is not valid Unicode (character 1)"),
+        (("ask", "MODEL", ""), 2, "the question is empty"),
+        (("ask", "MODEL", "-"), 65, "standard input has no question"),
+        (("answer", "MODEL", "--stop", ""), 2, "--stop has an empty text"),
+        (("answer", "MODEL", "--out", "TMP"), 2, "is a folder: name a file with --out"),
+        (("answer", "MODEL", "--max-new-tokens", "-5"), 2, "--max-new-tokens is -5"),
+        (("answer", "MODEL", "--out", "TMP/no/a.jsonl"), 2, "no of --out does not exist: make it first"),
+    ],
+)
+def test_a_mistake_is_one_line_without_a_traceback(
+    folder: Path, tmp_path: Path, words: tuple[str, ...], code: int, message: str
+) -> None:
+    run = qthink(*(word.replace("MODEL", str(folder)).replace("TMP", str(tmp_path)) for word in words))
+    assert run.returncode == code, run.stderr
+    assert run.stdout == b""
+    (line,) = run.stderr.decode().splitlines()
+    assert line.startswith("qthink: ")
+    assert message in line

@@ -117,6 +117,12 @@ def test_a_truncated_file_is_refused(random_head: Any, tmp_path: Path, kept: int
     assert "\n" not in str(refusal.value)
 
 
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "projection_head.pt").mkdir()
+    with pytest.raises(IsADirectoryError):
+        projection_head.load(tmp_path / "projection_head.pt", 32)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"projection_head\.pt is missing"):
         projection_head.load(tmp_path / "projection_head.pt", 32)
