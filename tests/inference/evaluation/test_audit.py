@@ -23,6 +23,7 @@ from checkpoints import plain, published
 from imports import ROOT
 from question_files import questions, read_rows, write_rows
 
+from qthink_core.benchmarks.graders import gsm8k
 from qthink_core.errors import DataError, ParamError, StoppedError
 from qthink_core.inference.evaluation import audit as auditing
 from qthink_core.inference.evaluation import contestants
@@ -41,7 +42,7 @@ SUBSTITUTES = ["K=0", "zeros", "noise", "other", "mean"]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> SimpleNamespace:
-    """A latent checkpoint, a control and a base, and questions whose golds are the checkpoint's own numbers."""
+    """A latent checkpoint, a control and a base, and questions; all golds but three are the checkpoint's own numbers."""
     from lively import lively_qwen3
 
     from qthink_core.method.projection_head import ProjectionHead
@@ -54,12 +55,14 @@ def made(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> SimpleName
     model = published(folder / "latent", lively_qwen3(tokenizer), tokenizer, head)
     control = plain(folder / "control", lively_qwen3(tokenizer, seed=2), tokenizer)
     base = plain(folder / "base", lively_qwen3(tokenizer, seed=3), tokenizer)
-    rows = questions(N)
+    rows = questions(4 * N)
     reasoner = LatentReasoner.from_pretrained(model, K=K)
     answers = reasoner.generate([row["question"] for row in rows], max_new_tokens=LIMIT)
+    stated: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     for row, answer in zip(rows, answers, strict=True):
-        number = re.findall(r"\d+", answer.text)
-        row["answer"] = f"#### {number[-1] if number else 7}"
+        numbers = [one for one in re.findall(r"\d+", answer.text) if gsm8k.grade(one, answer.text).verdict == "right"]
+        stated[bool(numbers)].append(row | {"answer": f"#### {numbers[-1] if numbers else 7}"})
+    rows = [*stated[True][: N - 3], *stated[False][:3]]
     data = write_rows(folder / "problems.jsonl", rows)
     asked = asking.read("gsm8k", data, None)
     others = Others(str(control), str(base))
