@@ -1,4 +1,4 @@
-"""baseline: the base model's answers to the questions, with and without thinking."""
+"""baseline: the base model's answers to the questions and to further test sets, with and without thinking."""
 
 from functools import partial
 from typing import Literal
@@ -39,9 +39,11 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     from qthink_core.pipeline import executor, seconds
 
     how, thinking = params.evaluate, params.systems.baseline[at.system].thinking
-    problems = prepared.read(layout.problems(at.task), params.split)
+    asked = prepared.questions(layout.problems(at.task), layout.test_sets(at.task), params.split)
     sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None
-    plan = units.plan_answers(layout.BASE, QThinkConfig(0, thinking), None, problems, how.batch, sampling)
+    plan: dict[str, units.Unit] = {}
+    for test_set, rows in asked.items():
+        plan |= units.plan_answers(layout.BASE, QThinkConfig(0, thinking), None, rows, how.batch, sampling, test_set)
     setting = makers.Setting(how.engine, params.device, params.dtype, units.longest(plan), how.max_new_tokens)
     batches = executor.run(
         partial(makers.answer_maker, setting, seconds.folder(str(at), work.resumed)),

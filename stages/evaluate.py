@@ -1,4 +1,4 @@
-"""evaluate: the answers of a trained system's exported checkpoints to the scored questions."""
+"""evaluate: the answers of a trained system's exported checkpoints to the questions and to further test sets."""
 
 from functools import partial
 from typing import Literal
@@ -32,13 +32,15 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     from qthink_core.models import loading
     from qthink_core.pipeline import executor, seconds
 
-    how, problems = params.evaluate, prepared.read(layout.problems(at.task), params.split)
+    how = params.evaluate
+    asked = prepared.questions(layout.problems(at.task), layout.test_sets(at.task), params.split)
     sampling = Sampling(params.seed, how.temperature, how.top_p, how.top_k) if how.thinking == "sampled" else None
     plan: dict[str, units.Unit] = {}
     for seed in params.seeds:
         folder = of_seed(layout.model(at.task, at.system), seed, params.seeds)
         config = loading.read_config(folder)
-        plan |= units.plan_answers(folder, config, seed, problems, how.batch, sampling)
+        for test_set, rows in asked.items():
+            plan |= units.plan_answers(folder, config, seed, rows, how.batch, sampling, test_set)
     setting = makers.Setting(how.engine, params.device, params.dtype, units.longest(plan), how.max_new_tokens)
     batches = executor.run(
         partial(makers.answer_maker, setting, seconds.folder(str(at), work.resumed)),

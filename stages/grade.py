@@ -32,18 +32,23 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     from qthink_core.benchmarks import grading
 
     benchmark = prepared.benchmark(layout.problems(at.task))
-    golds = {row["id"]: row["gold"] for row in prepared.read(layout.problems(at.task), params.split)}
+    asked = prepared.questions(layout.problems(at.task), layout.test_sets(at.task), params.split)
     systems = [*params.systems.baseline, *params.systems.trained]
 
-    def answered(system: str) -> list[answers.Answer]:
+    def answered(system: str, test_set: str) -> list[answers.Answer]:
         folders = (layout.answers(at.task, system), layout.probes(at.task, system))
-        return [row for folder in folders if folder.exists() for row in answers.read(folder)]
+        return [row for folder in folders if folder.exists() for row in answers.read(folder, test_set)]
 
-    shown = stage.progress(systems, len(systems), str(at), "system")
-    rows = grading.grade_answers(benchmark, golds, ((system, answered(system)) for system in shown))
-    work.commit("grades", {"grades.parquet": grades.grades_writer(rows)}, grading.verdict_counts(rows))
-    made = work.publish(layout.grades(at.task), "grades", ["grades"])
-    return f"{len(rows)} answers: " + ", ".join(f"{count} {verdict}" for verdict, count in made.counts.items())
+    done = []
+    for test_set, problems in asked.items():
+        shown = stage.progress(systems, len(systems), f"{at} {test_set}".strip(), "system")
+        given = ((system, answered(system, test_set)) for system in shown)
+        rows = grading.grade_answers(benchmark, {row["id"]: row["gold"] for row in problems}, given)
+        done.append(prepared.of_set(test_set, "grades"))
+        work.commit(done[-1], {f"{done[-1]}.parquet": grades.grades_writer(rows)}, grading.verdict_counts(rows))
+    made = work.publish(layout.grades(at.task), "grades", done)
+    n = sum(made.counts.values())
+    return f"{n} answers: " + ", ".join(f"{count} {verdict}" for verdict, count in made.counts.items())
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from qthink_core.artifacts.completions import COLUMNS, Completion, n_at_limit, n_tokens
 from qthink_core.artifacts.files import Writer
+from qthink_core.artifacts.prepared import MAIN, set_of
 from qthink_core.artifacts.store import listed
 from qthink_core.artifacts.tables import Table
 
@@ -44,6 +45,7 @@ def counts(answers: Sequence[Answer]) -> dict[str, int]:
     return {"answers": len(answers), "tokens": n_tokens(answers), "hit_limit": n_at_limit(answers)}
 
 
-def read(folder: Path) -> list[Answer]:
-    """All answers of a system, by seed, condition and problem id."""
-    return TABLE.read(*(folder / name for name in listed(folder, ".parquet") if BATCH in name))
+def read(folder: Path, test_set: str = MAIN) -> list[Answer]:
+    """All answers of a system to the questions of its task or of a test set, by seed, condition and problem id."""
+    names = [name for name in listed(folder, ".parquet") if BATCH in name]
+    return TABLE.read(*(folder / name for name in names if set_of(Path(name).stem) == test_set))

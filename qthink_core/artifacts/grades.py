@@ -11,6 +11,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from qthink_core.artifacts.files import Writer
+from qthink_core.artifacts.prepared import MAIN, of_set, set_of
+from qthink_core.artifacts.store import listed
 from qthink_core.artifacts.tables import Table
 
 
@@ -81,6 +83,11 @@ def grades_writer(rows: Sequence[Graded]) -> Writer:
     return GRADES.writer(rows)
 
 
-def read_grades(folder: Path) -> list[Graded]:
-    """All grades of a task, in the order in which they were written."""
-    return GRADES.read(folder / "grades.parquet")
+def read_grades(folder: Path, test_set: str = MAIN) -> list[Graded]:
+    """All grades of a task, or of one of its test sets, in the order in which they were written."""
+    return GRADES.read(folder / f"{of_set(test_set, 'grades')}.parquet")
+
+
+def graded_sets(folder: Path) -> list[str]:
+    """The names of the task's test sets that were graded, sorted."""
+    return [name for name in (set_of(Path(file).stem) for file in listed(folder, ".parquet")) if name != MAIN]

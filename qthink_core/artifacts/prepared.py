@@ -13,6 +13,7 @@ from qthink_core.artifacts.tables import Table
 from qthink_core.errors import DataError
 
 TRAIN, VALIDATION, TEST = ("train", "validation", "test")
+MAIN = ""  # stands for the questions of the task itself where others have the name of their test set
 
 
 class Prompted(TypedDict):
@@ -44,6 +45,16 @@ TABLE = Table(
 )
 
 
+def of_set(test_set: str, name: str) -> str:
+    """The name of a unit or file of a test set, such as `svamp.test`; MAIN leaves a name as it is."""
+    return f"{test_set}.{name}" if test_set else name
+
+
+def set_of(name: str) -> str:
+    """The test set of a name without suffix that `of_set` has made; MAIN where there is none."""
+    return name.rpartition(".")[0]
+
+
 def writer(rows: Sequence[Prompted]) -> Writer:
     """A writer of one split."""
     return TABLE.writer(rows)
@@ -52,6 +63,12 @@ def writer(rows: Sequence[Prompted]) -> Writer:
 def read(folder: Path, split: str) -> list[Prompted]:
     """The problems of a split, sorted by id; raises DataError when the file has other columns than this version's."""
     return TABLE.read(folder / f"{split}.parquet")
+
+
+def questions(folder: Path, sets: Path, split: str) -> dict[str, list[Prompted]]:
+    """The scored questions of a task by test set: MAIN are those of its split, then come the sets in `sets`."""
+    names = json.loads((sets / MANIFEST).read_bytes())["about"]["sets"]
+    return {MAIN: read(folder, split)} | {name: read(sets, of_set(name, TEST)) for name in names}
 
 
 def about(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""The section `data` of the params: where the problems of each task come from, and the benchmark whose rules they have."""
+"""The sections `data` and `test_sets` of the params: where problems come from, and the benchmark whose rules they have."""
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar
 
@@ -58,28 +59,59 @@ def _known(name: str) -> str:
     return name
 
 
+def columns_of(benchmark: str, columns: Mapping[str, str | list[str]]) -> dict[str, list[str]]:
+    """The columns of each field of a benchmark: those that an entry names, else one of the field's own name.
+
+    Raises ValueError where an entry names a field that the benchmark does not have, or no column for one.
+    """
+    known = grader(benchmark).FIELDS
+    for name, given in columns.items():
+        if name not in known:
+            raise ValueError(f"columns names {name!r}, which is no field of {benchmark} ({', '.join(known)})")
+        if not given:
+            raise ValueError(f"columns names no column for {name}: give its name, or a list of names")
+    named = {field: columns.get(field, field) for field in known}
+    return {field: [given] if isinstance(given, str) else given for field, given in named.items()}
+
+
+Benchmark = Annotated[str, AfterValidator(_known)]
 Placed = Annotated[Place, BeforeValidator(_placed)]
 
 
 class Entry(Section):
     """The problems of one task: the benchmark with their prompts and grader, and their places.
 
-    `columns` maps a field of the benchmark to its column, where the source has another name for it.
+    `columns` maps a field of the benchmark to its column, where the source has another name for it, or to several, whose
+    texts are joined with a space. `also` names entries of `test_sets` that every system of the task answers, too.
     """
 
-    benchmark: Annotated[str, AfterValidator(_known)]
+    benchmark: Benchmark
     train: Placed
     test: Placed
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: dict[str, str | list[str]] = Field(default_factory=dict)
+    also: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _columns(self) -> "Entry":
-        known = grader(self.benchmark).FIELDS
-        for name in self.columns:
-            if name not in known:
-                raise ValueError(f"columns names {name!r}, which is no field of {self.benchmark} ({', '.join(known)})")
+        columns_of(self.benchmark, self.columns)
         return self
 
     def place(self, split: str) -> Place:
         """The place of the split `train` or `test`."""
         return self.train if split == "train" else self.test
+
+
+class SetEntry(Place):
+    """A set of questions for testing alone: its place, and the benchmark whose grader reads it; `columns` as in `Entry`.
+
+    `max_left_out` is the set's own limit of rows that are left out, in place of `prepare.max_left_out`.
+    """
+
+    benchmark: Benchmark
+    columns: dict[str, str | list[str]] = Field(default_factory=dict)
+    max_left_out: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _columns(self) -> "SetEntry":
+        columns_of(self.benchmark, self.columns)
+        return self

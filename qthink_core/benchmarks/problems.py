@@ -6,14 +6,14 @@ chosen by a rank that depends only on (seed, id), so neither the order of the ro
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from qthink_core import hub
 from qthink_core.artifacts.prepared import TEST, TRAIN, VALIDATION
 from qthink_core.benchmarks import source_rows, usable
-from qthink_core.benchmarks.data_entries import Entry
+from qthink_core.benchmarks.data_entries import Entry, Place, columns_of
 from qthink_core.benchmarks.generated import Show, worked
 from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.graders.contract import Problem, Reason
@@ -25,11 +25,15 @@ from qthink_core.errors import DataError, ParamError
 
 
 class Gathered(NamedTuple):
-    """The problems of each split, sorted by id, what the manifest says about their sources, and what to print, or ""."""
+    """The problems of each split, sorted by id, what the manifest says about their sources, and what to print, or "".
+
+    `training` holds all problems from which those of training and validation were chosen.
+    """
 
     splits: dict[str, list[Problem]]
     about: dict[str, Any]
     said: str
+    training: list[Problem]
 
 
 def gather(
@@ -63,7 +67,7 @@ def gather(
             TEST: generated(task, TEST, n_test, seed, world, show),
         }
         check_disjoint(splits[TRAIN] + splits[VALIDATION], splits[TEST])
-        return Gathered(splits, {"benchmark": task, "source": source}, "")
+        return Gathered(splits, {"benchmark": task, "source": source}, "", splits[TRAIN] + splits[VALIDATION])
     whole, test = (
         usable.of_entry(task, entry, split, None if source == "hub" and entry.place(split).repo else Path(folder))
         for split in (TRAIN, TEST)
@@ -87,13 +91,13 @@ def gather(
         "source": source,
         "splits": {name: one.described() for name, one in found.items()},
     }
-    return Gathered(splits, about, "; ".join(filter(None, (_said(name, one, entry) for name, one in found.items()))))
+    said = "; ".join(filter(None, (about_rows(name, one, entry.place(name)) for name, one in found.items())))
+    return Gathered(splits, about, said, whole.problems)
 
 
-def _said(split: str, found: Usable, entry: Entry) -> str:
+def about_rows(split: str, found: Usable, place: Place) -> str:
     """What a user has to know about a split beyond its numbers: rows left out, and another file than the one on record."""
     said = []
-    place = entry.place(split)
     if place.own and not found.about["published"]:
         said.append(
             f"{found.source} has {found.total} rows in place of the {place.rows} published ones, and is used as yours"
@@ -137,7 +141,8 @@ def in_file(benchmark: str, split: str, path: Path) -> list[Problem]:
 
 def _source(benchmark: str, path: Path) -> Source:
     rules = grader(benchmark)
-    return source_rows.mapped(source_rows.read_file(path, rules.FIELDS), rules.FIELDS, rules.NEEDED, {}, f"data.{benchmark}")
+    read = source_rows.read_file(path, rules.FIELDS)
+    return source_rows.mapped(read, rules.NEEDED, columns_of(benchmark, {}), f"data.{benchmark}")
 
 
 def _all(benchmark: str, split: str, source: Source) -> list[Problem]:
@@ -170,13 +175,18 @@ def overlap(splits: Mapping[str, Sequence[Problem]]) -> dict[str, int]:
     `gather` leaves out what overlaps exactly among all problems of a source; both numbers count only the problems that were
     kept.
     """
-    others = [problem.question for split, found in splits.items() if split != TEST for problem in found]
-    tests = [problem.question for problem in splits[TEST]]
-    exact, near = ({same(question) for question in others} for same in (squeezed, _letters))
+    others = [problem for split, found in splits.items() if split != TEST for problem in found]
+    exact = {squeezed(problem.question) for problem in others}
     return {
-        "overlap": sum(squeezed(question) in exact for question in tests),
-        "near_overlap": sum(_letters(question) in near for question in tests),
+        "overlap": sum(squeezed(problem.question) in exact for problem in splits[TEST]),
+        "near_overlap": nearly_in(splits[TEST], others),
     }
+
+
+def nearly_in(asked: Sequence[Problem], others: Iterable[Problem]) -> int:
+    """How many of the questions are also among the others, up to case and punctuation."""
+    near = {_letters(problem.question) for problem in others}
+    return sum(_letters(problem.question) in near for problem in asked)
 
 
 def select(problems: Sequence[Problem], n: int, seed: int) -> list[Problem]:

@@ -109,32 +109,42 @@ def content(rows: Iterable[Fields | RowError]) -> str:
     return digest.hexdigest()
 
 
-def mapped(
-    source: Source, fields: Sequence[str], needed: Sequence[Sequence[str]], columns: Mapping[str, str], entry: str
-) -> Source:
+def mapped(source: Source, needed: Sequence[Sequence[str]], columns: Mapping[str, Sequence[str]], entry: str) -> Source:
     """The source with its columns under the names of the benchmark's fields, and no others.
 
-    Raises DataError where there are no rows, or no row has a column of a field that the benchmark needs, with the columns
-    that there are.
+    `columns` has those of every field. Raises DataError where there are no rows, or the columns of a field that the
+    benchmark needs are missing in every row, with the columns that there are.
     """
     if not source.rows:
         raise DataError(f"{source.name} holds no rows: put problems into it")
-    names = {field: columns.get(field, field) for field in fields}
     read = [row for row in source.rows if not isinstance(row, RowError)]
     found = source.columns or list(dict.fromkeys(column for row in read for column in row))
     for group in needed:
-        if read and not any(names[field] in found for field in group):
+        if read and not any(set(columns[field]) <= set(found) for field in group):
             listed = ", ".join(found[:MAX_NAMED]) or "none"
-            missing = " or ".join(names[field] for field in group)
+            missing = " or ".join(" and ".join(columns[field]) for field in group)
             raise DataError(
                 f"{source.name} has no column {missing}: it has {listed}; name the right one as {entry}.columns: "
                 f"{{{group[0]}: ...}}"
             )
     rows = [
-        row if isinstance(row, RowError) else {field: row[name] for field, name in names.items() if name in row}
+        row
+        if isinstance(row, RowError)
+        else {field: _joined(row, names) for field, names in columns.items() if set(names) & row.keys()}
         for row in source.rows
     ]
     return source._replace(rows=rows)
+
+
+def _joined(row: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The value of a column, or the texts of several with a space between; where one of them is not text, that one."""
+    held = [row.get(name) for name in names]
+    if len(held) == 1:
+        return held[0]
+    texts = [one for one in held if isinstance(one, str)]
+    if len(texts) < len(held):
+        return next(one for one in held if not isinstance(one, str))
+    return " ".join(text.strip() for text in texts).strip()
 
 
 def _json_lines(file: BinaryIO, path: Path) -> Iterator[Fields | RowError]:

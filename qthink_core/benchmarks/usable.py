@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from qthink_core.artifacts.prepared import TEST
 from qthink_core.benchmarks import published_files, source_rows
-from qthink_core.benchmarks.data_entries import Entry, Place
+from qthink_core.benchmarks.data_entries import Entry, Place, SetEntry, columns_of
 from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.graders.contract import Problem, Reason, RowError
 from qthink_core.benchmarks.source_rows import Source
@@ -67,19 +68,38 @@ def summary(left_out: Sequence[LeftOut]) -> str:
 
 
 def of_entry(task: str, entry: Entry, split: str, folder: Path | None) -> Usable:
-    """The usable problems of a split of a task; `folder` holds its file, None stands for the hub.
+    """The usable problems of a split of a task, as `of_place` finds them."""
+    return of_place(task, entry.benchmark, split, entry.place(split), entry.columns, f"data.{task}", folder)
 
-    Raises DataError where the source as a whole is missing, damaged, not the one on record, or lacks a column.
+
+def of_set(task: str, name: str, place: SetEntry, folder: Path | None) -> Usable:
+    """The usable problems of a test set for a task, as `of_place` finds them."""
+    return of_place(task, place.benchmark, name, place, place.columns, f"test_sets.{name}", folder)
+
+
+def of_place(
+    task: str,
+    benchmark: str,
+    split: str,
+    place: Place,
+    columns: Mapping[str, str | list[str]],
+    key: str,
+    folder: Path | None,
+) -> Usable:
+    """The usable problems of a split or test set at a place; `folder` holds its file, None stands for the hub.
+
+    `key` is that of the entry in the params. Raises DataError where the source as a whole is missing, damaged, not the one
+    on record, or lacks a column.
     """
-    key = f"data.{task}"
-    rules, place = grader(entry.benchmark), entry.place(split)
-    wanted = [entry.columns.get(field, field) for field in rules.FIELDS]
-    hint = published_files.hint(entry.benchmark, place.file)
-    source = source_rows.read(place, split, folder, wanted, f"{key}.{split}", hint)
-    source = source_rows.mapped(source, rules.FIELDS, rules.NEEDED, entry.columns, key)
-    own = _check_record(source, place, f"{key}.{split}")
-    found = usable(task, entry.benchmark, split, source)
-    published = not own and _is_published(entry.benchmark, split, source, place, found.about["content"])
+    named = columns_of(benchmark, columns)
+    hint = published_files.hint(benchmark, place.file)
+    here = key if isinstance(place, SetEntry) else f"{key}.{split}"
+    wanted = [column for names in named.values() for column in names]
+    source = source_rows.read(place, TEST if isinstance(place, SetEntry) else split, folder, wanted, here, hint)
+    source = source_rows.mapped(source, grader(benchmark).NEEDED, named, key)
+    own = _check_record(source, place, here)
+    found = usable(task, benchmark, split, source)
+    published = not own and _is_published(benchmark, split, source, place, found.about["content"])
     return found._replace(about=found.about | {"published": published})
 
 

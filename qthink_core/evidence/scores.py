@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from qthink_core.artifacts.completions import LENGTH
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.grades import Graded, read_grades
+from qthink_core.artifacts.prepared import MAIN
 from qthink_core.errors import DataError
 from qthink_core.evidence.findings import Cell
 from qthink_core.evidence.statistics import estimate
@@ -47,13 +48,13 @@ class Task(NamedTuple):
         return seed
 
 
-def read(folder: Path, systems: Sequence[str]) -> Task:
-    """The scores of a task's grades, systems in the order given.
+def read(folder: Path, systems: Sequence[str], test_set: str = MAIN) -> Task:
+    """The scores of a task's grades, or of those of a test set, systems in the order given.
 
     Raises DataError when a system was not graded, or not on the same questions and seeds under every condition.
     """
     groups: dict[str, dict[str, dict[int | None, list[Graded]]]] = {}
-    for row in read_grades(folder):
+    for row in read_grades(folder, test_set):
         groups.setdefault(row.system, {}).setdefault(row.condition, {}).setdefault(row.seed, []).append(row)
     fix = f"run `dvc repro grade@{folder.name}`"
     missing = [system for system in systems if TRAINED not in groups.get(system, {})]

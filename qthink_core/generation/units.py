@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from qthink_core.artifacts.answers import BATCH, Answer
 from qthink_core.artifacts.completions import Completion
+from qthink_core.artifacts.prepared import MAIN, of_set
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.generation.requests import Request, Sampling
 from qthink_core.models.loading import QThinkConfig, System
@@ -42,8 +43,9 @@ def plan_answers(
     problems: Sequence[Mapping[str, Any]],
     size: int,
     sampling: Sampling | None = None,
+    test_set: str = MAIN,
 ) -> dict[str, Unit]:
-    """The units of answers by name: batches of at most `size` questions of similar prompt length.
+    """The units of answers by name: batches of at most `size` questions of similar prompt length, all of one test set.
 
     `sampling` applies only to a system that writes its thoughts: its prompt asks for thinking, and it has no latent steps
     (decision 19). All other answers are greedy.
@@ -51,7 +53,7 @@ def plan_answers(
     how = sampling.of_training(seed) if sampling and config.thinking and not config.K else None
     prompts = asked(config, problems)
     return {
-        name: Unit(model, config, seed, [Request(one, prompts[one], 1, how) for one in ids])
+        of_set(test_set, name): Unit(model, config, seed, [Request(one, prompts[one], 1, how) for one in ids])
         for name, ids in batches(prompts, size, seed).items()
     }
 

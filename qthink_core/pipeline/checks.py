@@ -33,6 +33,7 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
         _form_faults,
         _name_faults,
         _task_faults,
+        _set_faults,
         _place_faults,
         _folder_faults,
         _trained_faults,
@@ -51,7 +52,8 @@ def _form_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterat
     systems = tree.get("systems")
     named: list[tuple[Path_, Any]] = [(("scale",), tree.get("scale"))]
     named += [(("tasks",), name) for name in tree.get("tasks") or () if isinstance(tree.get("tasks"), list)]
-    named += [(("data",), name) for name in tree.get("data") or () if isinstance(tree.get("data"), Mapping)]
+    for group in ("data", "test_sets"):
+        named += [((group,), name) for name in tree.get(group) or () if isinstance(tree.get(group), Mapping)]
     for group in ("baseline", "finetuned", "distilled"):
         rows = systems.get(group) if isinstance(systems, Mapping) else None
         named += [(("systems", group), name) for name in rows or () if isinstance(rows, Mapping)]
@@ -111,22 +113,58 @@ def _task_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterat
                 )
 
 
+def _set_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """Faults of `also`: sets that there are not, are of another benchmark or come twice, and runs that ask no test set."""
+    known, source = tree.get("test_sets"), _source(tree)
+    for task, entry in _tasks(tree).items():
+        also = entry.get("also")
+        if not isinstance(also, list) or not also or not isinstance(known, Mapping):
+            continue
+        here = f"{file_of(origin, ('data', task, 'also'))}: data.{task}.also names"
+        listed = list(map(str, also))
+        if source == GENERATED:
+            yield (
+                f"{here} {', '.join(listed)}, but prepare.source is generated, which makes no further test sets: set "
+                f"prepare.source in {file_of(origin, ('prepare', 'source'))} to folder or hub, or also to []"
+            )
+        if tree.get("split") == "validation":
+            yield f"{here} {', '.join(listed)}, but split: validation asks no test question: set also to [] or split to test"
+        for name in dict.fromkeys(listed):
+            one = known.get(name)
+            if name not in known:
+                near = difflib.get_close_matches(name, list(map(str, known)), n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]}? Else add" if near else "add"
+                yield f"{here} {name}, which has no entry in test_sets: {hint} test_sets.{name} (docs/data.md)"
+            elif isinstance(one, Mapping) and one.get("benchmark") != entry.get("benchmark"):
+                yield f"{here} {name}, whose benchmark is {one.get('benchmark')} and not {entry.get('benchmark')}: remove it"
+            if listed.count(name) > 1:
+                yield f"{here} {name} {listed.count(name)} times: keep one"
+
+
+def _places(tree: Mapping[str, Any]) -> Iterator[tuple[Path_, Any]]:
+    """The place of each split and test set that the tasks use, with its key."""
+    sets = tree.get("test_sets")
+    wanted: dict[str, None] = {}
+    for name, entry in _tasks(tree).items():
+        yield from ((("data", name, split), entry.get(split)) for split in ("train", "test"))
+        wanted |= dict.fromkeys(map(str, entry["also"])) if isinstance(entry.get("also"), list) else {}
+    yield from ((("test_sets", name), sets.get(name)) for name in wanted if isinstance(sets, Mapping))
+
+
 def _place_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
     """Faults of places that `prepare.source` cannot use: without a file for `folder`, without a commit for `hub`."""
     source = _source(tree)
-    for name, entry in _tasks(tree).items():
-        for split in ("train", "test"):
-            place, key = entry.get(split), f"data.{name}.{split}"
-            if not isinstance(place, Mapping) or source not in ("folder", HUB):
-                continue
-            here = f"{file_of(origin, ('data', name, split))}: {key}"
-            if source == "folder" and place.get("repo") and not place.get("file"):
-                yield f"{here} names no file, but prepare.source is folder: add its file, or set prepare.source to hub"
-            if source == HUB and place.get("repo") and not place.get("revision"):
-                yield (
-                    f"{here} has no revision, the commit of {place['repo']} that you choose: add the 40 hexadecimal digits "
-                    f"under 'Files and versions' at huggingface.co/datasets/{place['repo']}"
-                )
+    for key, place in _places(tree):
+        if not isinstance(place, Mapping) or source not in ("folder", HUB):
+            continue
+        here = f"{file_of(origin, key)}: {'.'.join(key)}"
+        if source == "folder" and place.get("repo") and not place.get("file"):
+            yield f"{here} names no file, but prepare.source is folder: add its file, or set prepare.source to hub"
+        if source == HUB and place.get("repo") and not place.get("revision"):
+            yield (
+                f"{here} has no revision, the commit of {place['repo']} that you choose: add the 40 hexadecimal digits "
+                f"under 'Files and versions' at huggingface.co/datasets/{place['repo']}"
+            )
 
 
 def _folder_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:

@@ -21,6 +21,8 @@ from qthink_core.pipeline import parameters
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # A folder of the user's own, which a box depends on as it is: no stage makes it, and it may lie outside of the repository.
 FOLDER = "prepare.folder"
+# What is made beside the problems: a further test set must not change what is sampled from them and trained on them.
+BESIDE = ("test_sets", "data.${item.task}.also")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,11 @@ def problems(task: str) -> Path:
     return ARTIFACTS / "problems" / task
 
 
+def test_sets(task: str) -> Path:
+    """Further questions of a task, for testing alone, by set."""
+    return ARTIFACTS / "test_sets" / task
+
+
 def rollouts(task: str) -> Path:
     """G sampled completions of each training problem."""
     return ARTIFACTS / "rollouts" / task

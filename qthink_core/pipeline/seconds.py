@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qthink_core.artifacts.files import write_file
+from qthink_core.artifacts.prepared import MAIN, set_of
 
 LOG = Path("logs/seconds")
 REPORT = Path("logs/seconds.md")
@@ -44,10 +45,14 @@ def record(place: Path, unit: str, answers: int, seconds: float, device: str) ->
 
 
 def read(log: Path) -> dict[tuple[str, str], Measured]:
-    """The measurements by task and system; folders whose names are not those of boxes are ignored."""
+    """The measurements by task and system, of the answers that the table is about: those to further test sets do not count.
+
+    Folders whose names are not those of boxes are ignored.
+    """
     found: dict[tuple[str, str], Measured] = {}
     for place in sorted(log.glob("*/")):
-        rows: list[Mapping[str, object]] = [json.loads(file.read_bytes()) for file in sorted(place.glob("*.json"))]
+        batches = [file for file in sorted(place.glob("*.json")) if set_of(file.stem) == MAIN]
+        rows: list[Mapping[str, object]] = [json.loads(file.read_bytes()) for file in batches]
         task, _, system = place.name.partition("@")[2].partition("-")
         if rows and system:
             devices = ", ".join(dict.fromkeys(str(row["device"]) for row in rows))

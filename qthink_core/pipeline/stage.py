@@ -14,7 +14,17 @@ from typing import Any, NoReturn, TypeVar
 from qthink_core.artifacts import files, store
 from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, UnavailableError
 from qthink_core.pipeline import code, layout, parameters, process, ranks
-from qthink_core.pipeline.graph import FOLDER, Box, checked_parameters, declared, parameter_classes, remove_orphans, stages
+from qthink_core.pipeline.graph import (
+    BESIDE,
+    FOLDER,
+    Box,
+    checked_parameters,
+    declared,
+    parameter_classes,
+    remove_orphans,
+    resolve,
+    stages,
+)
 
 Item = TypeVar("Item")
 
@@ -68,7 +78,8 @@ def identity(root: Path, at: Box) -> tuple[str, str, dict[str, str]]:
     Only parameters that dvc.yaml declares for this box count, so the settings of another system change nothing here. The
     code is read from the sources each time; for the stage that records the code, it is the code of all stages. The user's
     own folder counts by the sizes and times of its files, and in the fingerprint alone: what the box takes from it is in its
-    outputs, so other files there, or another place of the folder, change nothing after this box.
+    outputs, so other files there, or another place of the folder, change nothing after this box. The same is true of the
+    parameters in BESIDE: they are in the output that they determine.
     """
     tree, _ = parameters.load(root)
     entry = declared(root, at, tree)
@@ -76,11 +87,16 @@ def identity(root: Path, at: Box) -> tuple[str, str, dict[str, str]]:
     of_code = (str(layout.code(at.stage)), *code.PACKAGES)
     inputs = {dep: store.digest(root / dep) for dep in entry["deps"] if dep not in of_code}
     keys = sorted({name for names in entry["params"].values() for name in names} - {FOLDER})
-    without = parameters.without(tree, FOLDER)
-    values = {"instance": str(at), "params": {key: parameters.value(without, key) for key in keys}, "inputs": inputs}
+    whole = parameters.without(tree, FOLDER)
+    params = {key: parameters.value(whole, key) for key in keys}
+    for key in BESIDE:
+        whole = parameters.without(whole, resolve(key, at, tree))
+    lasting = {key: parameters.value(whole, key) for key in keys if key not in BESIDE}
+    values = {"instance": str(at), "params": lasting, "inputs": inputs}
     made_from = hashlib.sha256(store.canonical_json(values)).hexdigest()
     digests = {one: code.of_stage(root, one) for one in (stages(root) if at.stage == code.STAGE else [at.stage])}
-    fingerprint = hashlib.sha256(store.canonical_json(values | {"code": digests, "own": own})).hexdigest()
+    now = values | {"params": params, "code": digests, "own": own}
+    fingerprint = hashlib.sha256(store.canonical_json(now)).hexdigest()
     return fingerprint, made_from, inputs
 
 

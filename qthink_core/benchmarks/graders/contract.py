@@ -20,6 +20,7 @@ Reason = Literal[
     "doubled id",
     "doubled question",
     "in the test set",
+    "in the training set",
 ]
 
 # 2,048 tokens of Qwen3 are about 8,000 characters of prose; every extraction rule takes linear time.
