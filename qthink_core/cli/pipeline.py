@@ -138,6 +138,9 @@ def csv(
         str,
         typer.Option(help="What replaced the latents: trained (nothing), K=0, zeros, noise, other, mean, teacher, K=1..."),
     ] = "trained",
+    test_set: Annotated[
+        str, typer.Option(help="One of the further test sets of the task; by default its own questions.")
+    ] = "",
 ) -> None:
     """Writes the questions of a task with one system's answers as CSV: question, gold, answer, verdict, tokens.
 
@@ -152,7 +155,7 @@ def csv(
     with one_line():
         from qthink_core.report import answers
 
-        written = answers.to_csv(repository(), task, system, seed, condition)
+        written = answers.to_csv(repository(), task, system, seed, condition, test_set)
         if sys.stdout is None:
             raise DataError("standard output is closed: redirect it to a file")
         sys.stdout.buffer.write(written.encode())

@@ -125,7 +125,7 @@ class Findings(NamedTuple):
     latent ones must beat, `direct` the base that does not think. `cells` and `curves` are by task, then system; `curves`
     holds a mapping for each optimiser step with `step`, `cross_entropy` (nats a token) and, of latent systems,
     `distillation` and `distance` (at each latent step); `power` is by task, `conditions` by task and latent system,
-    `further` by task, system and scorer.
+    `further` by task, system and scorer, `test_sets` by task, test set and system.
     """
 
     scale: str
@@ -145,3 +145,4 @@ class Findings(NamedTuple):
     claims: Sequence[Claim] = ()
     questions: Sequence[Question] = ()
     further: Mapping[str, Mapping[str, Mapping[str, float]]] = {}
+    test_sets: Mapping[str, Mapping[str, Mapping[str, Cell]]] = {}

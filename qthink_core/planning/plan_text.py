@@ -4,11 +4,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from qthink_core.artifacts.prepared import TEST, of_set
 from qthink_core.evidence.significance import POWER
 from qthink_core.planning import cost, room
 from qthink_core.planning.calibration import CPU
 from qthink_core.planning.cost import EXTRACTION, SAMPLING, TRAINING
 from qthink_core.planning.run_plan import DVC_S, IMPORTS_S, RunPlan, StagePlan, processor
+from qthink_core.planning.workload import also
 
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86400, 365.25 * 86400
 HEADER = ("stage", "boxes", "tokens", "FLOP", "disk", "memory", "floor", "time", "on", "from")
@@ -90,11 +92,15 @@ def assumptions(plan: RunPlan) -> str:
         lines.setdefault(text + (" (from rollouts in this folder)" if task in load.counted else " (assumed)"), []).append(
             task
         )
-    sizes = []
+    sizes: list[str] = []
+    unknown: list[str] = []
     for task in load.lengths:
         train, test = load.problems[task, "train"], load.problems[task, load.tree["split"]]
         known = "a training set of unknown size" if train is None else f"{train:,} training problems"
-        sizes.append(f"{task} {known} and {test or 0:,} questions")
+        further = {name: load.problems[task, of_set(name, TEST)] for name in also(load.tree, task)}
+        sets = "".join(f", {n or 0:,} of {name}" for name, n in further.items())
+        sizes.append(f"{task} {known} and {test or 0:,} questions{sets}")
+        unknown += [f"the questions of {name}" for name, n in further.items() if n is None]
     made = [
         *(f"Tokens of {', '.join(tasks)}: {text}." for text, tasks in lines.items()),
         f"Problems: {', '.join(sizes)}.",
@@ -116,10 +122,12 @@ def assumptions(plan: RunPlan) -> str:
         calibrated = f"Calibrated by the last logged runs of {counted} boxes on this device"
         made.append(calibrated + (f"; logged runs that were not used: {others}." if others else "."))
     missing = [task for task in load.lengths if load.problems[task, "train"] is None]
-    if missing:
+    unknown = [f"the training problems of {', '.join(missing)}"] * bool(missing) + list(dict.fromkeys(unknown))
+    if unknown:
+        said = " and ".join(unknown)
         made.append(
-            f"The training problems of {', '.join(missing)} count as 0, because their number is unknown: put the file in "
-            "place and run `dvc repro prepare`."
+            f"{said[0].upper()}{said[1:]} count as 0, because their number is unknown: put the file in place and run "
+            "`dvc repro prepare`."
         )
     if plan.workload.tree["device"] == CPU != plan.device:
         made.append(f"params/{plan.scale}.yaml has device: {CPU}; the times assume cuda.")

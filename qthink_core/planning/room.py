@@ -11,7 +11,7 @@ from qthink_core.pipeline import parameters
 from qthink_core.planning import cost
 from qthink_core.planning.calibration import CPU, with_params
 from qthink_core.planning.run_plan import RunPlan, StagePlan, plan_tree
-from qthink_core.planning.workload import Workload
+from qthink_core.planning.workload import Workload, also
 
 # DVC keeps a second copy of every output where the file system cannot share blocks.
 COPIES = 2
@@ -40,6 +40,7 @@ FEWER = {
     **{stage: ["prepare.n_test"] for stage in ("baseline", "evaluate", "probe", "grade")},
 }
 MORE = {stage: [BATCH[stage]] for stage in ("sample", "extract", "finetune", "train", "baseline", "evaluate", "probe")}
+ASKED = {"baseline", "evaluate", "grade"}
 SEEDED = {"finetune", "train", "merge", "evaluate", "probe", "grade"}
 PARAMS = "params.yaml"
 # A change is named that saves this share of the run.
@@ -118,6 +119,9 @@ def changes(stage: str, load: Workload) -> Iterator[tuple[str, Any]]:
         half = half_of(load, key) if key in SPLITS else (value_of(load.tree, key) or 0) // 2
         if half:
             yield key, half
+    for task in load.tree["tasks"] if stage in ASKED else ():
+        if also(load.tree, task):
+            yield f"data.{task}.also", []
     for key in MORE.get(stage, []):
         yield key, 2 * value_of(load.tree, key)
     if stage in SEEDED and len(load.tree["seeds"]) > 1:

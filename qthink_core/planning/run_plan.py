@@ -190,7 +190,7 @@ def measured(runs: Mapping[str, calibration.Logged], load: Workload, boxes: Iter
                 if (size := size_of(tree["prepare"], tree["data"][task], split, {})) is not None
                 else known
                 for (task, split), known in load.problems.items()
-                if split != "validation"
+                if split in ("train", "test")
             }
             old = load._replace(tree=tree, problems=dict(load.problems) | sizes)
             ratios[str(at)] = runs[str(at)].seconds / box_seconds(COSTS[at.stage](old, at), old, device)

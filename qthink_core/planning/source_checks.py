@@ -92,17 +92,20 @@ def tokenizer(folder: Path, what: str, source: Base) -> Iterator[Check]:
 def data(tree: Mapping[str, Any]) -> Iterator[Check | Remote]:
     """The problems of every task: a check of each file in the folder, or the data set that the hub must supply."""
     from qthink_core.artifacts.prepared import TEST, TRAIN
-    from qthink_core.benchmarks.data_entries import Entry
+    from qthink_core.benchmarks.data_entries import Entry, SetEntry
 
     prepare = tree["prepare"]
+    wanted: dict[str, tuple[str, Place]] = {}
     for task in tree["tasks"] if prepare["source"] != "generated" else ():
         entry = Entry.model_validate(tree["data"][task])
-        for split in (TRAIN, TEST):
-            place = entry.place(split)
-            if prepare["source"] == "hub" and place.repo:
-                yield _from_hub(f"{task} {split}", place)
-            else:
-                yield _from_folder(entry.benchmark, place, Path(prepare["folder"]), f"data.{task}.{split}")
+        wanted |= {f"data.{task}.{split}": (entry.benchmark, entry.place(split)) for split in (TRAIN, TEST)}
+        sets = {name: SetEntry.model_validate(tree["test_sets"][name]) for name in entry.also}
+        wanted |= {f"test_sets.{name}": (one.benchmark, one) for name, one in sets.items()}
+    for key, (benchmark, place) in wanted.items():
+        if prepare["source"] == "hub" and place.repo:
+            yield _from_hub(" ".join(key.split(".")[1:]), place)
+        else:
+            yield _from_folder(benchmark, place, Path(prepare["folder"]), key)
 
 
 def _from_folder(benchmark: str, place: Place, folder: Path, key: str) -> Check:

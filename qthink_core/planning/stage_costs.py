@@ -1,6 +1,6 @@
 """What a box of each stage costs, by the formulas of cost.py; stages are in the order of dvc.yaml. No torch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qthink_core.models.vllm_memory import GPU_SHARE, GPU_SHARE_BESIDE_LATENTS
@@ -63,7 +63,7 @@ def base(load: Workload, at: Box) -> BoxCost:
 
 def prepare(load: Workload, at: Box) -> BoxCost:
     """Every prompt is written twice, as token ids."""
-    n = sum(load.n(at, split) for split in ("train", "validation", "test"))
+    n = sum((*(load.n(at, split) for split in ("train", "validation", "test")), *load.further(at)))
     return BoxCost(disk=n * 2 * load.lengths[at.task].prompt * TOKEN_BYTES)
 
 
@@ -178,13 +178,14 @@ def merge(load: Workload, at: Box) -> BoxCost:
 
 
 def baseline(load: Workload, at: Box) -> BoxCost:
-    """One greedy answer of the base model to each question."""
-    return answers(load, at, times=1, paged=load.tree["evaluate"]["engine"] == PAGED)
+    """One greedy answer of the base model to each question, those of further test sets included."""
+    return answers(load, at, times=1, paged=load.tree["evaluate"]["engine"] == PAGED, further=load.further(at))
 
 
 def evaluate(load: Workload, at: Box) -> BoxCost:
-    """One greedy answer to each question, for each training seed."""
-    return answers(load, at, times=len(load.tree["seeds"]), paged=load.tree["evaluate"]["engine"] == PAGED)
+    """One greedy answer to each question, for each training seed; those of further test sets are included."""
+    paged = load.tree["evaluate"]["engine"] == PAGED
+    return answers(load, at, times=len(load.tree["seeds"]), paged=paged, further=load.further(at))
 
 
 def probe(load: Workload, at: Box) -> BoxCost:
@@ -192,17 +193,20 @@ def probe(load: Workload, at: Box) -> BoxCost:
     return answers(load, at, times=n_conditions(load.tree, at.system) * len(load.tree["seeds"]))
 
 
-def answers(load: Workload, at: Box, times: int, paged: bool = False) -> BoxCost:
+def answers(load: Workload, at: Box, times: int, paged: bool = False, further: Sequence[int] = ()) -> BoxCost:
     """The cost of greedy answers in batches, each launched for every token of its longest row and for every latent step.
+
+    `further` are the sizes of test sets that are answered, too, in batches of their own.
 
     A `paged` engine decodes without launches, also one batch after another. The latent steps run in transformers before it,
     with a second copy of the weights, which is loaded first. The memory is therefore the smallest for which the engine's
     share of what is then free holds its weights and one row, and the rest holds a batch of latent steps.
     """
     how, lengths = load.tree["evaluate"], load.lengths[at.task]
-    n, limit, K = load.n(at, load.tree["split"]), how["max_new_tokens"], latent_steps(load.tree, at.system)
+    asked, limit, K = [load.n(at, load.tree["split"]), *further], how["max_new_tokens"], latent_steps(load.tree, at.system)
+    n = sum(asked)
     S = min(limit, load.generated.get((at.task, at.system), lengths.thinking if thinks(load, at) else lengths.direct))
-    batches, rows = -(-n // how["batch"]), min(n, how["batch"])
+    batches, rows = sum(-(-one // how["batch"]) for one in asked), min(max(asked), how["batch"])
     latents, tokens = batches * K, batches * min(limit, LONGEST * S)
     launched = latents + (0 if paged else tokens)
     compute = cost.decoding(load.shape, n, lengths.prompt + K, S, load.width, latents + tokens, launched).times(times)
@@ -227,10 +231,11 @@ def thinks(load: Workload, at: Box) -> bool:
 
 
 def grade(load: Workload, at: Box) -> BoxCost:
-    """Every answer of every row and condition graded once."""
+    """Every answer of every row and condition graded once; no condition is tried on a further test set."""
     systems = load.tree["systems"]
     per_seed = len(systems["trained"]) + sum(n_conditions(load.tree, name) for name in systems["distilled"])
     rows = load.n(at, load.tree["split"]) * (len(systems["baseline"]) + per_seed * len(load.tree["seeds"]))
+    rows += sum(load.further(at)) * (len(systems["baseline"]) + len(systems["trained"]) * len(load.tree["seeds"]))
     return BoxCost(other_s=rows * grading_s(load, at.task), disk=rows, light=True)
 
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from qthink_core.artifacts.prepared import TEST, of_set
 from qthink_core.models.base_params import Base
+from qthink_core.pipeline import layout
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import calibration, shapes
 from qthink_core.planning.cost import Shape
@@ -38,8 +40,9 @@ GENERATED = Lengths(prompt=30, thought=12, answer=7, thinking=19, direct=7)
 class Workload(NamedTuple):
     """The checked parameters, the model's shape, lengths and problems by task, and mean tokens of answers.
 
-    A size in `problems` is None where it is unknown; `generated` holds mean tokens of answers by (task, system);
-    `counted` are the tasks whose lengths come from rollouts in this folder; `room` is the device's memory in bytes.
+    A size in `problems` is None where it is unknown; that of a further test set has the name of its file in place of the
+    split. `generated` holds mean tokens of answers by (task, system); `counted` are the tasks whose lengths come from
+    rollouts in this folder; `room` is the device's memory in bytes.
     """
 
     tree: Mapping[str, Any]
@@ -58,6 +61,10 @@ class Workload(NamedTuple):
     def n(self, at: Box, split: str) -> int:
         """Problems of a split; 0 where the number is unknown."""
         return self.problems[at.task, split] or 0
+
+    def further(self, at: Box) -> list[int]:
+        """Questions of each further test set of the task; 0 where the number is unknown."""
+        return [self.n(at, of_set(name, TEST)) for name in also(self.tree, at.task)]
 
 
 def workload_of(root: Path, tree: Mapping[str, Any], boxes: Mapping[Box, Path]) -> Workload:
@@ -82,6 +89,8 @@ def workload_of(root: Path, tree: Mapping[str, Any], boxes: Mapping[Box, Path]) 
         entry = tree["data"][task]
         problems |= {(task, split): size_of(tree["prepare"], entry, split, prepared) for split in ("train", "test")}
         problems[task, "validation"] = tree["prepare"]["n_validation"]
+        further = calibration.counts(root / layout.test_sets(task)) if same else {}
+        problems |= {(task, of_set(name, TEST)): size_of_set(tree, name, further) for name in also(tree, task)}
         assumed = GENERATED if source.pretrain else PAPER
         if tree["prepare"]["source"] != "generated":
             assumed = assumed._replace(prompt=PUBLISHED_PROMPTS.get(entry["benchmark"], assumed.prompt))
@@ -107,6 +116,17 @@ def size_of(prepare: Mapping[str, Any], entry: Mapping[str, Any], split: str, pr
     if split in prepared or recorded is None:
         return prepared.get(split)
     return max(recorded - (prepare["n_validation"] if split == "train" else 0), 0)
+
+
+def also(tree: Mapping[str, Any], task: str) -> list[str]:
+    """The further test sets that the systems of a task answer."""
+    return list(tree["data"][task].get("also", []))
+
+
+def size_of_set(tree: Mapping[str, Any], name: str, prepared: Mapping[str, int]) -> int | None:
+    """Questions of a further test set: as prepared or on record, at most as many as params ask for; None where unknown."""
+    wanted, known = tree["prepare"]["n_test"], prepared.get(of_set(name, TEST), tree["test_sets"][name].get("rows"))
+    return known if known is None or wanted == "all" else min(known, int(wanted))
 
 
 def with_counts(

@@ -15,6 +15,7 @@ from qthink_core.artifacts.answers import Answer
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.store import MANIFEST
 from qthink_core.errors import DataError, ParamError
+from qthink_core.pipeline import layout
 from qthink_core.pipeline.stage import read_params
 from qthink_core.report.display import plain
 
@@ -23,11 +24,12 @@ COLUMNS = ("problem_id", "question", "gold", "answer", "verdict", "extracted", "
 FORMULA = tuple("=+-@＝＋－＠")
 
 
-def to_csv(root: Path, task: str, system: str, seed: int | None, condition: str) -> str:
+def to_csv(root: Path, task: str, system: str, seed: int | None, condition: str, test_set: str = prepared.MAIN) -> str:
     """A header and a row per question: id, question, gold, answer, verdict, extracted answer, tokens, reason of its end.
 
-    Without a `seed`, the answers are those of the lowest training seed. Raises ParamError for a task, system, seed or
-    condition that the run does not have, and DataError when an artifact is missing.
+    Without a `seed`, the answers are those of the lowest training seed. With a `test_set` the questions are those of that
+    set. Raises ParamError for a task, system, seed, condition or set that the run does not have, and DataError when an
+    artifact is missing.
     """
     params = read_params(root, "report")
     folders = params.folders()
@@ -37,24 +39,31 @@ def to_csv(root: Path, task: str, system: str, seed: int | None, condition: str)
     if condition != TRAINED and system not in own.probes:
         raise ParamError(f"{system} takes no latent steps, so {condition!r:.80} was not tried: leave out --condition")
     folder = own.answers[system] if condition == TRAINED else own.probes[system]
-    for needed in (own.problems, own.grades, folder):
+    further = test_set != prepared.MAIN
+    problems = layout.test_sets(task) if further else own.problems
+    for needed in (problems, own.grades, folder):
         if not (root / needed / MANIFEST).is_file():
             raise DataError(f"{needed} is missing: run `dvc repro grade@{task}`")
-    rows = _of_seed(answers.read(root / folder), system, seed, condition)
+    if further:
+        _known("test set", test_set, dict.fromkeys(grades.graded_sets(root / own.grades)), f"data.{task}.also")
+        if condition != TRAINED:
+            raise ParamError(f"no condition but {TRAINED} was tried on {test_set}: leave out --condition")
+    rows = _of_seed(answers.read(root / folder, test_set), system, seed, condition)
     graded = {
         row.problem_id: row
-        for row in grades.read_grades(root / own.grades)
+        for row in grades.read_grades(root / own.grades, test_set)
         if (row.system, row.seed, row.condition) == (system, rows[0].seed, condition)
     }
-    problems = {row["id"]: row for row in prepared.read(root / own.problems, params.split)}
-    if not {row.problem_id for row in rows} <= graded.keys() & problems.keys():
+    asked = prepared.of_set(test_set, prepared.TEST) if further else params.split
+    questions = {row["id"]: row for row in prepared.read(root / problems, asked)}
+    if not {row.problem_id for row in rows} <= graded.keys() & questions.keys():
         raise DataError(f"{own.grades} and {folder} have different questions or seeds: run `dvc repro grade@{task}`")
-    return written([_row(row, problems[row.problem_id], graded[row.problem_id]) for row in rows])
+    return written([_row(row, questions[row.problem_id], graded[row.problem_id]) for row in rows])
 
 
 def _known(what: str, name: str, known: Mapping[str, Any], where: str) -> None:
     if name not in known:
-        raise ParamError(f"there is no {what} {name!r:.80}: {where} has {', '.join(known)}")
+        raise ParamError(f"there is no {what} {name!r:.80}: {where} has {', '.join(known) or 'none'}")
 
 
 def _of_seed(rows: Sequence[Answer], system: str, seed: int | None, condition: str) -> list[Answer]:

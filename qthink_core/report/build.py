@@ -1,18 +1,18 @@
 """The report: the findings of a run, read from its artifacts and written as a table, a page and files for programs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from qthink_core.artifacts import answers, prepared, readout
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import write_file
-from qthink_core.artifacts.grades import read_grades
+from qthink_core.artifacts.grades import graded_sets, read_grades
 from qthink_core.evidence import analysis, scores
 from qthink_core.evidence.fairness import marks
-from qthink_core.evidence.findings import Answered, Findings, Question, System
-from qthink_core.report.exports import losses_csv, metrics_json, tokens_csv, verdicts_csv
+from qthink_core.evidence.findings import Answered, Cell, Findings, Question, System
+from qthink_core.report.exports import called, losses_csv, metrics_json, tokens_csv, verdicts_csv, with_sets
 from qthink_core.report.markdown import markdown
 from qthink_core.report.page import page
 from qthink_core.report.params import SYSTEM_NAMES, Outline
@@ -46,13 +46,7 @@ def find(folders: Mapping[str, Folders], outline: Outline) -> Findings:
         K=outline.K,
         distance=outline.distance,
         systems=systems(outline, latent),
-        cells={
-            task: {
-                name: scores.cell(by_condition[TRAINED], outline.steps(name) if name in latent else 0)
-                for name, by_condition in found.scores.items()
-            }
-            for task, found in tasks.items()
-        },
+        cells={task: cells(found, latent, outline) for task, found in tasks.items()},
         control=outline.control if outline.control in outline.settings else None,
         direct=outline.direct if outline.direct in outline.settings else None,
         repeats_published=outline.published_model and all(prepared.published(one.problems) for one in folders.values()),
@@ -71,7 +65,25 @@ def find(folders: Mapping[str, Folders], outline: Outline) -> Findings:
             for question in questions(task, one, tasks[task], outline.split, outline.questions)
         ],
         further=analysis.further(tasks),
+        test_sets={
+            task: {name: cells(found, latent, outline) for name, found in of_sets(one, outline.settings).items()}
+            for task, one in folders.items()
+            if graded_sets(one.grades)
+        },
     )
+
+
+def cells(found: scores.Task, latent: Collection[str], outline: Outline) -> dict[str, Cell]:
+    """The cell of each system as trained."""
+    return {
+        name: scores.cell(by_condition[TRAINED], outline.steps(name) if name in latent else 0)
+        for name, by_condition in found.scores.items()
+    }
+
+
+def of_sets(folders: Folders, systems: Iterable[str]) -> dict[str, scores.Task]:
+    """The scores on each further test set of a task."""
+    return {name: scores.read(folders.grades, list(systems), name) for name in graded_sets(folders.grades)}
 
 
 def problems(folders: Mapping[str, Folders]) -> str:
@@ -140,11 +152,13 @@ def write(folder: Path, findings: Findings, folders: Mapping[str, Folders]) -> l
     files = {
         "table.md": markdown(findings).encode(),
         "report.html": page(findings),
-        "accuracy.json": metrics_json(findings.cells),
-        "tokens.csv": tokens_csv(findings.cells),
+        "accuracy.json": metrics_json(with_sets(findings)),
+        "tokens.csv": tokens_csv(with_sets(findings)),
     }
     for task, one in folders.items():
         files[f"verdicts/{task}.csv"] = verdicts_csv(scores.read(one.grades, list(findings.systems)))
+        for name, found in of_sets(one, findings.systems).items():
+            files[f"verdicts/{called(task, name)}.csv"] = verdicts_csv(found)
         for system, by_seed in one.adapters.items():
             for seed, adapter in by_seed.items():
                 files[f"losses/{task}-{system}-{seed}.csv"] = losses_csv(read_losses(adapter))

@@ -6,6 +6,7 @@ the variance between trainings if there are several, and Holm's correction over 
 """
 
 import contextlib
+import functools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,10 @@ from qthink_core.pipeline import parameters
 from qthink_core.pipeline.graph import parameter_classes
 from qthink_core.pipeline.stage import printable
 from qthink_core.report import revisions
-from qthink_core.report.revisions import Run, Verdicts
+from qthink_core.report.revisions import OF_SET, Run, Verdicts
 
-# Parameters of `prepare` that do not affect the questions.
-NO_QUESTION = ("cpu_threads", "cpu_kernels")
+# Parameters of `prepare` that do not affect the questions of the tasks themselves.
+NO_QUESTION = ("cpu_threads", "cpu_kernels", "test_sets")
 OTHER_QUESTIONS, OTHER_SEEDS, ONE_SIDE = "other questions", "other training seeds", "in one run only"
 
 
@@ -133,8 +134,11 @@ def other_questions(before: Run, after: Run) -> list[str]:
     """The tasks whose questions may differ despite equal ids, because parameters that affect the questions differ."""
     wanted = parameters.patterns(parameter_classes()["prepare"]) | {("split",)}
     trees = [parameters.prune(run.params, wanted) for run in (before, after)]
-    left, right = ({key: value for key, value in tree.items() if key not in NO_QUESTION} for tree in trees)
-    return [] if left == right else [task for task in before.verdicts if task in after.verdicts]
+    sets = [tree.get("test_sets") for tree in trees]
+    unread = (*NO_QUESTION, *(f"data.{task}.also" for tree in trees for task in tree.get("data") or {}))
+    left, right = (functools.reduce(parameters.without, unread, tree) for tree in trees)
+    both = [task for task in before.verdicts if task in after.verdicts]
+    return [task for task in both if left != right or (OF_SET in task and sets[0] != sets[1])]
 
 
 def words_of(run: Run) -> dict[tuple[str, ...], str]:

@@ -9,9 +9,21 @@ from typing import Any
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.evidence import scores
 from qthink_core.evidence.analysis import place
-from qthink_core.evidence.findings import Cell
+from qthink_core.evidence.findings import Cell, Findings
+from qthink_core.report.revisions import OF_SET
 
 LETTERS = {"right": "r", "wrong": "w", "unparsable": "u", "over_limit": "o", "timeout": "t"}
+
+
+def called(task: str, test_set: str) -> str:
+    """The name of a task's test set in files for programs, where it is a benchmark of its own; no task has a hyphen."""
+    return f"{task}{OF_SET}{test_set}"
+
+
+def with_sets(findings: Findings) -> dict[str, Mapping[str, Cell]]:
+    """The cells by benchmark and system, with each further test set as a benchmark after the others."""
+    sets = {called(task, name): row for task, found in findings.test_sets.items() for name, row in found.items()}
+    return {**findings.cells, **sets}
 
 
 def metrics_json(cells: Mapping[str, Mapping[str, Cell]]) -> bytes:

@@ -9,7 +9,7 @@ from qthink_core.evidence.significance import ALPHA
 from qthink_core.pipeline.seconds import Measured
 from qthink_core.report import overview
 from qthink_core.report.overview import claim_lines, matrix
-from qthink_core.report.sentences import SECONDS, power, scope, summary
+from qthink_core.report.sentences import SECONDS, TEST_SETS, power, scope, summary
 
 NOT_PUBLISHED = "not published"
 DETAIL = "## In detail\n"
@@ -20,6 +20,7 @@ def markdown(findings: Findings) -> str:
     first = [
         f"{summary(findings)}\n",
         table(findings),
+        _section("Other test sets", test_sets_tables(findings)),
         _section("Do the latents do anything?", verdicts_table(findings)),
         _section("The claims of the model card", claims_table(findings)),
         _section("What differs", differences(findings)),
@@ -57,11 +58,24 @@ def table(findings: Findings) -> str:
     return "\n".join([_table(head, rows), *notes, *([""] if notes else []), f"{explained} {SECONDS}", ""])
 
 
-def _show(one: Cell) -> str:
+def test_sets_tables(findings: Findings) -> str:
+    """A table for each task with further test sets: a row per system, a column per set."""
+    parts = []
+    for task, sets in findings.test_sets.items():
+        head = [f"{task}, other test sets", *(f"{name} (n={next(iter(row.values())).n})" for name, row in sets.items())]
+        rows = [[system.name, *(_accuracy(row[name]) for row in sets.values())] for name, system in findings.systems.items()]
+        parts.append(_table(head, rows))
+    return "\n".join([*parts, f"{TEST_SETS}\n"]) if parts else ""
+
+
+def _accuracy(one: Cell) -> str:
     accuracy = f"{100 * one.accuracy:.1f} ± {100 * one.standard_error:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
-    spread = "" if one.spread is None else f" ({100 * one.spread:.1f})"
+    return accuracy + ("" if one.spread is None else f" ({100 * one.spread:.1f})")
+
+
+def _show(one: Cell) -> str:
     latents = f" + {one.latents} latent" if one.latents else ""
-    return f"{accuracy}{spread}; {one.mean_tokens:.0f} tokens{latents}; {100 * one.hit_limit:.1f} %"
+    return f"{_accuracy(one)}; {one.mean_tokens:.0f} tokens{latents}; {100 * one.hit_limit:.1f} %"
 
 
 def _several_seeds(findings: Findings) -> bool:

@@ -80,6 +80,7 @@ def page(findings: Findings) -> bytes:
         power=sentences.power(findings),
         few=sentences.few,
         seconds=sentences.SECONDS,
+        about_test_sets=sentences.TEST_SETS,
         best={task: overview.best(findings, task) for task in tasks},
         matrix={task: overview.matrix(findings, task) for task in tasks},
         widest={task: max([0.05, *(max(abs(row.low), abs(row.high)) for row in rows)]) for task, rows in compared.items()},

@@ -14,6 +14,8 @@ from qthink_core.pipeline import graph, parameters
 
 REPORT = "report"
 TOKENS, LATENTS = "mean_tokens", "latent_passes"
+# Between a task and its further test set in the name of a benchmark: no task has a hyphen in its name.
+OF_SET = "-"
 # DVC keeps experiments here, as <two digits of the baseline>/<the rest>/<name>.
 EXPERIMENTS = "refs/exps"
 

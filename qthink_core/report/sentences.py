@@ -9,6 +9,12 @@ from qthink_core.pipeline.seconds import REPORT
 # Times differ from machine to machine, and outputs must not.
 SECONDS = f"Seconds per answer depend on the machine, so they are in {REPORT} and not in this file."
 
+TEST_SETS = (
+    "Accuracy in per cent ± standard error [95 % interval], and the standard deviation over training seeds, if there are "
+    "several, in brackets. No system was trained on these questions. Verdicts, claims and differences are about the "
+    "benchmarks alone."
+)
+
 
 def distinguishable(row: Comparison) -> bool:
     """Whether the difference is distinguishable from zero after correction."""

@@ -15,7 +15,7 @@ from qthink_core.pipeline import code, graph, parameters
 from qthink_core.planning import schedule
 from qthink_core.report import plots
 from qthink_core.report.params import SYSTEM_NAMES
-from qthink_core.report.revisions import verdicts_of
+from qthink_core.report.revisions import OF_SET, verdicts_of
 
 ACCURACY, README = Path("docs/figures/accuracy.svg"), Path("README.md")
 _BLOCK = re.compile(r"(?<=^```mermaid\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
@@ -45,7 +45,7 @@ def accuracy(results: Path) -> bytes:
     cells: dict[str, dict[str, Cell]] = {}
     try:
         with (results / "tokens.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = [row for row in csv.DictReader(file) if OF_SET not in row["benchmark"]]  # benchmarks, not test sets
         tasks = {row["benchmark"] for row in rows}
         right = {task: verdicts_of((results / "verdicts" / f"{task}.csv").read_bytes()).right for task in tasks}
         for row in rows:
