@@ -28,7 +28,7 @@ class Params(Section):
 
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Grades the task's answers, one row of the table after another."""
-    from qthink_core.artifacts import answers, grades, prepared
+    from qthink_core.artifacts import answers, grades, prepared, store
     from qthink_core.benchmarks import grading
 
     benchmark = prepared.benchmark(layout.problems(at.task))
@@ -44,7 +44,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
         shown = stage.progress(systems, len(systems), f"{at} {test_set}".strip(), "system")
         given = ((system, answered(system, test_set)) for system in shown)
         rows = grading.grade_answers(benchmark, {row["id"]: row["gold"] for row in problems}, given)
-        done.append(prepared.of_set(test_set, "grades"))
+        done.append(store.of_set(test_set, "grades"))
         work.commit(done[-1], {f"{done[-1]}.parquet": grades.grades_writer(rows)}, grading.verdict_counts(rows))
     made = work.publish(layout.grades(at.task), "grades", done)
     n = sum(made.counts.values())

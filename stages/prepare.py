@@ -37,7 +37,7 @@ class Params(Section):
 def run(params: Params, at: stage.Box, work: Work) -> str:
     """Writes one Parquet file per split and per test set, and counts the test questions that other splits contain, too."""
     stage.preflight(at)
-    from qthink_core.artifacts import prepared
+    from qthink_core.artifacts import prepared, store
     from qthink_core.benchmarks import problems, rendering, test_sets
     from qthink_core.models.tokenizer import load_tokenizer
 
@@ -55,7 +55,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
     benchmark, splits = found.about["benchmark"], found.splits
     tokenizer = load_tokenizer(layout.BASE)
     longest = []
-    further = {prepared.of_set(name, "test"): rows for name, rows in sets.problems.items()}
+    further = {store.of_set(name, "test"): rows for name, rows in sets.problems.items()}
     for unit, chosen in (splits | further).items():
         shown = stage.progress(chosen, len(chosen), f"{at} {unit}", "prompt")
         rows = rendering.prompted(benchmark, shown, tokenizer)

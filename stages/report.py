@@ -26,6 +26,7 @@ class Params(ReportParams):
         return {
             str(task): Folders(
                 layout.problems(task),
+                layout.test_sets(task),
                 layout.grades(task),
                 {name: {seed: layout.adapters(task, name, seed) for seed in self.seeds} for name in systems.trained},
                 {name: layout.answers(task, name) for name in (*systems.baseline, *systems.trained)},

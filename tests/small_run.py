@@ -127,6 +127,7 @@ def run(
             }
     return Folders(
         published(folder / "problems" / task, task, {"p": {"test.parquet": prepared.writer(problems)}}, about),
+        folder / "test_sets" / task,
         graded(folder, task, found),
         adapters,
         answers,

@@ -8,8 +8,7 @@ import pyarrow as pa
 
 from qthink_core.artifacts.completions import COLUMNS, Completion, n_at_limit, n_tokens
 from qthink_core.artifacts.files import Writer
-from qthink_core.artifacts.prepared import MAIN, set_of
-from qthink_core.artifacts.store import listed
+from qthink_core.artifacts.store import MAIN, listed, set_of
 from qthink_core.artifacts.tables import Table
 
 BATCH = "batch-"

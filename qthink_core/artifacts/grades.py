@@ -11,8 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from qthink_core.artifacts.files import Writer
-from qthink_core.artifacts.prepared import MAIN, of_set, set_of
-from qthink_core.artifacts.store import listed
+from qthink_core.artifacts.store import MAIN, listed, of_set, set_of
 from qthink_core.artifacts.tables import Table
 
 

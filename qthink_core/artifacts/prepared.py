@@ -8,12 +8,11 @@ from typing import Any, TypedDict
 import pyarrow as pa
 
 from qthink_core.artifacts.files import Writer
-from qthink_core.artifacts.store import MANIFEST
+from qthink_core.artifacts.store import MAIN, MANIFEST, of_set
 from qthink_core.artifacts.tables import Table
 from qthink_core.errors import DataError
 
 TRAIN, VALIDATION, TEST = ("train", "validation", "test")
-MAIN = ""  # stands for the questions of the task itself where others have the name of their test set
 
 
 class Prompted(TypedDict):
@@ -43,16 +42,6 @@ TABLE = Table(
     Prompted,
     order=lambda row: row["id"],
 )
-
-
-def of_set(test_set: str, name: str) -> str:
-    """The name of a unit or file of a test set, such as `svamp.test`; MAIN leaves a name as it is."""
-    return f"{test_set}.{name}" if test_set else name
-
-
-def set_of(name: str) -> str:
-    """The test set of a name without suffix that `of_set` has made; MAIN where there is none."""
-    return name.rpartition(".")[0]
 
 
 def writer(rows: Sequence[Prompted]) -> Writer:

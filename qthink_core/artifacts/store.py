@@ -22,6 +22,7 @@ from qthink_core.errors import DataError, QThinkError
 
 MANIFEST = "manifest.json"
 CLOSED = "closed.json"
+MAIN = ""  # stands for the questions of a task itself where others have the name of their test set
 
 
 @dataclass
@@ -261,3 +262,13 @@ def sweep(works: Path, recorded: Iterable[str]) -> None:
 def listed(folder: Path, suffix: str = "") -> list[str]:
     """The sorted names of an artifact's files, from its manifest; their hashes were checked before the stage began."""
     return sorted(name for name in json.loads((folder / MANIFEST).read_bytes())["files"] if name.endswith(suffix))
+
+
+def of_set(test_set: str, name: str) -> str:
+    """The name of a unit or file of a test set, such as `svamp.test`; MAIN leaves a name as it is."""
+    return f"{test_set}.{name}" if test_set else name
+
+
+def set_of(name: str) -> str:
+    """The test set of a name without suffix that `of_set` has made; MAIN where there is none."""
+    return name.rpartition(".")[0]

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from qthink_core.artifacts.completions import LENGTH
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.grades import Graded, read_grades
-from qthink_core.artifacts.prepared import MAIN
+from qthink_core.artifacts.store import MAIN
 from qthink_core.errors import DataError
 from qthink_core.evidence.findings import Cell
 from qthink_core.evidence.statistics import estimate

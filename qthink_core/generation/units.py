@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from qthink_core.artifacts.answers import BATCH, Answer
 from qthink_core.artifacts.completions import Completion
-from qthink_core.artifacts.prepared import MAIN, of_set
 from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.artifacts.store import MAIN, of_set
 from qthink_core.generation.requests import Request, Sampling
 from qthink_core.models.loading import QThinkConfig, System
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qthink_core.artifacts.files import write_file
-from qthink_core.artifacts.prepared import MAIN, set_of
+from qthink_core.artifacts.store import MAIN, set_of
 
 LOG = Path("logs/seconds")
 REPORT = Path("logs/seconds.md")

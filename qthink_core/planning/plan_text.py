@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from qthink_core.artifacts.prepared import TEST, of_set
+from qthink_core.artifacts.store import of_set
 from qthink_core.evidence.significance import POWER
 from qthink_core.planning import cost, room
 from qthink_core.planning.calibration import CPU
@@ -97,7 +97,7 @@ def assumptions(plan: RunPlan) -> str:
     for task in load.lengths:
         train, test = load.problems[task, "train"], load.problems[task, load.tree["split"]]
         known = "a training set of unknown size" if train is None else f"{train:,} training problems"
-        further = {name: load.problems[task, of_set(name, TEST)] for name in also(load.tree, task)}
+        further = {name: load.problems[task, of_set(name, "test")] for name in also(load.tree, task)}
         sets = "".join(f", {n or 0:,} of {name}" for name, n in further.items())
         sizes.append(f"{task} {known} and {test or 0:,} questions{sets}")
         unknown += [f"the questions of {name}" for name, n in further.items() if n is None]

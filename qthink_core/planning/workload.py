@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core.artifacts.prepared import TEST, of_set
+from qthink_core.artifacts.store import of_set
 from qthink_core.models.base_params import Base
-from qthink_core.pipeline import layout
+from qthink_core.pipeline import graph
 from qthink_core.pipeline.graph import Box
-from qthink_core.planning import calibration, shapes
+from qthink_core.planning import calibration, schedule, shapes
 from qthink_core.planning.cost import Shape
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -64,7 +64,7 @@ class Workload(NamedTuple):
 
     def further(self, at: Box) -> list[int]:
         """Questions of each further test set of the task; 0 where the number is unknown."""
-        return [self.n(at, of_set(name, TEST)) for name in also(self.tree, at.task)]
+        return [self.n(at, of_set(name, "test")) for name in also(self.tree, at.task)]
 
 
 def workload_of(root: Path, tree: Mapping[str, Any], boxes: Mapping[Box, Path]) -> Workload:
@@ -89,8 +89,8 @@ def workload_of(root: Path, tree: Mapping[str, Any], boxes: Mapping[Box, Path]) 
         entry = tree["data"][task]
         problems |= {(task, split): size_of(tree["prepare"], entry, split, prepared) for split in ("train", "test")}
         problems[task, "validation"] = tree["prepare"]["n_validation"]
-        further = calibration.counts(root / layout.test_sets(task)) if same else {}
-        problems |= {(task, of_set(name, TEST)): size_of_set(tree, name, further) for name in also(tree, task)}
+        further = calibration.counts(root / test_sets(root, tree, task)) if same else {}
+        problems |= {(task, of_set(name, "test")): size_of_set(tree, name, further) for name in also(tree, task)}
         assumed = GENERATED if source.pretrain else PAPER
         if tree["prepare"]["source"] != "generated":
             assumed = assumed._replace(prompt=PUBLISHED_PROMPTS.get(entry["benchmark"], assumed.prompt))
@@ -118,6 +118,12 @@ def size_of(prepare: Mapping[str, Any], entry: Mapping[str, Any], split: str, pr
     return max(recorded - (prepare["n_validation"] if split == "train" else 0), 0)
 
 
+def test_sets(root: Path, tree: Mapping[str, Any], task: str) -> Path:
+    """The folder in which `prepare` puts the further test sets of a task, beside the problems."""
+    _, folder = schedule.outputs(graph.stages(root)["prepare"])
+    return Path(graph.resolve(folder, Box("prepare", task), tree))
+
+
 def also(tree: Mapping[str, Any], task: str) -> list[str]:
     """The further test sets that the systems of a task answer."""
     return list(tree["data"][task].get("also", []))
@@ -125,7 +131,7 @@ def also(tree: Mapping[str, Any], task: str) -> list[str]:
 
 def size_of_set(tree: Mapping[str, Any], name: str, prepared: Mapping[str, int]) -> int | None:
     """Questions of a further test set: as prepared or on record, at most as many as params ask for; None where unknown."""
-    wanted, known = tree["prepare"]["n_test"], prepared.get(of_set(name, TEST), tree["test_sets"][name].get("rows"))
+    wanted, known = tree["prepare"]["n_test"], prepared.get(of_set(name, "test"), tree["test_sets"][name].get("rows"))
     return known if known is None or wanted == "all" else min(known, int(wanted))
 
 

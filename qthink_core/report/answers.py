@@ -13,9 +13,8 @@ from typing import Any
 from qthink_core.artifacts import answers, grades, prepared
 from qthink_core.artifacts.answers import Answer
 from qthink_core.artifacts.conditions import TRAINED
-from qthink_core.artifacts.store import MANIFEST
+from qthink_core.artifacts.store import MAIN, MANIFEST, of_set
 from qthink_core.errors import DataError, ParamError
-from qthink_core.pipeline import layout
 from qthink_core.pipeline.stage import read_params
 from qthink_core.report.display import plain
 
@@ -24,7 +23,7 @@ COLUMNS = ("problem_id", "question", "gold", "answer", "verdict", "extracted", "
 FORMULA = tuple("=+-@＝＋－＠")
 
 
-def to_csv(root: Path, task: str, system: str, seed: int | None, condition: str, test_set: str = prepared.MAIN) -> str:
+def to_csv(root: Path, task: str, system: str, seed: int | None, condition: str, test_set: str = MAIN) -> str:
     """A header and a row per question: id, question, gold, answer, verdict, extracted answer, tokens, reason of its end.
 
     Without a `seed`, the answers are those of the lowest training seed. With a `test_set` the questions are those of that
@@ -39,8 +38,8 @@ def to_csv(root: Path, task: str, system: str, seed: int | None, condition: str,
     if condition != TRAINED and system not in own.probes:
         raise ParamError(f"{system} takes no latent steps, so {condition!r:.80} was not tried: leave out --condition")
     folder = own.answers[system] if condition == TRAINED else own.probes[system]
-    further = test_set != prepared.MAIN
-    problems = layout.test_sets(task) if further else own.problems
+    further = test_set != MAIN
+    problems = own.test_sets if further else own.problems
     for needed in (problems, own.grades, folder):
         if not (root / needed / MANIFEST).is_file():
             raise DataError(f"{needed} is missing: run `dvc repro grade@{task}`")
@@ -54,7 +53,7 @@ def to_csv(root: Path, task: str, system: str, seed: int | None, condition: str,
         for row in grades.read_grades(root / own.grades, test_set)
         if (row.system, row.seed, row.condition) == (system, rows[0].seed, condition)
     }
-    asked = prepared.of_set(test_set, prepared.TEST) if further else params.split
+    asked = of_set(test_set, prepared.TEST) if further else params.split
     questions = {row["id"]: row for row in prepared.read(root / problems, asked)}
     if not {row.problem_id for row in rows} <= graded.keys() & questions.keys():
         raise DataError(f"{own.grades} and {folder} have different questions or seeds: run `dvc repro grade@{task}`")

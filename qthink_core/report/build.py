@@ -19,12 +19,13 @@ from qthink_core.report.params import SYSTEM_NAMES, Outline
 
 
 class Folders(NamedTuple):
-    """Where the artifacts of one benchmark are: one folder of problems and one of grades, the others by system.
+    """Where the artifacts of one benchmark are: folders of problems, test sets and grades, the others by system.
 
     Adapters are by system and training seed.
     """
 
     problems: Path
+    test_sets: Path
     grades: Path
     adapters: Mapping[str, Mapping[int, Path]]
     answers: Mapping[str, Path]

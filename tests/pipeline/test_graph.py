@@ -51,8 +51,8 @@ def test_a_stage_has_one_name_in_the_graph_in_its_file_and_on_its_page() -> None
 @every_stage
 def test_the_page_names_where_a_stage_writes_and_parameters_that_it_reads(stage: str) -> None:
     _, where, reads = stage_map()[f"`{stage}`"]
-    folder = re.sub(r"<(\w+)>", r"${item.\1}", where.strip("`"))
-    assert all(PurePosixPath(out).is_relative_to(folder) for out in outputs(stage)), (
+    folders = re.findall(r"`([^`]*)`", re.sub(r"<(\w+)>", r"${item.\1}", where))
+    assert all(any(PurePosixPath(out).is_relative_to(one) for one in folders) for out in outputs(stage)), (
         f"{where} is not where {outputs(stage)} lie"
     )
     declared = [key.partition(".${")[0] for _, key in declared_params(stage)]
