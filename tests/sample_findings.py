@@ -114,6 +114,12 @@ def sample(per_task: int = 8) -> Findings:
             }
             for task, row in ACCURACIES.items()
         },
+        test_sets={
+            "gsm8k": {
+                "gsm_hard": {key: cell(at / 2, n=1319) for key, at in zip(SYSTEMS, ACCURACIES["gsm8k"], strict=True)},
+                "svamp": {key: cell(at, n=300, seeds=1) for key, at in zip(SYSTEMS, ACCURACIES["math500"], strict=True)},
+            }
+        },
         control="answer_only",
         direct="base_direct",
         comparisons=comparisons,

@@ -13,6 +13,7 @@ from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import Writer
 from qthink_core.artifacts.grades import Graded
 from qthink_core.artifacts.readout import Read
+from qthink_core.artifacts.store import of_set
 from qthink_core.report.build import Folders
 from qthink_core.report.params import Outline
 
@@ -51,8 +52,14 @@ def rows(task: str, verdicts: Verdicts, tokens: int = 3) -> list[Graded]:
     ]
 
 
-def graded(folder: Path, task: str, graded: Sequence[Graded]) -> Path:
-    return published(folder / "grades" / task, task, {"grades": {"grades.parquet": grades.grades_writer(graded)}})
+def graded(folder: Path, task: str, graded: Sequence[Graded], **sets: Sequence[Graded]) -> Path:
+    """The grades of a task and of its further test sets."""
+    files = {of_set(name, "grades"): rows for name, rows in {"": graded, **sets}.items()}
+    return published(
+        folder / "grades" / task,
+        task,
+        {name: {f"{name}.parquet": grades.grades_writer(rows)} for name, rows in files.items()},
+    )
 
 
 def answered(folder: Path, name: str, rows: Sequence[Graded], others: Mapping[str, Mapping[str, Writer]]) -> Path:

@@ -1,10 +1,12 @@
 """docs/data.md: a user's own problems, from nothing, by the commands of the page, through every stage."""
 
+import csv
 import json
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from imports import ROOT
@@ -15,12 +17,17 @@ from qthink_core.running import warm
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
-SECTION = (ROOT / "docs/data.md").read_text().partition("\n## Your own problems\n")[2]
-TASK = "my_problems"
+SETS, _, SECTION = (ROOT / "docs/data.md").read_text().partition("\n## Your own problems\n")
+TASK, SET = "my_problems", "bags"
+BAGS = [
+    *({"story": f"A bag holds {n} nuts.", "ask": "How many nuts do 2 bags hold?", "n": 2 * n} for n in range(1, 6)),
+    {"story": "A bag holds nuts.", "ask": "How many?", "n": "None"},
+    {"story": "A box holds 3 pens.", "ask": " How many  pens do 3 boxes hold?", "n": 9},  # a training question
+]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", SECTION, re.DOTALL)
+def blocks(language: str, text: str = SECTION) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def shell(place: Workplace, text: str) -> str:
@@ -30,13 +37,17 @@ def shell(place: Workplace, text: str) -> str:
     return done.stdout
 
 
+def csv_of(place: Workplace, path: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((place.root / path).read_text().splitlines()))
+
+
 def python(place: Workplace, text: str) -> None:
     done = place.run(sys.executable, "-c", text)
     assert done.returncode == 0, done.stdout
 
 
-def prepared(place: Workplace) -> dict[str, object]:
-    return json.loads((place.root / f"artifacts/problems/{TASK}/manifest.json").read_bytes())
+def prepared(place: Workplace, kind: str = "problems") -> dict[str, Any]:
+    return json.loads((place.root / f"artifacts/{kind}/{TASK}/manifest.json").read_bytes())
 
 
 @pytest.fixture
@@ -49,13 +60,28 @@ def place(tmp_path: Path) -> Iterator[Workplace]:
 def test_own_problems_go_through_every_stage_by_the_commands_of_the_page(place: Workplace) -> None:
     (entry,), (run,), (write, save) = blocks("yaml"), blocks("sh"), blocks("python")
     python(place, write)
+    own_set = blocks("yaml", SETS)[-1]
+    (place.root / "data/mine/bags.jsonl").write_text("".join(json.dumps(row) + "\n" for row in BAGS))
     params = place.root / "params.yaml"
-    text, n = re.subn(r"^data:.*\n", lambda found: found[0] + entry, params.read_text(), flags=re.MULTILINE)
-    assert n == 1
+    text = params.read_text()
+    for section, added in (("data", f"{entry}    also: [{SET}]\n"), ("test_sets", own_set)):
+        text, n = re.subn(rf"^{section}:.*\n", lambda found, new=added: found[0] + new, text, flags=re.MULTILINE)
+        assert n == 1
     params.write_text(text)
     said = shell(place, run)
-    assert f"prepare@{TASK}: 12 train, 0 validation, 8 test problems" in said
-    assert f"| system | {TASK} (n=8) |" in (place.root / "results/table.md").read_text()
+    assert f"prepare@{TASK}: 12 train, 0 validation, 8 test problems, 5 of {SET}, " in said
+    table = (place.root / "results/table.md").read_text()
+    assert f"| system | {TASK} (n=8) |" in table
+    assert f"| {TASK}, other test sets | {SET} (n=5) |" in table
+    about = prepared(place, "test_sets")["about"]["sets"][SET]
+    assert about["left_out"] == {"no gold": 1, "in the training set": 1}
+    answered = csv_of(place, f"results/verdicts/{TASK}-{SET}.csv")
+    assert [row["problem_id"] for row in answered] == [f"{TASK}-{SET}-{n:05d}" for n in range(5)]
+    assert set(answered[0]) == {"problem_id", "base", f"{FINETUNED}:0", f"{DISTILLED}:0"}
+    right = sum(row["base"] == "r" for row in answered) / 5
+    metrics = json.loads((place.root / "results/accuracy.json").read_bytes())
+    assert metrics[f"{TASK}-{SET}"]["base"] == right
+    assert metrics.keys() == {TASK, f"{TASK}-{SET}"}
     assert {path.name for path in (place.root / "models" / TASK).iterdir()} == {FINETUNED, DISTILLED}
     first = prepared(place)
     assert first["about"]["benchmark"] == "gsm8k"
@@ -74,9 +100,16 @@ def test_own_problems_go_through_every_stage_by_the_commands_of_the_page(place: 
     assert prepared(place)["files"]["test.parquet"] != first["files"]["test.parquet"]
     file.write_text(file.read_text().replace("A tin holds 13 pens", "A box holds 13 pens"))
 
-    python(place, save)
+    # Another test set changes nothing that is sampled or trained: the problems stay the same bytes.
     yaml = YAML()
     tree = yaml.load(params)
+    tree["data"][TASK]["also"] = []
+    yaml.dump(tree, params)
+    assert place.repro("repro", "-s", f"prepare@{TASK}") == [f"prepare@{TASK}"]
+    assert prepared(place) == first
+    assert prepared(place, "test_sets")["files"] == {}
+
+    python(place, save)
     tree["data"][TASK] |= {"train": "mine/saved", "test": {"file": "mine/saved"}}
     yaml.dump(tree, params)
     assert place.repro("repro", "-s", f"prepare@{TASK}") == [f"prepare@{TASK}"]

@@ -10,7 +10,7 @@ import pytest
 from small_run import graded, rows
 
 from qthink_core.artifacts.conditions import TRAINED
-from qthink_core.artifacts.grades import Graded
+from qthink_core.artifacts.grades import Graded, graded_sets
 from qthink_core.errors import DataError
 from qthink_core.evidence import scores
 
@@ -91,3 +91,14 @@ def test_a_system_that_was_not_graded_as_trained_is_refused(tmp_path: Path) -> N
     made = [row for row in rows("gsm8k", LETTERS) if (row.system, row.condition) != ("uniform", TRAINED)]
     with pytest.raises(DataError, match=r"gsm8k has no grades of uniform: run `dvc repro grade@gsm8k`$"):
         read(tmp_path, made, "base", "uniform")
+
+
+def test_the_grades_of_a_test_set_are_read_apart(tmp_path: Path) -> None:
+    others = rows("gsm8k", {("base", None, TRAINED): "rrw", ("sft", 0, TRAINED): "www"})
+    folder = graded(tmp_path, "gsm8k", rows("gsm8k", LETTERS), svamp=others, bags=others[:3])
+    assert graded_sets(folder) == ["bags", "svamp"]
+    found = scores.read(folder, ["sft", "base"], "svamp")
+    assert found.scores["base"][TRAINED].right.tolist() == [[True, True, False]]
+    assert scores.read(folder, ["base"]).scores["base"][TRAINED].verdicts == [["right", "wrong", "unparsable", "timeout"]]
+    with pytest.raises(DataError, match="has no grades of sft: run `dvc repro grade@gsm8k`"):
+        scores.read(folder, ["sft", "base"], "bags")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from qthink_core.artifacts.store import set_of
 from qthink_core.generation.requests import Request, Sampling
 from qthink_core.generation.units import Unit, longest, plan_answers, plan_rollouts
 from qthink_core.models.loading import QThinkConfig
@@ -27,6 +28,13 @@ def test_a_batch_holds_the_prompts_that_a_model_is_asked_with_shortest_first() -
     assert list(plan_answers(MODEL, LATENT, 5, PROBLEMS, 2)) == ["seed-5-batch-00000", "seed-5-batch-00001"]
     direct = plan_answers(MODEL, LATENT, 5, PROBLEMS, 3)["seed-5-batch-00000"]
     assert direct == Unit(MODEL, LATENT, 5, [Request("a", [3]), Request("b", [1]), Request("c", [2])])
+
+
+def test_the_questions_of_a_test_set_are_batches_of_their_own() -> None:
+    own, other = (plan_answers(MODEL, LATENT, 5, PROBLEMS, 2, test_set=name) for name in ("", "svamp"))
+    assert list(other) == ["svamp.seed-5-batch-00000", "svamp.seed-5-batch-00001"]
+    assert list(other.values()) == list(own.values())
+    assert [set_of(name) for name in (*own, *other)] == ["", "", "svamp", "svamp"]
 
 
 @pytest.mark.parametrize("config", [THINKING, LATENT, QThinkConfig(0, False), QThinkConfig(6, True)])

@@ -31,13 +31,16 @@ def with_system(tree: dict[str, Any], group: str, name: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", UNFIT, ids=repr)
-@pytest.mark.parametrize("place", ["tasks", "data", "systems.baseline", "systems.finetuned", "systems.distilled", "scale"])
+@pytest.mark.parametrize(
+    "place", ["tasks", "data", "test_sets", "systems.baseline", "systems.finetuned", "systems.distilled", "scale"]
+)
 def test_a_name_that_boxes_or_folders_cannot_carry_is_refused_with_the_form(place: str, name: Any) -> None:
     tree = tree_of("tiny")[0]
     entry = tree["data"]["gsm8k"]
     altered = {
         "tasks": lambda: tree | {"tasks": [name], "data": tree["data"] | {name: entry}},
         "data": lambda: tree | {"data": tree["data"] | {name: entry}},
+        "test_sets": lambda: tree | {"test_sets": tree["test_sets"] | {name: tree["test_sets"]["svamp"]}},
         "scale": lambda: tree | {"scale": name},
     }.get(place, lambda: with_system(tree, place.partition(".")[2], name))()
     assert [one for one in said(altered) if f"{place} has the name {str(name)!r:.60}, {FORM}" in one]
@@ -78,13 +81,28 @@ OWN = {"benchmark": "gsm8k", "train": "mine/train.jsonl", "test": {"file": "mine
 ON_HUB = OWN | {"train": {"repo": "me/mine", "revision": COMMIT}}
 
 
+def also(source: str, *names: Any, split: str = "test", benchmark: str = "gsm8k", **sets: Any) -> dict[str, Any]:
+    """A run on `mine`, whose systems answer further test sets."""
+    tree = placed(source, ["mine"], mine=OWN | {"benchmark": benchmark, "also": list(names)})
+    return tree | {"split": split, "test_sets": tree["test_sets"] | sets}
+
+
+BAGS = {"benchmark": "gsm8k", "file": "bags.jsonl"}
+
+
 def own(part: dict[str, Any]) -> dict[str, Any]:
     return placed("hub", ["mine"], mine=OWN | part)
 
 
 @pytest.mark.parametrize("source", ["folder", "hub"])
 def test_a_task_of_the_users_own_is_an_entry_of_data(source: str) -> None:
-    assert said(placed(source, ["mine", "gsm8k"], mine=OWN | {"columns": {"question": "q", "answer": "a"}})) == []
+    assert said(placed(source, ["mine", "gsm8k"], mine=OWN | {"columns": {"question": "q", "answer": ["a", "b"]}})) == []
+
+
+@pytest.mark.parametrize(("source", "names"), [("folder", ["svamp", "bags"]), ("hub", ["bags"]), ("generated", [])])
+def test_a_task_may_have_further_test_sets(source: str, names: list[str]) -> None:
+    tree = also(source, *names, bags=BAGS | {"columns": {"question": ["story", "ask"]}})
+    assert said(tree if names else tree | {"tasks": ["gsm8k"]}) == []
 
 
 @pytest.mark.parametrize(
@@ -126,6 +144,35 @@ def test_a_task_of_the_users_own_is_an_entry_of_data(source: str) -> None:
             "columns names 'questoin', which is no field of",
         ),
         (placed("hub", ["mine"], mine={"benchmark": "gsm8k", "train": "x"}), "data.mine.test is missing"),
+        (
+            also("folder", "svmp"),
+            "data.mine.also names svmp, which has no entry in test_sets: did you mean svamp? Else add test_sets.svmp",
+        ),
+        (also("folder", "svamp", "svamp"), "data.mine.also names svamp 2 times: keep one"),
+        (
+            also("folder", "svamp", benchmark="math500"),
+            "also names svamp, whose benchmark is gsm8k and not math500: remove it",
+        ),
+        (
+            placed("generated", ["gsm8k"], gsm8k=OWN | {"also": ["svamp"]}),
+            "data.gsm8k.also names svamp, but prepare.source is generated, which makes no further test sets: set "
+            "prepare.source in params/tiny.yaml to folder or hub, or also to []",
+        ),
+        (also("folder", "svamp", split="validation"), "split: validation asks no test question: set also to [] or split"),
+        (
+            also("hub", "svamp"),
+            "test_sets.svamp has no revision, the commit of ChilleD/SVAMP that you choose: add the 40 hexadecimal digits",
+        ),
+        (
+            also("folder", "bags", bags={"benchmark": "gsm8k", "repo": "me/bags"}),
+            "test_sets.bags names no file, but prepare.source is folder: add its file, or set prepare.source to hub",
+        ),
+        (
+            also("folder", bags=BAGS | {"columns": {"q": "x"}}),
+            "columns names 'q', which is no field of gsm8k (question, answer)",
+        ),
+        (also("folder", bags=BAGS | {"columns": {"question": []}}), "columns names no column for question"),
+        (also("folder", bags=BAGS | {"max_left_out": -1}), "test_sets.bags.max_left_out is -1: "),
         (placed("folder", ["gsm8k"], folder="~/data"), "prepare.folder is '~/data': write the home folder out"),
         *(
             (placed("folder", ["gsm8k"], folder=folder), f"prepare.folder is {folder!r}, which holds what the stages make")

@@ -331,6 +331,21 @@ def test_the_users_own_folder_counts_for_what_is_under_way_and_not_for_what_was_
     assert identity(root)[1] != before[1]
 
 
+def test_a_further_test_set_counts_for_what_is_under_way_and_not_for_what_is_made_beside_it(root: Path) -> None:
+    dvc, params = root / "dvc.yaml", root / "params.yaml"
+    dvc.write_text(
+        dvc.read_text().replace("      - seed\n", '      - seed\n      - test_sets\n      - "data.${item.task}"\n', 1)
+    )
+    known = "test_sets: {{svamp: {{rows: {rows}}}}}\ndata: {{gsm8k: {{test: {test}, also: [{also}]}}}}\n"
+    found = []
+    for rows, test, also in ((1, "x", ""), (2, "x", ""), (1, "x", "svamp"), (1, "y", "")):
+        params.write_text(PARAMS + known.format(rows=rows, test=test, also=also))
+        found.append(identity(root))
+    assert len({fingerprint for fingerprint, _, _ in found}) == 4
+    settings = [one for _, one, _ in found]
+    assert settings[0] == settings[1] == settings[2] != settings[3]
+
+
 def test_a_stage_runs_by_dvc_only(root: Path) -> None:
     code, out, err = run(root, "")
     assert (code, out) == (2, "")

@@ -57,10 +57,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, question in enumerate(QUESTIONS)
     ]
     published(folder / "problems", TASK, {"p": {"test.parquet": prepared.writer(problems)}})
-    published(folder / "grades", TASK, {"grades": {"grades.parquet": grades_writer(found)}})
+    bags = rows(TASK, {("base", None, TRAINED): "wr", ("uniform", 0, TRAINED): "rr"})
+    asked = [row | {"question": f"Bag of {row['id']}?"} for row in problems[:2]]
+    grades = {"grades.parquet": grades_writer(found), "bags.grades.parquet": grades_writer(bags)}
+    published(folder / "grades", TASK, {"grades": grades})
+    published(folder / "test_sets", TASK, {"bags": {"bags.test.parquet": prepared.writer(asked)}}, {"sets": {"bags": {}}})
     for system in ("base", "uniform"):
         own = [row for row in found if row.system == system]
-        answered(folder / "answers" / TASK, system, [row for row in own if row.condition == TRAINED], {})
+        more = answered(folder / "bags" / TASK, system, [row for row in bags if row.system == system], {})
+        others = {"bags": {"bags.batch-00000.parquet": (more / "batch-00000.parquet").read_bytes()}}
+        answered(folder / "answers" / TASK, system, [row for row in own if row.condition == TRAINED], others)
+    shutil.rmtree(folder / "bags")
     answered(folder / "probes" / TASK, "uniform", [row for row in found if row.condition != TRAINED], {})
     return root
 
@@ -94,6 +101,15 @@ def test_without_a_seed_it_is_the_lowest_and_any_other_can_be_asked_for(root: Pa
     assert [row["verdict"] for row in of(root, "uniform", seed=3)] == ["right", "right", "right"]
     assert [row["verdict"] for row in of(root, "uniform", condition="zeros")] == ["wrong", "wrong", "right"]
     assert of(root, "uniform", seed=3, condition="K=0")[0]["answer"] == "wrong K=0 | <b>"
+
+
+def test_the_answers_to_a_further_test_set_are_those_of_that_set_alone(root: Path) -> None:
+    found = table(answers.to_csv(root, TASK, "base", None, TRAINED, "bags"))
+    assert [(row["question"], row["verdict"], row["tokens"]) for row in found] == [
+        ("Bag of gsm8k-test-00000?", "wrong", "3"),
+        ("Bag of gsm8k-test-00001?", "right", "4"),
+    ]
+    assert len(of(root)) == 3
 
 
 def test_questions_that_look_like_formulas_or_steer_a_terminal_do_neither(root: Path) -> None:
@@ -151,6 +167,12 @@ def test_any_text_is_one_quoted_cell_that_encodes_shows_and_calculates_nothing(t
             {"system": "uniform", "condition": "twos"},
             ParamError,
             "there is no condition 'twos' of uniform: there is trained, K=0, mean, noise, other, zeros",
+        ),
+        ({"test_set": "svamp"}, ParamError, "there is no test set 'svamp': data.gsm8k.also has bags"),
+        (
+            {"system": "uniform", "condition": "zeros", "test_set": "bags"},
+            ParamError,
+            "no condition but trained was tried on bags: leave out --condition",
         ),
         ({"system": "sft"}, DataError, "artifacts/answers/gsm8k/sft is missing: run `dvc repro grade@gsm8k`"),
         ({"task": "math500"}, DataError, "artifacts/problems/math500 is missing: run `dvc repro grade@math500`"),

@@ -259,14 +259,24 @@ def only_cell(before: Run, after: Run) -> compare.Cell:
         ({"seed": 1}, "other questions"),
         ({"split": "validation"}, "other questions"),
         ({"prepare": {"source": "hub"}}, "other questions"),
+        ({"data": {"gsm8k": {"test": "x.jsonl"}}}, "other questions"),
+        ({"data": {"gsm8k": {"test": "y.jsonl", "also": ["svamp"]}}}, ""),
+        ({"test_sets": {"svamp": {"file": "x.jsonl"}}}, ""),
     ],
 )
 def test_accuracies_are_tested_where_the_parameters_leave_the_questions_the_same(
     changed: dict[str, Any], untested: str
 ) -> None:
-    found = only_cell(a_run({"gsm8k": rows(30)}), a_run({"gsm8k": rows(10)}, **changed))
+    before = {"data": {"gsm8k": {"test": "y.jsonl", "also": []}}}
+    found = only_cell(a_run({"gsm8k": rows(30)}, **before), a_run({"gsm8k": rows(10)}, **before | changed))
     assert (found.before, found.after, found.untested) == (0.75, 0.25, untested)
     assert found.beyond_chance is (None if untested else True)
+
+
+def test_a_further_test_set_is_tested_where_its_own_entry_is_the_same_too() -> None:
+    sets = [{"test_sets": {"svamp": {"file": name}}} for name in ("x.jsonl", "x.jsonl", "y.jsonl")]
+    before, same, other = (a_run({"gsm8k-svamp": rows(30)}, **one) for one in sets)
+    assert [only_cell(before, one).untested for one in (same, other)] == ["", "other questions"]
 
 
 def test_other_ids_or_other_numbers_of_seeds_are_not_tested() -> None:

@@ -536,6 +536,41 @@ def test_the_report_is_these_files_with_the_table_first_and_the_page_second(tmp_
     ]
 
 
+def test_further_test_sets_are_a_table_of_their_own_and_benchmarks_for_programs(tmp_path: Path) -> None:
+    """Of 4 questions, 1 right: 25 % with a standard error of sqrt(1/4 * 3/4 / 4) = 21.7 and Wilson's interval."""
+    verdicts = three_seeds(EARNS)
+    letters = {("base", None): "rwww", ("answer_only", 0): "wwww", ("answer_only", 1): "rrww", ("answer_only", 2): "rrrr"}
+    letters |= {("uniform", seed): "rwww" for seed in range(3)}
+    others = rows("gsm8k", {(*key, TRAINED): text for key, text in letters.items()})
+    without = build.find({"gsm8k": run(tmp_path / "without", "gsm8k", verdicts)}, outline(SYSTEMS))
+    folders = {"gsm8k": run(tmp_path, "gsm8k", verdicts)}
+    small_run.graded(tmp_path, "gsm8k", rows("gsm8k", verdicts), svamp=others)
+    findings = build.find(folders, outline(SYSTEMS))
+    assert findings._replace(test_sets={}) == without
+    paths = build.write(tmp_path / "results", findings, folders)
+    files = {str(path.relative_to(tmp_path / "results")): path.read_text() for path in paths}
+    section = files["table.md"].partition("## Other test sets\n\n")[2].partition("\n## ")[0]
+    head, line, base, answer_only, uniform, _, about = section.splitlines()
+    assert (head, line) == ("| gsm8k, other test sets | svamp (n=4) |", "| --- | --- |")
+    assert base == "| Base, thinking | 25.0 ± 21.7 [4.6, 69.9] |"
+    assert answer_only.startswith("| SFT on the answer only | 50.0 ± ")
+    assert answer_only.endswith("] (50.0) |")  # of 0, 50 and 100 %
+    assert uniform.startswith("| QThink uniform per-step | 25.0 ± ")
+    assert uniform.endswith("] (0.0) |")
+    assert about == sentences.TEST_SETS
+    accuracy = json.loads(files["accuracy.json"])
+    assert accuracy["gsm8k-svamp"] == {"base": 0.25, "answer_only": 0.5, "uniform": 0.25}
+    assert accuracy["gsm8k"] == json.loads(exports.metrics_json(without.cells))["gsm8k"]
+    tokens = list(csv.DictReader(io.StringIO(files["tokens.csv"])))
+    assert [row["system"] for row in tokens if row["benchmark"] == "gsm8k-svamp"] == SYSTEMS
+    assert [row["latent_passes"] for row in tokens if row["benchmark"] == "gsm8k-svamp"] == ["0", "0", str(K)]
+    assert files["verdicts/gsm8k-svamp.csv"].splitlines()[:2] == [
+        "problem_id,base,answer_only:0,answer_only:1,answer_only:2,uniform:0,uniform:1,uniform:2",
+        "gsm8k-test-00000,r,w,r,r,r,r,r",
+    ]
+    assert "Other test sets" not in markdown.markdown(without)
+
+
 @pytest.mark.slow
 def test_the_same_grades_in_any_order_and_any_folder_are_the_same_bytes(tmp_path: Path) -> None:
     verdicts = three_seeds(EARNS)

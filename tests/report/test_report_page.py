@@ -325,6 +325,13 @@ def test_the_overview_has_every_accuracy_with_its_standard_error(tree: Element) 
     assert [one.text() for one in notes.all("li")] == [*SYSTEMS["final_step"].marks]
 
 
+def test_other_test_sets_have_a_table_with_intervals_and_the_spread_over_seeds(tree: Element) -> None:
+    head, first, *_, last = region(tree, "Accuracy on other test sets, systems of GSM8K")
+    assert head == ["System", "gsm_hard, n = 1,319", "svamp, n = 300"]
+    assert first == ["Base, thinking", "47.8 ± 1.4 (1.3)[45.1, 50.4]", "98.5 ± 0.7[96.4, 99.4]"]
+    assert len([*_, first, last]) == len(SYSTEMS)
+
+
 def test_ours_stand_beside_the_published_results_of_the_same_row(tree: Element) -> None:
     head, names, *found = region(tree, "GSM8K, ours beside the published")
     assert head[1:] == ["This run, n = 200", "Published, Qwen3-1.7B, n = 1,319"]

@@ -36,6 +36,13 @@ def test_the_figure_has_a_panel_for_each_benchmark_and_every_system_in_its_legen
     assert sum(one in systems for one in texts) == len(systems)
 
 
+def test_a_further_test_set_is_not_in_the_figure(results: Path) -> None:
+    tokens = results / "tokens.csv"
+    row = next(line for line in tokens.read_text().splitlines() if line.startswith("gsm8k base,"))
+    tokens.write_text(tokens.read_text() + row.replace("gsm8k", "gsm8k-svamp") + "\n")
+    assert figures.accuracy(results) == figures.accuracy(RESULTS)
+
+
 def test_a_verdict_more_or_less_moves_a_point(results: Path) -> None:
     file = results / "verdicts" / "gsm8k.csv"
     with file.open(newline="") as opened:
