@@ -32,6 +32,7 @@ from qthink_core.pipeline.systems import of_seed
 from stages import average, baseline, evaluate, extract, finetune, grade, merge, probe, train
 
 TASK, K, D, N = "gsm8k", 2, 32, 4
+SET, FURTHER = "more", 3
 # One epoch over a few problems, taught by the published solutions: no rollouts are needed.
 SMALL = {"K": K, "train.target": "gold", "train.epochs": 1, "train.batch": N, "train.micro_batch": N, "train.lora.r": 2}
 ADAPTER = ("adapter_model.safetensors", loading.HEAD, loading.CONFIG)
@@ -51,13 +52,16 @@ def put(place: Path, files: Mapping[str, Writer | bytes], about: Mapping[str, An
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qwen3: Any, tokenizer: Any) -> Path:
-    """A working folder with a base model, four problems, and random teachers of both kinds."""
+    """A working folder with a base model, four problems, a further test set, and random teachers of both kinds."""
     monkeypatch.chdir(tmp_path)
     qwen3(tied=True).save_pretrained(layout.BASE)
     tokenizer.save_pretrained(layout.BASE)
     rows, scored = (prompted(TASK, generated(TASK, split, N, seed=3, world=WORLD), tokenizer) for split in ("train", "test"))
     files = {"train.parquet": prepared.writer(rows), "test.parquet": prepared.writer(scored)}
     put(layout.problems(TASK), files, {"benchmark": TASK, "source": "generated"})
+    # its ids are those of the test split, so one set taken for the other would not be noticed by them
+    others = prompted(TASK, generated(TASK, "test", FURTHER, seed=4, world=WORLD), tokenizer)
+    put(layout.test_sets(TASK), {f"{SET}.test.parquet": prepared.writer(others)}, {"sets": {SET: {}}})
     rng = np.random.default_rng(0)
     for kind in ("uniform", "reward_weighted"):
         made = {row["id"]: teachers.Teacher(rng.standard_normal((K, D)).astype(np.float32), 1, False) for row in rows}
@@ -208,6 +212,16 @@ def test_every_seed_and_condition_is_answered_and_graded_on_every_question() -> 
     rows = grades.read_grades(layout.grades(TASK))
     assert {(row.system, row.seed, row.condition, row.problem_id) for row in rows} == set(expected)
     assert len(rows) == len(expected)
+    others = grades.read_grades(layout.grades(TASK), SET)
+    assert [(row.system, row.seed, row.condition) for row in others[::FURTHER]] == [
+        ("base", None, TRAINED),
+        ("uniform", 3, TRAINED),
+        ("uniform", 5, TRAINED),
+    ]
+    assert [row.problem_id for row in others] == 3 * ids[:FURTHER]
+    own, more = (answers.read(layout.answers(TASK, "base"), name)[:FURTHER] for name in ("", SET))
+    assert [one.problem_id for one in own] == [one.problem_id for one in more]
+    assert [one.text for one in own] != [one.text for one in more]
     # the base model's random weights open no think block
     lacking = [row for row in rows if row.finish == "no_teacher"]
     assert [(row.condition, row.verdict, row.n_tokens) for row in lacking] == [("teacher", "unparsable", 0)] * 2 * N

@@ -127,22 +127,25 @@ def published(benchmark: str, split: str, folder: Path | None) -> list[Problem]:
     else:
         path, expected = in_folder(benchmark, split, folder)
     known = grader(benchmark).FILES.get(split)
-    source = _source(benchmark, path)
+    source = _source(benchmark, path, {})
     if known is not None and len(source.rows) != known.records:
         raise DataError(f"{path} has {len(source.rows)} problems, the published file {known.records}: fetch it again")
     check_digest(path, expected)
     return _all(benchmark, split, source)
 
 
-def in_file(benchmark: str, split: str, path: Path) -> list[Problem]:
-    """All problems of one file, in order; raises DataError with the numbers and the first of the rows that are none."""
-    return _all(benchmark, split, _source(benchmark, path))
+def in_file(benchmark: str, split: str, path: Path, columns: Mapping[str, str | list[str]] | None = None) -> list[Problem]:
+    """All problems of one file, in order; `columns` as in an entry of the params.
+
+    Raises DataError with the numbers and the first of the rows that are none.
+    """
+    return _all(benchmark, split, _source(benchmark, path, columns or {}))
 
 
-def _source(benchmark: str, path: Path) -> Source:
-    rules = grader(benchmark)
-    read = source_rows.read_file(path, rules.FIELDS)
-    return source_rows.mapped(read, rules.NEEDED, columns_of(benchmark, {}), f"data.{benchmark}")
+def _source(benchmark: str, path: Path, columns: Mapping[str, str | list[str]]) -> Source:
+    named = columns_of(benchmark, columns)
+    read = source_rows.read_file(path, [column for names in named.values() for column in names])
+    return source_rows.mapped(read, grader(benchmark).NEEDED, named, "with --column FIELD=NAME")
 
 
 def _all(benchmark: str, split: str, source: Source) -> list[Problem]:

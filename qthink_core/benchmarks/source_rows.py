@@ -109,11 +109,12 @@ def content(rows: Iterable[Fields | RowError]) -> str:
     return digest.hexdigest()
 
 
-def mapped(source: Source, needed: Sequence[Sequence[str]], columns: Mapping[str, Sequence[str]], entry: str) -> Source:
+def mapped(source: Source, needed: Sequence[Sequence[str]], columns: Mapping[str, Sequence[str]], fix: str) -> Source:
     """The source with its columns under the names of the benchmark's fields, and no others.
 
-    `columns` has those of every field. Raises DataError where there are no rows, or the columns of a field that the
-    benchmark needs are missing in every row, with the columns that there are.
+    `columns` has those of every field; `fix` says how to name others, with FIELD in place of the field. Raises DataError
+    where there are no rows, or the columns of a field that the benchmark needs are missing in every row, with the columns
+    that there are.
     """
     if not source.rows:
         raise DataError(f"{source.name} holds no rows: put problems into it")
@@ -123,10 +124,8 @@ def mapped(source: Source, needed: Sequence[Sequence[str]], columns: Mapping[str
         if read and not any(set(columns[field]) <= set(found) for field in group):
             listed = ", ".join(found[:MAX_NAMED]) or "none"
             missing = " or ".join(" and ".join(columns[field]) for field in group)
-            raise DataError(
-                f"{source.name} has no column {missing}: it has {listed}; name the right one as {entry}.columns: "
-                f"{{{group[0]}: ...}}"
-            )
+            said = f"{source.name} has no column {missing}: it has {listed}; name the right one"
+            raise DataError(f"{said} {fix.replace('FIELD', group[0])}")
     rows = [
         row
         if isinstance(row, RowError)

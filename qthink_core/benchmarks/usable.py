@@ -96,7 +96,7 @@ def of_place(
     here = key if isinstance(place, SetEntry) else f"{key}.{split}"
     wanted = [column for names in named.values() for column in names]
     source = source_rows.read(place, TEST if isinstance(place, SetEntry) else split, folder, wanted, here, hint)
-    source = source_rows.mapped(source, grader(benchmark).NEEDED, named, key)
+    source = source_rows.mapped(source, grader(benchmark).NEEDED, named, f"as {key}.columns: {{FIELD: ...}}")
     own = _check_record(source, place, here)
     found = usable(task, benchmark, split, source)
     published = not own and _is_published(benchmark, split, source, place, found.about["content"])

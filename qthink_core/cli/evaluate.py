@@ -24,6 +24,12 @@ Data = Annotated[
         "the benchmark publishes them; by default the hub.",
     ),
 ]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="FIELD=NAME: the column of a file for a field of the benchmark, or several, as in question=Body,Question."
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="Ask only so many questions, chosen by a hash of their ids.")]
 Batch = Annotated[int, typer.Option(help="Questions that are answered together.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
@@ -34,6 +40,7 @@ def evaluate(
     model: Model,
     benchmark: Benchmark,
     data: Data = None,
+    column: Column = None,
     limit: Limit = None,
     engine: Annotated[str, typer.Option(help="hf (transformers) or vllm.")] = "hf",
     latents: Latents = None,
@@ -66,7 +73,7 @@ def evaluate(
 
         how = _how(max_new_tokens, batch, device, dtype, engine)
         _check(how, latents, limit, (data, out))
-        asked = questions.read(benchmark, data, limit)
+        asked = questions.read(benchmark, data, limit, column or ())
         folder = out or _named("evaluations", benchmark, model)
         done = evaluate(model, asked, how, folder, K=latents, thinking=thinking, revision=revision, say=_say)
         print(json.dumps(done.as_json(), indent=1) if as_json else done.text())
@@ -78,6 +85,7 @@ def audit(
     model: Model,
     benchmark: Benchmark,
     data: Data = None,
+    column: Column = None,
     limit: Limit = None,
     latents: Latents = None,
     base: Annotated[str | None, typer.Option(help="The base model: it also answers with and without thinking.")] = None,
@@ -117,7 +125,7 @@ def audit(
         how = _how(max_new_tokens, batch, device, dtype)
         _check(how, latents, limit, (data, out))
         auditing.check_sweep(sweep)
-        asked = questions.read(benchmark, data, limit)
+        asked = questions.read(benchmark, data, limit, column or ())
         folder = out or _named("audits", benchmark, model)
         others = auditing.Others(control, base)
         done = auditing.audit(model, asked, how, folder, K=latents, sweep=sweep, others=others, revision=revision, say=_say)

@@ -347,7 +347,7 @@ def test_the_entry_of_a_task_reruns_that_task_alone(copy: Path) -> None:
 
 def test_a_further_test_set_touches_what_prepares_it_and_nothing_that_samples_or_trains(copy: Path) -> None:
     """Nothing after it runs unless the test sets are others: the problems stay as they are (test_stage.py)."""
-    touched, _ = rerun(copy, "params.yaml", r"^(  gsm8k:\n(?:    .*\n)*?)    also: \[\]", r"\1    also: [svamp]")
+    touched, _ = rerun(copy, "params.yaml", r"^(  gsm8k:.*\n(?:    .*\n)*?)    also: \[\]", r"\1    also: [svamp]")
     assert touched == {f"prepare@{TASK}"}
     readers = {stage for stage, entry in STAGES.items() if any("artifacts/test_sets" in dep for dep in entry["deps"])}
     assert readers == {"baseline", "evaluate", "grade", "report"}

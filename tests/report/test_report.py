@@ -210,6 +210,7 @@ def test_seconds_are_beside_tokens_and_latent_passes_and_in_no_output(tmp_path: 
         seconds.record(log / "baseline@gsm8k-base", unit, answers, took, "cpu")
     seconds.record(log / "evaluate@gsm8k-uniform", "seed-0-batch-00000", 16, 2.0, "cpu")
     seconds.record(log / "evaluate@gsm8k-uniform", "seed-0-batch-00000", 16, 0.8, "cpu")  # made again
+    seconds.record(log / "evaluate@gsm8k-uniform", "svamp.seed-0-batch-00000", 9, 90.0, "cpu")  # not of the table
     measured = seconds.read(log)
     assert measured == {("gsm8k", "base"): (16, 4.0, "cpu"), ("gsm8k", "uniform"): (16, 0.8, "cpu")}
     # 3 tokens and one more for each question before it: 10.5 on average

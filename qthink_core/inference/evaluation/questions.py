@@ -11,6 +11,7 @@ from qthink_core.artifacts.files import canonical_json
 from qthink_core.artifacts.prepared import TEST
 from qthink_core.artifacts.store import MANIFEST, read_manifest
 from qthink_core.benchmarks import problems, published_files, rendering
+from qthink_core.benchmarks.data_entries import columns_of
 from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.graders.contract import Problem
 from qthink_core.errors import DataError, ParamError, first_line
@@ -37,15 +38,19 @@ class Questions(NamedTuple):
         return {one.id: one.gold for one in self.problems}
 
 
-def read(task: str, data: Path | None, limit: int | None) -> Questions:
+def read(task: str, data: Path | None, limit: int | None, columns: Sequence[str] = ()) -> Questions:
     """The test questions of a benchmark, or `limit` of them, chosen by a rank that depends only on their ids.
 
     `data` is a folder of published files (docs/data.md), a folder of prepared problems (`artifacts/problems/TASK`), or a
-    file with rows as the benchmark publishes them (JSON lines or Parquet); None is the hub. Raises ParamError for a limit
-    below 1 or above the number of questions, and DataError where the data are missing, damaged or of another benchmark, or
-    the hub cannot be reached.
+    file with rows as the benchmark publishes them (JSON lines or Parquet); None is the hub. `columns` say where a file has
+    other names for the benchmark's fields, as in `answer=target` or `question=Body,Question`. Raises ParamError for a limit
+    below 1 or above the number of questions, and for columns that cannot be used, and DataError where the data are missing,
+    damaged or of another benchmark, or the hub cannot be reached.
     """
     check_limit(limit)
+    named = _columns(task, columns)
+    if named and (data is None or not data.is_file()):
+        raise ParamError(f"--column {columns[0]} is about a file of rows: name one with --data")
     if data is None:
         found, source = _on_hub(task), "the hub"
     elif not data.exists():
@@ -56,7 +61,7 @@ def read(task: str, data: Path | None, limit: int | None) -> Questions:
     else:
         source = str(data)
         if data.is_file():
-            found = problems.in_file(task, TEST, data)
+            found = problems.in_file(task, TEST, data, named)
         elif (data / MANIFEST).is_file():
             found = _of_run(task, data)
         else:
@@ -74,6 +79,21 @@ def check_limit(limit: int | None) -> None:
     """Raises ParamError for a number of questions below 1."""
     if limit is not None and limit < 1:
         raise ParamError(f"--limit is {limit}: give a number of questions above 0")
+
+
+def _columns(task: str, given: Sequence[str]) -> dict[str, str | list[str]]:
+    """The columns by field; raises ParamError where one has another form or names a field that there is not."""
+    named: dict[str, str | list[str]] = {}
+    for one in given:
+        field, _, names = one.partition("=")
+        if not all(names.split(",")):
+            raise ParamError(f"--column is {one!r:.80}: expected FIELD=NAME, or FIELD=NAME,NAME for texts to be joined")
+        named[field] = names.split(",")
+    try:
+        columns_of(task, named)
+    except ValueError as error:
+        raise ParamError(f"--column: {error}") from None
+    return named
 
 
 def _on_hub(task: str) -> list[Problem]:

@@ -29,6 +29,43 @@ def test_a_file_has_the_rows_of_the_published_form(tmp_path: Path) -> None:
     assert found.golds == {"gsm8k-test-00000": "7", "gsm8k-test-00001": "4"}
 
 
+SVAMP = {"Body": "Each pack has 76 pencils. ", "Question": "How many are in 2 packs?", "Answer": 152.0}
+
+
+def test_a_file_may_have_other_names_for_the_fields(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "svamp.jsonl", [SVAMP, SVAMP | {"Body": "Each pack has 7 pencils."}])
+    found = read("gsm8k", file, None, ["question=Body,Question", "answer=Answer"])
+    assert [(one.question, one.gold) for one in found.problems] == [
+        ("Each pack has 76 pencils. How many are in 2 packs?", "152.0"),
+        ("Each pack has 7 pencils. How many are in 2 packs?", "152.0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [
+        (["answer"], r"--column is 'answer': expected FIELD=NAME"),
+        (["answer=a,"], r"--column is 'answer=a,': expected FIELD=NAME"),
+        (["gold=a"], r"--column: columns names 'gold', which is no field of gsm8k \(question, answer\)"),
+        (
+            ["answer=gold"],
+            r"svamp\.jsonl has no column question: it has Body, .*name the right one with --column question=NAME",
+        ),
+        (["question=Body", "answer=gold"], r"has no column gold: it has .*; name the right one with --column answer=NAME"),
+    ],
+)
+def test_a_column_that_cannot_be_used_is_one_line(tmp_path: Path, columns: list[str], fault: str) -> None:
+    file = write_rows(tmp_path / "svamp.jsonl", [SVAMP])
+    with pytest.raises((ParamError, DataError), match=fault):
+        read("gsm8k", file, None, columns)
+
+
+def test_a_column_belongs_to_a_file(tmp_path: Path) -> None:
+    for data in (None, tmp_path):
+        with pytest.raises(ParamError, match="--column answer=a is about a file of rows: name one with --data"):
+            read("gsm8k", data, None, ["answer=a"])
+
+
 def test_the_questions_of_a_run_are_those_of_its_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     row = {"rationale": None, "target_gold": "7", "prompt_thinking": [1], "prompt_direct": [2]}
