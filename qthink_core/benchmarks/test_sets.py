@@ -44,14 +44,14 @@ def gather(
     """
     chosen: dict[str, list[Problem]] = {}
     about: dict[str, dict[str, Any]] = {}
-    said = []
+    said: list[str] = []
     for name in entry.also:
         place = known[name]
         found = usable.of_set(task, name, place, None if source == "hub" and place.repo else Path(folder))
         found = found.without(trained(found, training))
-        own = place.max_left_out is not None
-        limit = place.max_left_out if place.max_left_out is not None else max_left_out
-        key = f"test_sets.{name}.max_left_out" if own else "prepare.max_left_out"
+        limit, key = max_left_out, "prepare.max_left_out"
+        if place.max_left_out is not None:
+            limit, key = place.max_left_out, f"test_sets.{name}.max_left_out"
         usable.check_limit([found], limit, f"Fix or drop them, or raise {key} ({limit})")
         if len(found.problems) < LEAST:
             left = f"{len(found.problems)} of {found.total} rows of {found.source} can be used as questions"
@@ -60,8 +60,9 @@ def gather(
         chosen[name] = problems.select(found.problems, n, seed)
         near = problems.nearly_in(chosen[name], training)
         about[name] = found.described() | {"near_overlap": near}
-        said += filter(None, (problems.about_rows(name, found, place), near and f"{near} of {name} are nearly in training"))
-    return Sets(chosen, about, "; ".join(map(str, said)))
+        said.append(problems.about_rows(name, found, place))
+        said.append(f"{near} of {name} are nearly in training" if near else "")
+    return Sets(chosen, about, "; ".join(filter(None, said)))
 
 
 def trained(found: Usable, training: Sequence[Problem]) -> dict[str, tuple[Reason, str]]:

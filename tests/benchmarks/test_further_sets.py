@@ -8,6 +8,7 @@ import pytest
 from entries import ENTRIES
 from imports import ROOT
 
+from qthink_core import hub
 from qthink_core.benchmarks import problems, test_sets, usable
 from qthink_core.benchmarks.data_entries import SetEntry
 from qthink_core.benchmarks.graders import grade
@@ -16,6 +17,7 @@ from qthink_core.errors import DataError
 from qthink_core.pipeline import parameters
 
 READY = {name: SetEntry.model_validate(one) for name, one in parameters.read_yaml(ROOT / "params.yaml")["test_sets"].items()}
+COMMIT = "740312add88f781978c0658806c59bc2815b9866"
 TRAINING = [
     Problem("t-0", "Ann has 2 hens. How many legs do they have?", "4", None),
     Problem("t-1", "HOW many days has a week", "7", None),
@@ -179,3 +181,26 @@ def test_another_number_of_rows_than_the_record_is_damaged_unless_the_set_may_be
 def test_no_set_is_asked_of_a_task_that_names_none() -> None:
     found = test_sets.gather("gsm8k", ENTRIES["gsm8k"], READY, TRAINING, "folder", "/nowhere", "all", 0, 0)
     assert found == test_sets.Sets({}, {}, "")
+
+
+@pytest.mark.parametrize(("name", "split"), [("gsm_hard", "train"), ("svamp", "test")])
+def test_a_set_on_the_hub_is_loaded_at_its_commit_with_the_columns_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, split: str
+) -> None:
+    import datasets
+
+    kept = [row for row in ROWS[name][0] if row.get("Body") != "It is 5." and row.get("target") == row.get("target")]
+    rows = [{key: value if key == "target" else str(value) for key, value in row.items() if key != "code"} for row in kept]
+    asked = []
+
+    def of_hub(*place: Any) -> Any:
+        asked.append(place)
+        return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(hub, "dataset_split", of_hub)
+    place = READY[name].model_copy(update={"rows": None, "own": False, "revision": COMMIT})
+    entry = ENTRIES["gsm8k"].model_copy(update={"also": [name]})
+    found = test_sets.gather("gsm8k", entry, {name: place}, TRAINING, "hub", "/nowhere", "all", 9, 0)
+    assert asked == [(place.repo, None, split, COMMIT)]
+    assert [one.gold for one in found.problems[name]][:2] == ROWS[name][2][:2]
+    assert (found.about[name]["repo"], found.about[name]["revision"]) == (place.repo, COMMIT)

@@ -75,10 +75,13 @@ def test_the_size_of_a_set_is_as_prepared_or_on_record_and_at_most_what_params_a
 
 
 def test_a_set_of_unknown_size_counts_as_none_and_is_named() -> None:
-    tree = tree_of("paper")[0]
-    tree |= {"tasks": ["gsm8k"], "prepare": tree["prepare"] | {"source": "folder"}}
-    tree |= {"data": tree["data"] | {"gsm8k": tree["data"]["gsm8k"] | {"also": ["bags"]}}}
-    tree |= {"test_sets": {"bags": {"benchmark": "gsm8k", "file": "bags.jsonl"}}}
+    of_paper = tree_of("paper")[0]
+    tree = of_paper | {
+        "tasks": ["gsm8k"],
+        "prepare": of_paper["prepare"] | {"source": "folder"},
+        "data": {"gsm8k": of_paper["data"]["gsm8k"] | {"also": ["bags"]}},
+        "test_sets": {"bags": {"benchmark": "gsm8k", "file": "bags.jsonl"}},
+    }
     made = plan_run(ROOT, "paper", "h100", 1, None, FOLDER)
     load = workload_of(ROOT, tree, schedule.first_outputs(ROOT, tree))
     said = plan_text.assumptions(made._replace(workload=load))
