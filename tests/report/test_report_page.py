@@ -248,7 +248,9 @@ def test_every_text_of_a_model_stands_in_the_page_as_it_is_with_what_hides_named
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["scale", "setting", "system", "mark", "task", "made_with", "claim", "word", "scorer"])
+@pytest.mark.parametrize(
+    "place", ["scale", "setting", "system", "mark", "task", "made_with", "claim", "word", "scorer", "set"]
+)
 def test_hostile_text_is_harmless_in_every_other_place_too(place: str) -> None:
     text = '" onload="x'.join(["", *HOSTILE, ""])
     findings = sample(1)._replace(curves={}, conditions={})
@@ -259,7 +261,9 @@ def test_hostile_text_is_harmless_in_every_other_place_too(place: str) -> None:
             "system": lambda to: findings._replace(systems=SYSTEMS | {"sft": SYSTEMS["sft"]._replace(name=to)}),
             "mark": lambda to: findings._replace(systems=SYSTEMS | {"sft": SYSTEMS["sft"]._replace(marks=[to])}),
             "task": lambda to: findings._replace(
-                cells={to: findings.cells["gsm8k"]}, curves={to: sample(0).curves["gsm8k"]}
+                cells={to: findings.cells["gsm8k"]},
+                curves={to: sample(0).curves["gsm8k"]},
+                test_sets={to: findings.test_sets["gsm8k"]},
             ),
             "made_with": lambda to: findings._replace(made_with={to: to}),
             "claim": lambda to: findings._replace(claims=[findings.claims[0]._replace(words=to, benchmark=to, note=to)]),
@@ -267,6 +271,7 @@ def test_hostile_text_is_harmless_in_every_other_place_too(place: str) -> None:
                 conditions={"gsm8k": {"uniform": Conditions({to: cell(0.5), "trained": cell(0.4)}, to, to)}}
             ),
             "scorer": lambda to: findings._replace(further={"gsm8k": {"sft": {to: 0.5}}}),
+            "set": lambda to: findings._replace(test_sets={"gsm8k": {to: findings.cells["gsm8k"]}}),
         }[place](to)
         for to in ("x", text)
     )
