@@ -15,7 +15,7 @@ from qthink_core import hub
 from qthink_core.benchmarks import source_rows
 from qthink_core.benchmarks.data_entries import Entry
 from qthink_core.benchmarks.graders import grader, gsm8k, math500
-from qthink_core.benchmarks.graders.solution_box import solution_box
+from qthink_core.benchmarks.graders.text import solution_box
 from qthink_core.errors import DataError
 
 DATA = Path(__file__).parents[2] / "../shared/data"

@@ -16,7 +16,7 @@ Equality, by the first rule that decides:
 - Math-Verify, gold first, in a process that can be killed: rational numbers exactly, others to 50 digits.
 
 Rulings, each on the side that never takes another value for right:
-- a rounded number is wrong, however many digits it has; `0.333\ldots` and `0.(3)` are not read;
+- a rounded number is wrong, however many digits it has; `0.333\ldots` is not read, `0.(3)` repeats;
 - `2^10`, `\sqrt16` and `\frac123` are printed as other numbers than they mean, and are right only as the same text;
 - digits with a space between them are one number only in groups of three; a comma is never a decimal point;
 - any unit is right where the gold has none, as the problem asks for it; percent and currency signs likewise, so that `50\%`
@@ -29,7 +29,6 @@ Rulings, each on the side that never takes another value for right:
 - several values in several boxes: the last box counts.
 """
 
-import re
 from collections.abc import Mapping
 
 from qthink_core.benchmarks.graders.contract import (
@@ -44,8 +43,7 @@ from qthink_core.benchmarks.graders.contract import (
 )
 from qthink_core.benchmarks.graders.latex.equality import same
 from qthink_core.benchmarks.graders.latex_equality import compare
-from qthink_core.benchmarks.graders.solution_box import solution_box
-from qthink_core.benchmarks.graders.text import last_boxed, without_thought, writable
+from qthink_core.benchmarks.graders.text import last_box_of_latex, solution_box, without_thought, writable
 from qthink_core.benchmarks.prompts import message
 from qthink_core.errors import DataError
 
@@ -62,7 +60,6 @@ FILES = {
 
 # The longest of the 500 golds has 53 characters.
 MAX_EXPRESSION_CHARS = 500
-_WITHOUT_BRACES = re.compile(r"\\boxed(?![A-Za-z])[^\S\n]*(?=[^\s{])((?:(?!\\boxed)[^$\n])*)")
 
 
 def problem(row: Mapping[str, object], index: int, split: str, task: str = "math500") -> Problem:
@@ -109,9 +106,7 @@ def extract(answer: str) -> str | None:
 
     A box without braces, as in `$\boxed 2$`, ends at the next `$` or line.
     """
-    braced = _WITHOUT_BRACES.sub(r"\\boxed{\1}", without_thought(answer).replace(r"\fbox", r"\boxed"))
-    boxed = last_boxed(braced)
-    return boxed.strip() or None if boxed is not None else None
+    return last_box_of_latex(without_thought(answer))
 
 
 def grade(gold: str, answer: str) -> Grade:

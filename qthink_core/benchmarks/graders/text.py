@@ -9,6 +9,9 @@ _CHARACTERS = re.compile(
     r"|(?<=\d)[\u2009\u202f](?=\d{3}(?!\d))"
     r"|(?P<digit>(?![0-9])\d)"
 )
+# A box without braces ends at the next `$` or line. A box in escaped text, as in JSON, has two backslashes.
+_WITHOUT_BRACES = re.compile(r"\\boxed(?![A-Za-z])[^\S\n]*(?=[^\s{])((?:(?!\\boxed)[^$\n])*)")
+_ESCAPED_BOX = re.compile(r"(?<!\\)\\\\boxed\s*\{")
 _BRACE = re.compile(r"(\\boxed\s*\{)|\\.|\{|(\})", re.DOTALL)
 
 
@@ -38,6 +41,32 @@ def last_boxed(text: str) -> str | None:
             if start is not None:
                 content = text[start : token.start()]
     return content
+
+
+def last_box_of_latex(text: str) -> str | None:
+    r"""The content of the last `\boxed` or `\fbox`, with braces or without, or None where it is missing or empty."""
+    text = text.replace(r"\fbox", r"\boxed")
+    if _ESCAPED_BOX.search(text):
+        text = text.replace("\\\\", "\\")
+    return _last_box(text)
+
+
+def solution_box(solution: str) -> str | None:
+    r"""The box that holds the answer of a published solution of MATH; None where it is empty or missing.
+
+    This is the rule of github.com/hendrycks/math (`last_boxed_only_string`), by which the golds of MATH were made: the last
+    `\boxed` counts, even inside another one, and an `\fbox` only where there is no `\boxed`.
+    """
+    for command in (r"\boxed", r"\fbox"):
+        _, found, rest = solution.rpartition(command)
+        if found:
+            box = _last_box(rf"\boxed{rest}")
+            return box.removesuffix(".") if box else None
+    return None
+
+
+def _last_box(text: str) -> str | None:
+    return (last_boxed(_WITHOUT_BRACES.sub(r"\\boxed{\1}", text)) or "").strip() or None
 
 
 def plain_characters(text: str) -> str:

@@ -13,7 +13,9 @@ RIGHT = {
     "typefaces, sizes, colours, spacing": r"""
 12 ;; \mathbf{12} ;; {\bf 12} ;; \text{12} ;; \mathsf{12} ;; \pmb{12} ;; \Huge{12} ;; \color{blue}{12} ;; \displaystyle 12
 12 ;; $12$ ;; \textcolor[rgb]{1,0,0}{12} ;; \[12\] ;; \phantom{0}12 ;; \fbox{12} ;; \;12\, ;; 12. ;; 12; ;; 12 \\ ;; =12
-12 ;; +12 ;; 12\quad
+12 ;; +12 ;; 12\quad ;; \mathcal{12} ;; \framebox{12} ;; \boldmath 12 ;; 12\checkmark ;; 12\,\blacksquare ;; \mathstrut 12
+\pi r ;; \mathbf{\pi}r ;; \pi\mathrm{r}
+\cot x ;; \mathrm{cot}\,x ;; \mathrm{cot}x
 x+1 ;; \mathbf{x+1} ;; \mathrm{x+1} ;; \ensuremath{x+1} ;; \underline{x+1}
 6-5i ;; 6-5\mathrm{i} ;; 6-5\text{i} ;; 6 - 5 i ;; 6-5\cdot i ;; 6+(-5)i ;; 6-5𝑖 ;; 6-i5 ;; 6.0-5.0i
 """,
@@ -22,14 +24,16 @@ x+1 ;; \mathbf{x+1} ;; \mathrm{x+1} ;; \ensuremath{x+1} ;; \underline{x+1}
 -\frac{1}{2} ;; \frac{-1}{2} ;; −1/2 ;; -(1/2) ;; -0.5
 3\sqrt{13} ;; 3\sqrt{{13}} ;; 3√13 ;; 3√(13) ;; \sqrt{117}
 \frac{\sqrt{3}}{3} ;; \frac1{\sqrt3}
-2 ;; ∛8 ;; \sqrt4
+2 ;; ∛8 ;; \sqrt4 ;; sqrt(4) ;; sqrt{4}
+4\sqrt2 ;; 4sqrt(2) ;; 4 sqrt{2}
+\frac34 ;; \nicefrac{3}{4} ;; \sfrac34
 """,
     "Unicode": r"""
 625 ;; 5⁴ ;; ６２５ ;; ٦٢٥ ;; 25×25 ;; 25·25
 10^{-3} ;; 10⁻³ ;; 1/1000
 x_1 ;; x₁
 (2,\infty) ;; (2,∞) ;; (2, +\infty)
-7\pi ;; 7π ;; \pi\cdot 7
+7\pi ;; 7π ;; \pi\cdot 7 ;; 7pi ;; 7 pi
 \theta ;; θ
 -18 ;; −18 ;; –18 ;; -(18) ;; (-18)
 """,
@@ -45,8 +49,9 @@ x_1 ;; x₁
 100,200 ;; 100, 200
 """,
     "exact decimals": r"""
-\frac13 ;; 0.\overline{3} ;; 0.\bar3 ;; 0.\dot{3} ;; .\overline{33}
-\frac16 ;; 0.1\overline{6}
+\frac13 ;; 0.\overline{3} ;; 0.\bar3 ;; 0.\dot{3} ;; .\overline{33} ;; 0.(3)
+\frac16 ;; 0.1\overline{6} ;; 0.1(6)
+\frac{x+1}{2} ;; 0.5(x+1)
 0.0015 ;; 1.5 \cdot 10^{-3} ;; 1.5×10⁻³ ;; 1.5e-3 ;; 1.5E-3 ;; \frac{3}{2000}
 6.02\times10^{23} ;; 602\cdot10^{21}
 """,
@@ -54,7 +59,8 @@ x_1 ;; x₁
 5 ;; 5cm ;; 5\mathrm{~cm} ;; 5\,cm^2 ;; 5\text{ square units} ;; 5\text{ m}^3 ;; 5\frac{\text{km}}{\text{h}}
 5 ;; 5\text{ miles per hour} ;; 5° ;; 5^\circ C ;; 5 degrees ;; 5 (cm) ;; 5\text{ (in cm)} ;; 5\text{ ways}
 5 ;; 5\text{ red marbles} ;; 5\text{ m} ;; 5\text{ km/h} ;; \$5 ;; \text{\$}5 ;; 5 dollars ;; 5€ ;; 5\cent ;; USD 5 ;; 5\%
-5 ;; 5％ ;; 5 percent ;; 5\text{ feet tall}
+5 ;; 5％ ;; 5 percent ;; 5\text{ feet tall} ;; 5\text{ per cent} ;; 5℃ ;; 5 sec ;; 5/\text{hour} ;; \$5/\text{hour}
+5 ;; 5\text{th} ;; 5^{\text{th}} ;; 5^\text{th} ;; 5th ;; 5"
 15\mbox{ cm}^2 ;; 15 ;; 15cm^2 ;; \text{15 cm}^2 ;; 15\text{ sq cm} ;; 15\text{ square centimeters} ;; 15 cm²
 864 \mbox{ inches}^2 ;; 864 in^2 ;; 864\text{ sq. in.} ;; 864 square inches
 5.4 \text{ cents} ;; 5.4¢ ;; 5.4\text{¢} ;; \text{5.4 cents}
@@ -67,21 +73,25 @@ x_1 ;; x₁
 5\text{ dozen} ;; 60
 500 ;; 5\text{ hundred}
 5 ;; \text{five} ;; five
+42 ;; forty-two ;; \text{forty-two} ;; \text{forty two}
+205 ;; \text{two hundred five}
 """,
     "phrases": r"""
 0.5 ;; \text{The answer is }.5
 5 ;; \text{Answer: }5 ;; \text{The answer is } 5 ;; \text{approximately }5 ;; \approx 5 ;; 5 \text{ cm, approximately}
+5 ;; \Rightarrow 5 ;; \implies x=5 ;; \therefore 5 ;; \text{There are }5\text{ ways} ;; \text{There are 5 ways}
 \sqrt2 ;; \sqrt{2}\approx1.414 ;; x=\sqrt2\approx 1.41
 """,
     "words": r"""
 \text{Evelyn} ;; Evelyn ;; \textbf{Evelyn} ;; \text{Evelyn.} ;; evelyn ;; \textsf{ Evelyn }
-\text{(C)} ;; C ;; (C) ;; \mathbf{C} ;; \textbf{(C)}\  ;; \text{C.} ;; \text{Option C}
+\text{Evelyn} ;; "Evelyn" ;; \text{“Evelyn.”} ;; ``Evelyn''
+\text{(C)} ;; C ;; (C) ;; \mathbf{C} ;; \textbf{(C)}\  ;; \text{C.} ;; \text{Option C} ;; C) ;; \text{C)}
 \text{even} ;; Even ;; \textit{even}
 \text{11:30 a.m.} ;; 11:30\text{ AM}
 """,
     "bases": r"""
 4343_6 ;; (4343)_6 ;; {4343}_{6} ;; 4343_{\text{six}} ;; 4343_\text{6} ;; 4343_{(6)} ;; 4343_{\text{base 6}} ;; 4343_6=999
-4343_6 ;; 4343
+4343_6 ;; 4343 ;; 4343\text{ in base }6 ;; 4343\text{ (base 6)}
 """,
     "equations": r"""
 5 ;; x=5 ;; 5=x ;; f(2)=5 ;; a_5 = 5 ;; \text{Area}=5 ;; \text{Area of }ABC=5 ;; a+b=5 ;; x = \frac{10}{2} = 5 ;; 2+3=5
@@ -89,7 +99,7 @@ y=2x+3 ;; y=3+2x ;; 2x+3 ;; y-2x=3 ;; 2y=4x+6
 x=5 ;; 5 ;; x=5.0
 """,
     "lists, sets, points": r"""
-1,-2 ;; -2,1 ;; \{1,-2\} ;; 1 and -2 ;; x=1\text{ or }x=-2 ;; x\in\{1,-2\}
+1,-2 ;; -2,1 ;; \{1,-2\} ;; 1 and -2 ;; x=1\text{ or }x=-2 ;; x\in\{1,-2\} ;; x=1\lor x=-2 ;; x=1 \vee x=-2 ;; 1\&-2
 3, 5, 7 ;; (3,5,7) ;; 7,5,3
 3 \pm 2\sqrt{2} ;; 3-2\sqrt2, 3+2\sqrt2 ;; 3∓2√2 ;; x=3\pm\sqrt{8}
 \{1\pm\sqrt{5},-2\} ;; -2,1-\sqrt5,1+\sqrt5
@@ -102,13 +112,16 @@ x=5 ;; 5 ;; x=5.0
     "intervals and inequalities": r"""
 0<x<5 ;; 5>x>0 ;; x\in(0,5) ;; 0<x \text{ and } x<5 ;; (0,5)
 x \ge 3 ;; 3 \le x ;; x\geqslant 3 ;; [3,\infty)
-(-\infty, 2) \cup (3, \infty) ;; (3,\infty)\cup(-\infty,2) ;; x<2\text{ or }x>3
+(-\infty, 2) \cup (3, \infty) ;; (3,\infty)\cup(-\infty,2) ;; x<2\text{ or }x>3 ;; (-\infty,2)\text{ or }(3,\infty)
+100<x<200 ;; (100,200)
+x\ne 3 ;; x\not=3
 x \in [-2,7] ;; -2\le x\le7 ;; [-2,7]
 """,
     "matrices": r"""
 \begin{pmatrix}1\\2\end{pmatrix} ;; \begin{bmatrix}1\\2\\\end{bmatrix}
 \begin{pmatrix}1\\2\end{pmatrix} ;; \left(\begin{smallmatrix}1\\[2pt]2\end{smallmatrix}\right)
 \begin{pmatrix}1\\2\end{pmatrix} ;; \left[\begin{array}{c}1\cr2\end{array}\right] ;; \begin{pmatrix}1.0\\2.0\end{pmatrix}
+\begin{pmatrix}1\\2\end{pmatrix} ;; \begin{pmatrix}1\tabularnewline 2\end{pmatrix}
 """,
     "expressions": r"""
 (a+5)(b+2) ;; ab+2a+5b+10
@@ -179,9 +192,11 @@ i ;; I
     "digits that are not one number": r"""
 12 ;; 1 2 ;; 1, 2 ;; 1\,2
 1.5 ;; 1,5
-1234 ;; 12 34 ;; 1,2,3,4 ;; 1, 234
+1234 ;; 12 34 ;; 1,2,3,4 ;; 1, 234 ;; \{1,234\} ;; (1,234)
+56 ;; 5\square 6 ;; 5\checkmark6 ;; 5\Rightarrow 6
 1000 ;; 1.000
 2 ;; 2 2/3
+2 ;; 2st ;; 2nd x
 3.5 ;; 2\frac{3}{2}
 3 ;; 2\frac32
 """,
@@ -202,7 +217,7 @@ x ;; 1.00000000000000000001x
 """,
     "words that change a number": r"""
 5 ;; 5\text{ dozen} ;; 5\text{ million} ;; 5 hundred ;; 5\text{ thirds} ;; 5\text{ squared} ;; 5\text{ to }6
-5 ;; \text{not }5 ;; 5\text{ is wrong} ;; \text{at least }5 ;; \text{minus }5 ;; 5\text{ more} ;; 5\text{th}
+5 ;; \text{not }5 ;; 5\text{ is wrong} ;; \text{at least }5 ;; \text{minus }5 ;; 5\text{ more} ;; 5\text{ ths}
 5 ;; \text{isn't } 5 ;; 5\text{ and a half} ;; \text{The answer is not }5 ;; 5x ;; 5\text{x} ;; 5i ;; 5e ;; 5k ;; 5 abcs
 5 ;; B5 ;; \text{five sixths} ;; 5\text{ base }7 ;; 5\text{ hours }30\text{ minutes}
 2k ;; 2km
@@ -220,7 +235,7 @@ x ;; 1.00000000000000000001x
     "words": r"""
 \text{Evelyn} ;; \text{not Evelyn} ;; nylevE ;; \text{Evelyn or Navin} ;; -(\text{Evelyn})
 \text{odd} ;; ddo ;; odod
-\text{(C)} ;; D ;; 2C ;; C,D ;; \text{not C}
+\text{(C)} ;; D ;; 2C ;; C,D ;; \text{not C} ;; C' ;; -C ;; C)D
 \text{11:30 a.m.} ;; 11:30\text{ p.m.} ;; 11:30
 3:2 ;; 2:3 ;; 1.5
 \text{A and B} ;; \text{A or B}
@@ -254,7 +269,7 @@ F_n = F_{n-1}+F_{n-2} ;; F_n = F_{n-1}+F_{n-3}
 0<x<5 ;; 0\le x<5 ;; 0<y<5 ;; [0,5] ;; x<5 ;; x<0\text{ or }x>5
 (2,\infty) ;; (2,\infty] ;; [2,\infty) ;; x\ge2 ;; 2
 x>3 ;; x<3 ;; y>3 ;; 3 ;; 2x>7
-(-\infty, 2) \cup (3, \infty) ;; (-\infty, 2) \cap (3, \infty) ;; x<2\text{ and }x>3
+(-\infty, 2) \cup (3, \infty) ;; (-\infty, 2) \cap (3, \infty) ;; x<2\text{ and }x>3 ;; (-\infty,2)\text{ and }(3,\infty)
 \infty ;; -\infty ;; \infty+1
 """,
     "matrices": r"""

@@ -71,16 +71,17 @@ RIGHT = {
     "a unit": (
         "18",
         r"18cm;18 m;18 m/s;18 km/h;18 dollars/hour;18/day;18 per day;18 sq ft;18 m²;18 cm^2;18\text{ in}^2;"
+        r"18\frac{\text{miles}}{\text{hour}};18\,\frac{km}{h};18 o'clock;"
         "18 percent;18%;18th;18-inch;18°;18°C;18 p.m.;|18|",
     ),
     "a typeface": (
         "18",
         r"\mathbf{18};{\bf 18};\textcolor{red}{18};\color{red}{18};\underline{18};\Large 18;\bm{18};"
-        r"\mathrm{18~cm};**18**;`18`;\fbox{18}",
+        r"\mathrm{18~cm};**18**;`18`;\fbox{18};\framebox{18};\mathscr{18};18\qed;\mathstrut 18",
     ),
     "letters of another script": (
         "18",
-        "共18;は18;은18개;คือ18บาท;ответ18;είναι18;هو18;है 18",
+        "共18;は18;은18개;คือ18บาท;ответ18;είναι18;هو18;है 18;共**18**个;は*18*です;은 **18개**",
     ),
     "digits of another script": (
         "18",
@@ -136,6 +137,10 @@ def test_what_must_be_computed_or_interpreted_is_never_right_by_one_of_its_numbe
         ("18", "The answer is not 5 but 18."),
         ("18", "It can't be 5, so it is 18, not 6."),
         ("18", "It is 18 rather than 5."),
+        ("18", "是18，不是20"),
+        ("18", "Ответ 18, а не 20"),
+        ("18", "The answer is 18 in 2 days."),
+        ("18", r"\boxed{\Rightarrow 18}"),
         ("18", "The answer is 18 eggs (9 pairs)."),
         ("18", "The answer is 18 of 20."),
         ("18", "It goes from 10 to 18."),
@@ -172,6 +177,7 @@ def test_the_number_that_the_text_states_counts(gold, answer):
     [
         ("18", "The answer isn't 18."),
         ("18", "It is not 18"),
+        ("18", "答案不是18"),
         ("18", "It cannot be equal to 18."),
         ("18", "18 is not the answer"),
         ("18", "20, for 18 is wrong"),

@@ -7,8 +7,9 @@ else is right only as the same text.
 import re
 from fractions import Fraction
 
+from qthink_core.benchmarks.graders.commands import names
 from qthink_core.benchmarks.graders.latex import numbers, values, words
-from qthink_core.benchmarks.graders.latex.spelling import names, spelled
+from qthink_core.benchmarks.graders.latex.spelling import spelled
 from qthink_core.benchmarks.graders.latex_equality import Cell
 
 # A list of more values is compared only if all are plain numbers.
@@ -72,7 +73,7 @@ def _compact(text: str) -> str:
 
 def _same_set(wanted: str, given: str) -> bool | Table:
     """Relations and unions of intervals, each as a whole."""
-    wanted, given = (_compact(values.without_member(text)) for text in (wanted, given))
+    wanted, given = (_compact(values.as_union(values.without_member(text))) for text in (wanted, given))
     related = [values.is_relation(text) for text in (wanted, given)]
     if all(related):
         if values.relation(wanted) == values.relation(given):

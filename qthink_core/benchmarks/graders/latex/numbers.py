@@ -2,7 +2,7 @@ r"""Plain numbers in a spelled expression: exact values, and what only a reader 
 
 - Digits may be grouped in threes by a comma, a space or an apostrophe. Any other space between digits is unreadable.
 - `2\frac{1}{2}` and `2 1/2` are mixed numbers; an improper fraction behind digits is unreadable.
-- `0.\overline{3}` repeats. `0.333\ldots` is unreadable, and so is `0.(3)`, which may be a product.
+- `0.\overline{3}` and `0.(3)` repeat. `0.333\ldots` is unreadable.
 - `1.5e-3` is a power of ten, except where the gold has an e.
 - `52_{8}` has a base. It equals the same digits with the same base, or without one; a number equals it only by that rule.
 """
@@ -11,15 +11,15 @@ import re
 from fractions import Fraction
 
 from qthink_core.benchmarks.graders.latex.spelling import UNREADABLE
-from qthink_core.benchmarks.graders.latex.words import NUMBERS
+from qthink_core.benchmarks.graders.numbers.vocabulary import SMALL
 
 _GROUPED = re.compile(r"(?<![0-9.,'_ ])[0-9]{1,3}(?:(?: [0-9]{3})+|(?:'[0-9]{3})+)(?![0-9'])(?! [0-9])")
 _MIXED_IN_TEXT = re.compile(r"(?<![0-9.] )(?<![0-9.])([0-9]+) ([0-9]+)/([0-9]+)(?![0-9./])")
 _MIXED = re.compile(r"(?<![0-9.])([0-9]+)\\frac\{([0-9]+)\}\{([0-9]+)\}")
-_AFTER_POINT = re.compile(r"[0-9]*\.[0-9]*\\frac|\.[0-9]*\(")
-_REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline\{([0-9]+)\}(?![0-9])")
+_AFTER_POINT = re.compile(r"[0-9]*\.[0-9]*\\frac")
+_REPEATING = re.compile(r"([0-9]*)\.([0-9]*)(?:\\overline\{([0-9]+)\}|\(([0-9]+)\))(?![0-9])")
 _E_NOTATION = re.compile(r"(?<=[0-9.])[eE]([-+]?[0-9]{1,3})(?![0-9.])")
-_THOUSANDS = re.compile(r"(?<![0-9.,_^;])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
+_THOUSANDS = re.compile(r"(?<![0-9.,_^;(\[])(?<!\\\{)[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 _POWER_OF_TEN = re.compile(r"10\^\{([-+]?[0-9]{1,3})\}")
 _DIGITS = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+")
 _FRACTION = re.compile(r"\\frac\{([-+]?[0-9]+)\}\{([-+]?[0-9]+)\}|([0-9]+)/([0-9]+)")
@@ -27,11 +27,11 @@ _SUM = re.compile(r"\(([0-9]+)\+\\frac\{([0-9]+)\}\{([0-9]+)\}\)")
 _BASED = re.compile(
     r"\(?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?_\{\(?(?:\\text\{base\}|base)?(?:([0-9]{1,2})|\\text\{([a-z]+)\})\)?\}"
 )
-_BASED_IN_WORDS = re.compile(r"\(?([0-9A-Z]+)\)?\(?\\text\{base\}(?:([0-9]{1,2})|\\text\{([a-z]+)\})\)?")
+_BASED_IN_WORDS = re.compile(r"\(?([0-9A-Z]+)\)?\(?(?:\\text\{in\})?\\text\{base\}(?:([0-9]{1,2})|\\text\{([a-z]+)\})\)?")
 
 
 def with_thousands(text: str) -> str:
-    """The text with digits that commas group in threes joined."""
+    """The text with digits that commas group in threes joined, but for those behind a bracket, as in a point `(1,234)`."""
     return _THOUSANDS.sub(lambda found: found[0].replace(",", ""), text)
 
 
@@ -50,7 +50,8 @@ def _mixed(found: re.Match[str]) -> str:
 
 
 def _repeating(found: re.Match[str]) -> str:
-    whole, fixed, repeating = found.groups()
+    whole, fixed = found[1], found[2]
+    repeating = found[3] or found[4]
     value = Fraction(int((whole or "0") + fixed or "0"), 10 ** len(fixed))
     value += Fraction(int(repeating), (10 ** len(repeating) - 1) * 10 ** len(fixed))
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
@@ -87,7 +88,7 @@ def rational(text: str) -> Fraction | None:
 def with_base(text: str) -> tuple[str, int] | None:
     """The digits and the base of a number with its base as index or in words, or None."""
     found = _BASED.fullmatch(text) or _BASED_IN_WORDS.fullmatch(text)
-    base = (int(found[2]) if found[2] else NUMBERS.get(found[3], 0)) if found else 0
+    base = (int(found[2]) if found[2] else SMALL.get(found[3], 0)) if found else 0
     if not found or not 2 <= base <= 36:
         return None
     return found[1], base

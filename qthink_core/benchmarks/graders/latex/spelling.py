@@ -14,6 +14,18 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from qthink_core.benchmarks.graders.commands import (
+    COLOURED,
+    FRACTIONS,
+    HENCE,
+    MARKS,
+    SPACES,
+    SWITCHES,
+    TYPEFACES,
+    UPRIGHT,
+    WITHOUT_OUTPUT,
+    names,
+)
 from qthink_core.benchmarks.graders.text import plain_characters
 
 MAX_DEPTH = 50
@@ -22,44 +34,28 @@ UNREADABLE = r"\?"
 _TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|[A-Za-z]+|[0-9]+|\s+|.", re.DOTALL)
 
 
-def names(text: str) -> frozenset[str]:
-    """The words of a text."""
-    return frozenset(text.split())
-
-
 _UNICODE = {
     **{"±": r"\pm", "∓": r"\mp", "÷": r"\div", "−": "-", "≈": r"\approx", "∞": r"\infty", "∪": r"\cup", "∩": r"\cap"},
     **{"∈": r"\in", "∉": r"\notin", "∅": r"\emptyset", "∖": r"\setminus", "⟨": r"\langle", "⟩": r"\rangle"},
     **dict.fromkeys("×·⋅∙∗•", r"\cdot"), **dict.fromkeys("≤⩽", r"\le"), **dict.fromkeys("≥⩾", r"\ge"), "≠": r"\ne",
     **dict.fromkeys("°º˚", r"^\circ"), **dict.fromkeys("⁄∕", "/"), **dict.fromkeys("、؛", ";"), "∘": r"\circ",
     **{"，": ",", "٬": ",", "٫": ".", "٪": "%", "’": "'", "¢": r"\cent", "€": r"\euro", "£": r"\pounds", "¥": r"\yen"},
-    "₹": r"\rupee", "ℝ": r"\mathbb{R}",
+    "₹": r"\rupee", "ℝ": r"\mathbb{R}", "℃": r"^\circ C", "℉": r"^\circ F", **dict.fromkeys("“”", '"'),
 }  # fmt: skip
 _SUPERSCRIPT = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni", strict=True))
 _SUBSCRIPT = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙₖₓ", "0123456789+-()nkx", strict=True))
 _BEYOND_ASCII = re.compile(f"([{''.join(_SUPERSCRIPT)}]+)|([{''.join(_SUBSCRIPT)}]+)|([^\x00-\x7f])")
-_ROOT = re.compile(r"([√∛∜])\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|[A-Za-z]|(?=\{)))")
-_ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
+_ROOT = re.compile(r"([√∛∜]|(?<![A-Za-z\\])sqrt(?=[({]))\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|[A-Za-z]|(?=\{)))")
+_ROOTS = {"√": r"\sqrt", "sqrt": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
 _GREEK = names("ALPHA BETA GAMMA DELTA EPSILON ZETA ETA THETA IOTA KAPPA MU NU XI PI RHO SIGMA TAU PHI CHI PSI OMEGA")
 
-_TEXT = names(
-    "text mbox hbox textbf textit textrm textsf texttt textsc textsl textnormal textup textmd emph mathrm operatorname"
-)
-_TYPEFACE = names(
-    "mathbf mathit mathsf mathtt mathnormal boldsymbol bold bm pmb underline ensuremath mathop mathord mathbin mathrel "
-    "mathstrut smash fbox boxed"
-)
-_NOTHING = names(
-    "displaystyle textstyle scriptstyle limits nolimits bf it rm sf tt sl em bfseries itshape big Big bigg Bigg bigl Bigl "
-    "biggl Biggl bigr Bigr biggr Biggr bigm tiny small normalsize large Large LARGE huge Huge centering hline nonumber "
-    "notag [ ] ( )"
-)
-_SPACE = names("quad qquad thinspace enspace space hfill , ; : > ~") | {" ", "\n", "\t"}
+_TYPEFACES = TYPEFACES | {"fbox", "boxed"}
+_NOTHING = SWITCHES | names("[ ] ( )")
+_SPACE = SPACES | MARKS | names(", ; : > ~") | {" ", "\n", "\t"}
 _FUNCTIONS = names("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp det")
-_DROPPED_ARGUMENT = names("color textcolor colorbox label tag phantom hphantom vphantom hspace vspace")
 _ARGUMENTS = {"frac": 2, "binom": 2} | dict.fromkeys(("sqrt", "overline", "vec", "hat", "mathbb", "mathcal"), 1)
 _SAME = {
-    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), "frac"),
+    **dict.fromkeys(FRACTIONS, "frac"),
     **dict.fromkeys(("dbinom", "tbinom"), "binom"),
     **dict.fromkeys(("bar", "dot"), "overline"),
     **dict.fromkeys(("times", "ast"), "cdot"),
@@ -71,7 +67,10 @@ _SIGNS = {
     **dict.fromkeys(("langle", "lparen"), "("),
     **dict.fromkeys(("rangle", "rparen"), ")"),
     **dict.fromkeys(("degree", "textdegree"), r"^\circ"),
-    **dict.fromkeys(("cr", "newline", "\\"), r"\\"),
+    **dict.fromkeys(("cr", "newline", "tabularnewline", "\\"), r"\\"),
+    **dict.fromkeys(("lor", "vee"), r"\text{or}"),
+    **dict.fromkeys(("land", "wedge", "&"), r"\text{and}"),
+    **dict.fromkeys(HENCE, r"\implies "),
     **{"lbrack": "[", "rbrack": "]", "lt": "<", "gt": ">", "colon": ":", "imath": "i"},
 }
 _MONEY = {
@@ -88,6 +87,7 @@ _UNIT_LETTERS = frozenset("mgshLlJNWVCFK")
 _AFTER_NUMBER = re.compile(r"(?:[0-9/]|\\circ ?|\\text\{(?:[A-Za-z]|kg|[cmk]m)\}(?:\\cdot ?)?|(?<!\\text)\{[^{}]*\})$")
 _AM_PM = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
 _AFTER_WORD = re.compile(r"\\text\{[^{}]*\}$")
+_COMMAND_AT_END = re.compile(r"\\[A-Za-z]+$")
 _COMMAND_SPACE = re.compile(r"(\\[A-Za-z]+) (?![A-Za-z])")
 _LAST_ROW_BREAK = re.compile(r"(?:\\\\)+(?=\\end\{|$)")
 _EXPONENTIAL = re.compile(r"\\exp(?:\(([^()]*)\)| ?([0-9]+|[a-z]))")
@@ -99,7 +99,7 @@ def spelled(latex: str, is_word: Callable[[str, bool], bool]) -> str:
 
     `is_word` says whether letters outside `\text{}` are a word, given the letters and whether a space precedes them.
     """
-    speller = _Speller(_in_latex(_AM_PM.sub(r"\1m", plain_characters(latex))), is_word)
+    speller = _Speller(_in_latex(_AM_PM.sub(r"\1m", plain_characters(latex.strip()))), is_word)
     try:
         text = speller.sequence(upright=False)
     except _TooDeepError:
@@ -109,7 +109,7 @@ def spelled(latex: str, is_word: Callable[[str, bool], bool]) -> str:
         text = _DELIMITED_MATRIX.sub("", text).replace("{matrix}", "{pmatrix}")
     text = _EXPONENTIAL.sub(lambda found: f"e^{{{found[1] or found[2]}}}", text)
     # the box ends in a backslash where it ended in a backslash and a space
-    return text.lstrip(" ,;:").rstrip(" .,;:\\")
+    return text.lstrip(' ,;:"').rstrip(' .,;:"\\')
 
 
 def _in_latex(text: str) -> str:
@@ -214,7 +214,10 @@ class _Speller:
         return {"%": r"\text{percent}", "*": r"\cdot "}.get(token, token)
 
     def _letters(self, token: str, upright: bool, before: str, spaced: bool) -> str:
-        if len(token) > 1 and token.lower() in _FUNCTIONS and not (upright and token == "sec"):
+        if token == "pi":
+            return r"\pi "
+        seconds = token == "sec" and (upright or self._peek() in ("", "}", "."))
+        if len(token) > 1 and token.lower() in _FUNCTIONS and not seconds:
             return f"\\{token.lower()} "
         if upright and len(token) > 1:
             return rf"\text{{{token.lower()}}}"
@@ -229,12 +232,15 @@ class _Speller:
             return ""
         if name in _NOTHING:
             return ""
-        if name in _TEXT or name in _TYPEFACE:
-            return self._argument(name in _TEXT, before)
-        if name in _DROPPED_ARGUMENT:
+        if name in UPRIGHT or name in _TYPEFACES:
+            return self._argument(name in UPRIGHT, before)
+        if name in WITHOUT_OUTPUT or name in COLOURED:
             self._option()
             self._argument(upright)
-            return self._argument(upright, before) if name in ("textcolor", "colorbox") else ""
+            return self._argument(upright, before) if name in COLOURED else ""
+        if name == "not" and self._peek() == "=":
+            self._next()
+            return r"\ne "
         if name in ("begin", "end"):
             environment = self._raw_argument()
             if name == "begin" and environment == "array":
@@ -262,7 +268,8 @@ class _Speller:
             self._tokens[self._at] = token[1:]
             return token[0]
         self._at += 1
-        return self._nested(token, upright, before, False).strip()
+        argument = self._nested(token, upright, before, False).strip()
+        return f"{argument} " if _COMMAND_AT_END.search(argument) else argument
 
     def _option(self) -> str:
         """An optional argument in square brackets, or ""."""

@@ -22,6 +22,7 @@ _SETS = re.compile(r"\\(?:cup|cap|setminus|mathbb|emptyset)(?![A-Za-z])")
 _INTERVAL = re.compile(r"[(\[].*\\infty.*[)\]]|\[.*[,;].*[)\]]|[(\[].*[,;].*\]")
 _SIGN = re.compile(r"(<|>|\\(?:le|ge|ne)(?![A-Za-z])|=)")
 _MEMBER = re.compile(r"^[A-Za-z](?:_\{[A-Za-z0-9]+\})?\\in(?![A-Za-z])(?=[\\(\[])")
+_OR_BETWEEN = re.compile(r"(?<=[)\]])\\text\{or\}(?=[(\[])")
 _TWO_SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _LETTERS = "alpha beta gamma delta epsilon theta lambda mu phi sigma omega rho tau ell"
 _GREEK = {f"\\{letter}" for letter in _LETTERS.split()}
@@ -67,6 +68,11 @@ def without_member(text: str) -> str:
     return _MEMBER.sub("", text)
 
 
+def as_union(text: str) -> str:
+    r"""The union of the intervals that "or" joins."""
+    return _OR_BETWEEN.sub(r"\\cup", text)
+
+
 def read(text: str) -> Values:
     """The values of one spelled expression."""
     text = without_member(_AND.sub(";", text))
@@ -77,7 +83,7 @@ def read(text: str) -> Values:
         closing = next((sign for sign in _CLOSE if body.endswith(sign)), "")
         opening = next((sign for sign in _OPEN if body.startswith(sign)), "")
         if opening and closing and _encloses(body):
-            inner = _split(body[len(opening) : -len(closing)], ",;")
+            inner = _split(body[len(opening) : -len(closing)], ",;", grouped=";" in body)
             if len(inner) > 1 or opening == r"\{":
                 return Values(opening[-1] + closing[-1], _all_sides(inner))
     return Values("", _all_sides(parts))
@@ -102,10 +108,10 @@ def _encloses(text: str) -> bool:
     return False
 
 
-def _split(text: str, separators: str) -> list[str]:
-    """The parts between separators outside all brackets and arguments; digits that commas group are one number."""
+def _split(text: str, separators: str, grouped: bool = True) -> list[str]:
+    """The parts between separators outside all brackets and arguments; if `grouped`, commas group the digits of a number."""
     parts, depth = [""], 0
-    for token in _TOKEN.findall(with_thousands(text) if text[:1] not in ("(", "[") else text):
+    for token in _TOKEN.findall(with_thousands(text) if grouped and not text.startswith(tuple(_OPEN)) else text):
         depth += token in _OPEN or token == "{"
         depth -= token in _CLOSE or token == "}"
         if depth <= 0 and token in separators:

@@ -10,7 +10,8 @@ Any other word makes an expression unreadable, and it is right only as the same 
 
 import re
 
-from qthink_core.benchmarks.graders.latex.spelling import names
+from qthink_core.benchmarks.graders.commands import names
+from qthink_core.benchmarks.graders.numbers.vocabulary import SCALES, SMALL, cardinal
 
 # One unit a row, by its first name; other nouns are units that agree only with themselves.
 _ROWS = """
@@ -29,15 +30,7 @@ _COMPOUND = {"mph": "mile / hour", "kph": "km / hour"}
 _ALL_UNITS = frozenset(_UNITS.values()) | frozenset(_COMPOUND.values())
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS_AFTER = {"squared": 2, "cubed": 3}
-MULTIPLIERS = {
-    **{"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12},
-    **{"dozen": 12, "lakh": 10**5, "crore": 10**7},
-}
-_TO_TWENTY = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-seventeen eighteen nineteen twenty"""
-_TENS = "thirty forty fifty sixty seventy eighty ninety"
-NUMBERS = {name: number for number, name in enumerate(_TO_TWENTY.split())}
-NUMBERS |= {name: 10 * number for number, name in enumerate(_TENS.split(), 3)}
+MULTIPLIERS = SCALES | {"dozen": 12, "lakh": 10**5, "crore": 10**7}
 # Words behind a number that can make it another one.
 _CHANGING = re.compile(
     r"half|halves|thirds?|quarters?"
@@ -54,26 +47,29 @@ _NO_PLURALS = names("is was has this thus us yes does its his less ss as")
 _HEDGE = r"\\text\{(?:approximately|approx|about|around|roughly|exactly)\}"
 
 # Words outside `\text{}`.
-_BARE = names("and or not am pm to answer approximately approx about exactly the final solution") | NUMBERS.keys()
+_BARE = names("and or not am pm to answer approximately approx about exactly the final solution") | SMALL.keys()
 _BARE |= {form for name in MULTIPLIERS for form in (name, f"{name}s")}
 _BARE_UNITS = {form for name in _UNITS if len(name) > 1 for form in (name, f"{name}s", f"{name}es")}
-_BARE_UNITS |= _POWERS.keys() | _POWERS_AFTER.keys() | {"per"}
+_BARE_UNITS |= _POWERS.keys() | _POWERS_AFTER.keys() | names("per th")
 
 _WORD = r"\\text\{[^{}]*\}"
 _ATOM = rf"{_WORD}(?:\^\{{-?[0-9]\}})?"
 _TAIL = re.compile(
     rf"(?:{_ATOM}|\\frac\{{(?:{_ATOM})+\}}\{{(?:{_ATOM}|[hmsg](?:\^\{{[23]\}})?)\}}|\^\\circ(?: ?[CF](?![A-Za-z]))?"
-    rf"|(?<=\}})(?:/[hms](?![A-Za-z{{\\])|/(?=\\text)|\\cdot(?=\\text))|\((?:{_ATOM}|/)+\))+$"
+    rf"|/(?=\\text)|(?<=\}})(?:/[hms](?![A-Za-z{{\\])|\\cdot(?=\\text))|\((?:{_ATOM}|/)+\))+$"
 )
 _PART = re.compile(r"\\text\{([^{}]*)\}|(\^\\circ)|\^\{(-?[0-9])\}|(/|\}\{)|([A-Za-z]+)(?![A-Za-z{])")
 _TRAIL = re.compile(rf"(?<=.)[,;]?{_HEDGE}$")
 _LEAD = re.compile(
     r"(?:\\text\{(?:the|final|correct|answer|result|solution|value|is|equals|option|choice|therefore|thus|hence|so|it|we|get|have"
-    r"|approximately|approx|about|around|roughly|exactly|total)\}|\\approx|\\therefore|:(?=.))+(?:=|:|;)?(?!$)|^=(?!$)"
+    r"|there|are|approximately|approx|about|around|roughly|exactly|total)\}|\\approx|\\implies ?|:(?=.))+[=:;]?(?!$)|^=(?!$)"
 )
 _MONEY = re.compile(r"(-?)\\text\{(dollar|cent|euro|pound|yen|rupee|rs|usd|eur|gbp)\}(?=[-0-9.\\(])")
 _MULTIPLIER = re.compile(rf"(?<=[0-9}}])\\text\{{({'|'.join(MULTIPLIERS)})s?\}}")
-_NUMBER_WORD = re.compile(rf"\\text\{{({'|'.join(NUMBERS)})\}}(?=\\text|$)")
+_CARDINAL_WORD = rf"\\text\{{(?:{'|'.join([*SMALL, *SCALES])})\}}"
+_CARDINAL = re.compile(rf"{_CARDINAL_WORD}(?:-?{_CARDINAL_WORD})*(?=\\text|$)")
+_ORDINAL = re.compile(r"(?<=[0-9])(?:\\text\{(?:st|nd|rd|th)\}|\^\{\\text\{(?:st|nd|rd|th)\}\})")
+_CHOICE = re.compile(r"([A-Z])\)")
 _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _TRIG_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\^\\circ")
 _VARIABLE = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+|([A-Za-df-hj-z])")
@@ -91,15 +87,16 @@ def known_word(letters: str, spaced: bool, units: bool, after_space: bool) -> bo
 
 
 def without_lead(text: str) -> str:
-    """The expression without a phrase such as "The answer is" or "approximately" in front of it."""
+    """The expression without a phrase such as "The answer is" or "approximately" in front of it; `(C)` for `C)`."""
     found = _LEAD.match(text)
-    return _TRAIL.sub("", text[found.end() :].lstrip(" ,;:") if found else text)
+    text = _TRAIL.sub("", text[found.end() :].lstrip(" ,;:") if found else text)
+    return f"({text}" if _CHOICE.fullmatch(text) else text
 
 
 def letters_of(text: str) -> str | None:
     """The letters and digits of an expression in lower case, or None where it has more than those and punctuation."""
     inner = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
-    bare = re.fullmatch(r"(?:[A-Za-z0-9' .(),;]|(?<=[a-z])-(?=[a-z]))*", inner)
+    bare = re.fullmatch(r"(?:[A-Za-z0-9'` .(),;]|(?<=[a-z])-(?=[a-z]))*", inner)
     return re.sub(r"[^a-z0-9]", "", inner.lower()) if bare else None
 
 
@@ -116,7 +113,8 @@ def is_words(text: str) -> bool:
 
 def quantity(text: str) -> tuple[str, str] | None:
     """One value as (expression without words, unit or ""), or None where a word is not understood."""
-    text = _NUMBER_WORD.sub(lambda found: str(NUMBERS[found[1]]), without_lead(text))
+    text = without_lead(text).replace(r"\text{per}\text{cent}", r"\text{percent}")
+    text = _ORDINAL.sub("", _CARDINAL.sub(_in_digits, text))
     text = _MULTIPLIER.sub(lambda found: rf"\cdot{MULTIPLIERS[found[1]]}", text)
     if r"^\circ" in text and _TRIG.search(text):
         text = _TRIG_DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
@@ -136,6 +134,11 @@ def quantity(text: str) -> tuple[str, str] | None:
     if r"^\circ" in text and not unit:
         text, unit = text.replace(r"^\circ", ""), "degree"
     return (text, unit) if r"\text" not in text else None
+
+
+def _in_digits(found: re.Match[str]) -> str:
+    number = cardinal(re.findall(r"\{([a-z]+)\}", found[0]))
+    return found[0] if number is None else str(number)
 
 
 def _unit(tail: str) -> str | None:

@@ -33,14 +33,14 @@ _CLOSERS = " \t$)]}|⌋⌉\"'“”`"
 _OPERATORS = frozenset("+-*/×·÷^_\\!‰‱")
 _HARMLESS_SYMBOLS = frozenset("=~|→←°")
 _HARMLESS_IN_A_BOX = frozenset(".,;:'\"%#°$&?¿@=~|…。、℃℉№✓✔✅-")
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]{2,})?")
 _LAST_WORD = re.compile(r"[^\W\d_]+$")
 _COMMAND = re.compile(r"\\[A-Za-z]+(?:_\(?\w{1,9}\)?)?$")
 _FUNCTION = re.compile(rf"(?<![^\W\d_])(?:{FUNCTION_BEFORE})$", re.IGNORECASE)
 _FUNCTION_IN_A_BOX = re.compile(rf"(?<![^\W\d_])(?:{FUNCTION_BEFORE_IN_A_BOX})$", re.IGNORECASE)
 _NEGATED = re.compile(
     r"(?:(?<![^\W\d_])(?:not|cannot|never|neither|nor|isnt|instead of|rather than|no longer|unlike|anything but|other than)"
-    r"|n't|≠):?"
+    r"|n't|≠|不是|并非|不等于|(?<![^\W_])не):?"
     r"(?:\s+(?:be|been|have|equal|equals|to|a|an|the|just|simply|exactly|quite|actually|really|answer|number))*[\s$(\"'`*-]*$",
     re.IGNORECASE,
 )

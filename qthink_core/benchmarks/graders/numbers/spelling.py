@@ -9,6 +9,16 @@ import re
 import unicodedata
 from itertools import chain
 
+from qthink_core.benchmarks.graders.commands import (
+    COLOURED,
+    HENCE,
+    MARKS,
+    SPACES,
+    SWITCHES,
+    TYPEFACES,
+    UPRIGHT,
+    WITHOUT_OUTPUT,
+)
 from qthink_core.benchmarks.graders.numbers.vocabulary import CURRENCIES, LENGTHS
 from qthink_core.benchmarks.graders.text import plain_characters
 
@@ -53,12 +63,16 @@ _MARKUP = re.compile(
     r"|<su(?P<script>[pb])>(?P<raised>[^<>\n]{0,40})</su[pb]>"
     r"|(?P<tag><\|[^<>|\n]{1,40}\|>|</?[A-Za-z][^<>\n]{0,60}>|&nbsp;|~~[^~\n]{1,80}~~)"
     r"|(?P<arrow>[-=]{1,3}>)|(?P<relation><=|>=|!=|==)"
-    r"|(?<![\w)\]}*$])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![\w($*\\])"  # emphasis: between two operands they multiply
+    r"|(?<![0-9A-Za-z_)\]}*$])\*{1,3}(?=[^\s*])|(?<=[^\s*])\*{1,3}(?![0-9A-Za-z_($*\\])"  # between operands they multiply
     r"|(?<!\w)_{1,3}(?=[^\s_(])|(?<=[^\s_])_{1,3}(?![\w({])"
 )
 _RELATIONS = {"<=": "≤", ">=": "≥", "!=": "≠", "==": "="}
 
 _COMMANDS = {
+    **dict.fromkeys(UPRIGHT | TYPEFACES, ""),
+    **dict.fromkeys(SWITCHES | SPACES | MARKS, " "),
+    **dict.fromkeys(HENCE, "→"),
+} | {
     name: plain
     for plain, names in {
         "×": "times",
@@ -77,7 +91,6 @@ _COMMANDS = {
         "≥": "ge geq geqslant geqq",
         "√": "sqrt surd",
         "∞": "infty",
-        "→": "to rightarrow longrightarrow Rightarrow Longrightarrow implies iff",
         "…": "dots ldots dotsc",
         "⋯": "cdots dotsb",
         "°": "degree textdegree",
@@ -87,20 +100,14 @@ _COMMANDS = {
         "⌈": "lceil",
         "⌉": "rceil",
         "$": "pounds euro yen cent rupee dollar mathdollar textdollar texteuro textyen textsterling textcent mathsterling",
-        " ": "quad qquad space thinspace enspace medspace thickspace negthinspace nobreakspace nobreak newline strut "
-        "hfill sim therefore because bf it rm tt sf sc sl em bfseries itshape boldmath displaystyle textstyle "
-        "scriptstyle normalsize large Large LARGE huge Huge small footnotesize tiny scriptsize checkmark square "
-        "blacksquare bigstar Box qed centering noindent",
-        "": "text textbf textit textrm texttt textsf textsc textnormal textup textmd emph mathrm mathbf mathit mathsf "
-        "mathtt mathnormal mathcal mathbb mathfrak mathbin mathrel mathord mathpunct mathop operatorname "
-        "boldsymbol bm pmb bold mbox hbox underline ensuremath limits left right big Big bigl bigr Bigl Bigr bigg "
-        "Bigg",
+        " ": "newline sim because",
+        "": "left right mathbb",
     }.items()
     for name in names.split()
 }
 _ESCAPED = re.compile(r"(?<!\\)\\++(?=[A-Za-z])")
 _WITH_ARGUMENT = re.compile(
-    r"\\(?:hspace|mspace|vspace|phantom|hphantom|vphantom|textcolor|color|colorbox|tag|label|begin|end)\*?\s*\{[^{}]{0,40}\}"
+    rf"\\(?:{'|'.join(sorted(WITHOUT_OUTPUT | COLOURED))}|begin|end)\*?\s*\{{[^{{}}]{{0,40}}\}}"
     r"|\\(?:kern|hskip|mskip|mkern)\s*[\d.]{1,6}\s*[a-z]{2}"
 )
 _LATEX = re.compile(
@@ -109,7 +116,7 @@ _LATEX = re.compile(
 )
 _ARGUMENT = r"\s*(?:\{((?:[^{}]|\{[^{}]{0,40}\}){1,100})\}|([0-9]))"
 _FRACTION = re.compile(rf"\\[dctx]?frac{_ARGUMENT}{_ARGUMENT}|\\(?:nice|s)frac{_ARGUMENT}{_ARGUMENT}")
-_PLAIN_NUMBER = re.compile(r"-?\$?[0-9][0-9,.]*")
+_PLAIN_SIDE = re.compile(r"-?\$?[0-9][0-9,.]*|[A-Za-z]{2,}|[hs]")  # a number or a unit
 _DETAILS = re.compile(
     r"\{(?P<separator>[,.'])\}"
     r"|(?<=[0-9.])\\(?:overline|bar)\s*\{?(?P<period>[0-9]{1,20})\}?"
@@ -185,5 +192,5 @@ def _fraction(found: re.Match[str]) -> str:
     # a mixed number keeps its parts apart: 3\frac{1}{2} is not 31/2
     before = " " if text[max(found.start() - 1, 0)].isdigit() else ""
     after = " " if text[found.end() : found.end() + 1].isdigit() else ""
-    sides = (one if _PLAIN_NUMBER.fullmatch(one) else f"({one})" for one in (top, bottom))
+    sides = (one if _PLAIN_SIDE.fullmatch(one) else f"({one})" for one in (top, bottom))
     return before + "/".join(sides) + after

@@ -54,11 +54,11 @@ _TIMES_BEFORE = re.compile(r"[0-9)\]}]\s?[xX]$")
 _BARE = re.compile(r"\$?(?P<minus>-)?\+?\$?(?P<number>[^-+$%]+(?:[eE][-+][0-9]+)?)[$%]?")
 # "18 hours and 30 minutes", "18h30": one quantity in two units.
 _COMPOUND = (
-    r"(?:years?|months?|weeks?|days?|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|feet|foot|ft|inch(?:es)?|in|yards?|miles?"
+    r"(?:years?|months?|weeks?|days?|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|feet|foot|ft|inch(?:es)?|yards?|miles?"
     r"|dollars?|cents?|pounds?|lbs?|ounces?|oz|gallons?|quarts?|pints?|meters?|metres?|kilometers?|kg|g|km|cm)"
 )
 _IN_TWO_UNITS = re.compile(rf" ?{_COMPOUND} ?(?:and )?", re.IGNORECASE)
-_SECOND_UNIT = re.compile(rf" ?{_COMPOUND}\b", re.IGNORECASE)
+_SECOND_UNIT = re.compile(rf" ?(?:{_COMPOUND}|in)\b", re.IGNORECASE)
 _AND = re.compile(r",? (?:and|&) \$?")
 _COMMA = re.compile(r"[,;] \$?")
 _LIST_GOES_ON = re.compile(r"[)\]}$*]{0,3}(?:[.!?]?\s*+(?:\n|$)|[,;] |,? (?:and|or) )")
@@ -99,7 +99,7 @@ def value(text: str) -> Fraction | None:
 
 def in_box(content: str) -> Stated | None:
     """What a box states, or None where it is empty. All of it counts: a box with an operator or two numbers has no value."""
-    text = flat(content).strip(" \t\n*_`")
+    text = flat(content).strip(" \t\n*_`→")
     if not text:
         return None
     sides = [(side, numbers(side)) for side in re.split("=", text)]
