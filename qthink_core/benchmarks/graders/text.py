@@ -2,9 +2,10 @@ r"""The parts of a model's text that are graded: the answer without its thought,
 
 import re
 
-# Zero-width and direction marks; hyphens and dashes used as a minus; thin spaces between thousands; digits of any script.
+# Zero-width and direction marks, but no invisible operators; hyphens and dashes used as a minus; thin spaces between
+# thousands; digits of any script.
 _CHARACTERS = re.compile(
-    "(?P<unseen>[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff])"
+    "(?P<unseen>[\u00ad\u200b-\u200f\u202a-\u202e\u2060\u2061\u2065-\u2069\ufeff])"
     "|(?P<minus>[\u2010-\u2013\u2212\ufe63\uff0d])"
     r"|(?<=\d)[\u2009\u202f](?=\d{3}(?!\d))"
     r"|(?P<digit>(?![0-9])\d)"

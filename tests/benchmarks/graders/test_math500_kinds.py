@@ -60,11 +60,13 @@ x_1 ;; x₁
 5 ;; 5\text{ miles per hour} ;; 5° ;; 5^\circ C ;; 5 degrees ;; 5 (cm) ;; 5\text{ (in cm)} ;; 5\text{ ways}
 5 ;; 5\text{ red marbles} ;; 5\text{ m} ;; 5\text{ km/h} ;; \$5 ;; \text{\$}5 ;; 5 dollars ;; 5€ ;; 5\cent ;; USD 5 ;; 5\%
 5 ;; 5％ ;; 5 percent ;; 5\text{ feet tall} ;; 5\text{ per cent} ;; 5℃ ;; 5 sec ;; 5/\text{hour} ;; \$5/\text{hour}
+5 ;; CAD 5 ;; 5 CHF ;; \text{CNY }5 ;; 5\text{ SEK} ;; CAD5 ;; +\$5 ;; 5✓ ;; \sim 5
+5 ;; ₩5 ;; 5₽ ;; ₪5 ;; ＄5 ;; ￥5
 5 ;; 5\text{th} ;; 5^{\text{th}} ;; 5^\text{th} ;; 5th ;; 5"
 15\mbox{ cm}^2 ;; 15 ;; 15cm^2 ;; \text{15 cm}^2 ;; 15\text{ sq cm} ;; 15\text{ square centimeters} ;; 15 cm²
 864 \mbox{ inches}^2 ;; 864 in^2 ;; 864\text{ sq. in.} ;; 864 square inches
 5.4 \text{ cents} ;; 5.4¢ ;; 5.4\text{¢} ;; \text{5.4 cents}
-\$18.90 ;; 18.9 ;; 18.90\text{ dollars}
+\$18.90 ;; 18.9 ;; 18.90\text{ dollars} ;; ＄18.90 ;; 18.90 USD
 \frac{270}7\text{ degrees} ;; \frac{270^\circ}{7} ;; \left(\frac{270}{7}\right)^\circ ;; 38\frac{4}{7}
 5 \text{ cm} ;; 5 cm ;; 5\text{ centimetres}
 """,
@@ -171,12 +173,13 @@ x \in [1,2] ;; [1,2]
 }
 WRONG = {
     "Unicode": r"""
-3 ;; 3½ ;; √3 ;; ∛3 ;; ±3 ;; ≥3 ;; 3⁴ ;; 3′ ;; ∑3 ;; 3‰ ;; ③ ;; 三 ;; 3年 ;; 3→4 ;; 3… ;; -(3) ;; Δ3
+3 ;; 3½ ;; √3 ;; ∛3 ;; ±3 ;; ≥3 ;; 3⁴ ;; 3′ ;; ∑3 ;; 3‰ ;; 3↉ ;; ③ ;; 三 ;; 3年 ;; 3→4 ;; 3… ;; -(3) ;; Δ3
 """,
     "signs that are dropped or misread": r"""
 5 ;; 5! ;; 5!! ;; \overline{5} ;; \hat{5} ;; \not5 ;; 5' ;; [5] ;; 5_7 ;; 5:1 ;; 5\mid 6 ;; 5\\6 ;; 5\ldots
 5 ;; 5\pmod 7 ;; \cancel{5}6
 7 ;; 3(4)
+57 ;; 5⁢7 ;; 5°7 ;; 5^\circ 7 ;; 5^\circ\,7'
 2.5 ;; 2(1/2) ;; 2\frac{3}{2}\frac12
 x_1 ;; x ;; x_2
 F_{n-1} ;; F_{n-2}
@@ -225,7 +228,8 @@ x ;; 1.00000000000000000001x
 """,
     "units that differ": r"""
 15\mbox{ cm}^2 ;; 15 cm^3 ;; 15\text{ cm} ;; 15\text{ m}^2
-5.4 \text{ cents} ;; \$5.4
+5.4 \text{ cents} ;; \$5.4 ;; ₩5.4 ;; CAD 5.4
+\$6 ;; CAD 6 ;; 6 EUR
 90^\circ ;; 90\text{ radians}
 5 ;; \$5\text{ cents}
 15\% ;; 15\text{ cm}

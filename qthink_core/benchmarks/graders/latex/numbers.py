@@ -46,7 +46,7 @@ def exact(text: str, e_notation: bool = True) -> str:
 
 def _mixed(found: re.Match[str]) -> str:
     whole, top, bottom = found.groups()
-    return rf"({whole}+\frac{{{top}}}{{{bottom}}})" if int(top) < int(bottom) else UNREADABLE + found[0]
+    return rf"({whole}+\frac{{{top}}}{{{bottom}}})" if 0 < int(top) < int(bottom) else UNREADABLE + found[0]
 
 
 def _repeating(found: re.Match[str]) -> str:

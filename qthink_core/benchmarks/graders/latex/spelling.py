@@ -11,7 +11,6 @@ The time is linear in the length, since the caller limits it and groups may be n
 """
 
 import re
-import unicodedata
 from collections.abc import Callable
 
 from qthink_core.benchmarks.graders.commands import (
@@ -26,6 +25,7 @@ from qthink_core.benchmarks.graders.commands import (
     WITHOUT_OUTPUT,
     names,
 )
+from qthink_core.benchmarks.graders.latex.characters import in_latex
 from qthink_core.benchmarks.graders.text import plain_characters
 
 MAX_DEPTH = 50
@@ -33,27 +33,11 @@ UNREADABLE = r"\?"
 
 _TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|[A-Za-z]+|[0-9]+|\s+|.", re.DOTALL)
 
-
-_UNICODE = {
-    **{"±": r"\pm", "∓": r"\mp", "÷": r"\div", "−": "-", "≈": r"\approx", "∞": r"\infty", "∪": r"\cup", "∩": r"\cap"},
-    **{"∈": r"\in", "∉": r"\notin", "∅": r"\emptyset", "∖": r"\setminus", "⟨": r"\langle", "⟩": r"\rangle"},
-    **dict.fromkeys("×·⋅∙∗•", r"\cdot"), **dict.fromkeys("≤⩽", r"\le"), **dict.fromkeys("≥⩾", r"\ge"), "≠": r"\ne",
-    **dict.fromkeys("°º˚", r"^\circ"), **dict.fromkeys("⁄∕", "/"), **dict.fromkeys("、؛", ";"), "∘": r"\circ",
-    **{"，": ",", "٬": ",", "٫": ".", "٪": "%", "’": "'", "¢": r"\cent", "€": r"\euro", "£": r"\pounds", "¥": r"\yen"},
-    "₹": r"\rupee", "ℝ": r"\mathbb{R}", "℃": r"^\circ C", "℉": r"^\circ F", **dict.fromkeys("“”", '"'),
-}  # fmt: skip
-_SUPERSCRIPT = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni", strict=True))
-_SUBSCRIPT = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙₖₓ", "0123456789+-()nkx", strict=True))
-_BEYOND_ASCII = re.compile(f"([{''.join(_SUPERSCRIPT)}]+)|([{''.join(_SUBSCRIPT)}]+)|([^\x00-\x7f])")
-_ROOT = re.compile(r"([√∛∜]|(?<![A-Za-z\\])sqrt(?=[({]))\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|[A-Za-z]|(?=\{)))")
-_ROOTS = {"√": r"\sqrt", "sqrt": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
-_GREEK = names("ALPHA BETA GAMMA DELTA EPSILON ZETA ETA THETA IOTA KAPPA MU NU XI PI RHO SIGMA TAU PHI CHI PSI OMEGA")
-
 _TYPEFACES = TYPEFACES | {"fbox", "boxed"}
 _NOTHING = SWITCHES | names("[ ] ( )")
 _SPACE = SPACES | MARKS | names(", ; : > ~") | {" ", "\n", "\t"}
 _FUNCTIONS = names("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp det")
-_ARGUMENTS = {"frac": 2, "binom": 2} | dict.fromkeys(("sqrt", "overline", "vec", "hat", "mathbb", "mathcal"), 1)
+_ARGUMENTS = {"frac": 2, "binom": 2} | dict.fromkeys(("sqrt", "overline", "vec", "hat", "mathbb"), 1)
 _SAME = {
     **dict.fromkeys(FRACTIONS, "frac"),
     **dict.fromkeys(("dbinom", "tbinom"), "binom"),
@@ -79,7 +63,7 @@ _MONEY = {
     **dict.fromkeys(("euro", "texteuro"), "euro"),
     **dict.fromkeys(("pounds", "textsterling"), "pound"),
     **dict.fromkeys(("yen", "textyen"), "yen"),
-    **{"rupee": "rupee", "%": "percent"},
+    **{"rupee": "rupee", "currency": "currency", "%": "percent"},
 }
 _MATRICES = {"bmatrix": "pmatrix", "smallmatrix": "matrix", "array": "matrix"}
 # Letters that are units where they follow a number in upright type.
@@ -99,7 +83,7 @@ def spelled(latex: str, is_word: Callable[[str, bool], bool]) -> str:
 
     `is_word` says whether letters outside `\text{}` are a word, given the letters and whether a space precedes them.
     """
-    speller = _Speller(_in_latex(_AM_PM.sub(r"\1m", plain_characters(latex.strip()))), is_word)
+    speller = _Speller(in_latex(_AM_PM.sub(r"\1m", plain_characters(latex.strip()))), is_word)
     try:
         text = speller.sequence(upright=False)
     except _TooDeepError:
@@ -109,40 +93,7 @@ def spelled(latex: str, is_word: Callable[[str, bool], bool]) -> str:
         text = _DELIMITED_MATRIX.sub("", text).replace("{matrix}", "{pmatrix}")
     text = _EXPONENTIAL.sub(lambda found: f"e^{{{found[1] or found[2]}}}", text)
     # the box ends in a backslash where it ended in a backslash and a space
-    return text.lstrip(' ,;:"').rstrip(' .,;:"\\')
-
-
-def _in_latex(text: str) -> str:
-    """The text with LaTeX for the characters beyond ASCII that have one."""
-    return _BEYOND_ASCII.sub(_in_ascii, _ROOT.sub(_root, text))
-
-
-def _root(found: re.Match[str]) -> str:
-    inner = found[2] or found[3]
-    return _ROOTS[found[1]] + (f"{{{inner}}}" if inner else "")
-
-
-def _in_ascii(found: re.Match[str]) -> str:
-    if found[1]:
-        return "^{" + "".join(_SUPERSCRIPT[one] for one in found[1]) + "}"
-    if found[2]:
-        return "_{" + "".join(_SUBSCRIPT[one] for one in found[2]) + "}"
-    char = found[0]
-    if char in _UNICODE:
-        return _UNICODE[char] + (" " if _UNICODE[char][-1].isalpha() else "")
-    if char.isspace():
-        return " "
-    kind, *codes = unicodedata.decomposition(char).split() or [""]
-    letters = "".join(chr(int(code, 16)) for code in codes if kind)
-    if kind in ("<wide>", "<narrow>", "<small>", "<font>"):
-        return letters if letters.isascii() else _BEYOND_ASCII.sub(_in_ascii, letters)
-    top, slash, bottom = letters.partition("\u2044")
-    if kind == "<fraction>" and slash and bottom:
-        return rf"\frac{{{top}}}{{{bottom}}}"
-    name = unicodedata.name(char, "").split()
-    if name[:3] == ["GREEK", "SMALL", "LETTER"] and name[3:] and name[-1] in _GREEK and len(name) == 4:
-        return f"\\{name[3].lower()} "
-    return char
+    return text.lstrip(' ,;:"').rstrip(' .,;:"`\\')
 
 
 class _TooDeepError(Exception):

@@ -17,10 +17,10 @@ from qthink_core.benchmarks.graders.numbers.vocabulary import SCALES, SMALL, car
 _ROWS = """
 cm centimeter centimetre|mm millimeter millimetre|km kilometer kilometre|m meter metre|in inch|ft foot feet|yd yard|mile mi
 kg kilogram|g gram|mg milligram|lb pound pounds|oz ounce|ton tonne|l liter litre L|ml milliliter millilitre|gal gallon
-s sec second|min minute|hour hr h|day|week|month|year yr|dollar usd buck|cent|euro eur|yen jpy|rupee inr rs|peso|gbp|penny
-degree deg|radian rad|percent pct percentage|mph|kph kmh|celsius C|fahrenheit F|newton N|joule J|watt W|volt V|kelvin K
-unit|digit|way|coin|person people|child children|man men|woman women|student|boy|girl|card|ball|marble|apple|book|number
-value|root|term|factor|divisor|pair|triangle|side|edge|face|vertex vertices|diagonal|line|path|route|arrangement
+s sec second|min minute|hour hr h|day|week|month|year yr|dollar usd buck|cent|euro eur|yen jpy|rupee inr rs|peso|gbp
+penny|currency|degree deg|radian rad|percent pct percentage|mph|kph kmh|celsius C|fahrenheit F|newton N|joule J|watt W|volt V
+kelvin K|unit|digit|way|coin|person people|child children|man men|woman women|student|boy|girl|card|ball|marble|apple|book
+number|value|root|term|factor|divisor|pair|triangle|side|edge|face|vertex vertices|diagonal|line|path|route|arrangement
 combination|permutation|outcome|choice|subset|element|tile|square|rectangle|block|cube|page|word|letter|game|team|player|match
 vote|chair|seat|ticket|car|bus|trip|lap|step|turn|hand|dice die|point pt|quart|pint|acre|cup|time|sheep|fish|integer|solution
 goose geese|mouse mice
@@ -61,10 +61,11 @@ _TAIL = re.compile(
 _PART = re.compile(r"\\text\{([^{}]*)\}|(\^\\circ)|\^\{(-?[0-9])\}|(/|\}\{)|([A-Za-z]+)(?![A-Za-z{])")
 _TRAIL = re.compile(rf"(?<=.)[,;]?{_HEDGE}$")
 _LEAD = re.compile(
-    r"(?:\\text\{(?:the|final|correct|answer|result|solution|value|is|equals|option|choice|therefore|thus|hence|so|it|we|get|have"
-    r"|there|are|approximately|approx|about|around|roughly|exactly|total)\}|\\approx|\\implies ?|:(?=.))+[=:;]?(?!$)|^=(?!$)"
+    r"(?:\\text\{(?:the|final|correct|answer|result|solution|value|is|equals|option|choice|therefore|thus|hence|so|it|we|get"
+    r"|have|there|are|approximately|approx|about|around|roughly|exactly|total)\}"
+    r"|\\(?:approx|sim|implies ?)|:(?=.))+[=:;]?(?!$)|^=(?!$)"
 )
-_MONEY = re.compile(r"(-?)\\text\{(dollar|cent|euro|pound|yen|rupee|rs|usd|eur|gbp)\}(?=[-0-9.\\(])")
+_MONEY = re.compile(r"([-+]?)\\text\{(dollar|cent|euro|pound|yen|rupee|currency|rs|usd|eur|gbp)\}(?=[-0-9.\\(])")
 _MULTIPLIER = re.compile(rf"(?<=[0-9}}])\\text\{{({'|'.join(MULTIPLIERS)})s?\}}")
 _CARDINAL_WORD = rf"\\text\{{(?:{'|'.join([*SMALL, *SCALES])})\}}"
 _CARDINAL = re.compile(rf"{_CARDINAL_WORD}(?:-?{_CARDINAL_WORD})*(?=\\text|$)")
@@ -72,6 +73,7 @@ _ORDINAL = re.compile(r"(?<=[0-9])(?:\\text\{(?:st|nd|rd|th)\}|\^\{\\text\{(?:st
 _CHOICE = re.compile(r"([A-Z])\)")
 _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _TRIG_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\^\\circ")
+_DEGREES_AND_DIGITS = re.compile(r"\^\\circ ?[0-9]")
 _VARIABLE = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+|([A-Za-df-hj-z])")
 
 
@@ -131,6 +133,8 @@ def quantity(text: str) -> tuple[str, str] | None:
         elif unit and after and after != unit:
             return None
         unit, text = after or unit, text[: tail.start()]
+    if _DEGREES_AND_DIGITS.search(text):
+        return None
     if r"^\circ" in text and not unit:
         text, unit = text.replace(r"^\circ", ""), "degree"
     return (text, unit) if r"\text" not in text else None

@@ -34,11 +34,13 @@ _CHARACTERS = (
         ord(character): plain
         for characters, plain in {
             "٫": ".",
-            "٬،": ",",
+            "٬،\u2063": ",",
             "’‘ʼ′´": "'",
             "➖˗⁒": "-",
-            "➕": "+",
-            "✕✖⨯⨉∗⋆⁎⁕": "×",
+            "➕\u2064": "+",
+            "\u0338": "≠",  # strikes out the sign before it
+            "⅟": "1/",
+            "✕✖⨯⨉∗⋆⁎⁕\u2062": "×",
             "⋅∙・": "·",
             "➗∶": "÷",
             "⁄∕⧸": "/",
@@ -53,9 +55,7 @@ _CHARACTERS = (
         for character in characters
     }
 )
-# Invisible operators would be removed with the other invisible characters. U+0338 strikes out the sign before it.
-_INVISIBLE = {0x2062: "×", 0x2063: ",", 0x2064: "+", 0x0338: "≠", ord("⅟"): "1/"}
-_SCRIPTS = re.compile("(?P<above>[⁰¹²³⁴-⁾ⁿⁱʰʲʳʷʸˡˢˣᴬ-ᵡ]+)|(?P<below>[₀-ₜ]+)|(?P<fraction>[¼½¾⅐-⅞↉])")
+_SCRIPTS = re.compile("(?P<above>[⁰¹²³⁴-⁾ⁿⁱʰʲʳʷʸˡˢˣᴬ-ᵡᵸᶛ-ᶿ]+)|(?P<below>[₀-ₜᵢ-ᵪⱼ]+)|(?P<fraction>[¼½¾⅐-⅞↉])")
 
 _MARKUP = re.compile(
     r"(?P<result><<[^<>\n]{0,200}>>(?=\s?[-$]?\$?[.0-9]))"  # GSM8K's calculator: the result is repeated after it
@@ -112,7 +112,8 @@ _WITH_ARGUMENT = re.compile(
 )
 _LATEX = re.compile(
     r"(?P<box>\\(?:boxed|fbox)\s*(?=\{)|\\boxed\s*(?P<bare>-?[0-9][0-9.,]*(?<![.,])))|\\(?P<command>[A-Za-z]+)"
-    r"|\\(?P<escaped>[$%#&_^])|(?P<open>\\\{)|(?P<close>\\\})|(?P<space>\\[,;:> ()\[\]]|[~&])|\\[!/]|(?P<newline>\\\\)"
+    r"|\\(?P<escaped>[$%#&_^])|(?P<open>\\\{)|(?P<close>\\\})|(?P<space>\\[,;:> ()\[\]]|~|&(?=\s?=))"
+    r"|\\[!/]|(?P<newline>\\\\)"
 )
 _ARGUMENT = r"\s*(?:\{((?:[^{}]|\{[^{}]{0,40}\}){1,100})\}|([0-9]))"
 _FRACTION = re.compile(rf"\\[dctx]?frac{_ARGUMENT}{_ARGUMENT}|\\(?:nice|s)frac{_ARGUMENT}{_ARGUMENT}")
@@ -135,7 +136,7 @@ _CURRENCY = re.compile(
 
 def plain(text: str) -> str:
     r"""The text in plain spelling, with braces and `\boxed` left in it."""
-    text = _SCRIPTS.sub(_script, text.translate(_INVISIBLE))
+    text = _SCRIPTS.sub(_script, text)
     text = plain_characters(text).translate(_CHARACTERS)
     text = _ESCAPED.sub(r"\\", text)
     text = _MARKUP.sub(_markup, text)
