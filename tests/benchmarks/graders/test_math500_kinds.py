@@ -35,7 +35,7 @@ x_1 ;; x₁
 (2,\infty) ;; (2,∞) ;; (2, +\infty)
 7\pi ;; 7π ;; \pi\cdot 7 ;; 7pi ;; 7 pi
 \theta ;; θ
--18 ;; −18 ;; –18 ;; -(18) ;; (-18)
+-18 ;; \text{minus }18 ;; \text{negative 18} ;; −18 ;; –18 ;; -(18) ;; (-18)
 """,
     "mixed numbers": r"""
 \frac{5}{2} ;; 2\frac12 ;; 2 1/2 ;; 2½ ;; 2\ \frac{1}{2}
@@ -62,6 +62,7 @@ x_1 ;; x₁
 5 ;; 5％ ;; 5 percent ;; 5\text{ feet tall} ;; 5\text{ per cent} ;; 5℃ ;; 5 sec ;; 5/\text{hour} ;; \$5/\text{hour}
 5 ;; CAD 5 ;; 5 CHF ;; \text{CNY }5 ;; 5\text{ SEK} ;; CAD5 ;; +\$5 ;; 5✓ ;; \sim 5
 5 ;; ₩5 ;; 5₽ ;; ₪5 ;; ＄5 ;; ￥5
+5 ;; 5\text{ p.m.} ;; 5 PM ;; 5\text{-th}
 5 ;; 5\text{th} ;; 5^{\text{th}} ;; 5^\text{th} ;; 5th ;; 5"
 15\mbox{ cm}^2 ;; 15 ;; 15cm^2 ;; \text{15 cm}^2 ;; 15\text{ sq cm} ;; 15\text{ square centimeters} ;; 15 cm²
 864 \mbox{ inches}^2 ;; 864 in^2 ;; 864\text{ sq. in.} ;; 864 square inches
@@ -81,6 +82,7 @@ x_1 ;; x₁
     "phrases": r"""
 0.5 ;; \text{The answer is }.5
 5 ;; \text{Answer: }5 ;; \text{The answer is } 5 ;; \text{approximately }5 ;; \approx 5 ;; 5 \text{ cm, approximately}
+5 ;; \text{Total cost: }\$5 ;; \text{Ans: }5 ;; \text{Area: } 5\text{ cm}
 5 ;; \Rightarrow 5 ;; \implies x=5 ;; \therefore 5 ;; \text{There are }5\text{ ways} ;; \text{There are 5 ways}
 \sqrt2 ;; \sqrt{2}\approx1.414 ;; x=\sqrt2\approx 1.41
 """,
@@ -177,7 +179,7 @@ WRONG = {
 """,
     "signs that are dropped or misread": r"""
 5 ;; 5! ;; 5!! ;; \overline{5} ;; \hat{5} ;; \not5 ;; 5' ;; [5] ;; 5_7 ;; 5:1 ;; 5\mid 6 ;; 5\\6 ;; 5\ldots
-5 ;; 5\pmod 7 ;; \cancel{5}6
+5 ;; --5 ;; \text{minus: }5 ;; \text{not: }5 ;; 5\pmod 7 ;; \cancel{5}6
 7 ;; 3(4)
 57 ;; 5⁢7 ;; 5°7 ;; 5^\circ 7 ;; 5^\circ\,7'
 2.5 ;; 2(1/2) ;; 2\frac{3}{2}\frac12

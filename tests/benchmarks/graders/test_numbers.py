@@ -77,7 +77,8 @@ RIGHT = {
     "a typeface": (
         "18",
         r"\mathbf{18};{\bf 18};\textcolor{red}{18};\color{red}{18};\underline{18};\Large 18;\bm{18};"
-        r"\mathrm{18~cm};**18**;`18`;\fbox{18};\framebox{18};\mathscr{18};18\qed;\mathstrut 18",
+        r"\mathrm{18~cm};**18**;`18`;\fbox{18};\framebox{18};\mathscr{18};18\qed;\mathstrut 18;\color[rgb]{1,0,0}{18};"
+        r"\lbrace 18\rbrace",
     ),
     "letters of another script": (
         "18",
@@ -212,6 +213,9 @@ def test_the_number_that_the_text_states_counts(gold, answer):
         ("18", r"\boxed{18|n}"),
         ("18", r"\boxed{n \% 18}"),
         ("18", r"\boxed{18 \text{ times } n}"),
+        ("18", r"\boxed{18 \text{ less than } n}"),
+        ("18", r"\boxed{18 \text{ percent of } x}"),
+        ("18", r"\boxed{18 \equiv 0 \pmod 3}"),
         ("18", r"\boxed{\unknown 18}"),
         ("18", r"It is \unknown 18"),
         ("-18", r"\boxed{|-18|}"),

@@ -32,6 +32,7 @@ _MISREAD = re.compile(
     |(?<![A-Za-z\\])[A-Za-hj-z][0-9]   # x1 may be an index
     |(?<!sqrt)\[[^,\[\]()]*\]          # a value in square brackets
     |/[0-9.]+(?:[A-Za-z(]|\\(?:frac|sqrt|pi))  # 1/2x
+    |--                                # may be a dash
     |\\infty\]|\[[-+]?\\infty          # a closed infinite end""",
     re.VERBOSE,
 )

@@ -30,7 +30,7 @@ _INDEX = r"(?:_\{(?:[A-Za-z0-9]+|\\(?:min|max)|\\text\{[a-z]+\})\})?'*"
 _SYMBOL = rf"(?:[A-Za-z]|\\(?:{'|'.join(_LETTERS.split())})(?![A-Za-z]) ?){_INDEX}"
 _NAME = re.compile(
     rf"{_SYMBOL}(?:(?:\^\{{-1\}})?\([^()=]*\))?|(?:\\(?:sin|cos|tan|cot|sec|csc|det|angle)(?![A-Za-z]))(?:\^\{{[0-9]+\}})?[^=]*"
-    r"|(?=\\text\{)(?:(?!\\text\{(?:not?|isn|aren|never|non|neither)\})"
+    r"|(?=\\text\{)(?:(?!\\text\{(?:not?|isn|aren|never|non|neither|minus|negative)\})"
     r"(?:\\text\{[^{}]*\}|\\triangle ?|\([A-Za-z]\)|[A-Za-z](?![a-z{}])))+"
 )
 _LETTER = re.compile(r"\\[A-Za-z]+|([A-Za-df-hj-z](?:_\{[A-Za-z0-9]+\})?)")

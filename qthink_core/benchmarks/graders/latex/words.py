@@ -65,11 +65,13 @@ _LEAD = re.compile(
     r"|have|there|are|approximately|approx|about|around|roughly|exactly|total)\}"
     r"|\\(?:approx|sim|implies ?)|:(?=.))+[=:;]?(?!$)|^=(?!$)"
 )
+_LABEL = re.compile(r"((?:\\text\{[^{}]*\})+):(?=.)")
+_NEGATIVE = re.compile(r"\\text\{(?:minus|negative)\}(?=[0-9.\\(])")
 _MONEY = re.compile(r"([-+]?)\\text\{(dollar|cent|euro|pound|yen|rupee|currency|rs|usd|eur|gbp)\}(?=[-0-9.\\(])")
 _MULTIPLIER = re.compile(rf"(?<=[0-9}}])\\text\{{({'|'.join(MULTIPLIERS)})s?\}}")
 _CARDINAL_WORD = rf"\\text\{{(?:{'|'.join([*SMALL, *SCALES])})\}}"
 _CARDINAL = re.compile(rf"{_CARDINAL_WORD}(?:-?{_CARDINAL_WORD})*(?=\\text|$)")
-_ORDINAL = re.compile(r"(?<=[0-9])(?:\\text\{(?:st|nd|rd|th)\}|\^\{\\text\{(?:st|nd|rd|th)\}\})")
+_ORDINAL = re.compile(r"(?<=[0-9])(?:-?\\text\{(?:st|nd|rd|th)\}|\^\{\\text\{(?:st|nd|rd|th)\}\})")
 _CHOICE = re.compile(r"([A-Z])\)")
 _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _TRIG_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\^\\circ")
@@ -89,9 +91,11 @@ def known_word(letters: str, spaced: bool, units: bool, after_space: bool) -> bo
 
 
 def without_lead(text: str) -> str:
-    """The expression without a phrase such as "The answer is" or "approximately" in front of it; `(C)` for `C)`."""
+    """The expression without a phrase such as "The answer is" in front; with `=` for a label's colon, and `(C)` for `C)`."""
     found = _LEAD.match(text)
     text = _TRAIL.sub("", text[found.end() :].lstrip(" ,;:") if found else text)
+    if label := _LABEL.match(text):
+        text = f"{label[1]}={text[label.end() :]}"
     return f"({text}" if _CHOICE.fullmatch(text) else text
 
 
@@ -117,6 +121,8 @@ def quantity(text: str) -> tuple[str, str] | None:
     """One value as (expression without words, unit or ""), or None where a word is not understood."""
     text = without_lead(text).replace(r"\text{per}\text{cent}", r"\text{percent}")
     text = _ORDINAL.sub("", _CARDINAL.sub(_in_digits, text))
+    if negative := _NEGATIVE.match(text):
+        text = f"-{text[negative.end() :]}"
     text = _MULTIPLIER.sub(lambda found: rf"\cdot{MULTIPLIERS[found[1]]}", text)
     if r"^\circ" in text and _TRIG.search(text):
         text = _TRIG_DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)

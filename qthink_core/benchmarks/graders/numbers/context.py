@@ -228,6 +228,8 @@ def _is_changed_by(word: str, touching: bool, boxed: bool, money: bool) -> bool:
 
 
 def _is_expression_text(text: str) -> bool:
-    """Whether the rest of a box has an operator, other than in a unit such as km/h."""
+    """Whether the rest of a box has a variable, or an operator other than in a unit such as km/h."""
     rest = _PER_UNIT.sub("", text)
-    return any(_is_symbol(one, True) for one in rest) or bool(re.search(r"(?:^-(?![^\W\d_]{2,})| -)", rest))
+    return any(_is_symbol(one, True) for one in rest) or bool(
+        re.search(r"^-(?![^\W\d_]{2,})| -|(?<![^\W_])[knxyz](?![^\W_])", rest)
+    )

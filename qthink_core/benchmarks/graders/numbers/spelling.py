@@ -45,7 +45,7 @@ _CHARACTERS = (
             "➗∶": "÷",
             "⁄∕⧸": "/",
             "٪﹪": "%",
-            "≈≅≃≒≐≡∼": "=",
+            "≈≅≃≒≐∼": "=",
             "⩽≦": "≤",
             "⩾≧": "≥",
             "º": "°",
@@ -83,7 +83,7 @@ _COMMANDS = {
         "÷": "div",
         "±": "pm",
         "∓": "mp",
-        "=": "approx simeq cong doteq equiv eq",
+        "=": "approx simeq cong doteq eq",
         "≠": "neq ne",
         "<": "lt ll",
         ">": "gt gg",
@@ -99,6 +99,8 @@ _COMMANDS = {
         "⌋": "rfloor",
         "⌈": "lceil",
         "⌉": "rceil",
+        "(": "lbrace lbrack lparen",
+        ")": "rbrace rbrack rparen",
         "$": "pounds euro yen cent rupee dollar mathdollar textdollar texteuro textyen textsterling textcent mathsterling",
         " ": "newline sim because",
         "": "left right mathbb",
@@ -107,7 +109,7 @@ _COMMANDS = {
 }
 _ESCAPED = re.compile(r"(?<!\\)\\++(?=[A-Za-z])")
 _WITH_ARGUMENT = re.compile(
-    rf"\\(?:{'|'.join(sorted(WITHOUT_OUTPUT | COLOURED))}|begin|end)\*?\s*\{{[^{{}}]{{0,40}}\}}"
+    rf"\\(?:{'|'.join(sorted(WITHOUT_OUTPUT | COLOURED))}|begin|end)\*?\s*(?:\[\w{{0,9}}\]\s*)?\{{[^{{}}]{{0,40}}\}}"
     r"|\\(?:kern|hskip|mskip|mkern)\s*[\d.]{1,6}\s*[a-z]{2}"
 )
 _LATEX = re.compile(

@@ -39,8 +39,8 @@ MAGNITUDES = {
 # One letter after a number is a variable or a magnitude, unless it is one of these; `m` is a million after a currency sign.
 UNIT_LETTERS = _words("m g s h l L")
 UNIT_PAIRS = _words(
-    "km cm mm dm nm kg mg lb oz ft in yd mi hr ml dl cl mL dL cL pt qt st nd rd th pm am sq cu kW kB MB GB TB Hz ac ha gal "
-    "mo wk yr yo of US UK PM AM"
+    "km cm mm dm nm kg mg lb oz fl ft in yd mi hr ml dl cl mL dL cL pt qt st nd rd th pm am sq cu kW kB MB GB TB Hz ac ha "
+    "gal mo wk yr yo of US UK PM AM"
 )
 LENGTHS = "km|hm|dm|cm|mm|m|in|ft|yd|mi|feet|foot|inch(?:es)?|(?:centi|milli|kilo)?met(?:er|re)s?|miles?|yards?|units?"
 
