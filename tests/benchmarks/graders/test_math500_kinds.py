@@ -62,7 +62,7 @@ x_1 ;; x₁
 5 ;; 5％ ;; 5 percent ;; 5\text{ feet tall} ;; 5\text{ per cent} ;; 5℃ ;; 5 sec ;; 5/\text{hour} ;; \$5/\text{hour}
 5 ;; CAD 5 ;; 5 CHF ;; \text{CNY }5 ;; 5\text{ SEK} ;; CAD5 ;; +\$5 ;; 5✓ ;; \sim 5
 5 ;; ₩5 ;; 5₽ ;; ₪5 ;; ＄5 ;; ￥5
-5 ;; 5\text{ p.m.} ;; 5 PM ;; 5\text{-th}
+5 ;; 5\text{-th}
 5 ;; 5\text{th} ;; 5^{\text{th}} ;; 5^\text{th} ;; 5th ;; 5"
 15\mbox{ cm}^2 ;; 15 ;; 15cm^2 ;; \text{15 cm}^2 ;; 15\text{ sq cm} ;; 15\text{ square centimeters} ;; 15 cm²
 864 \mbox{ inches}^2 ;; 864 in^2 ;; 864\text{ sq. in.} ;; 864 square inches

@@ -52,6 +52,7 @@ _AND_A_PART = re.compile(
     r"(?:and|&) (?:a|an|one|two|three|four|five) (?:half|halves|thirds?|quarters?|fourths?|fifths?)", re.IGNORECASE
 )
 _TEMPERATURE = re.compile(r"^(?:%|° ?(?:[CFK](?![^\W_]))?)")
+_MINUS_OR_VARIABLE = re.compile(r"^-(?![^\W\d_]{2,})| -|(?<![^\W_])[knxyz](?![^\W_])")
 _PER_UNIT = re.compile(r"/ ?(?:[^\W\d_]{2,}|[hs]\b)")
 
 
@@ -230,6 +231,4 @@ def _is_changed_by(word: str, touching: bool, boxed: bool, money: bool) -> bool:
 def _is_expression_text(text: str) -> bool:
     """Whether the rest of a box has a variable, or an operator other than in a unit such as km/h."""
     rest = _PER_UNIT.sub("", text)
-    return any(_is_symbol(one, True) for one in rest) or bool(
-        re.search(r"^-(?![^\W\d_]{2,})| -|(?<![^\W_])[knxyz](?![^\W_])", rest)
-    )
+    return any(_is_symbol(one, True) for one in rest) or bool(_MINUS_OR_VARIABLE.search(rest))
