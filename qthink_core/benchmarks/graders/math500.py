@@ -18,10 +18,12 @@ Equality, by the first rule that decides:
 Rulings, each on the side that never takes another value for right:
 - a rounded number is wrong, however many digits it has; `0.333\ldots` is not read, `0.(3)` repeats;
 - `2^10`, `\sqrt16` and `\frac123` are printed as other numbers than they mean, and are right only as the same text;
-- digits with a space between them are one number only in groups of three; a comma is never a decimal point;
+- digits with a space between them are one number only in groups of three; a comma is never a decimal point, and separates
+  values directly behind a bracket, as in `(1,234)`;
 - any unit is right where the gold has none, as the problem asks for it; percent and currency signs likewise, so that `50\%`
   is right for 50 and wrong for 0.5;
 - a word that may change a number ("thirds", "more", "to", "not") makes it wrong; "million" and "dozen" multiply it;
+- an ordinal is its number (`5\text{th}`); "minus" and "negative" in front are a sign; one bare letter is a variable (`5m`);
 - letters of another case are other variables, but words may be in any case;
 - an equation of one variable that is not solved, as `2x=10`, states no value; `a+b=12` states 12;
 - two values in round brackets are a point or an interval, and no answer to a list of two;
