@@ -9,7 +9,7 @@ PYTEST := pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loads
 # Packages are installed without bytecode, so their first import must be free to write it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo claims test test-fast pytest test-vllm test-ray test-browser test-serve check format smol clean
+.PHONY: demo claims bench test test-fast pytest test-vllm test-ray test-browser test-serve check format smol clean
 
 # TASKS="gsm8k math500" runs these tasks alone, with their table in demo/. JOBS is the number of boxes at once; without it,
 # as many as cores and memory allow.
@@ -20,6 +20,11 @@ demo: .venv/ready
 # The way back: git restore params.yaml && make demo
 claims: .venv/ready
 	qthink run --seeds 0,1,2 $(if $(JOBS),--jobs $(JOBS))
+
+# The method's code against plain transformers code that gives the same results, on this machine (docs/benchmarks.md).
+# make bench ARGS=--quick
+bench: .venv/ready
+	@qthink bench $(ARGS)
 
 # Linter and type checker run beside the tests: mypy uses one core.
 test: .venv/ready

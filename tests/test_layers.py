@@ -27,7 +27,8 @@ ARROWS = {
     "planning": "artifacts pipeline benchmarks models evidence errors hub",
     "running": "artifacts pipeline evidence report planning errors",
     "inference": "artifacts method benchmarks models generation evidence report planning errors hub",
-    "cli": "pipeline benchmarks inference evidence report planning running errors",
+    "benchmarking": "artifacts method models generation training planning errors",
+    "cli": "pipeline benchmarks benchmarking inference evidence report planning running errors",
 }
 MAX_MODULES, MAX_LINES = 13, 300
 # Packages whose modules load no torch, except for the preflight, which checks models, and the program of a grader.
@@ -41,7 +42,7 @@ SOLE_IMPORTERS = {
     "matplotlib": {"report.plots"},
     "peft": {"method.student", "method.merged_lora", "models.export"},
     "ray": {"pipeline.ray_workers"},
-    "typer": {"cli.evaluate", "cli.grade", "cli.models", "cli.page", "cli.pipeline", "cli.program"},
+    "typer": {"cli.bench", "cli.evaluate", "cli.grade", "cli.models", "cli.page", "cli.pipeline", "cli.program"},
     "vllm": {
         "generation.vllm_engine",
         "serving.vllm_model",
@@ -54,7 +55,13 @@ SOLE_IMPORTERS = {
 LOADERS = {"qthink_core.method.projection_head", "qthink_core.models.custom_generate.generate"}
 LAUNCHABLE = {"extract", "finetune", "train"}
 # What runs around DVC and the stages, or after them: no result depends on it.
-AROUND_STAGES = ("qthink_core.cli", "qthink_core.inference", "qthink_core.planning", "qthink_core.running")
+AROUND_STAGES = (
+    "qthink_core.benchmarking",
+    "qthink_core.cli",
+    "qthink_core.inference",
+    "qthink_core.planning",
+    "qthink_core.running",
+)
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult)
 MAX_PAGE_LINES = 95
 # Threefold what was measured (0.3 s with warm files): the checks of a bad parameter must end within 2 s.

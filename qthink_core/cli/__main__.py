@@ -3,10 +3,10 @@
 import io
 import sys
 
-from qthink_core.cli import evaluate, grade, models, page, pipeline
+from qthink_core.cli import bench, evaluate, grade, models, page, pipeline
 from qthink_core.cli.program import CHECK, MODEL, PIPELINE, app
 
-__all__ = ["evaluate", "grade", "main", "models", "page", "pipeline"]  # their import registers the commands
+__all__ = ["bench", "evaluate", "grade", "main", "models", "page", "pipeline"]  # their import registers the commands
 
 # The help lists groups in the order of their first command.
 app.registered_commands.sort(key=lambda one: (MODEL, PIPELINE, CHECK).index(str(one.rich_help_panel)))

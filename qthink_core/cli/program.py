@@ -13,7 +13,8 @@ from qthink_core.benchmarks.graders import latex_equality
 from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError
 
 # The groups of commands, in the order of the help.
-MODEL, PIPELINE, CHECK = "Use a model", "Run the pipeline and read its results (in the repository)", "Check answers"
+MODEL, PIPELINE = "Use a model", "Run the pipeline and read its results (in the repository)"
+CHECK = "Check answers, measure speed"
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has ended
 # The files that make a folder the repository.
 MARKS = ("params.yaml", "dvc.yaml")

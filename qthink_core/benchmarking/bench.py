@@ -1,0 +1,84 @@
+"""The benchmark: all rows of the table at the given sizes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from qthink_core.benchmarking import answering, extraction, training
+from qthink_core.benchmarking.measured import Measured
+from qthink_core.benchmarking.timing import matrix_peak
+from qthink_core.benchmarking.workload import SMALL, TINY, Sizes
+
+WIDE = SMALL._replace(vocabulary=32768)
+NAMED = {"10 M": SMALL, "10 M, V = 32k": WIDE, "tiny": TINY}
+# Lengths of GSM8K with Qwen3-1.7B, at about a third; those of the tiny scale as they are.
+FULL = Sizes(4, 16, 80, 300, 48, 6, 2048, 8, 64, 64)
+QUICK = Sizes(1, 16, 40, 100, 24, 6, 2048, 8, 32, 24)
+OF_TINY = {"prompt": 40, "thought": 24, "answer": 12, "max_new_tokens": 24}
+EXAMPLES = {"10 M": 16, "tiny": 32}
+TINY_PROBLEMS = 10  # so many more, since they are small
+PROBED = {"10 M": 16, "tiny": 100}
+
+
+class Plan(NamedTuple):
+    """What is measured: the sizes, the number of rounds, whether memory is, and the kinds of work (empty: all)."""
+
+    sizes: Sizes
+    rounds: int
+    memory: bool = True
+    only: Sequence[str] = ()
+
+
+def of_tiny(sizes: Sizes) -> Sizes:
+    """The sizes for the tiny model: none longer than its scale has them."""
+    return sizes._replace(**{name: min(value, getattr(sizes, name)) for name, value in OF_TINY.items()})
+
+
+def jobs(plan: Plan, peak: float) -> dict[str, list[Callable[[], list[Measured]]]]:
+    """The measurements by kind of work, each to be called once; `peak` is the machine's FLOP/s."""
+    sizes, rounds, tiny = plan.sizes, plan.rounds, of_tiny(plan.sizes)
+    many = tiny._replace(problems=tiny.problems * TINY_PROBLEMS)
+    batches = sorted({max(sizes.questions // 2, 1), sizes.questions})
+    # The goals hold for these sizes of batches.
+    goals = {32: 10.0, 64: 12.0}
+
+    def read(name: str, how: Sizes, goal: float | None) -> Callable[[], list[Measured]]:
+        return lambda: [extraction.measured(name, NAMED[name], how, rounds, peak, goal, plan.memory and name != "tiny")]
+
+    def answered(name: str, how: Sizes, n: int, goal: float | None) -> Callable[[], list[Measured]]:
+        return lambda: [answering.answers(name, NAMED[name], how._replace(questions=n), rounds, goal)]
+
+    def stepped(
+        name: str, how: Sizes, goals: tuple[float | None, float | None], micro: int, merged: bool
+    ) -> Callable[[], list[Measured]]:
+        size = how._replace(problems=EXAMPLES[name], micro_batch=micro)
+        return lambda: training.steps(name, NAMED[name], size, rounds, peak, goals, merged)
+
+    def probed(name: str, how: Sizes, goal: float | None) -> Callable[[], list[Measured]]:
+        asked = how._replace(questions=min(PROBED[name], sizes.questions))
+        return lambda: [answering.probes(name, NAMED[name], asked, rounds, goal)]
+
+    merging = tiny._replace(problems=EXAMPLES["tiny"] // 2, micro_batch=EXAMPLES["tiny"] // 2)
+    return {
+        "extraction": [read("10 M", sizes, 1.65), read("10 M, V = 32k", sizes, 3.2), read("tiny", many, None)],
+        "answers": [
+            *[answered("10 M", sizes, n, goals.get(n)) for n in batches],
+            *[answered("tiny", tiny, n, None) for n in batches],
+        ],
+        "training": [
+            stepped("10 M", sizes, (3.5, 8.0), sizes.micro_batch, False),
+            stepped("tiny", tiny, (None, None), EXAMPLES["tiny"], True),
+        ],
+        "merged": [lambda: [training.merged_step("tiny", TINY, merging, rounds, 1.5)]],
+        "probes": [probed("10 M", sizes, 3.0), probed("tiny", tiny, 3.0)],
+    }
+
+
+def measure(plan: Plan) -> Iterator[Measured]:
+    """The rows of the table, one after the other, on one thread of the processor."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    for kind, measurements in jobs(plan, matrix_peak()).items():
+        for one in measurements if not plan.only or kind in plan.only else []:
+            yield from one()

@@ -1,0 +1,106 @@
+"""Extraction against one naive forward per rollout: processor time, tokens, and memory in processes of their own."""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qthink_core.benchmarking import naive
+from qthink_core.benchmarking.counting import counted, tokens_needed
+from qthink_core.benchmarking.measured import Measured
+from qthink_core.benchmarking.timing import paired
+from qthink_core.benchmarking.workload import Sizes, model_of, problems_of, rows_of
+from qthink_core.errors import ParamError
+from qthink_core.method.hidden_states import read_positions
+from qthink_core.planning import cost
+from qthink_core.planning.cost import Shape
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"  # proc(5)
+KIB = 1024
+# The least that counts as memory: below it, one page that the allocator kept decides the quotient.
+LEAST_BYTES = 1 << 20
+
+
+def sides(shape: Shape, sizes: Sizes) -> tuple[Any, list[Any], Callable[[], Any], Callable[[], Any]]:
+    """The model, the rollouts to read, and two functions that read their states (N, K, D): the naive one and ours."""
+    model, rows = model_of(shape, sizes.seed), rows_of(problems_of(shape, sizes), sizes.K)
+
+    def one_by_one() -> Any:
+        return np.stack([naive.states(model, row.tokens, row.positions).numpy() for row in rows])
+
+    return model, rows, one_by_one, lambda: read_positions(model, rows, sizes.K, sizes.batch_tokens, "float32")
+
+
+def measured(
+    name: str, shape: Shape, sizes: Sizes, rounds: int, peak: float, goal: float | None, memory: bool = False
+) -> Measured:
+    """The row of a shape; with `memory`, also the quotient of the two ways' extra memory."""
+    model, rows, one_by_one, own = sides(shape, sizes)
+    with counted(model) as naively:
+        expected = one_by_one()
+    with counted(model) as work:
+        found = own()
+    problems = problems_of(shape, sizes)
+    prompts = [len(one.prompt) for one in problems for _ in one.thoughts]
+    needed = tokens_needed(rows, prompts)
+    counts: dict[str, float] = {
+        "tokens_needed": needed,
+        "tokens_processed": work.tokens,
+        "processed_per_needed": work.tokens / needed,
+        "naive_tokens": naively.tokens,
+        "forward_calls": work.forward_calls,
+        "naive_forward_calls": naively.forward_calls,
+        "logits_rows": work.logits_rows,
+        "naive_logits_rows": naively.logits_rows,
+    }
+    bounds = {"processed_per_needed": 1.02}
+    if memory:
+        counts |= {f"{side}_extra_MiB": extra_bytes(side, shape, sizes) / (1 << 20) for side in ("own", "naive")}
+        counts["extra_memory_per_naive"] = counts["own_extra_MiB"] / counts["naive_extra_MiB"]
+        bounds["extra_memory_per_naive"] = 1 / 15
+    ratio = paired(one_by_one, own, rounds)
+    flops = cost.reading(shape, 1, needed, 0).flops - cost.reading(shape, 1, 0, 0).flops
+    return Measured(
+        "extraction",
+        name,
+        "one forward per rollout",
+        ratio,
+        float(np.abs(found - expected).max() / np.abs(expected).max()),
+        counts,
+        goal,
+        bounds,
+        flops / ratio.own_s / peak,
+    )
+
+
+def extra_bytes(side: str, shape: Shape, sizes: Sizes) -> int:
+    """The most memory that extraction took beyond what its process held before, in a process of its own (`own`, `naive`).
+
+    Raises ParamError where the kernel does not tell a process its peak, as on macOS.
+    """
+    if not (STATUS.exists() and RESET.exists()):
+        raise ParamError(
+            "peak memory needs /proc/self/status and /proc/self/clear_refs: measure it on Linux, or pass --no-memory"
+        )
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
+        return max(child.submit(_grown, side, shape, sizes).result(), LEAST_BYTES)
+
+
+def _grown(side: str, shape: Shape, sizes: Sizes) -> int:
+    warm = sizes._replace(problems=1, G=1, prompt=2, thought=sizes.K)
+    for function in sides(shape, warm)[2:]:
+        function()  # what a first call imports and allocates for good
+    _, _, one_by_one, own = sides(shape, sizes)
+    before = _status("VmRSS")
+    RESET.write_text(RESET_PEAK)
+    {"naive": one_by_one, "own": own}[side]()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * KIB

@@ -1,0 +1,135 @@
+"""Training steps: against one example at a time with logits everywhere, against an online teacher, and merged LoRA."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from qthink_core.benchmarking import naive
+from qthink_core.benchmarking.counting import Work, counted
+from qthink_core.benchmarking.measured import Measured
+from qthink_core.benchmarking.timing import paired
+from qthink_core.benchmarking.workload import PAD, Sizes, examples_of, head_of, model_of, problems_of, rows_of
+from qthink_core.method.hidden_states import read_positions
+from qthink_core.method.losses import Objective
+from qthink_core.method.student import Student
+from qthink_core.planning import cost
+from qthink_core.planning.cost import Shape
+from qthink_core.training.loop import backward, micro_batches
+
+# As params.yaml and params/tiny.yaml set them.
+RANK, ALPHA, TARGETS, GAMMA = 32, 16, "all-linear", 2.0
+OBJECTIVE = Objective(GAMMA, "per_step", "mean", "l1", "tokens")
+ADAPTER_STD = 0.02  # of B, which starts at zero: both factors then have a gradient
+BACKWARD = 2  # passes' worth of FLOPs, besides the forward pass
+
+
+class Step:
+    """One effective batch of a student with adapters of random weights, and three ways to compute its gradient.
+
+    The teacher of a problem is that of its first rollout, so that an online teacher is one forward.
+    """
+
+    def __init__(self, shape: Shape, sizes: Sizes, merged: bool = False, dtype: str = "float32") -> None:
+        self.shape, self.sizes = shape, sizes
+        problems = problems_of(shape, sizes._replace(G=1))
+        model = model_of(shape, sizes.seed, dtype, lively=False)
+        self.examples, self.rows = examples_of(problems), rows_of(problems, sizes.K)
+        states = read_positions(model, self.rows, sizes.K, sizes.batch_tokens, dtype)
+        self.teachers = {one.problem_id: state for one, state in zip(self.examples, states, strict=True)}
+        self.batch = micro_batches(range(len(problems)), self.examples, sizes.micro_batch)
+        self.student = Student(
+            model, K=sizes.K, seed=sizes.seed, lora_r=RANK, lora_alpha=ALPHA, lora_targets=TARGETS, merged=merged
+        ).to(getattr(torch, dtype))
+        assert self.student.head is not None, "latent steps have a head"
+        self.student.head.load_state_dict(head_of(shape, sizes.seed, dtype).state_dict())
+        torch.manual_seed(sizes.seed + 2)
+        with torch.no_grad():
+            for name, parameter in self.student.trained().items():
+                if "lora_B" in name:
+                    parameter.normal_(std=ADAPTER_STD)
+        self.student.train()
+
+    def own(self) -> None:
+        """As `train` computes a step: micro-batches, stored teachers, logits of answer tokens alone."""
+        self.student.zero_grad(set_to_none=True)
+        backward(self.student, self.examples, self.teachers, self.batch, OBJECTIVE, PAD, 0)
+
+    def naive(self, online: bool = False) -> None:
+        """One example at a time, with logits at all positions; `online` reads each teacher anew."""
+        student, n_tokens = self.student, sum(len(one.target) for one in self.examples)
+        assert student.head is not None, "latent steps have a head"
+        student.zero_grad(set_to_none=True)
+        for example, row in zip(self.examples, self.rows, strict=True):
+            if online:
+                teacher = naive.online_teacher(student.adapted, row.tokens, row.positions)
+            else:
+                teacher = torch.from_numpy(self.teachers[example.problem_id])
+            inputs = (example.prompt, example.target, teacher, self.sizes.K, GAMMA)
+            cross_entropy, distance = naive.example_loss(student.model, student.head, *inputs)
+            (cross_entropy / n_tokens + distance / len(self.examples)).backward()
+
+    def gradient(self, compute: Callable[[], None]) -> tuple[dict[str, Tensor], Work]:
+        """The gradient by the names of the parameters, and the work of the forward passes."""
+        with counted(self.student.model) as work:
+            compute()
+        return {name: one.grad.clone() for name, one in self.student.trained().items() if one.grad is not None}, work
+
+    def flops(self) -> float:
+        """FLOPs that a step needs: two a weight and token forward, as many again for the gradient of what is computed.
+
+        The frozen weights have no gradient, so the backward pass costs the forward pass again, and not twice. The head is
+        needed at the answer's tokens.
+        """
+        tokens = sum(len(one.prompt) + self.sizes.K + len(one.target) - 1 for one in self.examples)
+        answers = sum(len(one.target) for one in self.examples)
+        return 4.0 * (cost.body(self.shape) * tokens + cost.output_head(self.shape) * answers)
+
+
+def difference(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
+    """The largest difference of two gradients as a share of the largest number in the second; both have the same names."""
+    assert left.keys() == right.keys(), "both ways train the same parameters"
+    apart = max(float((left[name] - right[name]).abs().max()) for name in left)
+    return apart / max(float(one.abs().max()) for one in right.values())
+
+
+def steps(
+    name: str, shape: Shape, sizes: Sizes, rounds: int, peak: float, goals: tuple[float | None, float | None], merged: bool
+) -> list[Measured]:
+    """The rows of a shape against the stored and the online teacher."""
+    step = Step(shape, sizes, merged)
+    found, work = step.gradient(step.own)
+    rows = []
+    for online, goal in zip((False, True), goals, strict=True):
+        expected, naively = step.gradient(lambda online=online: step.naive(online))  # type: ignore[misc]
+        counts: dict[str, float] = {
+            "examples": len(step.examples),
+            "tokens_processed": work.tokens,
+            "naive_tokens": naively.tokens,
+            "logits_rows": work.logits_rows,
+            "naive_logits_rows": naively.logits_rows,
+            "forward_calls": work.forward_calls,
+            "naive_forward_calls": naively.forward_calls,
+        }
+        against = "batch 1 with logits everywhere" + (", and an online teacher" if online else "")
+        ratio = paired(lambda online=online: step.naive(online), step.own, rounds)  # type: ignore[misc]
+        share = step.flops() / ratio.own_s / peak
+        rows.append(Measured("training step", name, against, ratio, difference(found, expected), counts, goal, {}, share))
+    return rows
+
+
+def merged_step(name: str, shape: Shape, sizes: Sizes, rounds: int, goal: float | None) -> Measured:
+    """The row of LoRA merged into the weights once a micro-batch against PEFT's layers."""
+    own, plain = Step(shape, sizes, merged=True), Step(shape, sizes)
+    found, work = own.gradient(own.own)
+    expected, _ = plain.gradient(plain.own)
+    counts: dict[str, float] = {"examples": len(own.examples), "forward_calls": work.forward_calls}
+    return Measured(
+        "training step, LoRA merged",
+        name,
+        "the same step with LoRA in every call",
+        paired(plain.own, own.own, rounds),
+        difference(found, expected),
+        counts,
+        goal,
+    )
