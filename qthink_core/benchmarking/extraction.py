@@ -83,9 +83,7 @@ def extra_bytes(side: str, shape: Shape, sizes: Sizes) -> int:
     Raises ParamError where the kernel does not tell a process its peak, as on macOS.
     """
     if not (STATUS.exists() and RESET.exists()):
-        raise ParamError(
-            "peak memory needs /proc/self/status and /proc/self/clear_refs: measure it on Linux, or pass --no-memory"
-        )
+        raise ParamError(f"peak memory needs {STATUS} and {RESET}, which Linux has: pass --no-memory")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
         return max(child.submit(_grown, side, shape, sizes).result(), LEAST_BYTES)
 

@@ -26,10 +26,8 @@ class Measured(NamedTuple):
 
     def missed(self) -> list[str]:
         """What falls short of its goal, in words."""
-        short = (
-            [] if self.goal is None or self.ratio.median >= self.goal else [f"{self.ratio.median:.2f}x of {self.goal:g}x"]
-        )
-        return short + [
+        slow = self.goal is not None and self.ratio.median < self.goal
+        return [f"{self.ratio.median:.2f}x of {self.goal:g}x"] * slow + [
             f"{name.replace('_', ' ')} {self.counts[name]:.3g}, wanted at most {most:.3g}"
             for name, most in self.bounds.items()
             if name in self.counts and self.counts[name] > most
@@ -52,17 +50,8 @@ def as_text(rows: Sequence[Measured]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     exact = [f"- {row.work}, {row.model}, against {row.against}: {counts(row)}" for row in rows]
     short = [f"- {row.work}, {row.model}, against {row.against}: {what}" for row in rows for what in row.missed()]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "Counts:",
-            "",
-            *exact,
-            "",
-            *(["Short of the goal:", "", *short] if short else ["All goals are reached."]),
-        ]
-    )
+    end = ["Short of the goal:", "", *short] if short else ["All goals are reached."]
+    return "\n".join([*lines, "", "Counts:", "", *exact, "", *end])
 
 
 def counts(row: Measured) -> str:

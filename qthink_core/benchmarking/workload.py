@@ -20,8 +20,8 @@ SMALL = Shape(4, 384, 6, 3, 64, 1152, 4096, tied=False)
 # Of params/tiny.yaml.
 TINY = Shape(2, 96, 3, 3, 32, 192, 320)
 USUAL_STD = 0.02
-# Weights of models that answer are drawn wide, so that greedy text neither repeats one token nor depends on rounding. The end token's row of the
-# output head is longer than the others, so that answers end, each after its own length.
+# Weights of models that answer are drawn wide, so that greedy text neither repeats one token nor depends on rounding. The end
+# token's row of the output head is longer than the others, so that answers end, each after its own length.
 SPREAD, EOS_LENGTH = 1.13, 1.9
 MAX_POSITIONS = 8192
 
@@ -107,8 +107,7 @@ def problems_of(shape: Shape, sizes: Sizes) -> list[Problem]:
     """Problems of random tokens.
 
     Lengths of prompts and answers are uniform between half and one and a half of their mean. Those of thoughts are
-    log-normal with a standard deviation of 0.5 in the logarithm, at most four times their mean: some rollouts think far longer
-    than others.
+    log-normal with a standard deviation of 0.5 in the logarithm, at most four times their mean.
     """
     rng = np.random.default_rng([sizes.seed, 1])
 
@@ -121,12 +120,10 @@ def problems_of(shape: Shape, sizes: Sizes) -> list[Problem]:
     def long(mean: int) -> int:
         return int(np.clip(rng.lognormal(np.log(mean) - 0.125, 0.5), sizes.K, 4 * mean))
 
-    return [
-        Problem(
-            tokens(even(sizes.prompt)), [tokens(long(sizes.thought)) for _ in range(sizes.G)], tokens(even(sizes.answer))
-        )
-        for _ in range(sizes.problems)
-    ]
+    def thoughts() -> list[list[int]]:
+        return [tokens(long(sizes.thought)) for _ in range(sizes.G)]
+
+    return [Problem(tokens(even(sizes.prompt)), thoughts(), tokens(even(sizes.answer))) for _ in range(sizes.problems)]
 
 
 def rows_of(problems: list[Problem], K: int) -> list[Row]:
