@@ -26,8 +26,9 @@ class Measured(NamedTuple):
 
     def missed(self) -> list[str]:
         """What falls short of its goal, in words."""
-        slow = self.goal is not None and self.ratio.median < self.goal
-        return [f"{self.ratio.median:.2f}x of {self.goal:g}x"] * slow + [
+        ratio, goal = self.ratio.median, self.goal
+        slow = [f"{ratio:.2f}x of {goal:g}x"] if goal is not None and ratio < goal else []
+        return slow + [
             f"{name.replace('_', ' ')} {self.counts[name]:.3g}, wanted at most {most:.3g}"
             for name, most in self.bounds.items()
             if name in self.counts and self.counts[name] > most
