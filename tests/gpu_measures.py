@@ -118,6 +118,7 @@ def extracted(model: Any, rollouts: list[Rollout], shape: Shape, size: Size, pea
             len(one.tokens),
             [*prompts[one.problem_id], *one.tokens],
             [size.prompt + at for at in positions.evenly(len(one.tokens), size.K)],
+            size.prompt,
         )
         for one in rollouts
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from qthink_core.method.hidden_states import Marked
+from qthink_core.method.packing import Marked
 
 
 @dataclass
@@ -41,11 +41,7 @@ def counted(model: nn.Module) -> Iterator[Work]:
             hook.remove()
 
 
-def tokens_needed(rows: Sequence[Marked], prompts: Sequence[int]) -> int:
-    """The tokens that have to be read for the states of rollouts, each prompt once; `prompts` has each row's prompt length.
-
-    No token after a row's last needed position counts.
-    """
-    starts = {tuple(row.tokens[:prompt]) for row, prompt in zip(rows, prompts, strict=True)}
-    thoughts = sum(max(row.positions) + 1 - prompt for row, prompt in zip(rows, prompts, strict=True))
-    return sum(map(len, starts)) + thoughts
+def tokens_needed(rows: Sequence[Marked]) -> int:
+    """The tokens that have to be read for the states of rollouts, each prompt once, and none after the last position."""
+    prompts = {tuple(row.tokens[: row.prompt]) for row in rows}
+    return sum(map(len, prompts)) + sum(max(row.positions) + 1 - row.prompt for row in rows)

@@ -1,7 +1,7 @@
 """Extraction against one naive forward per rollout: processor time, tokens, and memory in processes of their own."""
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from qthink_core.benchmarking.measured import Measured
 from qthink_core.benchmarking.timing import paired
 from qthink_core.benchmarking.workload import Sizes, model_of, problems_of, rows_of
 from qthink_core.errors import ParamError
+from qthink_core.method.extraction import Row
 from qthink_core.method.hidden_states import read_positions
 from qthink_core.planning import cost
 from qthink_core.planning.cost import Shape
@@ -44,9 +45,7 @@ def measured(
         expected = one_by_one()
     with counted(model) as work:
         found = own()
-    problems = problems_of(shape, sizes)
-    prompts = [len(one.prompt) for one in problems for _ in one.thoughts]
-    needed = tokens_needed(rows, prompts)
+    needed = tokens_needed(rows)
     counts: dict[str, float] = {
         "tokens_needed": needed,
         "tokens_processed": work.tokens,
@@ -63,7 +62,6 @@ def measured(
         counts["extra_memory_per_naive"] = counts["own_extra_MiB"] / counts["naive_extra_MiB"]
         bounds["extra_memory_per_naive"] = 1 / 15
     ratio = paired(one_by_one, own, rounds)
-    flops = cost.reading(shape, 1, needed, 0).flops - cost.reading(shape, 1, 0, 0).flops
     return Measured(
         "extraction",
         name,
@@ -73,8 +71,20 @@ def measured(
         counts,
         goal,
         bounds,
-        flops / ratio.own_s / peak,
+        flops(shape, rows, needed) / ratio.own_s / peak,
     )
+
+
+def flops(shape: Shape, rows: Sequence[Row], needed: int) -> float:
+    """FLOPs that the states of rollouts need: two a weight and token, and attention to the tokens before it.
+
+    In the last layer, what follows the attention is needed at the K positions alone.
+    """
+    after = shape.heads * shape.head_dim * shape.hidden + 3 * shape.hidden * shape.intermediate
+    read = sum(len(row.positions) for row in rows)
+    prompts = {tuple(row.tokens[: row.prompt]) for row in rows}
+    context = sum(len(row.tokens) ** 2 - row.prompt**2 for row in rows) + sum(len(one) ** 2 for one in prompts)
+    return 2.0 * (cost.body(shape) * needed - after * (needed - read)) + cost.attention_flops(shape, context / 2)
 
 
 def extra_bytes(side: str, shape: Shape, sizes: Sizes) -> int:

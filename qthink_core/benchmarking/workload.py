@@ -134,6 +134,7 @@ def rows_of(problems: list[Problem], K: int) -> list[Row]:
             len(thought),
             [*one.prompt, *thought],
             [len(one.prompt) + at for at in evenly(len(thought), K)],
+            len(one.prompt),
         )
         for number, one in enumerate(problems)
         for index, thought in enumerate(one.thoughts)

@@ -11,12 +11,16 @@ from qthink_core.method.think import CUT, ENDED_INSIDE, WHOLE, Marks, block_of
 
 
 class Row(NamedTuple):
-    """One rollout to read: its tokens up to the last needed position, and the positions of all pairs in the sequence."""
+    """One rollout to read: its tokens up to the last needed position, and the positions of all pairs in the sequence.
+
+    Its first `prompt` tokens are those of the prompt.
+    """
 
     rollout: Rollout
     think_tokens: int
     tokens: list[int]
     positions: list[int]
+    prompt: int
 
     @property
     def source(self) -> Source:
@@ -54,7 +58,7 @@ def select(
         wanted = [index for pair in pairs for index in RULES[pair.positions](block, pair.K)]
         at = [len(prompt) + min(index, last) for index in wanted]
         tokens = [*prompt, *rollout.tokens][: max(at) + 1]
-        rows.append(Row(rollout, block.stop - block.start, tokens, at))
+        rows.append(Row(rollout, block.stop - block.start, tokens, at, len(prompt)))
         counts["usable"] += 1
     return rows, counts
 

@@ -4,9 +4,9 @@
 (decision 2).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,22 +16,11 @@ from transformers import PreTrainedModel
 
 from qthink_core.errors import NumericError
 from qthink_core.method.last_layer import last_positions
+from qthink_core.method.packing import Marked, can_pack, layout, packed_states, packs
 
 # Types of models by their first letters, with the name of their factor in the config. Gemma and nanochat cap their logits
 # instead, which their configs name `final_logit_softcapping`.
 DIVIDES, MULTIPLIES = "granite", "cohere"
-
-
-@runtime_checkable
-class Marked(Protocol):
-    """A sequence of tokens, the positions in it whose states are read, and its name in error messages."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def tokens(self) -> Sequence[int]: ...
-    @property
-    def positions(self) -> Sequence[int]: ...
 
 
 def last_hidden(
@@ -99,22 +88,15 @@ def read_positions(
 ) -> Float[np.ndarray, "N K D"]:
     """The last hidden states at each sequence's K positions, in the order given.
 
-    The output head is not computed, and the last layer only from the first position that a batch needs. Only K vectors per
-    sequence leave the device. A batch holds sequences of similar length, and at most `batch_tokens` tokens including
-    padding. Raises NumericError naming the sequence and the step of a value that is not finite in `dtype`.
+    The output head is not computed, and the last layer only where it has to be. Only K vectors per sequence leave the
+    device. Sequences are packed without padding, and a prompt that several share is read once (packing.py), if the model's
+    attention allows it (`can_pack`). Otherwise a batch holds sequences of similar length. Pack and batch have at most
+    `batch_tokens` tokens, including padding. Raises NumericError naming the sequence and the step of a value that is not
+    finite in `dtype`.
     """
-    order = sorted(range(len(wanted)), key=lambda i: (len(wanted[i].tokens), i))
-    D = model.config.hidden_size
-    out = np.empty((len(wanted), K, D), dtype=dtype)
-    for batch in batches_of_like_length(order, [len(row.tokens) for row in wanted], batch_tokens):
-        rows = [wanted[index] for index in batch]
-        ids, mask = pad([row.tokens for row in rows], 0, "right", model.device)
-        start = min(min(row.positions) for row in rows)
-        with torch.inference_mode():
-            hidden_BTD = last_hidden(model, input_ids=ids, mask=mask, read=ids.shape[1] - start)
-            at = torch.tensor([list(row.positions) for row in rows], device=model.device) - start
-            hidden_BKD = hidden_BTD.gather(1, at[:, :, None].expand(-1, -1, D))
-        out[batch] = hidden_BKD.float().cpu().numpy().astype(dtype)
+    out = np.empty((len(wanted), K, model.config.hidden_size), dtype=dtype)
+    for members, hidden_BKD in (_packed if can_pack(model) else _padded)(model, wanted, batch_tokens):
+        out[members] = hidden_BKD.float().cpu().numpy().astype(dtype)
     bad = np.argwhere(~np.isfinite(out).all(axis=2))
     if len(bad):
         row, step = bad[0]
@@ -123,6 +105,28 @@ def read_positions(
             f"(and {len(bad) - 1} more): check the base model, or store a wider dtype"
         )
     return out
+
+
+def _packed(
+    model: PreTrainedModel, wanted: Sequence[Marked], batch_tokens: int
+) -> Iterator[tuple[list[int], Float[Tensor, "B K D"]]]:
+    for pack in packs(wanted, batch_tokens):
+        with torch.inference_mode():
+            yield pack.members, packed_states(model, layout(wanted, pack, model.device))
+
+
+def _padded(
+    model: PreTrainedModel, wanted: Sequence[Marked], batch_tokens: int
+) -> Iterator[tuple[list[int], Float[Tensor, "B K D"]]]:
+    order = sorted(range(len(wanted)), key=lambda i: (len(wanted[i].tokens), i))
+    for batch in batches_of_like_length(order, [len(row.tokens) for row in wanted], batch_tokens):
+        rows = [wanted[index] for index in batch]
+        ids, mask = pad([row.tokens for row in rows], 0, "right", model.device)
+        start = min(min(row.positions) for row in rows)
+        with torch.inference_mode():
+            hidden_BTD = last_hidden(model, input_ids=ids, mask=mask, read=ids.shape[1] - start)
+            at = torch.tensor([list(row.positions) for row in rows], device=model.device) - start
+            yield batch, hidden_BTD.gather(1, at[:, :, None].expand(-1, -1, hidden_BTD.shape[-1]))
 
 
 def batches_of_like_length(order: Sequence[int], lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -4,10 +4,11 @@ In the last layer, a position's query, attention output and MLP affect only the 
 one state of a prompt is read, these parts need to run for one position only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
@@ -22,11 +23,43 @@ def last_positions(model: PreTrainedModel, n: int) -> Iterator[None]:
     use (`self_attn.q_proj`, `self_attn.o_proj`, `mlp`). A part with another name computes all positions, which is slower
     but gives the same states.
     """
+
+    def cut(states: Tensor) -> Tensor:
+        return states[:, -n:].contiguous()  # mixtures of experts call `view` on it
+
+    def fill(states: Tensor, length: int) -> Tensor:
+        return functional.pad(states, (0, 0, length - n, 0))
+
+    with _shortened(model, cut, fill):
+        yield
+
+
+@contextmanager
+def wanted_positions(model: PreTrainedModel, at: Int[Tensor, " N"]) -> Iterator[None]:
+    """As `last_positions`, for the positions `at` of a single row."""
+
+    def cut(states: Tensor) -> Tensor:
+        return states[:, at]
+
+    def fill(states: Tensor, length: int) -> Tensor:
+        whole = states.new_zeros(1, length, states.shape[-1])
+        whole[:, at] = states
+        return whole
+
+    with _shortened(model, cut, fill):
+        yield
+
+
+@contextmanager
+def _shortened(
+    model: PreTrainedModel, cut: Callable[[Tensor], Tensor], fill: Callable[[Tensor, int], Tensor]
+) -> Iterator[None]:
+    """A context in which parts of the last layer compute what `cut` leaves of their input, and `fill` puts zeros back."""
     layers = getattr(model.get_decoder(), "layers", None)
     last = layers[-1] if layers is not None else None
     attention = getattr(last, "self_attn", None)
     parts = [getattr(attention, "q_proj", None), getattr(attention, "o_proj", None), getattr(last, "mlp", None)]
-    hooks = [hook for part in parts if part is not None for hook in _shortened(part, n)]
+    hooks = [hook for part in parts if part is not None for hook in _hooks(part, cut, fill)]
     try:
         yield
     finally:
@@ -34,16 +67,15 @@ def last_positions(model: PreTrainedModel, n: int) -> Iterator[None]:
             hook.remove()
 
 
-def _shortened(part: nn.Module, n: int) -> list[RemovableHandle]:
-    """The hooks that make a part compute only the last n positions and pad its output with zeros in front."""
-    left_out = 0
+def _hooks(part: nn.Module, cut: Callable[[Tensor], Tensor], fill: Callable[[Tensor, int], Tensor]) -> list[RemovableHandle]:
+    length = 0
 
-    def cut(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
-        nonlocal left_out
-        left_out = inputs[0].shape[1] - n
-        return inputs[0][:, -n:].contiguous(), *inputs[1:]  # mixtures of experts call `view` on it
+    def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
+        nonlocal length
+        length = inputs[0].shape[1]
+        return cut(inputs[0]), *inputs[1:]
 
-    def fill(_: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        return functional.pad(output, (0, 0, left_out, 0))
+    def after(_: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return fill(output, length)
 
-    return [part.register_forward_pre_hook(cut), part.register_forward_hook(fill)]
+    return [part.register_forward_pre_hook(before), part.register_forward_hook(after)]

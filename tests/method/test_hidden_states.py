@@ -28,7 +28,7 @@ def rows(questions: list[list[int]], n: int = 24) -> list[Row]:
         thought = rng.integers(0, N_BYTES, length).tolist()
         at = [len(prompt) + one for one in evenly(length, K)]
         rollout = Rollout(thought, "", "stop", problem_id=f"p{index:02}", rollout=3)
-        found.append(Row(rollout, length, [*prompt, *thought], at))
+        found.append(Row(rollout, length, [*prompt, *thought], at, len(prompt)))
     return found
 
 
@@ -123,8 +123,10 @@ def test_extraction_never_runs_the_output_head(qwen3: Any, questions: list[list[
     assert heads == []
 
 
-def test_a_batch_holds_at_most_its_tokens_with_padding(qwen3: Any, questions: list[list[int]], body_calls: Any) -> None:
-    model, wanted = qwen3(), rows(questions)
+def test_a_batch_of_a_model_that_cannot_be_packed_holds_at_most_its_tokens_with_padding(
+    qwen3: Any, questions: list[list[int]], body_calls: Any
+) -> None:
+    model, wanted = qwen3(sliding_window=500, use_sliding_window=True), rows(questions)
     calls = body_calls(model)
     read_positions(model, wanted, K, 600, "float32")
     assert all(n_rows * length <= 600 for n_rows, length in calls)

@@ -2,7 +2,7 @@
 
 No list of architectures is needed for that, and a new one is found out as well as an old one. Each part is compared that
 one architecture or another does in its own way: what follows the output head, inputs that are embeddings, a cache, padding
-on the left, and a last layer that is computed for one position.
+on the left, a last layer that is computed for one position, and sequences in a pack.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from qthink_core.errors import DataError, first_line
-from qthink_core.method.hidden_states import last_hidden, logits
+from qthink_core.method.hidden_states import last_hidden, logits, read_positions
 from qthink_core.method.latent_steps import read_prompts
 from qthink_core.models.loading import pretrained
 
@@ -40,6 +40,7 @@ def check(folder: Path) -> None:
     _compare(model, folder, "the last hidden states", last_states)
     _compare(model, folder, "inputs that are embeddings", from_embeddings)
     _compare(model, folder, "a cache behind prompts that are padded on the left", from_cache)
+    _compare(model, folder, "rollouts that share a prompt", from_pack)
 
 
 def check_logits(model: Any, folder: Path) -> None:
@@ -97,6 +98,25 @@ def from_cache(model: Any) -> tuple[Tensor, Tensor]:
     new = last_hidden(model, input_ids=torch.stack([row[-NEW:] for row in rows]), mask=mask, cache=context.cache)
     whole = torch.cat([_plain(model, row[None])[:, -NEW - 1 :] for row in rows])
     return torch.cat([context.hidden[:, None], new], dim=1), whole
+
+
+def from_pack(model: Any) -> tuple[Tensor, Tensor]:
+    """States of three sequences, of which two share a prompt, as extraction reads them, and of each whole and alone."""
+    first, second = (row.tolist() for row in _rows(model))
+    prompt = len(first) - NEW
+    rows = [_Sequence(tokens, prompt, NEW) for tokens in (first, [*first[:prompt], *second[-2 * NEW :]], second)]
+    ours = read_positions(model, rows, NEW, sum(len(row.tokens) for row in rows), "float32")
+    whole = [_plain(model, torch.tensor([row.tokens], device=model.device))[0, row.positions] for row in rows]
+    return torch.from_numpy(ours).to(whole[0]), torch.stack(whole)
+
+
+class _Sequence:
+    """A sequence whose last tokens' states are read."""
+
+    name = "a row of the check"
+
+    def __init__(self, tokens: list[int], prompt: int, read: int) -> None:
+        self.tokens, self.prompt, self.positions = tokens, prompt, list(range(len(tokens) - read, len(tokens)))
 
 
 def same(ours: Tensor, own: Tensor) -> bool:
