@@ -103,9 +103,14 @@ def _grown(side: str, shape: Shape, sizes: Sizes) -> int:
     for function in sides(shape, warm)[2:]:
         function()  # what a first call imports and allocates for good
     _, _, one_by_one, own = sides(shape, sizes)
+    return grown_by({"naive": one_by_one, "own": own}[side])
+
+
+def grown_by(compute: Callable[[], Any]) -> int:
+    """The bytes by which the memory of this process exceeds what it holds now, at most, while it computes."""
     before = _status("VmRSS")
     RESET.write_text(RESET_PEAK)
-    {"naive": one_by_one, "own": own}[side]()
+    compute()
     return _status("VmHWM") - before
 
 

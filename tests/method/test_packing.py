@@ -100,6 +100,11 @@ def test_prompts_of_the_same_tokens_are_one_and_one_that_begins_another_is_not()
     assert packs([*ROWS[:2], *rows], 1000) == [packing.Pack([0, 1, 2, 3], [[0, 1], [2, 3]])]
 
 
+def test_a_pack_is_full_at_its_limit_and_not_beyond() -> None:
+    assert [len(packs(ROWS[:4], limit)) for limit in (37, 36)] == [1, 2]  # 5 + 4 + 17 + 6 + 5 tokens
+    assert [len(packs(ROWS, limit)) for limit in (86, 85)] == [1, 2]
+
+
 def test_a_prompt_with_more_sequences_than_fit_has_packs_of_its_own() -> None:
     # 5 + 4 + 17 + 6 + 5 tokens do not fit into 30, so 17 + 6 and 5 + 4 are read with the prompt each
     found = packs(ROWS, 30)
