@@ -13,7 +13,7 @@ from qthink_core.benchmarking.workload import SMALL, TINY, Sizes
 WIDE = SMALL._replace(vocabulary=32768)
 NAMED = {"10 M": SMALL, "10 M, V = 32k": WIDE, "tiny": TINY}
 # Lengths of GSM8K with Qwen3-1.7B, at about a third; those of the tiny scale as they are.
-FULL = Sizes(4, 16, 80, 300, 48, 6, 2048, 8, 64, 64)
+FULL = Sizes(2, 16, 80, 300, 48, 6, 2048, 8, 64, 64)
 QUICK = Sizes(1, 16, 40, 100, 24, 6, 2048, 8, 32, 24)
 OF_TINY = {"prompt": 40, "thought": 24, "answer": 12, "max_new_tokens": 24}
 EXAMPLES = {"10 M": 16, "tiny": 32}

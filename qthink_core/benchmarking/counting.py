@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ class Work:
 
 
 @contextmanager
-def counted(model: nn.Module) -> Iterator[Work]:
+def counted(model: Any) -> Iterator[Work]:
     """Counts the work of a model of transformers in the context, whoever calls it."""
     work = Work()
 
@@ -30,9 +31,10 @@ def counted(model: nn.Module) -> Iterator[Work]:
     def in_head(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         work.logits_rows += inputs[0].shape[:-1].numel()
 
+    body, head = model.get_decoder(), model.get_output_embeddings()
     hooks = [
-        model.get_decoder().layers[0].register_forward_pre_hook(in_body),
-        model.get_output_embeddings().register_forward_pre_hook(in_head),
+        body.layers[0].register_forward_pre_hook(in_body),
+        head.register_forward_pre_hook(in_head),
     ]
     try:
         yield work
