@@ -22,7 +22,7 @@ TINY = Shape(2, 96, 3, 3, 32, 192, 320)
 USUAL_STD = 0.02
 # Weights of models that answer are drawn wide, so that greedy text neither repeats one token nor depends on rounding. The
 # end token's row of the output head is longer than the others, so that answers end, each after its own length.
-SPREAD, EOS_LENGTH = 1.13, 1.9
+SPREAD, EOS_LENGTH = 1.13, 1.5
 MAX_POSITIONS = 8192
 
 

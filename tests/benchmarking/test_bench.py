@@ -94,23 +94,23 @@ def test_merged_lora_has_the_gradient_of_peft() -> None:
 
 
 def test_probes_give_the_answers_of_each_condition_on_its_own_and_read_the_prompts_once() -> None:
-    sizes = SIZES._replace(questions=4, max_new_tokens=6)
+    sizes = SIZES._replace(K=3, questions=3, max_new_tokens=5)
     row = answering.probes("nano", NANO, sizes, 1, None)
     assert row.difference == 0
     # six replacements, and one to K latent steps
-    assert (row.counts["conditions"], row.counts["row_steps_per_token"]) == (6 + SIZES.K, 1.0)
+    assert (row.counts["conditions"], row.counts["row_steps_per_token"]) == (6 + sizes.K, 1.0)
     probe = answering.Probe(NANO, sizes)
     found = probe.own()
     width = max(map(len, probe.prompts.values()))
     passes = [max(map(len, rows)) - 1 for rows in found.values()]
     given = len(answering.CONDITIONS) - 1  # K=0 has no vectors to read
-    steps = sum(range(1, SIZES.K + 1))
+    steps = sum(range(1, sizes.K + 1))
     assert row.counts["naive_forward_calls"] == len(found) + given + steps + sum(passes)
     n = sizes.questions
-    assert row.counts["naive_tokens"] == n * (len(found) * width + given * SIZES.K + steps + sum(passes))
+    assert row.counts["naive_tokens"] == n * (len(found) * width + given * sizes.K + steps + sum(passes))
     emitted = row.counts["tokens_emitted"] - n * len(found)
-    assert row.counts["tokens_processed"] == n * (width + given * SIZES.K + SIZES.K) + emitted
-    assert len({tuple(map(tuple, rows)) for rows in found.values()}) > 6  # the conditions matter
+    assert row.counts["tokens_processed"] == n * (width + given * sizes.K + sizes.K) + emitted
+    assert len({tuple(map(tuple, rows)) for rows in found.values()}) > 5  # the conditions matter
 
 
 def test_the_naive_batch_cuts_each_answer_after_its_end_token() -> None:
