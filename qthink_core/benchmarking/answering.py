@@ -33,7 +33,7 @@ def own_answers(system: System, prompts: Mapping[str, list[int]], sizes: Sizes) 
     with torch.inference_mode():
         context = read_prompts(system.model, list(prompts.values()), PAD)
         context, _ = latent_steps(system.model, system.head, context, sizes.K)
-        return decode(system.model, context, greedy, EOS, sizes.max_new_tokens)
+        return decode(system.model, context, greedy, system.ends, sizes.max_new_tokens)
 
 
 def naive_answers(system: System, prompts: Mapping[str, list[int]], sizes: Sizes) -> list[list[int]]:
