@@ -15,7 +15,7 @@ KINDS = ("extraction", "answers", "training", "merged", "probes")
 
 @app.command(rich_help_panel=CHECK)
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes and one round: about a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes and one round: a minute or two of one core.")] = False,
     only: Annotated[list[str] | None, typer.Option(help=f"{', '.join(KINDS)}: only this; may be repeated.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of naive, own, own, naive.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed of weights and tokens.")] = 0,
