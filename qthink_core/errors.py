@@ -5,8 +5,9 @@ A message is one sentence: what was found, where, what was expected and how to f
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, at most 200 characters long."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """The first line of an error's message, with the next where it ends in a colon; at most 200 characters long."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join([first, *(line.strip() for line in others[:1] if first.endswith(":"))])[:200]
 
 
 class QThinkError(Exception):

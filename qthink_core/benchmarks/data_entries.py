@@ -21,7 +21,7 @@ class Place(Section):
     """
 
     whole: ClassVar[bool] = True
-    file: str | None = None
+    file: str | None = Field(default=None, min_length=1)
     repo: str | None = None
     name: str | None = None
     split: str | None = None
@@ -38,7 +38,7 @@ class Place(Section):
             raise ValueError("a file is named by its path below prepare.folder, whose edits DVC notices")
         given = [name for name in ("name", "revision") if getattr(self, name) is not None]
         if self.repo is None and given:
-            raise ValueError(f"{' and '.join(given)} belong to a data set on the hub: name its repo, too")
+            raise ValueError(f"{' and '.join(given)} of a data set on the hub: name its repo, too")
         if self.revision is not None and not re.fullmatch("[0-9a-f]{40}", self.revision):
             raise ValueError("revision is a commit: the 40 hexadecimal digits under 'Files and versions' on the hub")
         if self.sha256 is not None and self.file is None:

@@ -23,6 +23,8 @@ from qthink_core.benchmarks.usable import Usable, squeezed
 from qthink_core.benchmarks.world import World
 from qthink_core.errors import DataError, ParamError
 
+LEAST_TEST = 2  # a standard error needs two
+
 
 class Gathered(NamedTuple):
     """The problems of each split, sorted by id, what the manifest says about their sources, and what to print, or "".
@@ -74,6 +76,11 @@ def gather(
     )
     whole = whole.without(shared(whole.problems, test))
     usable.check_limit([whole, test], max_left_out, f"Fix or drop them, or raise prepare.max_left_out ({max_left_out})")
+    if len(test.problems) < LEAST_TEST:
+        raise DataError(
+            f"{len(test.problems)} problem of {test.source} can be used, expected {LEAST_TEST} or more to compare systems on: "
+            "give it more"
+        )
     train, validation = split_validation(whole.problems, n_validation, seed)
     if not train:
         raise DataError(

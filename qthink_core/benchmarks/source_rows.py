@@ -11,7 +11,7 @@ from qthink_core.artifacts.files import read_object, sha256
 from qthink_core.benchmarks.data_entries import Place
 from qthink_core.benchmarks.graders.contract import RowError
 from qthink_core.benchmarks.json_lines import MAX_LINE_BYTES
-from qthink_core.errors import DataError
+from qthink_core.errors import DataError, first_line
 
 Fields = dict[str, Any]
 JSON_LINES, PARQUET = (".jsonl", ".json"), ".parquet"
@@ -19,13 +19,18 @@ BOM = b"\xef\xbb\xbf"
 # What a file may start with that is not JSON lines, and what to do about it.
 OTHERS = {
     b"version https://git-lfs": "is a pointer of Git LFS and not the file: run `git lfs pull` where it comes from",
+    b"\xff\xfe\0\0": "is UTF-32, expected UTF-8: convert it",
+    b"\0\0\xfe\xff": "is UTF-32, expected UTF-8: convert it",
     b"\xff\xfe": "is UTF-16, expected UTF-8: convert it",
     b"\xfe\xff": "is UTF-16, expected UTF-8: convert it",
-    b"\x1f\x8b": "is compressed: unpack it",
+    **dict.fromkeys((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"), "is compressed: unpack it"),
+    b"<": "is a page of the web or XML: fetch the file itself",
     b"PAR1": "is Parquet: give it the suffix .parquet",
     b"[": "holds one JSON list, expected an object on each line: convert it, as `jq -c '.[]'` does",
 }
-MAX_NAMED = 20  # columns that a message lists
+# What `save_to_disk` writes for a data set, and for several splits.
+SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")
+MAX_NAMED = 20  # columns or files that a message lists
 
 
 class Source(NamedTuple):
@@ -60,13 +65,24 @@ def read(place: Place, split: str, folder: Path | None, wanted: Iterable[str], e
     if place.file is None:
         raise DataError(f"{entry} names no file, and prepare.source is folder: give it a file, or set prepare.source to hub")
     path = folder / place.file
-    if path.is_dir():
-        found = saved(path, place.split or split)
-        about = {"file": place.file, "fingerprint": found._fingerprint}
-        return Source(str(path), about, "row", list(_columns(found, wanted)), found.column_names)
-    if not path.is_file():
-        raise DataError(f"{path} is missing: put the file there{hint}, or correct {entry} in params.yaml")
-    source = read_file(path, wanted)
+    splitless = f"so {entry}.split in params.yaml has no effect: leave it out" if place.split and not place.repo else ""
+    try:
+        if path.is_dir():
+            found, one_of_several = saved(path, place.split or split)
+            if splitless and not one_of_several:
+                raise DataError(f"{path} holds one data set without splits, {splitless}")
+            about = {"file": place.file, "fingerprint": found._fingerprint}
+            return Source(str(path), about, "row", list(_columns(found, wanted)), found.column_names)
+        if not path.is_file():
+            raise DataError(f"{path} is missing: put the file there{hint}, or correct {entry} in params.yaml")
+        if splitless:
+            raise DataError(f"{path} is a file without splits, {splitless}")
+        source = read_file(path, wanted)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or first_line(error)}): check its name and its rights, or correct "
+            f"{entry} in params.yaml"
+        ) from None
     return source._replace(about={"file": place.file} | source.about)
 
 
@@ -81,20 +97,25 @@ def read_file(path: Path, wanted: Iterable[str]) -> Source:
         return Source(str(path), {"sha256": sha256(path)}, "line", list(_json_lines(file, path)))
 
 
-def saved(path: Path, split: str) -> Any:
-    """The data set in a folder that `save_to_disk` wrote, or its split where there are several."""
+def saved(path: Path, split: str) -> tuple[Any, bool]:
+    """The data set in a folder that `save_to_disk` wrote, and whether it is a split of several."""
     import datasets
 
+    if not any((path / name).exists() for name in SAVED):
+        held = [f"{path.name}/{file.name}" for file in sorted(path.iterdir()) if file.suffix in (*JSON_LINES, PARQUET)]
+        names = f"name a file in it ({', '.join(held[:MAX_NAMED])})" if held else "name a file"
+        raise DataError(f"{path} is a folder that `save_to_disk` did not write: {names}, or save the data set with it")
     try:
         found = datasets.load_from_disk(str(path))
     except Exception as error:  # noqa: BLE001 - the library passes on whatever its readers raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} cannot be read as a folder of `save_to_disk` ({reason}): save it again") from None
+        raise DataError(
+            f"{path} cannot be read as a folder of `save_to_disk` ({first_line(error)}): save it again"
+        ) from None
     if isinstance(found, datasets.DatasetDict):
         if split not in found:
             raise DataError(f"{path} has no split {split!r}: it has {', '.join(found)}; name one of them as `split`")
-        return found[split]
-    return found
+        return found[split], True
+    return found, False
 
 
 def content(rows: Iterable[Fields | RowError]) -> str:
@@ -191,11 +212,13 @@ def _parquet(path: Path, wanted: Iterable[str]) -> tuple[list[Fields | RowError]
     try:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
+        for name in wanted:
+            if names.count(name) > 1:
+                raise DataError(f"{path} has {names.count(name)} columns {name}: keep one")
         kept = [name for name in names if name in set(wanted)]
         return [row for batch in file.iter_batches(columns=kept) for row in _batch(batch)], names
     except (pa.ArrowException, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} is not a whole Parquet file ({reason}): fetch it again") from None
+        raise DataError(f"{path} is not a whole Parquet file ({first_line(error)}): fetch it again") from None
 
 
 def _columns(dataset: Any, wanted: Iterable[str]) -> Iterator[Fields | RowError]:
@@ -206,14 +229,16 @@ def _columns(dataset: Any, wanted: Iterable[str]) -> Iterator[Fields | RowError]
 
 
 def _batch(batch: Any) -> Iterator[Fields | RowError]:
-    """The rows of an Arrow table; text that is not UTF-8 is found only when it is read."""
+    """The rows of an Arrow table; text that is not UTF-8, or a date beyond those of Python, is found when it is read."""
     try:
         yield from batch.to_pylist()
         return
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         pass
     for index in range(batch.num_rows):
         try:
             yield batch.slice(index, 1).to_pylist()[0]
         except UnicodeDecodeError as error:
             yield RowError("not UTF-8", f"the row is not UTF-8 (byte {error.start + 1}): fix or drop it")
+        except (ValueError, OverflowError) as error:
+            yield RowError("not text", f"the row holds a value that cannot be read ({first_line(error)}): fix or drop it")

@@ -133,10 +133,13 @@ def usable(task: str, benchmark: str, split: str, source: Source) -> Usable:
 
 
 def check_limit(found: Sequence[Usable], limit: int, fix: str) -> None:
-    """Raises DataError, with all counts and the first rows, where more rows were left out than the limit."""
-    over = [one for one in found if len(one.left_out) > limit]
+    """Raises DataError, with all counts and the first rows, where more rows were left out than the limit, or all of them."""
+    none_left = [one for one in found if one.left_out and not one.problems]
+    over = none_left or [one for one in found if len(one.left_out) > limit]
     if not over:
         return
+    if none_left:
+        fix = "Not one row is left, so correct the file, or its entry in params.yaml"
     (first, *others), *more = (one.left_out for one in over)
     if not others and not more:
         raise DataError(f"{over[0].source}, {first.place}: {first.said}. {fix}")

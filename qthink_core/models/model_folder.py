@@ -17,6 +17,9 @@ CONFIG, WEIGHTS, GENERATION = "config.json", "model.safetensors", "generation_co
 TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 FILES = (CONFIG, WEIGHTS, GENERATION, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE)
 INDEX = "model.safetensors.index.json"
+# What training computes with; whole numbers and floats of 8 bits are quantised weights.
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+POINTER = b"version https://git-lfs"
 EMBEDDINGS, OUTPUT_HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -62,7 +65,8 @@ def _check_tensors(path: Path, model: Any) -> str:
     found, dtypes = set(), set()
     for name, tensor in tensors_of(path):
         found.add(name)
-        dtypes.add(str(tensor.dtype).removeprefix("torch."))
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        dtypes.add(dtype)
         if name not in expected and ("experts" in name or "moe" in name):
             raise DataError(f"{path} holds a mixture of experts ({name}), which is not supported: take a dense model")
         if tuple(tensor.shape) != expected.get(name):
@@ -70,6 +74,8 @@ def _check_tensors(path: Path, model: Any) -> str:
                 f"{path} holds {name} of shape {tuple(tensor.shape)} but its {CONFIG} says "
                 f"{expected.get(name, 'no such tensor')}: take both from one model"
             )
+        if tensor.dtype not in FLOATS:
+            raise DataError(f"{path} holds {name} in {dtype}, which is quantised: take the unquantised model")
         if not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{path} holds a NaN or an infinity in {name}: fetch the file again")
     missing = sorted(expected.keys() - found - set(model.all_tied_weights_keys))
@@ -109,8 +115,7 @@ def tensors_of(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
     Raises DataError when it is truncated or in another format, and OSError when it cannot be read.
     """
-    with path.open("rb"):  # safetensors calls a file missing that it may not read
-        pass
+    _check_fetched(path)  # also opens it, since safetensors calls a file missing that it may not read
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
@@ -139,14 +144,22 @@ def shards_of(index: Path) -> dict[str, set[str]]:
     if not isinstance(listed, dict) or not all(isinstance(shard, str) for shard in listed.values()):
         raise DataError(f"{index} has no weight_map of tensors to files: fetch it again")
     for name, shard in listed.items():
-        if Path(shard).name != shard:
+        if not shard or Path(shard).name != shard:
             raise DataError(f"{index} names a shard '{shard}' outside its folder: fetch it again from a source you trust")
         shards.setdefault(shard, set()).add(name)
     return shards
 
 
+def _check_fetched(path: Path) -> None:
+    """Raises DataError where Git left the address of a large file in its place."""
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise DataError(f"{path} is a pointer of Git LFS and not the file: run `git lfs pull` where it comes from")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; raises DataError when the file contains something else."""
+    _check_fetched(path)
     try:
         return read_object(path.read_bytes())
     except ValueError as error:

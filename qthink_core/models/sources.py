@@ -138,7 +138,7 @@ def _assemble(source: Path, out: Path, origin: str) -> None:
             f"{origin} is quantised (quantization_config in {CONFIG}), but training needs plain floats: "
             "take the unquantised model"
         )
-    template = _template(source, about, origin)
+    template = template_of(source, about, origin)
     _required(source, TOKENIZER, origin)
     write_file(out / CONFIG, (source / CONFIG).read_bytes())
     write_file(out / TOKENIZER, (source / TOKENIZER).read_bytes())
@@ -183,12 +183,20 @@ def _weights(source: Path, origin: str) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _template(source: Path, about: Mapping[str, Any], origin: str) -> str:
+def template_of(source: Path, about: Mapping[str, Any], origin: str) -> str:
+    """The chat template in a folder, whose tokenizer_config.json is `about`: of several, the one that is called default.
+
+    Raises DataError where there is none, or it is not UTF-8.
+    """
     if (source / TEMPLATE).is_file():
-        return (source / TEMPLATE).read_text(encoding="utf-8")
+        try:
+            return (source / TEMPLATE).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{TEMPLATE} of {origin} is not UTF-8 (byte {error.start + 1}): fetch it again") from None
     template = about.get("chat_template")
     if isinstance(template, list):  # several templates with names
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+        named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
+        template = named[0].get("template") if named else None
     if not isinstance(template, str):
         raise DataError(
             f"{origin} has no chat template ({TEMPLATE} or chat_template in {TOKENIZER_CONFIG}): "

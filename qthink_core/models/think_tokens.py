@@ -13,6 +13,7 @@ import torch
 
 from qthink_core.artifacts.files import canonical_json, write_file
 from qthink_core.errors import DataError
+from qthink_core.models.acceptance import tokenizer_files
 from qthink_core.models.acceptance.chat_template import END_THINK, FIX, THINK, following
 from qthink_core.models.model_folder import (
     CONFIG,
@@ -50,9 +51,9 @@ def with_thinking(folder: Path, thinking: Literal["native", "added"]) -> list[st
 
 
 def _add_tokens(folder: Path) -> list[str]:
-    from tokenizers import AddedToken, Tokenizer
+    from tokenizers import AddedToken
 
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    tokenizer = tokenizer_files.written(folder)
     pieces = {token: tokenizer.encode(token, add_special_tokens=False).ids for token in (THINK, END_THINK)}
     missing = {token: ids for token, ids in pieces.items() if len(ids) != 1}
     if not missing:

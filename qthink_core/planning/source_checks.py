@@ -69,15 +69,20 @@ def wheel(package: str, version: str) -> Check:
 
 def tokenizer(folder: Path, what: str, source: Base) -> Iterator[Check]:
     """Whether a model's config and tokenizer are such as `base` takes: think tokens, the think block, the end of a turn."""
-    from qthink_core.models import model_folder, think_tokens
+    from qthink_core.models import model_folder, sources, think_tokens
     from qthink_core.models.acceptance import chat_template, configs, tokenizer_files
     from qthink_core.models.tokenizer import load_tokenizer
 
     try:
         if (folder / model_folder.CONFIG).is_file():
             configs.config_of(folder)
+        about, _ = (
+            model_folder.read_json(folder / name) if (folder / name).is_file() else {}
+            for name in (model_folder.TOKENIZER_CONFIG, model_folder.TOKENIZER)
+        )
+        text, template = sources.template_of(folder, about, str(folder)), str(folder / model_folder.TEMPLATE)
         loaded = load_tokenizer(folder)
-        template = str(folder / model_folder.TEMPLATE)
+        loaded.chat_template = text  # of several templates, the one that `base` takes
         if tokenizer_files.end_of_turn(loaded, template) is None:
             model_folder.check_end_of_turn(folder, loaded)
         if source.thinking == "native":

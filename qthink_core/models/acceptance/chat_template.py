@@ -28,7 +28,10 @@ OPEN, EMPTY = re.compile(rf"{THINK}\n*\Z"), re.compile(rf"{THINK}\n*{END_THINK}\
 # Templates of Llama 3 and Granite write today's date into the prompt, and each run would be another experiment. This is the
 # day that Llama 3's template takes where it cannot read a clock.
 DAY = date(2024, 7, 26)
-CLOCK = re.compile(r"strftime_now\(\s*(['\"])([^'\"]*)\1\s*\)")
+CLOCK = re.compile(r"strftime_now\s*\(\s*(['\"])([^'\"]*)\1\s*\)")
+NAMED = re.compile(r"\bstrftime_now\b(?!\s+is\s+(?:not\s+)?defined\b)")
+DATED = "{%- macro strftime_now(form) %}{{- "
+RANDOM = re.compile(r"\|\s*random\b|\blipsum\b")
 FIX = "set thinking to `added`, or take a model that thinks"
 
 
@@ -111,13 +114,18 @@ def _is_convention(direct: str, thoughtful: str) -> bool:
 
 
 def _without_clock(template: str, origin: str) -> str:
-    """The template with the date of `DAY` in place of today's; raises DataError when it asks for a date in another way."""
+    """The template with the date of `DAY` in place of today's.
+
+    Raises DataError when it asks for a date in another way, or for something random.
+    """
+    if RANDOM.search(template):
+        raise DataError(f"{origin} writes something random into the prompt: take another model")
     formats = [match[2] for match in CLOCK.finditer(template)]
-    if "macro strftime_now" in template or "strftime_now(" not in template:
+    if template.startswith(DATED) or not NAMED.search(template):
         return template
-    if template.count("strftime_now(") != len(formats):
+    if len(NAMED.findall(template)) != len(formats):
         raise DataError(
             f"{origin} writes today's date in a form that is not known here, and results would depend on it: fix the date"
         )
     dates = json.dumps({form: DAY.strftime(form) for form in sorted(set(formats))})
-    return "{%- macro strftime_now(form) %}{{- " + dates + "[form] }}{%- endmacro %}" + template
+    return DATED + dates + "[form] }}{%- endmacro %}" + template

@@ -6,6 +6,7 @@ from typing import Any
 
 from qthink_core.artifacts.files import canonical_json, write_file
 from qthink_core.errors import DataError, first_line
+from qthink_core.models.acceptance import limits
 from qthink_core.models.acceptance.chat_template import END_THINK, THINK, conversation
 from qthink_core.models.model_folder import GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_json
 from qthink_core.models.tokenizer import load_tokenizer
@@ -24,7 +25,11 @@ def settle(folder: Path) -> list[str]:
 
 
 def end_of_turn(tokenizer: Any, origin: str) -> str | None:
-    """The token with which the chat template ends an assistant's turn; None when it ends in no token of the tokenizer."""
+    """The token with which the chat template ends an assistant's turn; None when it ends in no token of the tokenizer.
+
+    Raises DataError where the template fails or takes too long.
+    """
+    limits.check(tokenizer, origin)
     after = conversation(tokenizer, origin).partition("Goodbye")[2]
     if tokenizer.eos_token and after.startswith(tokenizer.eos_token):
         return str(tokenizer.eos_token)
@@ -57,13 +62,20 @@ def _ids(folder: Path) -> list[int] | None:
 
 
 def _written_ids(folder: Path) -> list[int]:
+    return list(written(folder).encode(PROBE, add_special_tokens=False).ids)
+
+
+def written(folder: Path) -> Any:
+    """What tokenizer.json itself says, without its lengths to cut and to pad to; raises DataError where it cannot be read."""
     from tokenizers import Tokenizer
 
     try:
-        written = Tokenizer.from_file(str(folder / TOKENIZER))
+        found = Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # noqa: BLE001 - the package raises nothing more special
         raise DataError(f"{folder / TOKENIZER} cannot be read ({first_line(error)}): fetch it again") from None
-    return list(written.encode(PROBE, add_special_tokens=False).ids)
+    found.no_truncation()
+    found.no_padding()
+    return found
 
 
 def _marks_kept(folder: Path) -> list[str]:
@@ -106,6 +118,9 @@ def _end_of_turn(folder: Path) -> list[str]:
         changes.append(f"eos_token is {end}, which ends a turn, in place of {named}")
     number, listed = tokenizer.convert_tokens_to_ids(end), read_json(folder / GENERATION).get("eos_token_id")
     others = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    numbers = set(tokenizer.get_vocab().values())
+    if unknown := [one for one in others if type(one) is not int or one not in numbers]:
+        raise DataError(f"{folder / GENERATION} has the eos_token_id {unknown[0]!r:.40}, which is no token: correct it")
     if number not in others:
         _edit(folder / GENERATION, {"eos_token_id": [number, *others]})
         changes.append(f"generation ends at {end}, too")
