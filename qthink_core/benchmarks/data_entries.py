@@ -38,7 +38,8 @@ class Place(Section):
             raise ValueError("a file is named by its path below prepare.folder, whose edits DVC notices")
         given = [name for name in ("name", "revision") if getattr(self, name) is not None]
         if self.repo is None and given:
-            raise ValueError(f"{' and '.join(given)} of a data set on the hub: name its repo, too")
+            belong = "belong" if given[1:] else "belongs"
+            raise ValueError(f"{' and '.join(given)} {belong} to a data set on the hub: name its repo, too")
         if self.revision is not None and not re.fullmatch("[0-9a-f]{40}", self.revision):
             raise ValueError("revision is a commit: the 40 hexadecimal digits under 'Files and versions' on the hub")
         if self.sha256 is not None and self.file is None:

@@ -78,8 +78,8 @@ def gather(
     usable.check_limit([whole, test], max_left_out, f"Fix or drop them, or raise prepare.max_left_out ({max_left_out})")
     if len(test.problems) < LEAST_TEST:
         raise DataError(
-            f"{len(test.problems)} problem of {test.source} can be used, expected {LEAST_TEST} or more to compare systems on: "
-            "give it more"
+            f"{len(test.problems)} problem of {test.source} can be used, expected {LEAST_TEST} or more to compare systems: "
+            "add some"
         )
     train, validation = split_validation(whole.problems, n_validation, seed)
     if not train:

@@ -34,6 +34,7 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
         _name_faults,
         _task_faults,
         _set_faults,
+        _generated_faults,
         _place_faults,
         _folder_faults,
         _trained_faults,
@@ -59,10 +60,14 @@ def _form_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterat
         named += [(("systems", group), name) for name in rows or () if isinstance(rows, Mapping)]
     for path, name in dict.fromkeys(named):
         text = str(name)
-        if not NAME.fullmatch(text) or len(text) > MAX_NAME:
+        if not _has_form(name):
             yield f"{file_of(origin, path)}: {'.'.join(path)} has the name {text!r:.60}, expected {FORM}: rename it"
         elif text in DEVICES:
             yield f"{file_of(origin, path)}: {'.'.join(path)} has the name {text!r}, which Windows reserves: rename it"
+
+
+def _has_form(name: Any) -> bool:
+    return isinstance(name, str) and bool(NAME.fullmatch(name)) and len(name) <= MAX_NAME
 
 
 def _name_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
@@ -82,11 +87,11 @@ def _name_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterat
 
 
 def _tasks(tree: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The entries of the tasks of the run, those that have one; malformed ones are reported by the section of `prepare`."""
+    """The entries of the tasks of the run, those that have one; malformed ones and names are reported elsewhere."""
     tasks, data = tree.get("tasks"), tree.get("data")
     if not isinstance(tasks, list) or not isinstance(data, Mapping):
         return {}
-    return {str(name): data[name] for name in tasks if isinstance(data.get(name), Mapping)}
+    return {name: data[name] for name in tasks if _has_form(name) and isinstance(data.get(name), Mapping)}
 
 
 def _source(tree: Mapping[str, Any]) -> Any:
@@ -99,7 +104,7 @@ def _task_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterat
     tasks, data = tree.get("tasks"), tree.get("data")
     here = f"{file_of(origin, ('tasks',))}: tasks names"
     if isinstance(tasks, list) and isinstance(data, Mapping):
-        for name in dict.fromkeys(map(str, tasks)):
+        for name in dict.fromkeys(filter(_has_form, tasks)):
             if name not in data:
                 near = difflib.get_close_matches(name, list(map(str, data)), n=1, cutoff=0.5)
                 hint = f"did you mean {near[0]}? Else add" if near else "add"
@@ -151,6 +156,20 @@ def _places(tree: Mapping[str, Any]) -> Iterator[tuple[Path_, Any]]:
     yield from ((("test_sets", name), sets.get(name)) for name in wanted if isinstance(sets, Mapping))
 
 
+def _generated_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
+    """Faults of generated problems: they have no end to take `all` of, and need a world."""
+    prepare = tree.get("prepare")
+    if _source(tree) != GENERATED or not isinstance(prepare, Mapping):
+        return
+    for name in ("n_train", "n_test"):
+        if prepare.get(name) == "all":
+            where = file_of(origin, ("prepare", name))
+            yield f"{where}: prepare.{name} is 'all', but prepare.source is generated, which has no end: give a number"
+    if tree.get("world") is None:
+        where = file_of(origin, ("prepare", "source"))
+        yield f"{where}: prepare.source is generated, but there is no world: add one, as in params/tiny.yaml"
+
+
 def _place_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
     """Faults of places that `prepare.source` cannot use: without a file for `folder`, without a commit for `hub`."""
     source = _source(tree)
@@ -173,10 +192,10 @@ def _folder_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iter
     folder = prepare.get("folder") if isinstance(prepare, Mapping) else None
     if isinstance(folder, str) and folder:
         where = f"{file_of(origin, ('prepare', 'folder'))}: prepare.folder is {folder!r:.80}"
-        parts = PurePath(os.path.normpath(folder)).parts
+        parts = PurePath(os.path.relpath(folder)).parts  # of an absolute one, too: it may hold this folder
         if folder.startswith("~"):
             yield f"{where}: write the home folder out"
-        elif not PurePath(folder).is_absolute() and (not parts or parts[0] in MADE or set(parts) == {".."}):
+        elif not parts or parts[0] in MADE or set(parts) == {".."}:
             yield f"{where}, which holds what the stages make: name a folder for data alone, such as data"
     if os.environ.get("QTHINK_DATA") and _source(tree) in ("folder", HUB):
         yield (

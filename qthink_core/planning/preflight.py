@@ -138,7 +138,12 @@ def engines(tree: Mapping[str, Any]) -> Iterator[Check]:
     address = os.environ.get("RAY_ADDRESS")
     if wanted["ray"][0] and address:
         yield from cluster(address)
-    launcher = shlex.split(os.environ.get("QTHINK_LAUNCH", ""))[:1]
+    launch = os.environ.get("QTHINK_LAUNCH", "")
+    try:
+        launcher = shlex.split(launch)[:1]
+    except ValueError as error:
+        launcher = []
+        yield Check(False, f"QTHINK_LAUNCH is {launch!r:.80}, which is not a command ({error}): correct or unset it")
     for program in launcher:
         there = shutil.which(program) is not None
         text = f"launcher: {program} for QTHINK_LAUNCH"

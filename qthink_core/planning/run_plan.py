@@ -115,7 +115,7 @@ def plan_run(
     unknown scale, device, setting or stage, and with every fault of the params files.
     """
     tree = checked_with(root, scale, settings)
-    name = device.casefold() if device else (CPU if tree["device"] == CPU else card(memory))
+    name = device.casefold() if device is not None else (CPU if tree["device"] == CPU else card(memory))
     if name not in DEVICES:
         raise ParamError(f"--device is {device!r:.80}: expected one of {', '.join(DEVICES)}")
     if gpus < 1 or (name == CPU and gpus > 1):

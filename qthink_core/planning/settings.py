@@ -17,7 +17,9 @@ from qthink_core.pipeline import checks, graph, parameters
 from qthink_core.pipeline.parameters import Path_
 from qthink_core.planning.calibration import with_params
 
-FORM = re.compile(r"(?:(?P<file>params(?:/\w+)?\.yaml):)?(?:(?P<sign>\+?)(?P<key>[\w.]+)=(?P<value>.*)|~(?P<gone>[\w.]+))")
+# Keys that no name may have are read, too, so that the check of the names can say so.
+KEY = r"[\w.@/-]+"
+FORM = re.compile(rf"(?:(?P<file>params(?:/\w+)?\.yaml):)?(?:(?P<sign>\+?)(?P<key>{KEY})=(?P<value>.*)|~(?P<gone>{KEY}))")
 
 
 def checked_with(root: Path, scale: str | None, settings: Sequence[str]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_a_task_may_have_further_test_sets(source: str, names: list[str]) -> Non
         (own({"train": {"repo": "a/b", "revision": "main"}}), "revision is a commit: the 40"),
         (
             placed("hub", ["mine"], mine=OWN | {"train": {"file": "x", "name": "main"}}),
-            "name belong to a data set on the hub",
+            "name belongs to a data set on the hub",
         ),
         (own({"train": {"file": "x", "rows": 0}}), "data.mine.train.rows is 0: "),
         (

@@ -66,7 +66,7 @@ def _written_ids(folder: Path) -> list[int]:
 
 
 def written(folder: Path) -> Any:
-    """What tokenizer.json itself says, without its lengths to cut and to pad to; raises DataError where it cannot be read."""
+    """What tokenizer.json itself says, without lengths to cut and to pad to; raises DataError where it cannot be read."""
     from tokenizers import Tokenizer
 
     try:
