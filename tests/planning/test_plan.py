@@ -198,6 +198,9 @@ def test_the_prompts_of_a_task_have_the_length_of_its_published_ones(root: Path)
     edit(root / "params.yaml", "  prompt_max_tokens: .*", "  prompt_max_tokens: 512")
     assert words in plan_text.assumptions(plan_run(root, "paper", None, 1))
     edit(root / "params/paper.yaml", "  source: hub .*", "  source: generated")
+    for name in ("n_train", "n_test"):
+        edit(root / "params/paper.yaml", f"  {name}: all .*", f"  {name}: 100")
+    edit(root / "params/paper.yaml", "world: null .*", "world: {changes: 4, largest: 14, largest_operand: 5}")
     assert plan_run(root, "paper", None, 1).workload.lengths["tooluse"].prompt == 120
 
 

@@ -113,6 +113,7 @@ def test_the_source_of_a_base_model_that_is_made_already_is_not_asked_for(tmp_pa
     edit(root / "params/paper.yaml", "  source: hub", "  source: generated")
     edit(root / "params/paper.yaml", "  n_train: all", "  n_train: 100")
     edit(root / "params/paper.yaml", "  n_test: all", "  n_test: 100")
+    edit(root / "params/paper.yaml", "world: null .*", "world: {changes: 4, largest: 14, largest_operand: 5}")
     missing = r"base\.folder /gone/model does not exist"
     with pytest.raises(UnavailableError, match=missing):
         preflight.check(root, None, "paper")
