@@ -116,6 +116,7 @@ LEFT_OUT = [
     (b'{"question": "x", "answer": "one"}', "no gold", "has the gold 'one', expected one number"),
     (b'{"question": "x", "answer": "#### 1 #### 2"}', "no gold", "has 2 '####'"),
     (b'{"question": "x", "answer": "\\\\boxed{3} #### 2"}', "gold does not match its answer", "extracted '3'"),
+    (b'{"question": "x", "answer": {"value": 1}}', "not text", "has dict {'value': 1} in field 'answer'"),
     (lines(ROWS[:1]).strip(), "doubled question", "asks the question of line 1"),
     (lines(TEST[:1]).strip(), "in the test set", "is mine-test-00000 of the test set (line 1)"),
 ]
@@ -179,13 +180,23 @@ def test_columns_have_the_names_that_the_entry_says_and_a_wrong_one_is_named_wit
         ("train.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:90d9\n", "is a pointer of Git LFS"),
         ("train.jsonl", b'[{"question": "x"}]', "holds one JSON list, expected an object on each line"),
         ("train.jsonl", '{"a": 1}'.encode("utf-16"), "is UTF-16"),
-        ("train.jsonl", b"\x1f\x8b\x08", "is compressed"),
+        ("train.jsonl", '{"a": 1}'.encode("utf-32"), "is UTF-32"),
+        *(
+            ("train.jsonl", start, "is compressed")
+            for start in (b"\x1f\x8b\x08", b"PK\x03\x04", b"BZh9", b"\xfd7zXZ\0", b"(\xb5/\xfd")
+        ),
+        ("train.jsonl", b"\n<!DOCTYPE html>", "is a page of the web or XML"),
         ("train.jsonl", b"PAR1", "is Parquet: give it the suffix"),
         ("train.jsonl", b"", "holds no rows"),
         ("train.jsonl", b"\n\n", "holds no rows"),
         ("train.parquet", b"PAR1 torn", "is not a whole Parquet file"),
         ("train.csv", b"question,answer\n", r"ends in '\.csv': expected \.jsonl, \.json"),
-        pytest.param("train/x.arrow", b"", "cannot be read as a folder of `save_to_disk`", marks=pytest.mark.slow),
+        (
+            "train/x.jsonl",
+            b"",
+            r"is a folder that `save_to_disk` did not write: name a file in it \(train/x\.jsonl\), or save",
+        ),
+        pytest.param("train/state.json", b"", "cannot be read as a folder of `save_to_disk`", marks=pytest.mark.slow),
         ("elsewhere.jsonl", b"", "is missing: put the file there, or correct data.mine.train"),
     ],
 )
@@ -200,6 +211,57 @@ def test_a_source_that_cannot_be_read_at_all_is_one_line_with_the_fix(
     with pytest.raises(DataError, match=said) as refusal:
         gather("mine", "folder", tmp_path, entry)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_may_not_be_read_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"x\.jsonl cannot be read \(File name too long\): check its name and its rights, or"
+    ):
+        mine(tmp_path, b"", trained_on("x" * 300 + ".jsonl"))
+
+
+@pytest.mark.parametrize(
+    "text", [b"question,answer\nx,1\n", b"{'question': 'x', 'answer': '1'}\n", b'{"question": "x", "answer": "?"}\n']
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_without_one_usable_row_is_refused_with_the_fault_of_the_first(
+    tmp_path: Path, text: bytes, split: str
+) -> None:
+    for name, rows in (("train", ROWS), ("test", TEST)):
+        (tmp_path / f"{name}.jsonl").write_bytes(text if name == split else lines(rows))
+    said = rf"{split}\.jsonl.*[Ll]ine 1: .*fix or drop it\. Not one row is left, so correct the file, or its entry in params"
+    with pytest.raises(DataError, match=said) as refusal:
+        gather("mine", "folder", tmp_path, MINE)
+    assert "\n" not in str(refusal.value)
+    assert "max_left_out" not in str(refusal.value)
+
+
+def test_systems_are_compared_on_two_problems_or_more(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(lines(ROWS))
+    for n, rows in ((1, TEST[:1]), (1, [*TEST[:1], {"question": "What?", "answer": "?"}]), (2, TEST[:2])):
+        (tmp_path / "test.jsonl").write_bytes(lines(rows))
+        if n == 2:
+            assert len(gather("mine", "folder", tmp_path, MINE).splits["test"]) == 2
+            continue
+        with pytest.raises(
+            DataError, match=r"1 problem of .*test\.jsonl can be used, expected 2 or more to compare systems"
+        ):
+            gather("mine", "folder", tmp_path, MINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [parquet, saved, saved_with_splits])
+def test_a_split_is_named_where_there_are_several_and_nowhere_else(tmp_path: Path, write: Any) -> None:
+    place = MINE.train.model_copy(update={"file": write(tmp_path, ROWS), "split": "other"})
+    entry = MINE.model_copy(update={"train": place})
+    if write is saved_with_splits:
+        with pytest.raises(DataError, match=r"3 of 3 rows of .*several cannot be used \(3 in the test set"):
+            mine(tmp_path, b"", entry)
+        return
+    with pytest.raises(
+        DataError, match=r"without splits, so data\.mine\.train\.split in params\.yaml has no effect: leave it out$"
+    ):
+        mine(tmp_path, b"", entry)
 
 
 def test_a_damaged_copy_of_the_file_on_record_is_refused_and_one_of_another_size_is_the_users_own(tmp_path: Path) -> None:
@@ -264,7 +326,9 @@ def test_a_row_of_math_has_the_last_box_of_its_solution_as_its_gold(
 ) -> None:
     other = {"problem": "What is $1+1$?", "solution": r"$\boxed{2}$"}
     (tmp_path / "train.jsonl").write_bytes(lines([{"problem": "What is $2+2$?"} | row, other]))
-    (tmp_path / "test.jsonl").write_bytes(lines([other | {"problem": "What is $1\\times 2$?"}]))
+    (tmp_path / "test.jsonl").write_bytes(
+        lines([other | {"problem": f"What is $1\\times 2{n}$?"} for n in ("", "\\cdot 1")])
+    )
     entry = Entry.model_validate(MINE.model_dump() | {"benchmark": "math500"})
     found = gather("mine", "folder", tmp_path, entry)
     golds = {one.id: one.gold for one in found.splits["train"]}
@@ -284,6 +348,19 @@ def test_text_in_parquet_that_is_not_utf_8_costs_its_row_alone(tmp_path: Path) -
         "not UTF-8",
         {"question": "Who?", "answer": "3"},
     ]
+
+
+def test_a_date_that_python_has_not_costs_its_row_alone_and_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    far = pa.table({"question": ["x", "y"], "answer": pa.array([2**60, 0], pa.timestamp("us"))})
+    pq.write_table(far, tmp_path / "far.parquet")
+    rows = source_rows.read_file(tmp_path / "far.parquet", ("question", "answer")).rows
+    assert getattr(rows[0], "reason", None) == "not text"
+    assert isinstance(rows[1], dict)
+    pq.write_table(
+        pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], ["question", "question"]), tmp_path / "two.parquet"
+    )
+    with pytest.raises(DataError, match=r"two\.parquet has 2 columns question: keep one$"):
+        source_rows.read_file(tmp_path / "two.parquet", ("question", "answer"))
 
 
 def on_hub(monkeypatch: pytest.MonkeyPatch, rows: dict[str, list[dict[str, Any]]]) -> list[tuple[Any, ...]]:
