@@ -20,8 +20,10 @@ from qthink_core.benchmarks.rendering import render
 from qthink_core.errors import DataError
 from qthink_core.method import hidden_states
 from qthink_core.models import loading, model_folder, sources, think_tokens
-from qthink_core.models.acceptance import chat_template, configs, forward, tokenizer_files
+from qthink_core.models.acceptance import chat_template, configs, forward, limits, tokenizer_files
 from qthink_core.models.acceptance.chat_template import following
+from qthink_core.models.base_params import Base
+from qthink_core.planning import source_checks
 
 START = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}[assistant]"
 SWITCH = "{% if enable_thinking is defined and enable_thinking is false %}"
@@ -87,13 +89,49 @@ def test_a_template_follows_the_convention_without_a_mark_too_many(
         ("{{ raise_exception('no chat') }}", "added", r"^x cannot be used \(no chat\): take another model$"),
         ("{% for %}", "added", "cannot be used"),
         ("{{ strftime_now(format) }}" + START + "{% endif %}", "added", "today's date in a form that is not known"),
-        ("{{ strftime_now('%Y') }}{{ strftime_now(f) }}" + START + "{% endif %}", "added", "today's date in a form"),
+        *(
+            (clock + START + "{% endif %}", "added", "today's date in a form")
+            for clock in (
+                "{{ strftime_now('%Y') }}{{ strftime_now(f) }}",
+                "{% set now = strftime_now %}{{ now('%Y') }}",
+                "{{ strftime_now(format='%Y') }}",
+                "{{ strftime_now('%Y' + '%m') }}",
+                "{{ ['%Y'] | map(strftime_now) | first }}",
+                "{# macro strftime_now #}{{ strftime_now(f) }}",
+            )
+        ),
+        *((text + START + "{% endif %}", "added", "something random") for text in ("{{ [1, 2]|random }}", "{{ lipsum() }}")),
     ],
 )
 def test_a_template_that_cannot_follow_is_refused_in_one_line(template: str, thinking: str, said: str) -> None:
     with pytest.raises(DataError, match=said) as error:
         following(with_template(template), thinking, "x")
     assert "\n" not in str(error.value)
+
+
+def test_a_date_in_any_spelling_of_the_call_is_that_of_the_day(tmp_path: Path) -> None:
+    tokenizer = with_template(
+        "{% if strftime_now is defined %}{{ strftime_now ( '%Y-%m' ) }}{% endif %}" + START + "{% endif %}"
+    )
+    tokenizer.chat_template, changes = following(tokenizer, "added", "x")
+    assert chat_template.conversation(tokenizer, "x").startswith("2024-07[user]")
+    assert len(changes) == 2
+
+
+BOMBS = {
+    "time": "{% for a in range(9999) %}" * 3 + "{% endfor %}" * 3,
+    "memory": "{{ 'a' * 10 ** 10 }}",
+    "a direct prompt alone": SWITCH + "{{ 'a' * 10 ** 10 }}{% endif %}",
+}
+
+
+@pytest.mark.parametrize("bomb", [pytest.param("time", marks=pytest.mark.slow), *sorted({*BOMBS} - {"time"})])
+def test_a_template_that_would_take_all_time_or_memory_is_ended_and_refused(
+    bomb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SECONDS", 1)
+    with pytest.raises(DataError, match=r"^x takes more than 1 s or 1 GiB of memory to render a short conversation: take"):
+        tokenizer_files.end_of_turn(with_template(BOMBS[bomb] + START + "{% endif %}"), "x")
 
 
 @pytest.mark.parametrize("name", ["Llama-3.2", "Granite-3"])
@@ -245,6 +283,32 @@ def test_special_tokens_that_only_an_older_file_names_are_read(tmp_path: Path) -
     assert loading.load_tokenizer(tmp_path / "b").pad_token == "<|im_start|>"
 
 
+@pytest.mark.parametrize("listed", ["a", [2, "a"], -1, 10**12, 2.5])
+def test_an_end_of_generation_that_is_no_token_is_refused(tmp_path: Path, listed: Any) -> None:
+    edited(source(tmp_path / "a"), "generation_config.json", eos_token_id=listed)
+    with pytest.raises(DataError, match=r"generation_config\.json has the eos_token_id \S+, which is no token: correct it$"):
+        settled(tmp_path / "a", tmp_path / "b")
+
+
+def test_lengths_to_cut_and_to_pad_to_change_no_think_token(tmp_path: Path) -> None:
+    lengths = {
+        "truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0},
+        "padding": {
+            "strategy": {"Fixed": 99},
+            "direction": "Right",
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": "<|endoftext|>",
+        },
+    }
+    for name, values in (("plain", {}), ("cut", lengths)):
+        edited(source(tmp_path / name), "tokenizer.json", **values)
+        assert settled(tmp_path / name, tmp_path / f"{name} out") == []
+        think_tokens.with_thinking(tmp_path / f"{name} out", "added")
+    weights = [(tmp_path / f"{name} out" / model_folder.WEIGHTS).read_bytes() for name in ("plain", "cut")]
+    assert weights[0] == weights[1]
+
+
 @pytest.mark.parametrize("thinking", ["native", "added"])
 def test_marks_that_are_special_tokens_are_kept_by_decoding_afterwards(tmp_path: Path, thinking: str) -> None:
     tokenizer = tiny_folders.plain_tokenizer()
@@ -315,6 +379,51 @@ def test_tensors_that_say_nothing_new_are_left_out(tmp_path: Path, change: Calla
     sources.from_folder(tmp_path / "more", tmp_path / "b")
     weights = (tmp_path / "a" / model_folder.WEIGHTS).read_bytes()
     assert (tmp_path / "b" / model_folder.WEIGHTS).read_bytes() == weights
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_weights_of_8_bits_are_refused_as_quantised(tmp_path: Path, dtype: torch.dtype) -> None:
+    change_tensors(source(tmp_path / "a"), lambda held: held.update({name: one.to(dtype) for name, one in held.items()}))
+    sources.from_folder(tmp_path / "a", tmp_path / "b")
+    said = rf"in {str(dtype).removeprefix('torch.')}, which is quantised: take the unquantised model$"
+    with pytest.raises(DataError, match=said):
+        model_folder.check(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", [model_folder.WEIGHTS, model_folder.TOKENIZER])
+def test_a_pointer_of_git_lfs_in_place_of_a_file_is_said_to_be_one(tmp_path: Path, name: str) -> None:
+    (source(tmp_path / "a") / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:90d9\nsize 10\n")
+    with pytest.raises(DataError, match=rf"a/{name} is a pointer of Git LFS and not the file: run `git lfs pull`"):
+        sources.from_folder(tmp_path / "a", tmp_path / "b")
+
+
+TEMPLATES = [
+    (b"\xff", None, r"chat_template\.jinja of .*a is not UTF-8 \(byte 1\): fetch it again$"),
+    (None, ["x"], "has no chat template"),
+    (None, [{"name": "tools", "template": "x"}], "has no chat template"),
+    (None, [{"template": "x"}, {"name": "default"}], "has no chat template"),
+    (None, [{"name": "tools", "template": "x"}, {"name": "default", "template": START + "{% endif %}"}], None),
+]
+
+
+@pytest.mark.parametrize(("file", "listed", "said"), TEMPLATES)
+def test_preflight_and_base_read_the_same_template_of_several_or_refuse_it_alike(
+    tmp_path: Path, file: bytes | None, listed: list[Any] | None, said: str | None
+) -> None:
+    path = source(tmp_path / "a") / model_folder.TEMPLATE
+    path.unlink() if file is None else path.write_bytes(file)
+    edited(tmp_path / "a", "tokenizer_config.json", chat_template=listed)
+    (check,) = source_checks.base_model(Base.model_validate({"thinking": "added", "folder": str(tmp_path / "a")}))
+    assert isinstance(check, source_checks.Check)
+    if said is None:
+        sources.from_folder(tmp_path / "a", tmp_path / "b")
+        assert check.passed
+        assert (tmp_path / "b" / model_folder.TEMPLATE).read_text() == START + "{% endif %}"
+        return
+    assert not check.passed
+    with pytest.raises(DataError, match=said) as error:
+        sources.from_folder(tmp_path / "a", tmp_path / "b")
+    assert str(error.value) == check.text
 
 
 def test_a_tied_output_head_that_differs_is_refused(tmp_path: Path) -> None:
