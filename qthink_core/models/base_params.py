@@ -68,7 +68,7 @@ class Base(Section):
     thinking: Literal["native", "added"]
     pretrain: Pretrain | None = None
     hub: Hub | None = None
-    folder: str | None = None
+    folder: str | None = Field(default=None, min_length=1)
     wheel: Wheel | None = None
 
     @model_validator(mode="after")

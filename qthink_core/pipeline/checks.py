@@ -187,16 +187,18 @@ def _place_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Itera
 
 
 def _folder_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """Faults of `prepare.folder`: a folder that stages write to, and the environment variable that once named it."""
-    prepare = tree.get("prepare")
-    folder = prepare.get("folder") if isinstance(prepare, Mapping) else None
-    if isinstance(folder, str) and folder:
-        where = f"{file_of(origin, ('prepare', 'folder'))}: prepare.folder is {folder!r:.80}"
+    """Faults of the user's folders: one that stages write to, and the environment variable that once named that of data."""
+    for section, fix in (("prepare", "name a folder for data alone, such as data"), ("base", "copy the model to another")):
+        held = tree.get(section)
+        folder = held.get("folder") if isinstance(held, Mapping) else None
+        if not isinstance(folder, str) or not folder:
+            continue
+        where = f"{file_of(origin, (section, 'folder'))}: {section}.folder is {folder!r:.80}"
         parts = PurePath(os.path.relpath(folder)).parts  # of an absolute one, too: it may hold this folder
         if folder.startswith("~"):
             yield f"{where}: write the home folder out"
         elif not parts or parts[0] in MADE or set(parts) == {".."}:
-            yield f"{where}, which holds what the stages make: name a folder for data alone, such as data"
+            yield f"{where}, which holds what the stages make: {fix}"
     if os.environ.get("QTHINK_DATA") and _source(tree) in ("folder", HUB):
         yield (
             "the environment sets QTHINK_DATA, which is not read, because DVC would not notice another folder: unset it, "

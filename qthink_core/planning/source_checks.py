@@ -47,6 +47,10 @@ def base_model(source: Base) -> Iterator[Check | Remote]:
     elif source.folder:
         if not Path(source.folder).is_dir():
             yield Check(False, f"base.folder {source.folder} does not exist: give an existing folder in the params")
+        elif not (Path(source.folder) / "config.json").is_file():
+            yield Check(
+                False, f"base.folder {source.folder} has no config.json: save the model there with `save_pretrained`"
+            )
         else:
             yield from tokenizer(Path(source.folder), f"base model: {source.folder}", source)
     elif source.wheel:

@@ -1,5 +1,6 @@
 """Names that DVC or a file system cannot carry, and problems that cannot be had, are refused before anything runs."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +78,12 @@ def placed(source: str, tasks: list[str], folder: str = "data", **data: Any) -> 
     return tree | {"prepare": prepare, "tasks": tasks, "data": tree["data"] | data}
 
 
+def with_prepare(**values: Any) -> dict[str, Any]:
+    tree = tree_of("tiny")[0]
+    return tree | {"prepare": tree["prepare"] | values}
+
+
+HERE = (str(Path.cwd()), str(Path.cwd().parent), str(Path.cwd() / "artifacts"))
 OWN = {"benchmark": "gsm8k", "train": "mine/train.jsonl", "test": {"file": "mine/test.jsonl"}}
 ON_HUB = OWN | {"train": {"repo": "me/mine", "revision": COMMIT}}
 
@@ -176,13 +183,36 @@ def test_a_task_may_have_further_test_sets(source: str, names: list[str]) -> Non
         (placed("folder", ["gsm8k"], folder="~/data"), "prepare.folder is '~/data': write the home folder out"),
         *(
             (placed("folder", ["gsm8k"], folder=folder), f"prepare.folder is {folder!r}, which holds what the stages make")
-            for folder in (".", "..", "../..", "artifacts/problems", "./models", "data/..")
+            for folder in (".", "..", "../..", "artifacts/problems", "./models", "data/..", "/", *HERE)
         ),
+        *(
+            (placed("generated", ["gsm8k"]) | {"base": {"thinking": "native", "folder": folder}}, f"base.folder is {said}")
+            for folder, said in (
+                ("artifacts/base", "'artifacts/base', which holds what the stages make: copy the model to another"),
+                ("models/gsm8k/uniform", "'models/gsm8k/uniform', which holds"),
+                ("~/mine", "'~/mine': write the home folder out"),
+                ("", "'': string should have at least 1 character"),
+            )
+        ),
+        *(
+            (with_prepare(source="generated", **{name: "all"}), f"prepare.{name} is 'all', but prepare.source is generated")
+            for name in ("n_train", "n_test")
+        ),
+        (tree_of("tiny")[0] | {"world": None}, "prepare.source is generated, but there is no world: add one"),
+        (placed("hub", ["mine"], mine=OWN | {"columns": {"question": ""}}), "columns maps 'question' to '', expected"),
+        (own({"train": ""}), "data.mine.train is '': string should have at least"),
     ],
 )
 def test_problems_that_cannot_be_had_are_one_line_before_anything_runs(tree: dict[str, Any], fault: str) -> None:
     (found,) = said(tree)
     assert fault in found
+
+
+def test_a_name_without_the_form_is_one_fault_at_each_place_that_has_it_and_no_other() -> None:
+    for name in (1e5, None, "a\nb", "per-step"):
+        found = said(placed("generated", [name], **{str(name): OWN}))  # type: ignore[list-item]
+        assert not [one for one in found if "tasks names" in one or "\n" in one]
+        assert sum(f"has the name {str(name)!r}, expected a small letter" in one for one in found) == 2
 
 
 def test_the_variable_that_once_named_the_folder_is_said_not_to_be_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -313,7 +313,7 @@ def test_a_malformed_group_of_systems_is_a_fault_and_no_crash(params: Path, syst
 
 
 def test_a_base_model_has_exactly_one_source(params: Path) -> None:
-    edit(params / "params/smol.yaml", "base:", "base:\n  folder: models/mine")
+    edit(params / "params/smol.yaml", "base:", "base:\n  folder: bases/mine")
     edit(params / "params.yaml", "scale: tiny", "scale: smol")
     (fault,) = faults(params)
     assert fault.startswith("params/smol.yaml: base is {")

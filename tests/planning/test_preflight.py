@@ -244,6 +244,13 @@ def test_more_processes_on_a_machine_than_it_has_gpus_are_a_fault(
         )
 
 
+def test_a_launcher_that_is_no_command_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QTHINK_LAUNCH", "accelerate 'launch")
+    (found,) = preflight.engines(tree())
+    assert not found.passed
+    assert found.text.endswith("which is not a command (No closing quotation): correct or unset it")
+
+
 def test_gpus_that_would_lie_idle_are_said_and_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("QTHINK_LAUNCH", "QTHINK_EXECUTOR"):
         monkeypatch.delenv(name, raising=False)
@@ -290,6 +297,7 @@ def template(old: str, new: str) -> Callable[[Path], None]:
             "be used",
         ),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "the tokenizer in .* cannot be loaded"),
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json: save the model there"),
         (lambda folder: (folder / "config.json").write_text(DYNAMIC), "the rule 'dynamic', which depends on the longest"),
     ],
 )
@@ -297,6 +305,7 @@ def test_a_tokenizer_that_breaks_the_conventions_is_a_fault(
     tokenizer: Any, tmp_path: Path, spoil: Callable[[Path], None], said: str
 ) -> None:
     tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     source = Base(thinking="native", folder=str(tmp_path))
     assert list(source_checks.base_model(source)) == [Check(True, f"base model: {tmp_path}")]
     spoil(tmp_path)
@@ -308,6 +317,7 @@ def test_a_tokenizer_that_breaks_the_conventions_is_a_fault(
 def test_what_base_settles_itself_is_not_a_fault(tokenizer: Any, tmp_path: Path) -> None:
     """No padding token, another end token in the files, and a template that always opens the block."""
     tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     about = model_folder.read_json(tmp_path / model_folder.TOKENIZER_CONFIG)
     about |= {"pad_token": None, "eos_token": "<|endoftext|>"}
     (tmp_path / model_folder.TOKENIZER_CONFIG).write_text(json.dumps(about))
