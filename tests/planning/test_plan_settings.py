@@ -52,6 +52,10 @@ def test_a_setting_has_the_effect_that_it_has_in_dvc(settings: list[str], tmp_pa
         ("K=[", r"-S 'K=\[': the value is not YAML$"),
         ("K=six", "K is 'six': input should be a valid integer"),
         ("~systems.finetuned.sft", "systems.trained names sft"),
+        # DVC reads such names, too, and the check of the names says what they must be
+        ("+systems.distilled.per-step={teacher: uniform}", r"systems\.distilled has the name 'per-step', expected a small"),
+        ("+data.a/b={}", "data has the name 'a/b', expected a small letter"),
+        ("params/tiny.yaml:prepare.n_train=all", "prepare.n_train is 'all', but prepare.source is generated"),
         ("scale=huge", "--scale is 'huge': expected one of"),
     ],
 )
