@@ -34,7 +34,6 @@ def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mappi
         _name_faults,
         _task_faults,
         _set_faults,
-        _generated_faults,
         _place_faults,
         _folder_faults,
         _trained_faults,
@@ -100,7 +99,7 @@ def _source(tree: Mapping[str, Any]) -> Any:
 
 
 def _task_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """Faults of tasks without an entry in `data`, and of those whose problems cannot be generated."""
+    """Faults of tasks without an entry in `data`, and of problems that cannot be generated."""
     tasks, data = tree.get("tasks"), tree.get("data")
     here = f"{file_of(origin, ('tasks',))}: tasks names"
     if isinstance(tasks, list) and isinstance(data, Mapping):
@@ -110,11 +109,17 @@ def _task_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterat
                 hint = f"did you mean {near[0]}? Else add" if near else "add"
                 yield f"{here} {name}, which has no entry in data: {hint} data.{name} (docs/data.md)"
     if _source(tree) == GENERATED:
+        where = file_of(origin, ("prepare", "source"))
+        for name in ("n_train", "n_test"):
+            if tree["prepare"].get(name) == "all":
+                yield f"{where}: prepare.{name} is 'all', but prepare.source is generated, which has no end: give a number"
+        if tree.get("world") is None:
+            yield f"{where}: prepare.source is generated, but there is no world: add one, as in params/tiny.yaml"
         for name, entry in _tasks(tree).items():
             if entry.get("benchmark") != name:
                 yield (
                     f"{here} {name}, but prepare.source is generated, which makes only problems of the benchmarks: "
-                    f"set prepare.source in {file_of(origin, ('prepare', 'source'))} to folder or hub"
+                    f"set prepare.source in {where} to folder or hub"
                 )
 
 
@@ -154,20 +159,6 @@ def _places(tree: Mapping[str, Any]) -> Iterator[tuple[Path_, Any]]:
         yield from ((("data", name, split), entry.get(split)) for split in ("train", "test"))
         wanted |= dict.fromkeys(map(str, entry["also"])) if isinstance(entry.get("also"), list) else {}
     yield from ((("test_sets", name), sets.get(name)) for name in wanted if isinstance(sets, Mapping))
-
-
-def _generated_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:
-    """Faults of generated problems: they have no end to take `all` of, and need a world."""
-    prepare = tree.get("prepare")
-    if _source(tree) != GENERATED or not isinstance(prepare, Mapping):
-        return
-    for name in ("n_train", "n_test"):
-        if prepare.get(name) == "all":
-            where = file_of(origin, ("prepare", name))
-            yield f"{where}: prepare.{name} is 'all', but prepare.source is generated, which has no end: give a number"
-    if tree.get("world") is None:
-        where = file_of(origin, ("prepare", "source"))
-        yield f"{where}: prepare.source is generated, but there is no world: add one, as in params/tiny.yaml"
 
 
 def _place_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterator[str]:

@@ -199,7 +199,7 @@ def test_a_task_may_have_further_test_sets(source: str, names: list[str]) -> Non
             for name in ("n_train", "n_test")
         ),
         (tree_of("tiny")[0] | {"world": None}, "prepare.source is generated, but there is no world: add one"),
-        (placed("hub", ["mine"], mine=OWN | {"columns": {"question": ""}}), "columns maps 'question' to '', expected"),
+        (placed("hub", ["mine"], mine=OWN | {"columns": {"question": ""}}), "columns names no column for question: give"),
         (own({"train": ""}), "data.mine.train is '': string should have at least"),
     ],
 )
