@@ -23,7 +23,10 @@ LONGEST = (
     "pipeline/test_ranks.py",
     "running/test_warm.py",
     "running/test_runner.py",
+    "chain/test_own_problems.py",
     "pipeline/test_reruns.py",
+    "test_own.py",
+    "test_wheel.py",
 )
 # Seconds of the processor, those of child processes included, from which a test is to be marked `slow`.
 SLOW_S = 0.4

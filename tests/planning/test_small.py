@@ -178,7 +178,6 @@ def flat(path: Path) -> dict[str, Any]:
     return {".".join(leaf): parameters.value(tree, ".".join(leaf)) for leaf in parameters.leaves(tree)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scale", READY)
 def test_a_ready_scale_is_taken_by_the_checks_of_parameters_and_by_the_preflight(
     scale: str, monkeypatch: pytest.MonkeyPatch

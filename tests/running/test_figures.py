@@ -53,7 +53,6 @@ def test_a_verdict_more_or_less_moves_a_point(results: Path) -> None:
     assert figures.accuracy(results) != figures.accuracy(RESULTS)
 
 
-@pytest.mark.slow
 def test_answers_with_other_latents_are_not_in_the_figure(results: Path) -> None:
     file = results / "verdicts" / "gsm8k.csv"
     head, *rows = [line.split(",") for line in file.read_text().splitlines()]
