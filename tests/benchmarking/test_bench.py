@@ -191,7 +191,7 @@ def test_the_command_prints_a_table_or_json_and_writes_only_where_it_is_asked_to
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--only", "speed"], "--only is 'speed': choose from extraction, answers, training, merged, probes"),
+        (["--only", "speed"], "--only is 'speed': choose from extraction, answers, training, merged, probes, vllm"),
         (["--output", "none/table.md"], "--output is none/table.md, in a folder that does not exist: make it first"),
     ],
 )

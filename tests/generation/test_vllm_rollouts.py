@@ -15,6 +15,7 @@ from qthink_core.generation import engine
 from qthink_core.generation.engine import Engine
 from qthink_core.generation.requests import Sampling
 from qthink_core.generation.units import plan_rollouts, rollouts_of
+from qthink_core.generation.vllm_engine import CPU_STEP_TOKENS
 from qthink_core.models.loading import QThinkConfig
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -71,6 +72,17 @@ def test_a_rollout_does_not_depend_on_block_size_neighbours_or_their_number(
     assert sampled(vllm, few, block=2).items() <= alone.items()
     more = sampled(vllm, prompts, block=4, n=6)
     assert alone.items() <= more.items()
+
+
+def test_a_block_may_have_more_prompt_tokens_than_the_model_reads_in_a_step(
+    vllm: Engine, questions: list[list[int]]
+) -> None:
+    """Otherwise vLLM reads a prompt in parts, which a seeded request does not survive on a CPU."""
+    prompts = named(questions, 13)
+    n = CPU_STEP_TOKENS // sum(map(len, prompts.values())) + 2
+    many = sampled(vllm, prompts, block=13, n=n)
+    assert len(many) == 13 * n
+    assert sampled(vllm, prompts, block=1).items() <= many.items()
 
 
 def test_rollout_i_has_the_seed_of_its_problem_plus_i(vllm: Engine, questions: list[list[int]]) -> None:
