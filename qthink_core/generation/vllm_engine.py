@@ -172,9 +172,10 @@ def opened(
     `more_ends` are end tokens besides the tokenizer's.
 
     A process may have one such engine open at a time; its memory is freed at the end. With latent steps, vLLM gets prompts
-    as vectors, and its prefix cache is off, because it gives wrong output for vectors. Without latent steps, the
-    completions of a prompt share its whole blocks of keys and values. Raises ParamError when vLLM is missing or was built for another device, DataError
-    when the model has too few positions, UnavailableError when there is too little memory, and what `load_system` raises.
+    as vectors, and its prefix cache is off, because it gives wrong output for vectors. Without latent steps, the completions
+    of a prompt share its whole blocks of keys and values. Raises ParamError when vLLM is missing or was built for another
+    device, DataError when the model has too few positions, UnavailableError when there is too little memory, and what
+    `load_system` raises.
     """
     check_installed(device.type)
     with contextlib.ExitStack() as stack:
