@@ -21,7 +21,6 @@ import torch
 from artifact_folders import work
 from safetensors.torch import load_file, save_file
 
-from qthink_core.artifacts.store import JoinedWork
 from qthink_core.errors import QThinkError
 from qthink_core.method.losses import Objective
 from qthink_core.method.student import Student
@@ -64,7 +63,7 @@ def run(folder: Path) -> list[dict[str, Any]]:
         place = work(folder)
     ranks.barrier()
     if ranks.rank() > 0:
-        place = JoinedWork(folder / "work", "0" * 64)
+        place = ranks.JoinedWork(folder / "work", "0" * 64)
     losses = train(
         made,
         [Example(*row) for row in case["examples"]],

@@ -8,16 +8,18 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from qthink_core.errors import QThinkError, StorageError
+from qthink_core.errors import DataError, QThinkError, StorageError
 
 NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, *NO_RIGHT)
 # On a full disk, np.save raises an OSError without errno, and safetensors its own exception: only the message gives it away.
 REFUSED_IN_WORDS = re.compile(r"No space left on device|\d+ requested and \d+ written|Disk quota exceeded|File too large")
+# What a killed process leaves, ours or DVC's.
+TEMPORARY = re.compile(r"\..*\.tmp")
 Writer = Callable[[Path], None]
 
 
@@ -87,11 +89,33 @@ def sealed(content: Mapping[str, Any]) -> bytes:
 
 def unsealed(raw: bytes) -> dict[str, Any]:
     """The object that `sealed` wrote; raises ValueError when a byte has changed."""
-    found = json.loads(raw)
-    content = {key: value for key, value in found.items() if key != "seal"} if isinstance(found, dict) else {}
+    content = {key: value for key, value in read_object(raw).items() if key != "seal"}
     if sealed(content) != raw:
         raise ValueError("its seal does not match its content")
     return content
+
+
+def check_file(path: Path, record: Mapping[str, Any], fix: str) -> None:
+    """Raises DataError unless the file has the size and sha256 of its record."""
+    if not path.is_file():
+        raise DataError(f"{path} is listed in its manifest but missing: {fix}")
+    size = path.stat().st_size
+    if size != record["bytes"]:
+        raise DataError(f"{path} has {size} bytes where its manifest says {record['bytes']}: {fix}")
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): {fix}") from None
+    if found != record["sha256"]:
+        raise DataError(f"{path} does not have the sha256 of its manifest: {fix}")
+
+
+def strangers(folder: Path, known: Collection[str]) -> Iterator[Path]:
+    """The files below `folder`, sorted, whose names are not in `known`; those that .dvcignore names are left out."""
+    for path in sorted(folder.rglob("*")):
+        ignored = path.suffix == ".pyc" or TEMPORARY.fullmatch(path.name)
+        if not ignored and (path.is_file() or path.is_symlink()) and str(path.relative_to(folder)) not in known:
+            yield path
 
 
 def fsync_folder(folder: Path) -> None:

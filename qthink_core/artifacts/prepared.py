@@ -1,6 +1,5 @@
 """Prepared problems on disk, with the same columns for every task; prompts are token ids, rendered once."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -8,7 +7,7 @@ from typing import Any, TypedDict
 import pyarrow as pa
 
 from qthink_core.artifacts.files import Writer
-from qthink_core.artifacts.store import MAIN, MANIFEST, of_set
+from qthink_core.artifacts.store import MAIN, manifest_of, of_set
 from qthink_core.artifacts.tables import Table
 from qthink_core.errors import DataError
 
@@ -56,7 +55,7 @@ def read(folder: Path, split: str) -> list[Prompted]:
 
 def questions(folder: Path, sets: Path, split: str) -> dict[str, list[Prompted]]:
     """The scored questions of a task by test set: MAIN are those of its split, then come the sets in `sets`."""
-    names = json.loads((sets / MANIFEST).read_bytes())["about"]["sets"]
+    names = manifest_of(sets).about["sets"]
     return {MAIN: read(folder, split)} | {name: read(sets, of_set(name, TEST)) for name in names}
 
 
@@ -66,7 +65,7 @@ def about(folder: Path) -> dict[str, Any]:
     Of each split it has the source, the rows, and those that were left out by reason. Raises DataError where an older
     version of `prepare` has not said it.
     """
-    found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["about"]
+    found = manifest_of(folder).about
     if "benchmark" not in found:
         raise DataError(f"{folder} does not say the benchmark of its problems: run `dvc repro` to prepare them again")
     return found

@@ -8,17 +8,27 @@ its place in one step.
 """
 
 import hashlib
-import json
 import os
 import shutil
-from collections import Counter
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qthink_core.artifacts.files import Writer, canonical_json, fsync_folder, sealed, sha256, storage, unsealed, write_file
-from qthink_core.errors import DataError, QThinkError
+from qthink_core.artifacts.files import (
+    Writer,
+    canonical_json,
+    check_file,
+    fsync_folder,
+    sealed,
+    sha256,
+    storage,
+    strangers,
+    unsealed,
+    write_file,
+)
+from qthink_core.errors import DataError
 
 MANIFEST = "manifest.json"
 CLOSED = "closed.json"
@@ -30,9 +40,9 @@ class Manifest:
     """The manifest of an artifact folder.
 
     `place` is its folder in the repository. `inputs` maps each input folder or file to its digest. `counts` has the numbers
-    of what was made and what was left out, by reason. `about` has facts that a reader needs (shapes, K, dtype). `settings`
-    is the digest of parameters and inputs, but not of the code: an edit that changes no output then changes no manifest, and
-    no later stage runs again.
+    of what was made and what was left out, by reason, and `units` the files and the counts of each unit, by name. `about`
+    has facts that a reader needs (shapes, K, dtype). `settings` is the digest of parameters and inputs, but not of the code:
+    an edit that changes no output then changes no manifest, and no later stage runs again.
     """
 
     artifact: str
@@ -41,6 +51,7 @@ class Manifest:
     inputs: dict[str, str] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    units: dict[str, dict[str, Any]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
 
 
@@ -55,48 +66,52 @@ def digest(path: Path) -> str:
         return sha256(path / MANIFEST)
     inner = sorted(path.rglob(MANIFEST)) if path.is_dir() else []
     if not inner:
-        raise DataError(f"{path} is missing or holds no {MANIFEST}: run `dvc repro` (or `dvc checkout --force {path}`)")
+        raise DataError(f"{path} is missing or holds no {MANIFEST}: run `dvc repro`")
     listing = [[str(file.relative_to(path)), sha256(file)] for file in inner]
     return hashlib.sha256(canonical_json(listing)).hexdigest()
 
 
 def read_manifest(folder: Path, artifact: str | None = None) -> Manifest:
-    """The manifest of `folder`, after a check that every listed file has the recorded size and sha256.
+    """The manifest of `folder`, after a check that the folder holds the listed files, undamaged, and no others.
 
-    Raises DataError, with the fix, naming the first file that is missing or damaged, or an artifact of another kind.
+    Raises DataError, with the fix, naming the first file that is missing, damaged or not listed, or an artifact of another
+    kind.
     """
-    fix = f"run `dvc checkout --force {folder}`, or `dvc repro` to make it again"
+    manifest = manifest_of(folder)
+    if artifact is not None and manifest.artifact != artifact:
+        raise DataError(f"{folder} holds '{manifest.artifact}' where '{artifact}' was expected: {fix(folder)}")
+    for name, record in manifest.files.items():
+        check_file(folder / name, record, fix(folder))
+    for path in strangers(folder, {MANIFEST, *manifest.files}):
+        raise DataError(f"{path} is not a file of the artifact in {folder}: delete it")
+    return manifest
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """The manifest of `folder`, after a check of its seal; the files are not checked.
+
+    Raises DataError, with the fix, when it is missing or damaged.
+    """
     path = folder / MANIFEST
     try:
-        manifest = Manifest(**unsealed(path.read_bytes()))
+        return Manifest(**unsealed(path.read_bytes()))
     except FileNotFoundError:
-        raise DataError(f"{path} is missing, so {folder} is not a complete artifact: {fix}") from None
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}): {fix}") from None
-    if artifact is not None and manifest.artifact != artifact:
-        raise DataError(f"{folder} holds '{manifest.artifact}' where '{artifact}' was expected: {fix}")
-    for name, record in manifest.files.items():
-        check_file(folder / name, record, fix)
-    return manifest
+        raise DataError(f"{path} is missing, so {folder} is not a complete artifact: {fix(folder)}") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}): {fix(folder)}") from None
+
+
+def fix(folder: Path | str) -> str:
+    """How to bring a damaged artifact back, in words."""
+    return f"run `qthink repair {folder}`, then `dvc repro`"
 
 
 def placed(folder: Path) -> str | None:
     """The `place` in the manifest of `folder`; None if the manifest is missing, damaged or from another program."""
     try:
-        return Manifest(**unsealed((folder / MANIFEST).read_bytes())).place
-    except (FileNotFoundError, ValueError, TypeError):
+        return manifest_of(folder).place
+    except DataError:
         return None
-
-
-def check_file(path: Path, record: Mapping[str, Any], fix: str) -> None:
-    """Raises DataError unless the file has the size and sha256 of its record."""
-    if not path.is_file():
-        raise DataError(f"{path} is listed in its manifest but missing: {fix}")
-    size = path.stat().st_size
-    if size != record["bytes"]:
-        raise DataError(f"{path} has {size} bytes where its manifest says {record['bytes']}: {fix}")
-    if sha256(path) != record["sha256"]:
-        raise DataError(f"{path} does not have the sha256 of its manifest: {fix}")
 
 
 class Work:
@@ -125,17 +140,31 @@ class Work:
         return self.folder / f"{unit}.unit.json"
 
     def done(self, unit: str) -> bool:
-        """Whether the unit is committed and undamaged; the record of a damaged unit is deleted, so that it is made again."""
-        record = self._record(unit)
-        if not record.is_file():
-            return False
+        """Whether the unit is committed and undamaged.
+
+        Of a damaged unit, the file at fault is named on standard error and the record is deleted, so that it is made again.
+        """
         try:
-            for name, file in unsealed(record.read_bytes())["files"].items():
-                check_file(self.folder / name, file, "it is made again")
-        except (DataError, ValueError, FileNotFoundError):  # another rank may have deleted it just now
-            record.unlink(missing_ok=True)
+            for name, file in self._committed(unit)["files"].items():
+                check_file(self.folder / name, file, f"unit {unit} is made again")
+        except FileNotFoundError:  # there is no record; another rank may have deleted it just now
+            return False
+        except DataError as error:
+            print(error, file=sys.stderr, flush=True)
+            self._record(unit).unlink(missing_ok=True)
             return False
         return True
+
+    def _committed(self, unit: str) -> dict[str, Any]:
+        """The record of a unit; raises DataError when it is damaged, or that of another unit or another work folder."""
+        path, again = self._record(unit), f"unit {unit} is made again"
+        try:
+            record = unsealed(path.read_bytes())
+        except (ValueError, IsADirectoryError) as error:
+            raise DataError(f"{path} is damaged ({error}): {again}") from None
+        if (record.get("work"), record.get("unit")) != (self.folder.name, unit):
+            raise DataError(f"{path} records unit {record.get('unit')} of work {record.get('work')}: {again}")
+        return record
 
     def commit(self, unit: str, files: Mapping[str, Writer | bytes], counts: Mapping[str, int] | None = None) -> None:
         """Writes the unit's files, and then its record, which commits the unit."""
@@ -144,7 +173,8 @@ class Work:
             path = self.folder / name
             write_file(path, write)
             listed[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        write_file(self._record(unit), sealed({"files": listed, "counts": dict(counts or {})}))
+        record = {"work": self.folder.name, "unit": unit, "files": listed, "counts": dict(counts or {})}
+        write_file(self._record(unit), sealed(record))
 
     def path(self, name: str) -> Path:
         """The path of a committed file until it is published."""
@@ -163,9 +193,8 @@ class Work:
 
     def drop(self, unit: str) -> None:
         """Deletes a unit and its files (an older checkpoint)."""
-        record = self._record(unit)
-        names = list(unsealed(record.read_bytes())["files"])
-        record.unlink()
+        names = list(self._committed(unit)["files"])
+        self._record(unit).unlink()
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
 
@@ -181,7 +210,7 @@ class Work:
     def _counts(self, units: Iterable[str]) -> dict[str, int]:
         counts: dict[str, int] = {}
         for unit in units:
-            for reason, count in unsealed(self._record(unit).read_bytes())["counts"].items():
+            for reason, count in self._committed(unit)["counts"].items():
                 counts[reason] = counts.get(reason, 0) + count
         return counts
 
@@ -189,7 +218,7 @@ class Work:
         """The manifest of the folder `out`, after making that folder from the committed units.
 
         A new folder gets hard links to the units' files and the manifest, and is renamed to `out` in one step. An older
-        `out` is moved aside first, so `out` is never incomplete. The counts of the units are summed. Raises QThinkError when
+        `out` is moved aside first, so `out` is never incomplete. The counts of the units are summed. Raises DataError when
         a unit is not committed.
         """
         manifest = Manifest(artifact, str(out), self.settings, self.inputs, about=dict(about or {}))
@@ -197,8 +226,10 @@ class Work:
             stage, aside = self._emptied("publish"), self._emptied("aside")
             for unit in units:
                 if not self.done(unit):
-                    raise QThinkError(f"unit {unit} of {out} is not committed: run the same command again")
-                for name, file in unsealed(self._record(unit).read_bytes())["files"].items():
+                    raise DataError(f"unit {unit} of {out} is not committed: run the same command again")
+                record = self._committed(unit)
+                manifest.units[unit] = {"files": list(record["files"]), "counts": record["counts"]}
+                for name, file in record["files"].items():
                     (stage / name).parent.mkdir(parents=True, exist_ok=True)
                     os.link(self.folder / name, stage / name)
                     manifest.files[name] = file
@@ -220,28 +251,9 @@ class Work:
         them and runs the stage again, which then finds all units committed.
         """
         if self.places:
-            write_file(self.folder / CLOSED, canonical_json(self.places))
+            write_file(self.folder / CLOSED, sealed({"places": self.places}))
         else:
             shutil.rmtree(self.folder)
-
-
-class JoinedWork(Work):
-    """The work folder that rank 0 has opened, for the other ranks: they may commit units; rank 0 checks and publishes."""
-
-    def __init__(self, folder: Path, fingerprint: str) -> None:
-        self.folder = folder / fingerprint[:16]
-        if not self.folder.is_dir():
-            raise DataError(
-                f"{self.folder}, which rank 0 opened, is missing here: start all ranks in one folder that all machines "
-                "share, with the same code, parameters and inputs"
-            )
-
-    def require(self, units: Collection[str], what: str, fix: str) -> None:
-        """Does nothing, because rank 0 checks."""
-
-    def publish(self, out: Path, artifact: str, units: Collection[str], about: Mapping[str, Any] | None = None) -> Manifest:
-        """An empty manifest, because rank 0 publishes and shows the real one."""
-        return Manifest(artifact, str(out), "", counts=Counter())
 
 
 def sweep(works: Path, recorded: Iterable[str]) -> None:
@@ -252,8 +264,11 @@ def sweep(works: Path, recorded: Iterable[str]) -> None:
     recorded = tuple(recorded)
     for closed in works.glob(f"*/*/{CLOSED}"):
         try:
-            places = json.loads(closed.read_bytes())
+            places = unsealed(closed.read_bytes())["places"]
         except FileNotFoundError:  # another running stage has deleted it
+            continue
+        except (OSError, ValueError) as error:
+            print(f"{closed} is damaged ({error}): {closed.parent} stays until its stage runs again", file=sys.stderr)
             continue
         if all(any(Path(place).is_relative_to(one) for one in recorded) for place in places):
             shutil.rmtree(closed.parent, ignore_errors=True)
@@ -261,7 +276,7 @@ def sweep(works: Path, recorded: Iterable[str]) -> None:
 
 def listed(folder: Path, suffix: str = "") -> list[str]:
     """The sorted names of an artifact's files, from its manifest; their hashes were checked before the stage began."""
-    return sorted(name for name in json.loads((folder / MANIFEST).read_bytes())["files"] if name.endswith(suffix))
+    return sorted(name for name in manifest_of(folder).files if name.endswith(suffix))
 
 
 def of_set(test_set: str, name: str) -> str:

@@ -105,6 +105,31 @@ def run(
 
 
 @app.command(rich_help_panel=PIPELINE)
+def repair(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Folders in artifacts/ or models/; by default everything that the run made.")
+    ] = None,
+) -> None:
+    """Brings damaged artifacts back: from DVC's cache if that is sound, else by removing what the next run makes again.
+
+    ```
+    qthink repair artifacts/rollouts/gsm8k && dvc repro
+    ```
+
+    Reads every file of the artifacts and its copy in DVC's cache. A damaged file is replaced by the copy, a damaged copy by
+    the file. If both are damaged, both are removed; `dvc repro` then makes only the units (blocks of rollouts, shards,
+    batches of answers, checkpoints) that were lost.
+
+    `dvc checkout` is no substitute: it takes a file with the expected size and time, and an object in the cache, unread.
+    """
+    with one_line():
+        from qthink_core.running import repair
+
+        for line in repair.repair(repository(), paths or []):
+            print(line, flush=True)
+
+
+@app.command(rich_help_panel=PIPELINE)
 def compare(
     before: Annotated[str, typer.Argument(help="A branch, tag, commit or DVC experiment.")] = "HEAD",
     after: Annotated[str | None, typer.Argument(help="A second one; by default the files in this folder.")] = None,

@@ -137,13 +137,14 @@ def write(folder: Path, digests: Mapping[str, Mapping[str, str]]) -> list[Path]:
 
 def check(path: Path, digests: Mapping[str, str]) -> None:
     """Raises DataError unless a file that `write` wrote has the digests of the current code."""
-    again = f"run `dvc repro`, or `dvc repro {STAGE}` and the same command again"
+    repair = f"`qthink repair {path.parent}`"
+    again = f"run `dvc repro`, or `dvc repro {STAGE}` and the same command again, or {repair} if that changes nothing"
     try:
         recorded = read_object(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} is missing: {again}") from None
     except ValueError:
-        raise DataError(f"{path} is damaged: run `dvc checkout --force {path.parent}`") from None
+        raise DataError(f"{path} is damaged: run {repair}") from None
     other = sorted(name for name in {*recorded, *digests} if recorded.get(name) != digests.get(name))
     if other:
         raise DataError(f"{path} records another version of {', '.join(other)}: {again}")

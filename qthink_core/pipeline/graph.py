@@ -94,6 +94,11 @@ def boxes(stage: str, entry: Mapping[str, Any], tree: Mapping[str, Any]) -> list
     return [Box(stage, **dict(zip(entry.get("matrix", {}), cell, strict=True))) for cell in itertools.product(*axes)]
 
 
+def all_boxes(root: Path, tree: Mapping[str, Any]) -> list[Box]:
+    """Every box of the graph, in the order of dvc.yaml."""
+    return [one for stage, entry in stages(root).items() for one in boxes(stage, entry, tree)]
+
+
 def declared(root: Path, at: Box, tree: Mapping[str, Any]) -> Mapping[str, Any]:
     """The deps and params of a box as dvc.yaml declares them: {"deps": [path], "folders": [path], "params": {file: [key]}}.
 
@@ -113,6 +118,16 @@ def declared(root: Path, at: Box, tree: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"deps": deps[False], "folders": deps[True], "params": params}
 
 
+def outs(root: Path, tree: Mapping[str, Any]) -> dict[Path, Box]:
+    """Every path among the `outs` of the graph, in its order, with the box that makes it."""
+    return {
+        Path(resolve(out if isinstance(out, str) else next(iter(out)), one, tree)): one
+        for stage, entry in stages(root).items()
+        for one in boxes(stage, entry, tree)
+        for out in entry.get("outs", [])
+    }
+
+
 def remove_orphans(root: Path, at: Box) -> list[str]:
     """Removes from the input folders of a box the artifacts that no box of the graph makes any more, and returns them.
 
@@ -122,12 +137,7 @@ def remove_orphans(root: Path, at: Box) -> list[str]:
     make inside the removed folder stay.
     """
     tree, _ = parameters.load(root)
-    made = {
-        Path(resolve(out if isinstance(out, str) else next(iter(out)), one, tree))
-        for stage, entry in stages(root).items()
-        for one in boxes(stage, entry, tree)
-        for out in entry.get("outs", [])
-    }
+    made = set(outs(root, tree))
     shared = [dep for dep in map(Path, declared(root, at, tree)["deps"]) if any(dep in out.parents for out in made)]
     gone = []
     for file in sorted(file for dep in shared for file in (root / dep).rglob(store.MANIFEST)):

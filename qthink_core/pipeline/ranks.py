@@ -8,11 +8,14 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from qthink_core.errors import QThinkError, StoppedError, UnavailableError
+from qthink_core.artifacts.store import Manifest, Work
+from qthink_core.errors import DataError, QThinkError, StoppedError, UnavailableError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +31,25 @@ PATIENCE = timedelta(hours=6)
 
 class LostError(StoppedError):
     """The other ranks have ended, so this one cannot continue; exit code 75."""
+
+
+class JoinedWork(Work):
+    """The work folder that rank 0 has opened, for the other ranks: they may commit units; rank 0 checks and publishes."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder = folder / fingerprint[:16]
+        if not self.folder.is_dir():
+            raise DataError(
+                f"{self.folder}, which rank 0 opened, is missing here: start all ranks in one folder that all machines "
+                "share, with the same code, parameters and inputs"
+            )
+
+    def require(self, units: Collection[str], what: str, fix: str) -> None:
+        """Does nothing, because rank 0 checks."""
+
+    def publish(self, out: Path, artifact: str, units: Collection[str], about: Mapping[str, Any] | None = None) -> Manifest:
+        """An empty manifest, because rank 0 publishes and shows the real one."""
+        return Manifest(artifact, str(out), "", counts=Counter())
 
 
 def launched() -> bool:

@@ -6,12 +6,12 @@ replaces its record. A box that starts from the beginning first deletes its old 
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from qthink_core.artifacts.files import write_file
+from qthink_core.artifacts.files import read_object, write_file
 from qthink_core.artifacts.store import MAIN, set_of
+from qthink_core.errors import DataError
 
 LOG = Path("logs/seconds")
 REPORT = Path("logs/seconds.md")
@@ -47,15 +47,22 @@ def record(place: Path, unit: str, answers: int, seconds: float, device: str) ->
 def read(log: Path) -> dict[tuple[str, str], Measured]:
     """The measurements by task and system, of the answers that the table is about: those to further test sets do not count.
 
-    Folders whose names are not those of boxes are ignored.
+    Folders whose names are not those of boxes are ignored. Raises DataError naming a record that is damaged.
     """
     found: dict[tuple[str, str], Measured] = {}
     for place in sorted(log.glob("*/")):
         batches = [file for file in sorted(place.glob("*.json")) if set_of(file.stem) == MAIN]
-        rows: list[Mapping[str, object]] = [json.loads(file.read_bytes()) for file in batches]
+        rows = [_recorded(file) for file in batches]
         task, _, system = place.name.partition("@")[2].partition("-")
         if rows and system:
-            devices = ", ".join(dict.fromkeys(str(row["device"]) for row in rows))
-            answers, seconds = (sum(float(str(row[key])) for row in rows) for key in ("answers", "seconds"))
-            found[task, system] = Measured(int(answers), seconds, devices)
+            devices = ", ".join(dict.fromkeys(row.device for row in rows))
+            found[task, system] = Measured(sum(row.answers for row in rows), sum(row.seconds for row in rows), devices)
     return found
+
+
+def _recorded(file: Path) -> Measured:
+    try:
+        row = read_object(file.read_bytes())
+        return Measured(int(row["answers"]), float(row["seconds"]), str(row["device"]))
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{file} is not the record of a batch: delete that file") from None

@@ -20,6 +20,7 @@ from qthink_core.pipeline.graph import (
     Box,
     checked_parameters,
     declared,
+    outs,
     parameter_classes,
     remove_orphans,
     resolve,
@@ -106,16 +107,30 @@ def check_code(root: Path, at: Box) -> None:
         code.check(root / layout.code(at.stage), code.of_stage(root, at.stage))
 
 
+def check_complete(root: Path, at: Box) -> None:
+    """Raises DataError when the inputs of a box lack an artifact that the graph makes there."""
+    tree, _ = parameters.load(root)
+    inputs = [Path(dep) for dep in declared(root, at, tree)["deps"]]
+    for out in sorted(outs(root, tree)):
+        if any(out.is_relative_to(dep) for dep in inputs) and not (root / out / store.MANIFEST).is_file():
+            raise DataError(f"{out} is missing or holds no {store.MANIFEST}: run `dvc repro`")
+
+
 def check_lineage(root: Path, inputs: Iterable[str]) -> None:
-    """Raises DataError when an input is damaged, belongs elsewhere, or was made from another version of another input."""
-    folders = {
-        str(file.parent.relative_to(root)): store.read_manifest(file.parent)
-        for path in inputs
-        for file in sorted((root / path).rglob(store.MANIFEST))
-    }
+    """Raises DataError when an input is damaged, belongs elsewhere, or was made from another version of another input.
+
+    So does a file in the folder of an input that belongs to no artifact.
+    """
+    folders: dict[str, store.Manifest] = {}
+    for path in inputs:
+        found = {file.parent: store.read_manifest(file.parent) for file in sorted((root / path).rglob(store.MANIFEST))}
+        folders |= {str(folder.relative_to(root)): manifest for folder, manifest in found.items()}
+        for file in files.strangers(root / path, ()):
+            if not found.keys() & {*file.parents}:
+                raise DataError(f"{file.relative_to(root)} belongs to no artifact in {path}: delete it")
     for name, manifest in folders.items():
         if manifest.place != name:
-            raise DataError(f"{name} holds the artifact of {manifest.place}: run `dvc checkout --force {name}`")
+            raise DataError(f"{name} holds the artifact of {manifest.place}: {store.fix(name)}")
         for source, recorded in manifest.inputs.items():
             if source in folders and recorded != store.digest(root / source):
                 raise DataError(f"{name} was made from another version of {source} than the present one: run `dvc repro`")
@@ -166,7 +181,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
         place = root / ".work" / str(at)
         if ranks.rank() > 0:
             ranks.barrier()  # until rank 0 has opened the work folder
-            joined = store.JoinedWork(place, identity(root, at)[0])
+            joined = ranks.JoinedWork(place, identity(root, at)[0])
             with files.storage(joined.folder), device_memory(root, stage):
                 run(params, at, joined)
             ranks.leave()
@@ -176,6 +191,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
                 print(f"{at}: removed {folder}, which no box of the graph makes any more (DVC's cache keeps it)", flush=True)
             fingerprint, made_from, inputs = identity(root, at)
             check_code(root, at)
+            check_complete(root, at)
             check_lineage(root, inputs)
             store.sweep(root / ".work", inputs)
             work = store.Work(place, fingerprint, made_from, inputs)

@@ -5,7 +5,6 @@ Every number comes out of the run's grades. Nothing is sent anywhere.
 
 import datetime
 import functools
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,6 @@ from qthink_core.artifacts import prepared, store
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import write_file
 from qthink_core.artifacts.grades import read_grades
-from qthink_core.artifacts.store import MANIFEST
 from qthink_core.errors import DataError, ParamError
 from qthink_core.evidence.findings import Findings
 from qthink_core.evidence.wilson import Interval, interval
@@ -61,7 +59,7 @@ def export(
     problems = prepared.about(own.problems)
     benchmark = problems["benchmark"] if prepared.published(own.problems) else None
     question = prepared.read(own.problems, settings.split)[0]["question"]
-    base = model_card.described(root / layout.BASE / MANIFEST).get("about", {})
+    base = store.manifest_of(root / layout.BASE).about
     about = model_card.described(folder / model_card.QTHINK)
     more = {"datasets": [REGISTERED[benchmark][0]]} if benchmark in REGISTERED else {}
     rows = [row for row in read_grades(own.grades) if (row.system, row.seed, row.condition) == (system, seed, TRAINED)]
@@ -98,7 +96,7 @@ def _checked(root: Path, own: "Folders", task: str, system: str, folder: Path) -
     check_lineage(root, map(str, (*made, own.problems)))
     for path in made:
         # These inputs are also folders of several artifacts, which check_lineage does not compare.
-        for source, recorded in json.loads((root / path / MANIFEST).read_bytes())["inputs"].items():
+        for source, recorded in store.manifest_of(root / path).inputs.items():
             if store.digest(root / source) != recorded:
                 raise DataError(f"{path} was made from another version of {source} than the present one: run `dvc repro`")
     inside = folder.relative_to(root / model)

@@ -16,14 +16,17 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from qthink_core.artifacts.files import write_file
 from qthink_core.errors import DataError, StoppedError
 from qthink_core.pipeline import process
 
 # The modules that DVC needs to make a box, imported once so that no fork has to.
 MODULES = ("dvc.repo.reproduce", "dvc.repo.status", "dvc.stage.run", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
+LOCK = "dvc.lock"
 STOPS = {signal.SIGINT, signal.SIGTERM}
 STATUS = re.compile(r"exited with (-?\d+)$")
 
@@ -66,6 +69,35 @@ def changed() -> set[str]:
             raise DataError(output.decode(errors="replace").strip() or "dvc status failed: run it")
         file.seek(0)
         return set(json.loads(file.read()))
+
+
+def sort_lock(root: Path, order: Sequence[str]) -> None:
+    """Puts the boxes in dvc.lock into this order, and others after them; raises DataError with DVC's message.
+
+    DVC appends each box when it ends, so the order of boxes that ran side by side would change from run to run.
+    """
+
+    def write() -> int:
+        from dvc.repo import Repo
+
+        with Repo(_wait_for_lock=True) as repo, repo.lock:
+            before = (root / LOCK).read_bytes()
+            if (after := in_order(before, order)) != before:
+                write_file(root / LOCK, after)
+        return 0
+
+    with _fork(write) as job:
+        output = b"".join(iter(lambda: os.read(job.output, 1 << 16), b""))
+        _, status = os.waitpid(job.pid, 0)
+    if status:
+        raise DataError(output.decode(errors="replace").strip() or f"{LOCK} could not be put in order")
+
+
+def in_order(lock: bytes, order: Sequence[str]) -> bytes:
+    """A dvc.lock with its boxes in this order, and others after them as they were."""
+    head, *blocks = re.split(rb"^(?=  [^\s:]+:$)", lock, flags=re.MULTILINE)
+    place = {f"  {box}:".encode(): number for number, box in enumerate(order)}
+    return head + b"".join(sorted(blocks, key=lambda block: place.get(block.partition(b"\n")[0], len(place))))
 
 
 def start(box: str, force: bool) -> Job:

@@ -111,11 +111,11 @@ def make(
         jobs = known.at_once if known else processors
         spare = SPARE * (jobs == processors > 1)
     queue = Queue(needs, todo, expected(known, needs), jobs, spare, force)
-    print(
-        f"{len(todo)} of {len(needs)} boxes to make, {jobs} at once: {progress.about(queue.left())} by the plan", flush=True
-    )
+    what = f"{len(todo)} of {len(needs)} boxes to make, {jobs} at once"
+    print(f"{what}: {progress.about(queue.left())} by the plan", flush=True)
     with warm_server(tree) if len(todo) > FEW else contextlib.nullcontext():
         queue.empty()
+    dvc_jobs.sort_lock(root, [str(box) for box in graph.all_boxes(root, tree)])
 
 
 def after(needs: Mapping[str, frozenset[str]], changed: Collection[str]) -> set[str]:

@@ -243,7 +243,7 @@ def test_a_flipped_bit_in_any_byte_of_an_artifact_is_refused(root: Path) -> None
             flipped = bytearray(content)
             flipped[at] ^= 1 << at % 8
             (OUT / name).write_bytes(flipped)
-            with pytest.raises(DataError, match=rf"things/{name} .*`dvc checkout --force artifacts/things`, or `dvc repro`"):
+            with pytest.raises(DataError, match=rf"things/{name} .*`qthink repair artifacts/things`, then `dvc repro`"):
                 read_manifest(OUT, "things")
         (OUT / name).write_bytes(content)
     assert read_manifest(OUT, "things").counts == {"rows": 3}
@@ -279,7 +279,7 @@ def test_a_flipped_bit_in_any_byte_of_an_artifact_is_refused(root: Path) -> None
 def test_a_reader_refuses_a_damaged_artifact_naming_file_and_mend(root: Path, spoil: Callable[[], Any], said: str) -> None:
     make()
     spoil()
-    with pytest.raises(DataError, match=f"{said}.*: run `dvc checkout --force artifacts/things`") as caught:
+    with pytest.raises(DataError, match=f"{said}.*: run `qthink repair artifacts/things`") as caught:
         read_manifest(OUT, "things")
     assert caught.value.exit_code == 65
     assert "\n" not in str(caught.value)

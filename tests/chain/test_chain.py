@@ -249,6 +249,7 @@ def test_a_box_that_is_run_alone_after_an_edit_refuses_to_put_the_old_code_into_
     module.write_bytes(content)
     assert refused.returncode != 0
     again = "run `dvc repro`, or `dvc repro fingerprint` and the same command again"
+    again += ", or `qthink repair artifacts/code` if that changes nothing"
     assert (
         f"{DISTILLING}: artifacts/code/train.json records another version of qthink_core/method/losses.py: {again}\n"
         in refused.stdout

@@ -159,7 +159,7 @@ def test_a_record_is_accepted_as_it_was_written_and_else_what_differs_is_named(t
         with pytest.raises(DataError, match=rf"go\.json records another version of {named}: run `dvc repro`, or "):
             code.check(path, other)
     path.write_bytes(b"{")
-    with pytest.raises(DataError, match=rf"go\.json is damaged: run `dvc checkout --force {tmp_path}`$"):
+    with pytest.raises(DataError, match=rf"go\.json is damaged: run `qthink repair {tmp_path}`$"):
         code.check(path, now)
 
 

@@ -364,7 +364,7 @@ def free_port() -> int:
 
 def test_a_rank_that_does_not_see_the_work_folder_of_rank_0_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"work/0{16}, which rank 0 opened, is missing here: start all ranks in one folder"):
-        store.JoinedWork(tmp_path / "work", "0" * 64)
+        ranks.JoinedWork(tmp_path / "work", "0" * 64)
 
 
 def test_a_rank_takes_the_gpu_of_its_number_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -266,6 +266,7 @@ def test_a_comment_written_while_a_stage_is_stopped_loses_none_of_its_units(
 def test_a_stage_refuses_to_run_while_dvc_compares_other_code_than_the_one_that_is_there(root: Path) -> None:
     (root / "stages" / "write.py").write_text(PAGE + "FURTHER = 1\n")
     again = "run `dvc repro`, or `dvc repro fingerprint` and the same command again"
+    again += ", or `qthink repair artifacts/code` if that changes nothing"
     refused = f"{BOX}: artifacts/code/write.json records another version of stages/write.py: {again}\n"
     assert run(root) == (DataError.exit_code, "", refused)
     assert not (root / "computed").exists()

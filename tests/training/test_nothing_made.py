@@ -13,10 +13,10 @@ from artifact_folders import work
 from small_project import TASK, G, N
 
 from qthink_core.artifacts import prepared
-from qthink_core.artifacts.store import JoinedWork, Manifest, Work, read_manifest
+from qthink_core.artifacts.store import Manifest, Work, read_manifest
 from qthink_core.errors import DataError
 from qthink_core.method.targets import Example
-from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline import layout, ranks, stage
 from qthink_core.pipeline.graph import Box
 from qthink_core.training import fit
 
@@ -86,7 +86,7 @@ def test_what_units_made_is_counted_together_and_asked_of_rank_0_alone(tmp_path:
     place.require(["a", "b"], "usable", "fix")
     with pytest.raises(DataError, match=r"^nothing was made that a later stage can use, usable 0 \(cut 2\): fix$"):
         place.require(["a"], "usable", "fix")
-    JoinedWork(tmp_path / "work", "0" * 64).require(["a"], "usable", "fix")
+    ranks.JoinedWork(tmp_path / "work", "0" * 64).require(["a"], "usable", "fix")
     assert place.publish(tmp_path / "out", "things", ["a", "b"]).counts == {"usable": 1, "cut": 5}
     assert isinstance(place.publish(tmp_path / "out", "things", []), Manifest)
 

@@ -1,0 +1,187 @@
+"""`qthink repair`: brings damaged artifacts back from what is sound, here or in DVC's cache, and removes what is not.
+
+DVC alone does not: it takes a file whose time and size are those that it noted for undamaged, and a read-only object of its
+cache without a look. It would even put such an object in place of what a stage has just made again.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qthink_core.artifacts import files, store
+from qthink_core.errors import DataError, ParamError
+from qthink_core.pipeline import graph, parameters, process, stage
+from qthink_core.pipeline.graph import Box
+
+LOCK = "dvc.lock"
+READ_ONLY = 0o444
+
+
+class Listed(NamedTuple):
+    """A file of an output as DVC has recorded it: its path, its md5, and the object in the cache."""
+
+    path: Path
+    md5: str
+    object: Path
+
+    def here(self) -> bool:
+        """Whether the file is here and undamaged."""
+        return _md5(self.path) == self.md5
+
+    def cached(self) -> bool:
+        """Whether the cache has it undamaged."""
+        return _md5(self.object) == self.md5
+
+
+def repair(root: Path, paths: Sequence[Path]) -> Iterator[str]:
+    """Checks every output of the graph at or below the paths (without paths: all), and yields a line for each fault.
+
+    A damaged file is restored from DVC's cache, a damaged object of the cache from the file here. Where both are damaged
+    both are removed, and the undamaged units of the artifact go into the work folder of its box, so that `dvc repro` makes
+    the others alone. Raises ParamError for a path at which the graph makes nothing, and StoppedError while a box runs whose
+    output is damaged.
+    """
+    tree, _ = parameters.load(root)
+    made = {out: box for out, box in graph.outs(root, tree).items() if out.parts[0] != "results"}
+    for path in paths:
+        if not any(out.is_relative_to(path) or path.is_relative_to(out) for out in made):
+            raise ParamError(f"no box of the graph makes {path}: name a folder such as artifacts/base, or none for all")
+    chosen = [out for out in made if not paths or any(out.is_relative_to(one) or one.is_relative_to(out) for one in paths)]
+    cache, recorded = _cache(root), _recorded(root)
+    lost = []
+    for out in chosen:
+        found = recorded.get(str(out))
+        yield from _from_cache(root, out, cache, found) if found else ()
+        if _fault(root / out) is not None:
+            lost.append(out)
+    for out in lost:
+        yield f"{_fault(root / out)}; {_keep(root, made[out], [one for one in made if made[one] == made[out]])}"
+    yield f"{len(chosen)} outputs checked, {len(chosen) - len(lost)} are whole" + ": run `dvc repro`" * bool(lost)
+
+
+def _md5(path: Path) -> str:
+    """The digest by which DVC names a file; empty where there is none to read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    except OSError:
+        return ""
+
+
+def _dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+
+def _cache(root: Path) -> Path:
+    done = _dvc(root, "cache", "dir")
+    if done.returncode:
+        raise DataError(f"`dvc cache dir` failed: {done.stderr.strip()}")
+    return root / done.stdout.strip() / "files" / "md5"
+
+
+def _recorded(root: Path) -> dict[str, str]:
+    """The md5 of each output in dvc.lock."""
+    lock = parameters.read_yaml(root / LOCK) if (root / LOCK).is_file() else {}
+    return {
+        out["path"]: out["md5"] for entry in lock.get("stages", {}).values() for out in entry.get("outs", []) if "md5" in out
+    }
+
+
+def _from_cache(root: Path, out: Path, cache: Path, digest: str) -> Iterator[str]:
+    """Restores files and objects of one output from each other, as far as one of both is sound."""
+    listing = _listing(root / out, cache, digest)
+    if listing is None:
+        yield f"DVC's cache had a damaged or no list of the files in {out}"
+        return
+    restore = False
+    for one in listing:
+        here, cached = one.here(), one.cached()
+        if here and not cached and one.object.exists():
+            _store(one.object, one.path.read_bytes())
+            yield f"{one.path} was damaged in DVC's cache: replaced by the file here"
+        elif not here:
+            if not cached:
+                one.object.unlink(missing_ok=True)
+            if one.path.is_dir() and not one.path.is_symlink():
+                shutil.rmtree(one.path)
+            one.path.unlink(missing_ok=True)
+            restore |= cached
+            yield f"{one.path} was damaged or missing" + (
+                ": restored from DVC's cache" if cached else ", in DVC's cache too"
+            )
+    if restore or any(files.strangers(root / out, {str(one.path.relative_to(root / out)) for one in listing})):
+        _dvc(root, "checkout", "--force", str(out))  # of which a file that the cache lacks, too, is no matter here
+
+
+def _listing(out: Path, cache: Path, digest: str) -> list[Listed] | None:
+    """The files of an output folder by DVC's list, which is made again from sound files; None where that is not possible."""
+    path = cache / digest[:2] / digest[2:]
+    if _md5(path) != digest.removesuffix(".dir"):
+        there = [file for file in out.rglob("*") if file.is_file()]
+        entries = [{"md5": _md5(file), "relpath": file.relative_to(out).as_posix()} for file in there]
+        content = json.dumps(sorted(entries, key=lambda entry: entry["relpath"]), sort_keys=True).encode()
+        path.unlink(missing_ok=True)
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest.removesuffix(".dir"):
+            return None
+        _store(path, content)
+    return [
+        Listed(out / entry["relpath"], entry["md5"], cache / entry["md5"][:2] / entry["md5"][2:])
+        for entry in json.loads(path.read_bytes())
+    ]
+
+
+def _store(path: Path, content: bytes) -> None:
+    files.write_file(path, content)
+    path.chmod(READ_ONLY)  # as DVC does
+
+
+def _fault(folder: Path) -> str | None:
+    """What is wrong with an output, in words."""
+    if not folder.is_dir():
+        return f"{folder} is missing"
+    if folder == folder.parent / stage.layout.CODE.name:
+        return None
+    try:
+        store.read_manifest(folder)
+    except DataError as error:
+        return str(error).rpartition(": ")[0]
+    return None
+
+
+def _keep(root: Path, at: Box, outs: Sequence[Path]) -> str:
+    """Commits the undamaged units of a box's outputs to its work folder, and says how many there are."""
+    place = root / ".work" / str(at)
+    kept, known = 0, 0
+    with process.lock(place.with_suffix(".lock"), str(at)):
+        try:
+            manifests = [(out, store.manifest_of(root / out)) for out in outs]
+            fingerprint, made_from, inputs = stage.identity(root, at)
+        except DataError:
+            return f"`dvc repro` makes all of {at} again"
+        work = store.Work(place, fingerprint, made_from, inputs)
+        for out, manifest in manifests:
+            for unit, record in manifest.units.items():
+                known += 1
+                if work.done(unit) or all(_whole(root / out / name, manifest.files[name]) for name in record["files"]):
+                    kept += 1
+                    if not work.done(unit):
+                        work.commit(unit, {name: _copy(root / out / name) for name in record["files"]}, record["counts"])
+    return f"{kept} of the {known} units of {at} are kept, `dvc repro` makes the others again"
+
+
+def _whole(path: Path, record: Mapping[str, Any]) -> bool:
+    try:
+        files.check_file(path, record, "")
+    except DataError:
+        return False
+    return True
+
+
+def _copy(path: Path) -> files.Writer:
+    return lambda target: Path(shutil.copyfile(path, target)) and None
