@@ -64,7 +64,7 @@ def digest(path: Path) -> str:
         return sha256(path)
     if (path / MANIFEST).is_file():
         return sha256(path / MANIFEST)
-    inner = sorted(path.rglob(MANIFEST)) if path.is_dir() else []
+    inner = sorted(file for file in path.rglob(MANIFEST) if file.is_file())
     if not inner:
         raise DataError(f"{path} is missing or holds no {MANIFEST}: run `dvc repro`")
     listing = [[str(file.relative_to(path)), sha256(file)] for file in inner]
@@ -94,11 +94,19 @@ def manifest_of(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        return Manifest(**unsealed(path.read_bytes()))
+        found = unsealed(path.read_bytes())
+        if not isinstance(found.get("files"), dict) or not all(_is_record(*item) for item in found["files"].items()):
+            raise ValueError("its list of files is of another form")
+        return Manifest(**found)
     except FileNotFoundError:
         raise DataError(f"{path} is missing, so {folder} is not a complete artifact: {fix(folder)}") from None
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}): {fix(folder)}") from None
+
+
+def _is_record(name: str, record: Any) -> bool:
+    inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+    return inside and isinstance(record, dict) and record.keys() == {"bytes", "sha256"}
 
 
 def fix(folder: Path | str) -> str:

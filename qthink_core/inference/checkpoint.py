@@ -6,6 +6,7 @@ head. Nothing in a checkpoint is executed: weights are safetensors, the head is 
 never trusted.
 """
 
+import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ import torch
 from transformers import GenerationConfig
 
 from qthink_core import hub
+from qthink_core.artifacts import store
+from qthink_core.artifacts.files import check_file
 from qthink_core.errors import DataError, ParamError, QThinkError, first_line
 from qthink_core.inference import question
 from qthink_core.inference.shown import count
@@ -48,8 +51,8 @@ def find(model: str | Path, K: int | None = None, thinking: bool | None = None, 
     and then takes no latent steps unless `K` is given; a model without one thinks. Raises ParamError when K is negative, too
     large, or neither given nor recorded, for another type, and for a revision of a local folder. Raises DataError when there
     is no such folder or repository, when the folder is not a model, has no projection head although K > 0, is not available
-    from the hub, or comes from a cache that does not show whether the repository has latent steps. Raises OSError for a file
-    that this user may not read.
+    from the hub, comes from a cache that does not show whether the repository has latent steps, or differs from the manifest
+    that a model made by the pipeline has. Raises OSError for a file that this user may not read.
     """
     if not isinstance(model, str | Path):
         raise ParamError(f"model is {model!r:.40} ({type(model).__name__}): give {NAMES}")
@@ -68,6 +71,7 @@ def find(model: str | Path, K: int | None = None, thinking: bool | None = None, 
     else:
         folder = _on_hub(str(model), revision, () if K is not None else (HEAD, CONFIG))
     _check_readable(folder)
+    _check_unchanged(folder)
     exported = read_config(folder) if (folder / CONFIG).is_file() else None
     has_head = (folder / HEAD).is_file()
     steps = K if K is not None else exported.K if exported else None
@@ -111,6 +115,39 @@ def _check_readable(folder: Path) -> None:
     for path in files(folder):
         with path.open("rb"):
             pass
+
+
+def _check_unchanged(folder: Path) -> None:
+    """Raises DataError when the files of a model that the pipeline made are not those of its manifest.
+
+    The manifest of a further training seed is in the folder above. A folder without a manifest is not checked.
+    """
+    for place in (folder, folder.parent):
+        path = place / store.MANIFEST
+        if path.is_file() and _is_ours(path):
+            break
+    else:
+        return
+    manifest = store.manifest_of(place)
+    fix = store.fix(manifest.place)
+    if not manifest.place or not place.resolve().match(manifest.place):
+        fix = f"fetch or export it again, or delete {path} if the change is yours"
+    inside = folder.relative_to(place)
+    own = {name: record for name, record in manifest.files.items() if Path(name).parent == inside}
+    if not own:
+        return
+    for name, record in own.items():
+        if any(fnmatch.fnmatch(Path(name).name, pattern) for pattern in FILES):
+            check_file(place / name, record, fix)
+    for path in files(folder):
+        if path.name != store.MANIFEST and str(path.relative_to(place)) not in own:
+            raise DataError(f"{path} is not in the manifest of this model: delete it, or {fix}")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a `manifest.json` is one of the pipeline's, even if it is damaged; other programs have files of this name."""
+    raw = path.read_bytes()
+    return path.with_name(CONFIG).is_file() or any(word in raw for word in (b'"seal": "', b'"artifact": "'))
 
 
 def files(folder: Path) -> list[Path]:

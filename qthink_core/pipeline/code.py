@@ -140,11 +140,13 @@ def check(path: Path, digests: Mapping[str, str]) -> None:
     repair = f"`qthink repair {path.parent}`"
     again = f"run `dvc repro`, or `dvc repro {STAGE}` and the same command again, or {repair} if that changes nothing"
     try:
-        recorded = read_object(path.read_bytes())
+        content = path.read_bytes()
+        if content == canonical_json(digests):
+            return
+        recorded = read_object(content)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: {again}") from None
-    except ValueError:
+    except (OSError, ValueError):
         raise DataError(f"{path} is damaged: run {repair}") from None
     other = sorted(name for name in {*recorded, *digests} if recorded.get(name) != digests.get(name))
-    if other:
-        raise DataError(f"{path} records another version of {', '.join(other)}: {again}")
+    raise DataError(f"{path} records another version of {', '.join(other) or 'nothing, in other bytes'}: {again}")

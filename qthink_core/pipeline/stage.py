@@ -189,9 +189,9 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
         with process.lock(place.with_suffix(".lock"), str(at)):
             for folder in remove_orphans(root, at):
                 print(f"{at}: removed {folder}, which no box of the graph makes any more (DVC's cache keeps it)", flush=True)
+            check_complete(root, at)
             fingerprint, made_from, inputs = identity(root, at)
             check_code(root, at)
-            check_complete(root, at)
             check_lineage(root, inputs)
             store.sweep(root / ".work", inputs)
             work = store.Work(place, fingerprint, made_from, inputs)

@@ -13,7 +13,7 @@ from typing import Any
 from qthink_core.artifacts import answers, grades, prepared
 from qthink_core.artifacts.answers import Answer
 from qthink_core.artifacts.conditions import TRAINED
-from qthink_core.artifacts.store import MAIN, MANIFEST, of_set
+from qthink_core.artifacts.store import MAIN, MANIFEST, of_set, read_manifest
 from qthink_core.errors import DataError, ParamError
 from qthink_core.pipeline.stage import read_params
 from qthink_core.report.display import plain
@@ -28,7 +28,7 @@ def to_csv(root: Path, task: str, system: str, seed: int | None, condition: str,
 
     Without a `seed`, the answers are those of the lowest training seed. With a `test_set` the questions are those of that
     set. Raises ParamError for a task, system, seed, condition or set that the run does not have, and DataError when an
-    artifact is missing.
+    artifact is missing or damaged.
     """
     params = read_params(root, "report")
     folders = params.folders()
@@ -43,6 +43,7 @@ def to_csv(root: Path, task: str, system: str, seed: int | None, condition: str,
     for needed in (problems, own.grades, folder):
         if not (root / needed / MANIFEST).is_file():
             raise DataError(f"{needed} is missing: run `dvc repro grade@{task}`")
+        read_manifest(root / needed)
     if further:
         _known("test set", test_set, dict.fromkeys(grades.graded_sets(root / own.grades)), f"data.{task}.also")
         if condition != TRAINED:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from qthink_core.artifacts import prepared, store
 from qthink_core.artifacts.conditions import TRAINED
-from qthink_core.artifacts.files import write_file
+from qthink_core.artifacts.files import sealed, write_file
 from qthink_core.artifacts.grades import read_grades
+from qthink_core.artifacts.store import MANIFEST, Manifest
 from qthink_core.errors import DataError, ParamError
 from qthink_core.evidence.findings import Findings
 from qthink_core.evidence.wilson import Interval, interval
@@ -71,6 +72,7 @@ def export(
     for name in files:
         write_file(out / name, functools.partial(shutil.copyfile, folder / name))
     write_file(out / model_card.CARD, card.encode())
+    write_file(out / MANIFEST, sealed(vars(_manifest(root / layout.model(task, system), folder, files))))
     if score is not None:
         (out / ".eval_results").mkdir(exist_ok=True)
         write_file(out / f".eval_results/{task}.yaml", score)
@@ -107,6 +109,13 @@ def _checked(root: Path, own: "Folders", task: str, system: str, folder: Path) -
         fix = f"run `dvc repro merge@{task}-{system}`, then `dvc repro`"
         raise DataError(f"{folder} was merged by an older version and has no {lacking}, which its card relies on: {fix}")
     return files
+
+
+def _manifest(model: Path, folder: Path, files: list[str]) -> Manifest:
+    """The manifest of the written folder, by which a reader finds a damaged file; the card may be edited."""
+    made = store.manifest_of(model)
+    records = {name: made.files[str((folder / name).relative_to(model))] for name in files if name != model_card.CARD}
+    return Manifest("export", "", made.settings, files=records)
 
 
 def _lacking(folder: Path, files: list[str]) -> str | None:

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from qthink_core.artifacts import files, store
 from qthink_core.errors import DataError, ParamError
-from qthink_core.pipeline import graph, parameters, process, stage
+from qthink_core.pipeline import code, graph, layout, parameters, process, stage
 from qthink_core.pipeline.graph import Box
+from qthink_core.running.dvc_jobs import LOCK
 
-LOCK = "dvc.lock"
 READ_ONLY = 0o444
 
 
@@ -47,21 +47,32 @@ def repair(root: Path, paths: Sequence[Path]) -> Iterator[str]:
     output is damaged.
     """
     tree, _ = parameters.load(root)
-    made = {out: box for out, box in graph.outs(root, tree).items() if out.parts[0] != "results"}
+    made = {out: box for out, box in graph.outs(root, tree).items() if out.parts[0] != str(layout.RESULTS)}
     for path in paths:
         if not any(out.is_relative_to(path) or path.is_relative_to(out) for out in made):
-            raise ParamError(f"no box of the graph makes {path}: name a folder such as artifacts/base, or none for all")
+            raise ParamError(f"no box of the graph makes {path}: name a folder such as {layout.BASE}, or none for all")
     chosen = [out for out in made if not paths or any(out.is_relative_to(one) or one.is_relative_to(out) for one in paths)]
-    cache, recorded = _cache(root), _recorded(root)
-    lost = []
+    lock = parameters.read_yaml(root / LOCK) if (root / LOCK).is_file() else {}
+    recorded = {entry["path"]: entry["md5"] for entry in _entries(lock, "outs")}
+    cache, lost = _cache(root), []
     for out in chosen:
-        found = recorded.get(str(out))
-        yield from _from_cache(root, out, cache, found) if found else ()
-        if _fault(root / out) is not None:
+        if str(out) in recorded:
+            yield from _from_cache(root, out, cache, recorded[str(out)])
+        if _fault(root / out):
             lost.append(out)
-    for out in lost:
-        yield f"{_fault(root / out)}; {_keep(root, made[out], [one for one in made if made[one] == made[out]])}"
-    yield f"{len(chosen)} outputs checked, {len(chosen) - len(lost)} are whole" + ": run `dvc repro`" * bool(lost)
+    for at in dict.fromkeys(made[out] for out in lost):
+        outs = [out for out in made if made[out] == at]
+        yield from (f"{fault}: `dvc repro` makes it again" for out in outs if (fault := _fault(root / out)))
+        yield f"{at}: {_keep(root, at, outs, lock)}"
+    said = f"{len(chosen)} outputs checked, {len(lost)} of them damaged or missing"
+    yield f"{said}: run `dvc repro`" if lost else f"{said} now"
+
+
+def _entries(lock: Mapping[str, Any], kind: str, box: str | None = None) -> list[dict[str, Any]]:
+    """The deps or outs in a dvc.lock that have an md5, of one box or of all."""
+    stages = lock.get("stages", {})
+    boxes = stages.values() if box is None else [stages.get(box, {})]
+    return [entry for one in boxes for entry in one.get(kind, []) if "md5" in entry]
 
 
 def _md5(path: Path) -> str:
@@ -85,19 +96,10 @@ def _cache(root: Path) -> Path:
     return root / done.stdout.strip() / "files" / "md5"
 
 
-def _recorded(root: Path) -> dict[str, str]:
-    """The md5 of each output in dvc.lock."""
-    lock = parameters.read_yaml(root / LOCK) if (root / LOCK).is_file() else {}
-    return {
-        out["path"]: out["md5"] for entry in lock.get("stages", {}).values() for out in entry.get("outs", []) if "md5" in out
-    }
-
-
 def _from_cache(root: Path, out: Path, cache: Path, digest: str) -> Iterator[str]:
     """Restores files and objects of one output from each other, as far as one of both is sound."""
     listing = _listing(root / out, cache, digest)
     if listing is None:
-        yield f"DVC's cache had a damaged or no list of the files in {out}"
         return
     restore = False
     for one in listing:
@@ -142,10 +144,10 @@ def _store(path: Path, content: bytes) -> None:
 
 
 def _fault(folder: Path) -> str | None:
-    """What is wrong with an output, in words."""
+    """What is wrong with an output, in words; that of `fingerprint` has no manifest, and its readers check it."""
     if not folder.is_dir():
         return f"{folder} is missing"
-    if folder == folder.parent / stage.layout.CODE.name:
+    if folder.name == layout.CODE.name:
         return None
     try:
         store.read_manifest(folder)
@@ -154,25 +156,32 @@ def _fault(folder: Path) -> str | None:
     return None
 
 
-def _keep(root: Path, at: Box, outs: Sequence[Path]) -> str:
-    """Commits the undamaged units of a box's outputs to its work folder, and says how many there are."""
+def _keep(root: Path, at: Box, outs: Sequence[Path], lock: Mapping[str, Any]) -> str:
+    """Commits the undamaged units of a box's outputs to its work folder, and says how many there are.
+
+    None are kept where the outputs were made from other parameters, inputs or code than the present ones.
+    """
     place = root / ".work" / str(at)
-    kept, known = 0, 0
+    nothing = "none of its units can be kept"
     with process.lock(place.with_suffix(".lock"), str(at)):
         try:
-            manifests = [(out, store.manifest_of(root / out)) for out in outs]
+            manifests = {out: store.manifest_of(root / out) for out in outs}
             fingerprint, made_from, inputs = stage.identity(root, at)
         except DataError:
-            return f"`dvc repro` makes all of {at} again"
+            return nothing
+        now = hashlib.md5(files.canonical_json(code.of_stage(root, at.stage)), usedforsecurity=False).hexdigest()
+        then = {entry["path"]: entry["md5"] for entry in _entries(lock, "deps", str(at))}
+        same = then.get(str(layout.code(at.stage))) == now and {one.settings for one in manifests.values()} == {made_from}
+        if not same:
+            return nothing
         work = store.Work(place, fingerprint, made_from, inputs)
-        for out, manifest in manifests:
-            for unit, record in manifest.units.items():
-                known += 1
-                if work.done(unit) or all(_whole(root / out / name, manifest.files[name]) for name in record["files"]):
-                    kept += 1
-                    if not work.done(unit):
-                        work.commit(unit, {name: _copy(root / out / name) for name in record["files"]}, record["counts"])
-    return f"{kept} of the {known} units of {at} are kept, `dvc repro` makes the others again"
+        units = [(out, unit, record) for out, one in manifests.items() for unit, record in one.units.items()]
+        for out, unit, record in units:
+            whole = all(_whole(root / out / name, manifests[out].files[name]) for name in record["files"])
+            if whole and not work.done(unit):
+                work.commit(unit, {name: _copy(root / out / name) for name in record["files"]}, record["counts"])
+        kept = sum(work.done(unit) for _, unit, _ in units)
+    return f"{kept} of its {len(units)} units are kept"
 
 
 def _whole(path: Path, record: Mapping[str, Any]) -> bool:

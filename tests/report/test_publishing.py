@@ -18,7 +18,7 @@ from small_run import ABOUT, run, substituted
 
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import canonical_json, sealed, sha256
-from qthink_core.artifacts.store import Manifest, digest
+from qthink_core.artifacts.store import Manifest, digest, manifest_of
 from qthink_core.errors import DataError, ParamError
 from qthink_core.models.model_card import WITHOUT_THINKING
 from qthink_core.pipeline import parameters
@@ -68,7 +68,8 @@ def root(tmp_path: Path) -> Path:
         for file in folder.iterdir():
             file.rename(folder.parent / file.name)
     (root / "artifacts/base").mkdir()
-    (root / "artifacts/base/manifest.json").write_bytes(canonical_json({"about": {"source": {"pretrain": {"steps": 3}}}}))
+    base = Manifest("base", "artifacts/base", "settings", about={"source": {"pretrain": {"steps": 3}}})
+    (root / "artifacts/base/manifest.json").write_bytes(sealed(vars(base)))
     for folder, mark in ((root / "models/gsm8k/uniform", b"0"), (root / "models/gsm8k/uniform/seed-1", b"1")):
         for file, content in FILES.items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,8 @@ def names(folder: Path) -> set[str]:
 def test_the_folder_has_the_bytes_of_one_seed_and_a_card_with_its_numbers(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     lines = publishing.export(root, TASK, "uniform", out)
-    assert names(out) == {*FILES, "qthink.json"}
+    assert names(out) == {*FILES, "qthink.json", "manifest.json"}
+    assert set(manifest_of(out).files) == {*FILES, "qthink.json"} - {"README.md"}
     assert (out / "model.safetensors").read_bytes() == b"weights0"
     assert lines[-1] == f"hf upload NAME {out}"
     assert "12 of 16 right, without .eval_results: its questions are generated" in lines[0]
@@ -186,10 +188,11 @@ def test_an_artifact_without_its_manifest_is_not_published(root: Path, tmp_path:
     refused(root, tmp_path / "out", "is missing or holds no manifest.json")
 
 
-def test_a_file_that_the_run_did_not_make_is_left_behind(root: Path, tmp_path: Path) -> None:
+def test_a_file_that_the_run_did_not_make_is_refused(root: Path, tmp_path: Path) -> None:
     (root / MODEL / "notes.txt").write_text("mine")
-    publishing.export(root, TASK, "uniform", tmp_path / "out")
-    assert names(tmp_path / "out") == {*FILES, "qthink.json"}
+    with pytest.raises(DataError, match=f"{MODEL}/notes.txt is not a file of the artifact in .*{MODEL}: delete it"):
+        publishing.export(root, TASK, "uniform", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def remade(root: Path) -> None:
