@@ -6,6 +6,7 @@ cache without a look. It would even put such an object in place of what a stage 
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def repair(root: Path, paths: Sequence[Path]) -> Iterator[str]:
     output is damaged.
     """
     tree, _ = parameters.load(root)
+    paths = [Path(os.path.relpath(root / path, root)) for path in paths]
     made = {out: box for out, box in graph.outs(root, tree).items() if out.parts[0] != str(layout.RESULTS)}
     for path in paths:
         if not any(out.is_relative_to(path) or path.is_relative_to(out) for out in made):

@@ -57,7 +57,8 @@ def hand_over() -> None:
         return
     with contextlib.suppress(StoppedError, OSError), socket.socket(socket.AF_UNIX) as connection:
         process.die_with_parent()
-        connection.connect(place)
+        with short_name(Path(place)) as name:
+            connection.connect(name)
         with _signals_to(connection) as held:
             _send(connection, _request())
             started = connection.recv(1) == STARTED
@@ -117,6 +118,16 @@ def _send(connection: socket.socket, request: Request) -> None:
 
 
 @contextlib.contextmanager
+def short_name(place: Path) -> Iterator[str]:
+    """A name for the socket at `place` that the kernel takes: of a whole path it takes 107 bytes, and TMPDIR may be longer."""
+    folder = os.open(place.parent, os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{folder}/{place.name}"
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
 def server(threads: int, kernels: str) -> Iterator[Path]:
     """The socket of a server whose forks compute on a number of threads with these kernels; it ends with the context.
 
@@ -126,7 +137,8 @@ def server(threads: int, kernels: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="qthink-") as folder:  # readable by this user only
         place = Path(folder, "warm")
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(place))
+            with short_name(place) as name:
+                listener.bind(name)
             listener.listen(64)
             command = [
                 sys.executable,

@@ -96,7 +96,7 @@ def run(source: Path, folder: Path, corner: Corner) -> Made:
 def environment(place: Path, corner: Corner) -> dict[str, str]:
     """The variables of a corner, with nothing of the user who runs the tests."""
     other = corner.other
-    names = ("home", "temporary") if "temporary folder" not in other else ("home", "zeitweilig, für Ümläute")
+    names = ("home", "temporary") if "temporary folder" not in other else ("home", f"zeitweilig, für Ümläute, {'lang' * 20}")
     home, temporary = (place / name for name in names)
     for made in (home, temporary):
         made.mkdir()

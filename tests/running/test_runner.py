@@ -108,6 +108,9 @@ def test_every_box_is_made_behind_those_that_it_needs_with_a_line_each_and_then_
     assert {one[1] for one in said} == BOXES
     assert said[-1][1:] == ("collect@gsm8k", "2 names")
     assert (root / "artifacts/collected/gsm8k/names.txt").read_text() == "long short"
+    lock = (root / "dvc.lock").read_text()
+    order = ["write@gsm8k-short", "write@gsm8k-long", "collect@gsm8k"]
+    assert re.findall(r"^  (\S+):$", lock, re.MULTILINE) == order, "however long each box took"
     done = subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "Data and pipelines are up to date.\n"
     assert run(root) == (0, "Nothing to do: all 3 boxes are up to date.\n", "")

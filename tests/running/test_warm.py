@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -371,3 +372,17 @@ warm_server.main()
     )
     said = "qthink: this kernel or container refuses pidfd_open (Operation not permitted): stages start cold\n"
     assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_a_socket_in_a_folder_with_a_long_name_can_be_reached(tmp_path: Path) -> None:
+    folder = tmp_path / ("ä" * 100) / ("ö" * 100)
+    folder.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        with pytest.raises(OSError, match="too long"):
+            listener.bind(str(folder / "warm"))
+        with warm.short_name(folder / "warm") as name:
+            listener.bind(name)
+        listener.listen()
+        with warm.short_name(folder / "warm") as name:
+            client.connect(name)
+    assert (folder / "warm").is_socket()
