@@ -10,6 +10,11 @@ def first_line(error: BaseException) -> str:
     return " ".join([first, *(line.strip() for line in others[:1] if first.endswith(":"))])[:200]
 
 
+def printable(text: str) -> str:
+    """The text with control characters escaped, so that ids and names from files cannot control a terminal."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 class QThinkError(Exception):
     """An error that is shown as one line without a traceback; with `everywhere`, all ranks raise it and rank 0 prints it."""
 

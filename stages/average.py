@@ -2,11 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Section, Threads
 
 
 class Average(Section):
@@ -18,7 +16,7 @@ class Average(Section):
 class Params(Section):
     """The parameters that determine the teachers."""
 
-    cpu_threads: int = Field(ge=1)
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
     average: Average
 

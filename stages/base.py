@@ -2,20 +2,18 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from qthink_core.artifacts.store import Work
 from qthink_core.benchmarks.world import World
 from qthink_core.models.base_params import Base
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Amount, Section, Threads
 
 
 class Params(Section):
     """The parameters that determine the base model's bytes."""
 
-    seed: int = Field(ge=0)
-    cpu_threads: int = Field(ge=1)
+    seed: Amount
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
     base: Base
     world: World | None

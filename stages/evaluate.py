@@ -3,21 +3,19 @@
 from functools import partial
 from typing import Literal
 
-from pydantic import Field
-
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Amount, Section, Threads
 from qthink_core.pipeline.systems import Answering, Seeds, of_seed
 
 
 class Params(Section):
     """The parameters that determine the answers; K and thinking come from the exported model."""
 
-    seed: int = Field(ge=0)
+    seed: Amount
     seeds: Seeds
     split: Literal["test", "validation"]
-    cpu_threads: int = Field(ge=1)
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]

@@ -3,18 +3,16 @@
 from functools import partial
 from typing import Literal
 
-from pydantic import Field
-
 from qthink_core.artifacts.pairs import Pair, Rule
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Count, LatentSteps, Section, Threads
 
 
 class Also(Section):
     """A pair of a row of the table that differs from the shared one: the number of positions, and their rule."""
 
-    K: int = Field(ge=1)
+    K: LatentSteps
     positions: Rule
 
 
@@ -24,18 +22,18 @@ class Extract(Section):
     positions: Rule
     also: list[Also]
     cut_blocks: Literal["use", "drop"]
-    batch_tokens: int = Field(ge=1)
+    batch_tokens: Count
     store: Literal["float32", "float16"]
 
 
 class Params(Section):
     """The parameters that determine the hidden states."""
 
-    cpu_threads: int = Field(ge=1)
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
-    K: int = Field(ge=1)
+    K: LatentSteps
     extract: Extract
 
 

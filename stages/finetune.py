@@ -2,11 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Section, Threads
 from qthink_core.pipeline.recipe import Finetuned, Recipe
 
 
@@ -19,7 +17,7 @@ class Systems(Section):
 class Params(Section):
     """The parameters that determine the trained weights; gamma and K are not among them."""
 
-    cpu_threads: int = Field(ge=1)
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]

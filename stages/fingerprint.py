@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import code, graph, layout, stage
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Section, Threads
 
 
 class Params(Section):
     """The parameters that every stage reads."""
 
-    cpu_threads: int = Field(ge=1)
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
 
 

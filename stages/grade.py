@@ -2,11 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Section, Threads
 from qthink_core.pipeline.systems import Baseline
 
 
@@ -21,7 +19,7 @@ class Params(Section):
     """The parameters that determine the grades; the benchmark's grader has none."""
 
     split: Literal["test", "validation"]
-    cpu_threads: int = Field(ge=1)
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
     systems: Systems
 

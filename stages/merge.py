@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Section, Threads
 from qthink_core.pipeline.systems import Seeds, of_seed
 
 
@@ -15,7 +13,7 @@ class Params(Section):
     """The parameters that determine the exported bytes."""
 
     seeds: Seeds
-    cpu_threads: int = Field(ge=1)
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
     dtype: Literal["float32", "bfloat16"]
 

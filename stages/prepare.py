@@ -8,25 +8,25 @@ from qthink_core.artifacts.store import Work
 from qthink_core.benchmarks.data_entries import Entry, SetEntry
 from qthink_core.benchmarks.world import World
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import MAX_COUNT, Amount, Count, Section, Text, Threads
 
 
 class Prepare(Section):
     """The source of the problems, the number of each split (`all` keeps all), and how many of its rows may be left out."""
 
     source: Literal["generated", "folder", "hub"]
-    folder: str = Field(min_length=1)
-    n_train: Annotated[int, Field(ge=1)] | Literal["all"]
-    n_validation: int = Field(ge=0)
-    n_test: Annotated[int, Field(ge=2)] | Literal["all"]
-    max_left_out: int = Field(ge=0)
+    folder: Text
+    n_train: Count | Literal["all"]
+    n_validation: Amount
+    n_test: Annotated[int, Field(ge=2, le=MAX_COUNT)] | Literal["all"]
+    max_left_out: Amount
 
 
 class Params(Section):
     """The parameters that determine the prepared problems."""
 
-    seed: int = Field(ge=0)
-    cpu_threads: int = Field(ge=1)
+    seed: Amount
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
     prepare: Prepare
     world: World | None

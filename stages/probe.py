@@ -7,7 +7,7 @@ from pydantic import Field
 from qthink_core.artifacts.pairs import Pair, Rule
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Batch, Count, Section, Threads, Tokens
 from qthink_core.pipeline.systems import Conditions, Seeds, of_seed
 
 
@@ -15,9 +15,9 @@ class Probe(Section):
     """The replacements of the latents, the swept numbers of steps (1..sweep*K), and the tokens in a latent's readout."""
 
     conditions: Conditions
-    sweep: int = Field(ge=0)
+    sweep: int = Field(ge=0, le=1000)
     thinker: str
-    top: int = Field(ge=1)
+    top: int = Field(ge=1, le=1000)
 
 
 class Extract(Section):
@@ -25,14 +25,14 @@ class Extract(Section):
 
     positions: Rule
     cut_blocks: Literal["use", "drop"]
-    batch_tokens: int = Field(ge=1)
+    batch_tokens: Count
 
 
 class Evaluate(Section):
     """The limits of the greedy answers; `max_new_tokens` counts thought and answer."""
 
-    max_new_tokens: int = Field(ge=1)
-    batch: int = Field(ge=1)
+    max_new_tokens: Tokens
+    batch: Batch
 
 
 class Params(Section):
@@ -40,7 +40,7 @@ class Params(Section):
 
     seeds: Seeds
     split: Literal["test", "validation"]
-    cpu_threads: int = Field(ge=1)
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]

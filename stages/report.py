@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
+from qthink_core.pipeline.parameters import Threads
 from qthink_core.report.params import ReportParams, outline
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 class Params(ReportParams):
     """The rows and columns of the table, and the settings that the report states and compares."""
 
-    cpu_threads: int = Field(ge=1)
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
 
     def folders(self) -> dict[str, "Folders"]:

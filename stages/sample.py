@@ -7,29 +7,29 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Amount, Batch, Section, Threads, Tokens
 from qthink_core.pipeline.systems import Drawn
 
 
 class RolloutParams(Drawn):
     """The sampling parameters of the method."""
 
-    G: int = Field(ge=1)
+    G: int = Field(ge=1, le=65_536)
 
 
 class Sample(Section):
     """The scale's limits and engine."""
 
-    max_new_tokens: int = Field(ge=1)
-    block_problems: int = Field(ge=1)
+    max_new_tokens: Tokens
+    block_problems: Batch
     engine: Literal["hf", "vllm"]
 
 
 class Params(Section):
     """The parameters that determine the tokens of the rollouts."""
 
-    seed: int = Field(ge=0)
-    cpu_threads: int = Field(ge=1)
+    seed: Amount
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]

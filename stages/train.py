@@ -2,12 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from qthink_core.artifacts.pairs import Pair, Rule
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import LatentSteps, Section, Threads, Weight
 from qthink_core.pipeline.recipe import Distillation, Distilled, Recipe
 
 
@@ -26,12 +24,12 @@ class Extract(Section):
 class Params(Section):
     """The parameters that determine the trained weights."""
 
-    cpu_threads: int = Field(ge=1)
+    cpu_threads: Threads
     cpu_kernels: Literal["avx2", "native"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
-    K: int = Field(ge=1)
-    gamma: float = Field(ge=0)
+    K: LatentSteps
+    gamma: Weight
     train: Recipe
     distil: Distillation
     extract: Extract

@@ -8,9 +8,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from qthink_core.benchmarks.graders import BENCHMARKS, grader
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Amount, Count, Repo, Section, Text, harmless
 
 SHA256 = r"^[0-9a-f]{64}$"
+# What `datasets` accepts: a configuration names a folder of its cache, and a split may be a part of one, as in train[:10%].
+Config = Annotated[Text, Field(pattern=r"^\w[\w .,+=@()-]*$")]
+Split = Annotated[Text, Field(pattern=r"^\w[\w.+-]*(\[[\d%:-]+\])?$")]
 
 
 class Place(Section):
@@ -21,12 +24,12 @@ class Place(Section):
     """
 
     whole: ClassVar[bool] = True
-    file: str | None = Field(default=None, min_length=1)
-    repo: str | None = None
-    name: str | None = None
-    split: str | None = None
+    file: Text | None = None
+    repo: Repo | None = None
+    name: Config | None = None
+    split: Split | None = None
     revision: str | None = None
-    rows: int | None = Field(default=None, ge=1)
+    rows: Count | None = None
     sha256: str | None = Field(default=None, pattern=SHA256)
     own: bool = False
 
@@ -77,6 +80,8 @@ def columns_of(benchmark: str, columns: Mapping[str, str | list[str]]) -> dict[s
 
 Benchmark = Annotated[str, AfterValidator(_known)]
 Placed = Annotated[Place, BeforeValidator(_placed)]
+Column = Annotated[str, AfterValidator(harmless)]
+Columns = dict[str, Column | list[Column]]
 
 
 class Entry(Section):
@@ -89,7 +94,7 @@ class Entry(Section):
     benchmark: Benchmark
     train: Placed
     test: Placed
-    columns: dict[str, str | list[str]] = Field(default_factory=dict)
+    columns: Columns = Field(default_factory=dict)
     also: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -109,8 +114,8 @@ class SetEntry(Place):
     """
 
     benchmark: Benchmark
-    columns: dict[str, str | list[str]] = Field(default_factory=dict)
-    max_left_out: int | None = Field(default=None, ge=0)
+    columns: Columns = Field(default_factory=dict)
+    max_left_out: Amount | None = None
 
     @model_validator(mode="after")
     def _columns(self) -> "SetEntry":

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from qthink_core.benchmarks.graders import latex_equality
-from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError
+from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError, printable
 
 # The groups of commands, in the order of the help.
 MODEL, PIPELINE = "Use a model", "Run the pipeline and read its results (in the repository)"
@@ -108,8 +108,6 @@ def one_line(continues: bool = False) -> Iterator[None]:
 
 
 def complain(message: str) -> None:
-    from qthink_core.pipeline.stage import printable
-
     if sys.stderr is not None:
         print(f"qthink: {printable(message)}", file=sys.stderr, flush=True)
 

@@ -2,30 +2,30 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Batch, Count, Rate, Repo, Section, Text, Weight
 
 
 class Pretrain(Section):
     """A small Qwen3 model that is trained from random weights on generated problems (models/pretraining.py)."""
 
-    hidden_size: int = Field(ge=1)
-    layers: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    kv_heads: int = Field(ge=1)
-    head_dim: int = Field(ge=2)
-    intermediate_size: int = Field(ge=1)
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    lr: float = Field(gt=0)
+    hidden_size: int = Field(ge=1, le=65_536)
+    layers: int = Field(ge=1, le=1024)
+    heads: int = Field(ge=1, le=1024)
+    kv_heads: int = Field(ge=1, le=1024)
+    head_dim: int = Field(ge=2, le=4096)
+    intermediate_size: int = Field(ge=1, le=2**20)
+    steps: Count
+    batch: Batch
+    lr: Rate
     warmup: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0)
+    weight_decay: Weight
     without_thinking: float = Field(ge=0, le=1)
-    opening: str | None = Field(pattern="^[A-Z][a-z]*$")
-    newlines: int = Field(ge=1)
+    opening: str | None = Field(pattern=r"^[A-Z][a-z]{0,19}$")
+    newlines: int = Field(ge=1, le=100)
     slips: float = Field(ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -42,7 +42,7 @@ class Pretrain(Section):
 class Hub(Section):
     """A repository of the hub at one commit."""
 
-    repo: str
+    repo: Repo
     revision: str = ""
 
     @model_validator(mode="after")
@@ -58,8 +58,8 @@ class Hub(Section):
 class Wheel(Section):
     """A GGUF file inside an installed Python package."""
 
-    package: str
-    version: str
+    package: Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    version: Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+_-]*$")]
 
 
 class Base(Section):
@@ -68,7 +68,7 @@ class Base(Section):
     thinking: Literal["native", "added"]
     pretrain: Pretrain | None = None
     hub: Hub | None = None
-    folder: str | None = Field(default=None, min_length=1)
+    folder: Text | None = None
     wheel: Wheel | None = None
 
     @model_validator(mode="after")

@@ -67,12 +67,17 @@ def checked_parameters(root: Path, scale: str | None = None) -> dict[str, Any]:
 
     Raises ParamError with every fault of the params files, one per line.
     """
-    tree, origin = parameters.load(root, scale)
+    return checked(parameters.read(root, scale))
+
+
+def checked(files: parameters.Files) -> dict[str, Any]:
+    """The tree of the files; raises ParamError with their faults and those of the parameters, one per line."""
     # Imported by name, like the parameter classes: checks only reject parameters, so editing one must not rerun stages.
-    found = importlib.import_module("qthink_core.pipeline.checks").faults(tree, origin, parameter_classes())
-    if found:
+    checks = importlib.import_module("qthink_core.pipeline.checks")
+    of_values = checks.faults(files.tree, files.origin, parameter_classes(), files.whole) if files.tree else []
+    if found := files.faults + of_values:
         raise ParamError("\n".join(found))
-    return tree
+    return files.tree
 
 
 def resolve(text: str, at: Box, tree: Mapping[str, Any]) -> str:

@@ -11,20 +11,58 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from qthink_core.errors import ParamError
+from qthink_core import plain_yaml
+from qthink_core.errors import ParamError, first_line
+from qthink_core.plain_yaml import Plain
 
 Path_ = tuple[str, ...]
 ANY = "*"
 
 
+# Above these a run cannot be meant: numbers must fit into 32-bit columns, tokens into the context of a model.
+MAX_COUNT, MAX_TOKENS, MAX_BATCH, MAX_STEPS, MAX_THREADS = 2**31 - 1, 2**20, 2**20, 4096, 1024
+Amount = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+Batch = Annotated[int, Field(ge=1, le=MAX_BATCH)]
+LatentSteps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+Threads = Annotated[int, Field(ge=1, le=MAX_THREADS)]
+# A weight of a loss or of the decay, and a learning rate; far smaller rates would be rounded to 0.
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Rate = Annotated[float, Field(ge=1e-12, le=10)]
+# Messages print names and paths in commands for a shell, and DVC fills `${...}` in.
+SHELL = "$`;|&<>\\"
+MAX_TEXT = 1000
+REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95})?")
+
+
+def harmless(text: str) -> str:
+    """The text as it is; raises ValueError where a shell or a terminal would take a part of it for a command."""
+    for one in text:
+        if one in SHELL or not one.isprintable():
+            raise ValueError(f"expected a name without {one!a}: rename it")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(harmless)]
+
+
+def of_hub(repo: str) -> str:
+    """The name as it is; raises ValueError where the hub has no such names, and its libraries might look for a folder."""
+    if not REPO.fullmatch(repo) or ".." in repo or "--" in repo:
+        raise ValueError("expected a repository of the hub, as in openai/gsm8k")
+    return repo
+
+
+Repo = Annotated[Text, AfterValidator(of_hub)]
+
+
 class Section(BaseModel):
-    """A frozen group of parameters: strict types, no unknown keys, no NaN, no infinity.
+    """A frozen group of parameters: strict types, no unknown keys, no NaN, no infinity, no null in place of a default.
 
     One that is `whole` is a single value to the graph, and may be written in a shorter form.
     """
@@ -32,63 +70,130 @@ class Section(BaseModel):
     whole: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _given(cls, given: Any, info: ValidationInfo) -> Any:
+        if given is None and info.field_name and not cls.model_fields[info.field_name].is_required():
+            raise ValueError("give a value, or leave the key out")
+        return given
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML 1.2 file (`1e-05` is a number, unlike in PyYAML); repeated keys are rejected.
+    """The mapping in a YAML 1.2 file (`1e-05` is a number, unlike in PyYAML), as plain_yaml reads it.
 
-    A process parses a file again only if its content has changed.
+    Raises ParamError with every fault of the file, one per line. A process parses a file again only if its content has
+    changed.
     """
-    try:
-        return copy.deepcopy(parse_yaml(path, path.read_bytes()))
-    except FileNotFoundError:
-        fix = f"run this in the root of the repository, or restore the file with `git checkout {path}`"
-        raise ParamError(f"{path} is missing: {fix}") from None
+    return copy.deepcopy(parse_yaml(path, _content(path)))
+
+
+def parse_yaml(path: Path, content: bytes) -> dict[str, Any]:
+    """The mapping in the content of a YAML file. `path` is for error messages; the result is cached, so do not change it."""
+    found = _parsed(path, content)
+    if found.faults:
+        raise ParamError("\n".join(found.faults))
+    return found.value  # type: ignore[no-any-return]
 
 
 @cache
-def parse_yaml(path: Path, content: bytes) -> dict[str, Any]:
-    """The mapping in the content of a YAML file. `path` is for error messages; the result is cached, so do not change it."""
+def _parsed(path: Path, content: bytes) -> Plain:
+    found = plain_yaml.read(content, str(path))
+    if found.faults or isinstance(found.value, dict):
+        return found
+    held = "nothing" if found.value is None else type(found.value).__name__
+    return Plain(None, [f"{path} must hold `key: value` lines, found {held}"])
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file, or more than its reader takes; raises ParamError where it cannot be read."""
+    fix = f"run this in the root of the repository, or restore the file with `git checkout {path}`"
     try:
-        value = YAML(typ="safe", pure=True).load(content)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise ParamError(f"{path} is not valid YAML{where}: {problem}") from None
-    if not isinstance(value, dict):
-        raise ParamError(f"{path} must hold `key: value` lines, found {type(value).__name__}")
-    return value
+        if not path.is_file():
+            raise ParamError(f"{path} is {'not a file' if path.exists() else 'missing'}: {fix}")
+        with path.open("rb") as file:
+            return file.read(plain_yaml.MAX_BYTES + 1)
+    except OSError as error:
+        raise ParamError(f"{path} cannot be read ({error.strerror or first_line(error)}): {fix}") from None
 
 
-def load(root: Path, other: str | None = None) -> tuple[dict[str, Any], dict[Path_, str]]:
-    """The merged tree of params.yaml and the file of its scale (or of `other`), and the file that each leaf is from.
+class Files(NamedTuple):
+    """The merged tree of params.yaml and the file of its scale, the file of each leaf, and what is wrong with both files.
 
-    Raises ParamError when the scale has no file, or a leaf is in both files, where one of them would have no effect.
+    `whole` says whether both files could be read; otherwise the tree lacks keys through no fault of their own.
     """
-    common = read_yaml(root / "params.yaml")
+
+    tree: dict[str, Any]
+    origin: dict[Path_, str]
+    faults: list[str]
+    whole: bool
+
+
+def read(root: Path, other: str | None = None) -> Files:
+    """The params files at the scale of params.yaml, or at `other`, with every fault of the files themselves.
+
+    Faults are those of reading, a scale without a file, and a leaf in both files, where one of them would have no effect.
+    """
+    faults: list[str] = []
+    common = _read_part(root / "params.yaml", faults)
+    if common is None:
+        return Files({}, {}, faults, False)
+    origin = dict.fromkeys(leaves(common), "params.yaml")
     scales = sorted(path.stem for path in (root / "params").glob("*.yaml"))
-    if other is not None and other not in scales:
-        raise ParamError(f"--scale is {other!r}: expected one of {', '.join(scales)}")
     common |= {"scale": other} if other is not None else {}
     scale = common.get("scale")
     if scale not in scales:
-        raise ParamError(f"params.yaml has scale: {scale!r}, expected one of the files in params/: {', '.join(scales)}")
-    sized = read_yaml(root / "params" / f"{scale}.yaml")
-    origin = dict.fromkeys(leaves(common), "params.yaml")
+        what = f"--scale is {other!r:.80}" if other is not None else f"params.yaml has scale: {scale!r:.80}"
+        near = difflib.get_close_matches(str(scale)[:80], scales, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        faults.append(f"{what}: expected one of the files in params/: {', '.join(scales)}{hint}")
+        return Files(common, origin, faults, False)
+    file = f"params/{scale}.yaml"
+    sized = _read_part(root / file, faults)
+    if sized is None:
+        return Files(common, origin, faults, False)
     for leaf in leaves(sized):
         if any(matches(leaf, other) or matches(other, leaf) for other in leaves(common)):
-            raise ParamError(f"{'.'.join(leaf)} is in params.yaml and in params/{scale}.yaml: keep one of them")
-        origin[leaf] = f"params/{scale}.yaml"
-    return merge(common, sized), origin
+            faults.append(f"{dotted(leaf)} is in params.yaml and in {file}: keep one of them")
+        origin.setdefault(leaf, file)
+    return Files(merge(common, sized), origin, faults, True)
 
 
-def leaves(tree: Mapping[str, Any], above: Path_ = ()) -> Iterator[Path_]:
+def _read_part(path: Path, faults: list[str]) -> dict[str, Any] | None:
+    """The mapping in a file, or None where there is none; what is wrong with it is added to the faults."""
+    try:
+        found = _parsed(path, _content(path))
+    except ParamError as error:
+        faults.append(str(error))
+        return None
+    faults += found.faults
+    return copy.deepcopy(found.value) if isinstance(found.value, dict) else None
+
+
+def load(root: Path, other: str | None = None) -> tuple[dict[str, Any], dict[Path_, str]]:
+    """The tree and the origin of `read`; raises ParamError with the faults of the files, one per line."""
+    found = read(root, other)
+    if found.faults:
+        raise ParamError("\n".join(found.faults))
+    return found.tree, found.origin
+
+
+def dotted(path: Path_) -> str:
+    """The path as DVC spells it; a name that is empty, that has a dot or that cannot be seen is quoted."""
+    return ".".join(part if part.isprintable() and part and not set(part) & set(". ") else repr(part) for part in path)
+
+
+def leaves(tree: Mapping[str, Any]) -> Iterator[Path_]:
     """The paths of all values in a tree, except for non-empty mappings."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, (*above, str(key)))
+    return (path for path, _ in items(tree))
+
+
+def items(tree: Mapping[str, Any], above: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """The values of `leaves` with their paths."""
+    for key, held in tree.items():
+        if isinstance(held, Mapping) and held:
+            yield from items(held, (*above, str(key)))
         else:
-            yield (*above, str(key))
+            yield (*above, str(key)), held
 
 
 def value(tree: Mapping[str, Any], key: str) -> Any:
@@ -117,10 +222,11 @@ def write_value(path: Path, key: str, new: Any) -> None:
     Raises ParamError where the file has no such key.
     """
     held = r"\[[^\]]*\]|(?:\n[ \t]*- [^\n]*)+|[^\s#\[][^\s#]*"
-    text, count = re.subn(rf"^{key}:[ \t]*(?:{held})", f"{key}: {json.dumps(new)}", path.read_text(), flags=re.MULTILINE)
+    before = path.read_bytes().decode()  # as text it would lose its line ends
+    text, count = re.subn(rf"^{key}:[ \t]*(?:{held})", f"{key}: {json.dumps(new)}", before, flags=re.MULTILINE)
     if count != 1:
         raise ParamError(f"{path} has {count} values of {key}, expected one: write it there by hand")
-    path.write_text(text)
+    path.write_bytes(text.encode())
 
 
 def merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,68 +277,6 @@ def prune(tree: Mapping[str, Any], wanted: set[Path_], above: Path_ = ()) -> dic
         elif any(matches(pattern[: len(path)], path) or matches(path, pattern[: len(path)]) for pattern in wanted):
             kept[key] = prune(value, wanted, path) if isinstance(value, Mapping) else value
     return kept
-
-
-def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mapping[str, type[Section]]) -> list[str]:
-    """All faults of the parameters, one sentence each: unknown keys first, then wrong values, then missing ones."""
-    read = {name: patterns(section) for name, section in sections.items()}
-    known = set().union(*read.values())
-    unknown = []
-    for leaf in leaves(tree):
-        if not any(matches(leaf, pattern) or _left_out(tree, leaf, pattern) for pattern in known):
-            names = sorted({".".join(_named(pattern, leaf)) for pattern in known})
-            near = difflib.get_close_matches(".".join(leaf), names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else "remove it"
-            unknown.append(f"{origin.get(leaf, 'params')}: no stage reads {'.'.join(leaf)}: {hint}")
-    # each alternative of a union reports its fault, and several stages may report the same one
-    wrong: dict[str, dict[str, None]] = {}
-    readers: dict[str, dict[str, None]] = {}
-    for name, section in sections.items():
-        try:
-            section.model_validate(prune(tree, read[name]))
-        except ValidationError as error:
-            for item in error.errors():
-                if item["type"] == "missing":
-                    readers.setdefault(".".join(map(str, item["loc"])), {})[name] = None
-                elif item["type"] != "extra_forbidden" or _within_a_value(item["loc"], read[name]):
-                    path = _within(tree, item["loc"])
-                    message = item["msg"].removeprefix("Value error, ")
-                    found = f"{file_of(origin, path)}: {'.'.join(path)} is {repr(item['input'])[:80]}"
-                    wrong.setdefault(found, {})[message[0].lower() + message[1:]] = None
-    sized = f"params/{tree.get('scale')}.yaml"
-    return [
-        *unknown,
-        *(f"{found}: {', or '.join(messages)}" for found, messages in wrong.items()),
-        *(f"{key} is missing from params.yaml or {sized} (read by {', '.join(names)})" for key, names in readers.items()),
-    ]
-
-
-def _within_a_value(loc: tuple[int | str, ...], read: set[Path_]) -> bool:
-    """Whether a pydantic location is inside a list or mapping that is one value, so that its keys are no parameters."""
-    path = tuple(map(str, loc))
-    return any(isinstance(one, int) for one in loc) or any(matches(path[:-1], pattern) for pattern in read)
-
-
-def _left_out(tree: Mapping[str, Any], leaf: Path_, pattern: Path_) -> bool:
-    """Whether the leaf is null in place of a section that a stage reads: DVC needs the key in every file."""
-    return matches(pattern, leaf) and value(tree, ".".join(leaf)) is None
-
-
-def _named(pattern: Path_, leaf: Path_) -> Path_:
-    """The pattern with its wildcards replaced by the names in a leaf."""
-    return tuple(leaf[at] if part == ANY and at < len(leaf) else part for at, part in enumerate(pattern))
-
-
-def _within(tree: Mapping[str, Any], loc: tuple[int | str, ...]) -> Path_:
-    """The keys of a pydantic location, which may continue into the alternatives of a union."""
-    path: Path_ = ()
-    here: Any = tree
-    for part in loc:
-        inside = part in here if isinstance(here, Mapping) else isinstance(here, list)
-        if not inside:
-            break
-        path, here = (*path, str(part)), here[part]
-    return path
 
 
 def file_of(origin: Mapping[Path_, str], path: Path_) -> str:

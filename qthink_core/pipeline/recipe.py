@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from qthink_core.artifacts.pairs import Pair, Rule
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import MAX_COUNT, Batch, LatentSteps, Rate, Section, Tokens, Weight
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # method/losses.py has a function for each.
@@ -21,8 +21,8 @@ class Lora(Section):
     compute; else W x + s B (A x) at each pass. Both are the same function with different rounding.
     """
 
-    r: int = Field(ge=1)
-    alpha: int = Field(ge=1)
+    r: int = Field(ge=1, le=65_536)
+    alpha: int = Field(ge=1, le=MAX_COUNT)
     merged: bool
     targets: Literal["all-linear"] | Annotated[list[Projection], Field(min_length=1)]
 
@@ -34,19 +34,19 @@ class Recipe(Section):
     multiplier adapts it to the width of the scale's model.
     """
 
-    lr: float = Field(gt=0)
-    lr_multiplier: float = Field(gt=0)
-    epochs: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    micro_batch: int = Field(ge=1)
+    lr: Rate
+    lr_multiplier: float = Field(ge=1e-6, le=1e6)
+    epochs: int = Field(ge=1, le=10_000)
+    batch: Batch
+    micro_batch: Batch
     warmup: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0)
-    clip: float = Field(gt=0)
+    weight_decay: Weight
+    clip: float = Field(ge=1e-9, le=1e9)
     target: Literal["rollout", "gold"]
     cross_entropy: Literal["tokens", "problems"]
     end_token: Literal["only_if_whole", "always"]
-    answer_max_tokens: int = Field(ge=1)
-    prompt_max_tokens: int = Field(ge=1)
+    answer_max_tokens: Tokens
+    prompt_max_tokens: Tokens
     lora: Lora
 
     def with_answers_of(self, tokens: int | None) -> "Recipe":
@@ -67,7 +67,7 @@ class Finetuned(Section):
     """A row without latent steps: what its target contains. A target with thinking gets a prompt that asks for thinking."""
 
     target: Literal["think_and_answer", "answer"]
-    answer_max_tokens: int | None = Field(default=None, ge=1)
+    answer_max_tokens: Tokens | None = None
 
 
 class Distilled(Section):
@@ -78,9 +78,9 @@ class Distilled(Section):
 
     teacher: Literal["uniform", "reward_weighted"]
     supervision: Literal["per_step", "final_step"]
-    gamma: float | None = Field(default=None, ge=0)
-    answer_max_tokens: int | None = Field(default=None, ge=1)
-    K: int | None = Field(default=None, ge=1)
+    gamma: Weight | None = None
+    answer_max_tokens: Tokens | None = None
+    K: LatentSteps | None = None
     positions: Rule | None = None
     distance: Distance | None = None
 

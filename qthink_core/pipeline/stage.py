@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from qthink_core.artifacts import files, store
-from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, UnavailableError
+from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, UnavailableError, printable
 from qthink_core.pipeline import code, layout, parameters, process, ranks
 from qthink_core.pipeline.graph import (
     BESIDE,
@@ -226,11 +226,6 @@ def _end(name: str, message: str, code: int) -> NoReturn:
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def printable(text: str) -> str:
-    """The text with control characters escaped, so that ids and names from files cannot control a terminal."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def log_run(root: Path, at: Box, seconds: float, params: parameters.Section, resumed: bool) -> None:

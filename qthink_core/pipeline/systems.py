@@ -11,10 +11,10 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 from qthink_core.artifacts.conditions import JUDGED, Replaced
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import MAX_COUNT, MAX_TOKENS, Amount, Batch, Section, Tokens
 
 Value = TypeVar("Value", int, str)
-MAX_SEED = 2**31 - 1  # the largest value that a column of seeds can hold
+MAX_SEED = MAX_COUNT
 
 
 def unique(values: list[Value]) -> list[Value]:
@@ -33,7 +33,7 @@ def judgeable(conditions: list[str]) -> list[str]:
 
 
 # Training seeds decide the initial weights, the order of batches, and which right rollout is the target.
-Seeds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1), AfterValidator(unique)]
+Seeds = Annotated[list[Amount], Field(min_length=1), AfterValidator(unique)]
 # What replaces the latents (generation/interventions.py).
 Conditions = Annotated[list[Replaced], AfterValidator(unique), AfterValidator(judgeable)]
 
@@ -41,17 +41,17 @@ Conditions = Annotated[list[Replaced], AfterValidator(unique), AfterValidator(ju
 class Drawn(Section):
     """How rows that think sample their tokens, where they sample (decisions 16 and 19)."""
 
-    temperature: float = Field(gt=0)
-    top_p: float = Field(gt=0, le=1)
-    top_k: int = Field(ge=0)
+    temperature: float = Field(ge=0.01, le=100)
+    top_p: float = Field(ge=1e-6, le=1)
+    top_k: int = Field(ge=0, le=MAX_TOKENS)
 
 
 class Answering(Drawn):
     """Whether thoughts are sampled, the limits, and the engine; `max_new_tokens` covers thinking and answer together."""
 
     thinking: Literal["greedy", "sampled"]
-    max_new_tokens: int = Field(ge=1)
-    batch: int = Field(ge=1)
+    max_new_tokens: Tokens
+    batch: Batch
     engine: Literal["hf", "vllm"]
 
 

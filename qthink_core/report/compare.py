@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from qthink_core.errors import printable
 from qthink_core.evidence.significance import ALPHA
 from qthink_core.pipeline import parameters
 from qthink_core.pipeline.graph import parameter_classes
-from qthink_core.pipeline.stage import printable
 from qthink_core.report import revisions
 from qthink_core.report.revisions import OF_SET, Run, Verdicts
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from qthink_core.evidence import published
 from qthink_core.models.base_params import Base
-from qthink_core.pipeline.parameters import Section
+from qthink_core.pipeline.parameters import Amount, Section
 from qthink_core.pipeline.recipe import Distillation, Distilled, Finetuned
 from qthink_core.pipeline.systems import Baseline, Seeds, unique
 
@@ -70,14 +70,14 @@ class Report(Section):
     """The row against which the latents are judged, and how many single questions of each benchmark are shown."""
 
     control: str
-    questions: int = Field(ge=0)
+    questions: int = Field(ge=0, le=10_000)
 
 
 class ReportParams(Section):
     """The rows and columns of a table, and the settings behind it."""
 
     scale: str
-    seed: int = Field(ge=0)
+    seed: Amount
     seeds: Seeds
     split: Literal["test", "validation"]
     base: Base

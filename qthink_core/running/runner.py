@@ -18,8 +18,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qthink_core.errors import ParamError, QThinkError, StoppedError
-from qthink_core.pipeline import graph, parameters, process, stage
+from qthink_core.errors import ParamError, QThinkError, StoppedError, printable
+from qthink_core.pipeline import graph, parameters, process
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import calibration, progress, schedule, workload
 from qthink_core.planning.calibration import CPU
@@ -279,7 +279,7 @@ class Queue:
 def lines(output: bytes) -> list[str]:
     """The output of a box without progress bars and empty lines, safe for a terminal."""
     shown = [line.rpartition("\r")[2] for line in output.decode(errors="replace").split("\n")]
-    return [stage.printable(line) for line in shown if line.strip() and not BAR.search(line)]
+    return [printable(line) for line in shown if line.strip() and not BAR.search(line)]
 
 
 def results(root: Path, tree: Mapping[str, Any]) -> Path:

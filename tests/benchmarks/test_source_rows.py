@@ -267,7 +267,7 @@ def test_a_split_is_named_where_there_are_several_and_nowhere_else(tmp_path: Pat
 def test_a_damaged_copy_of_the_file_on_record_is_refused_and_one_of_another_size_is_the_users_own(tmp_path: Path) -> None:
     def of_record(rows: int, sha256: str, own: bool = True) -> Entry:
         place = {"file": "train.jsonl", "rows": rows, "sha256": sha256, "own": own}
-        return Entry.model_validate(MINE.model_dump() | {"train": place})
+        return Entry.model_validate(MINE.model_dump(exclude_none=True) | {"train": place})
 
     text = lines(ROWS)
     digest = hashlib.sha256(text).hexdigest()
@@ -329,7 +329,7 @@ def test_a_row_of_math_has_the_last_box_of_its_solution_as_its_gold(
     (tmp_path / "test.jsonl").write_bytes(
         lines([other | {"problem": f"What is $1\\times 2{n}$?"} for n in ("", "\\cdot 1")])
     )
-    entry = Entry.model_validate(MINE.model_dump() | {"benchmark": "math500"})
+    entry = Entry.model_validate(MINE.model_dump(exclude_none=True) | {"benchmark": "math500"})
     found = gather("mine", "folder", tmp_path, entry)
     golds = {one.id: one.gold for one in found.splits["train"]}
     assert golds == ({"mine-train-00000": gold} if gold else {}) | {"mine-train-00001": "2"}
@@ -384,7 +384,7 @@ COMMIT = "740312add88f781978c0658806c59bc2815b9866"
 def test_what_is_on_no_hub_comes_from_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = on_hub(monkeypatch, {"few": [row | {"more": 1} for row in ROWS]})
     place = {"repo": "me/mine", "name": "main", "split": "few", "revision": COMMIT, "file": "other.jsonl", "rows": 6}
-    entry = Entry.model_validate(MINE.model_dump() | {"train": place})
+    entry = Entry.model_validate(MINE.model_dump(exclude_none=True) | {"train": place})
     plain = mine(tmp_path, lines(ROWS))
     found = gather("mine", "hub", tmp_path, entry)
     assert asked == [("me/mine", "main", "few", COMMIT)]

@@ -13,6 +13,7 @@ import pytest
 import small_run
 from graph import SCALES, STAGES, boxes, code, inputs, outputs, resolved, tree_of
 from imports import OURS, ROOT
+from ruamel.yaml import YAML
 
 from qthink_core.artifacts.conditions import TRAINED
 from qthink_core.artifacts.files import canonical_json
@@ -217,7 +218,7 @@ def test_every_system_of_the_params_has_a_name_in_the_table() -> None:
 @pytest.fixture(scope="module")
 def locked() -> dict[str, Any]:
     assert (ROOT / "dvc.lock").is_file(), "dvc.lock is missing: run `dvc repro` and commit it"
-    return parameters.read_yaml(ROOT / "dvc.lock")["stages"]
+    return YAML(typ="safe").load(ROOT / "dvc.lock")["stages"]
 
 
 def test_the_lock_has_every_box_of_the_graph_and_no_other(locked: dict[str, Any]) -> None:

@@ -207,7 +207,7 @@ def test_the_shared_distance_reruns_the_distilled_trainings_and_their_scores_onl
             'Distance = Literal["l3", "l1"',
             {*TRAININGS, "report"},
         ),
-        ("qthink_core/pipeline/checks.py", r"^    return f\"\{\{K: ", '    return f"{{{{K : ', set()),
+        ("qthink_core/pipeline/checks/rows.py", r"^    return f\"\{\{K: ", '    return f"{{{{K : ', set()),
     ],
     ids=["a rule for positions", "the name of a distance", "a check of the parameters"],
 )

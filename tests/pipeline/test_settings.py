@@ -75,7 +75,7 @@ WRONG = {
         "params.yaml",
         r"(rollout:(?:.*\n)+?)  temperature: 0.6",
         r"\1  temperature: 0",
-        "rollout.temperature is 0: input should be greater than 0",
+        "rollout.temperature is 0: input should be greater than or equal to 0.01",
     ),
     "nan": ("params.yaml", "gamma: 2.0", "gamma: .nan", "gamma is nan: input should be a finite number"),
     "infinity": ("params.yaml", "  lr: 2.0e-4", "  lr: .inf", "train.lr is inf: input should be a finite number"),
@@ -322,7 +322,8 @@ def test_a_base_model_has_exactly_one_source(params: Path) -> None:
 
 def test_a_doubled_key_is_refused(params: Path) -> None:
     edit(params / "params.yaml", "seed: 0", "seed: 0\nseed: 1")
-    with pytest.raises(ParamError, match=r'params\.yaml is not valid YAML at line 4, column 1: .*"seed"[^/]*$'):
+    said = r"params\.yaml has a doubled key at line 4: 'seed' \(the first is at line 3\): keep one$"
+    with pytest.raises(ParamError, match=said):
         parameters.load(params)
 
 
@@ -340,7 +341,7 @@ def test_a_section_that_is_a_value_in_the_other_file_is_refused(params: Path) ->
 
 def test_a_scale_without_a_file_is_refused_with_those_that_have_one(params: Path) -> None:
     edit(params / "params.yaml", "scale: tiny", "scale: huge")
-    with pytest.raises(ParamError, match=f"scale: 'huge', expected one of the files in params/: {', '.join(SCALES)}$"):
+    with pytest.raises(ParamError, match=f"scale: 'huge': expected one of the files in params/: {', '.join(SCALES)}$"):
         parameters.load(params)
 
 
@@ -356,12 +357,11 @@ def test_a_missing_params_file_is_named_with_the_command_that_restores_it(params
 @pytest.mark.parametrize(
     "text", ["", "- a\n- b\n", "seed", "seed: [0", "seed: 0\n\tgamma: 1\n", "seed: !!python/name:os.system x\n", "\x00"]
 )
-def test_a_file_that_is_no_mapping_of_plain_values_is_refused_in_one_line(params: Path, text: str) -> None:
+def test_a_file_that_is_no_mapping_of_plain_values_is_refused_in_a_line_for_each_fault(params: Path, text: str) -> None:
     (params / "params.yaml").write_text(text)
     with pytest.raises(ParamError) as refused:
         parameters.load(params)
-    assert "params.yaml" in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert all("params.yaml" in line for line in str(refused.value).split("\n"))
 
 
 def test_what_dvc_writes_for_a_small_learning_rate_is_a_number(params: Path) -> None:
@@ -469,7 +469,7 @@ def test_the_pairs_that_rows_need_are_those_that_are_read(
     [
         ("{K: 0, positions: even}", "extract.also.0.K is 0: input should be greater than or equal to 1"),
         ("{K: 3, positions: evn}", "extract.also.0.positions is 'evn': input should be 'even' or 'running'"),
-        ("{K: 3, positions: running, rule: 1}", "extract.also.0.rule is 1: extra inputs are not permitted"),
+        ("{K: 3, positions: running, rule: 1}", "extract.also.0.rule is 1: extra inputs are not permitted: remove it"),
         ("{K: 3}", "extract.also.0.positions is missing from params.yaml or params/tiny.yaml (read by extract)"),
         ("3", "extract.also.0 is 3: input should be a valid dictionary or instance of Also"),
     ],

@@ -49,7 +49,7 @@ def test_a_setting_has_the_effect_that_it_has_in_dvc(settings: list[str], tmp_pa
         ("params/paper.yaml:probe.sweep=1", r"is in params/tiny\.yaml: write params/tiny\.yaml:probe\.sweep=1$"),
         ("+base.folder=x", r"base is in params/tiny\.yaml: write params/tiny\.yaml:\+base\.folder=x$"),
         ("params/tiny.yaml:K=7", r"K is in params\.yaml: write params\.yaml:K=7$"),
-        ("K=[", r"-S 'K=\[': the value is not YAML$"),
+        ("K=[", r"-S 'K=\[': the value is not valid YAML at line 1, column 2: "),
         ("K=six", "K is 'six': input should be a valid integer"),
         ("~systems.finetuned.sft", "systems.trained names sft"),
         # DVC reads such names, too, and the check of the names says what they must be
