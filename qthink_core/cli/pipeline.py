@@ -96,11 +96,14 @@ def run(
     """
     with one_line(continues=True):
         from qthink_core.pipeline import parameters
+        from qthink_core.planning.settings import checked_with
         from qthink_core.running import runner
 
         root = repository()
         if seeds:
-            parameters.write_value(root / "params.yaml", "seeds", _seeds(seeds))
+            given = _seeds(seeds)
+            checked_with(root, None, [f"seeds={given}"])
+            parameters.write_value(root / "params.yaml", "seeds", given)
         runner.run(root, tasks or [], jobs)
 
 

@@ -46,7 +46,7 @@ class Box:
         for part in filter(None, (stage, task, system)):
             if not NAME.fullmatch(part):
                 raise ParamError(f"stage {text!r} has a part {part!r}: use small letters, digits and underscores")
-        if seed and not seed.isdecimal():
+        if seed and not re.fullmatch("[0-9]{1,10}", seed):
             raise ParamError(f"stage {text!r} ends in {seed!r}: a training seed is a whole number, 0 or more")
         found = cls(stage, task, system, int(seed) if seed else -1)
         if str(found) != text:

@@ -21,6 +21,7 @@ from qthink_core.plain_yaml import Plain
 
 Path_ = tuple[str, ...]
 ANY = "*"
+PLAIN_NAME = re.compile(r"[!-\-/-~]+")  # visible ASCII but the dot
 
 
 # Above these a run cannot be meant: numbers must fit into 32-bit columns, tokens into the context of a model.
@@ -178,8 +179,8 @@ def load(root: Path, other: str | None = None) -> tuple[dict[str, Any], dict[Pat
 
 
 def dotted(path: Path_) -> str:
-    """The path as DVC spells it; a name that is empty, that has a dot or that cannot be seen is quoted."""
-    return ".".join(part if part.isprintable() and part and not set(part) & set(". ") else repr(part) for part in path)
+    """The path as DVC spells it; a name that is empty, that has a dot or space, or that looks like another one is quoted."""
+    return ".".join(part if PLAIN_NAME.fullmatch(part) else ascii(part) for part in path)
 
 
 def leaves(tree: Mapping[str, Any]) -> Iterator[Path_]:

@@ -156,7 +156,7 @@ def wanted(ray: Any, device: str, threads: int, limit: int | None) -> int:
 def workers_asked() -> int | None:
     """The number of workers in QTHINK_RAY_ACTORS: the exact number on CPUs, the maximum on GPUs."""
     text = os.environ.get("QTHINK_RAY_ACTORS")
-    if text is not None and (not text.isdecimal() or int(text) < 1):
+    if text is not None and not re.fullmatch("0{0,9}[1-9][0-9]{0,8}", text):
         raise ParamError(f"QTHINK_RAY_ACTORS is {text!r}: give a whole number of workers, at least 1")
     return None if text is None else int(text)
 

@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -150,7 +151,7 @@ def progress(items: Iterable[Item], total: int, what: str, unit: str = "it") -> 
 def checkpoint_every() -> int:
     """Optimiser steps between two checkpoints, from QTHINK_CHECKPOINT_EVERY; no result depends on it."""
     text = os.environ.get("QTHINK_CHECKPOINT_EVERY", "25")
-    if not text.isdigit() or int(text) < 1:
+    if not re.fullmatch("0{0,9}[1-9][0-9]{0,8}", text):
         raise ParamError(f"QTHINK_CHECKPOINT_EVERY is {text!r}: give a whole number of optimiser steps, at least 1")
     return int(text)
 

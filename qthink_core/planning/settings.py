@@ -4,6 +4,7 @@
 without a name it is params.yaml. DVC reads more of Hydra's grammar; what is not read here is an error. No torch.
 """
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from qthink_core.pipeline import graph, parameters
 from qthink_core.pipeline.parameters import Files
 from qthink_core.planning.calibration import with_params
 
+MAX_KEY = 200  # characters of a key that are compared with the known ones
 # Keys that no name may have are read, too, so that the check of the names can say so.
 KEY = r"[\w.@/-]+"
 FORM = re.compile(rf"(?:(?P<file>params(?:/\w+)?\.yaml):)?(?:(?P<sign>\+?)(?P<key>{KEY})=(?P<value>.*)|~(?P<gone>{KEY}))")
@@ -49,7 +51,9 @@ def _with(files: Files, setting: str) -> Files:
         try:
             parameters.value(files.tree, place)
         except ParamError as error:
-            return refused(f": {error}")
+            known = [".".join(leaf) for leaf in files.origin]
+            near = difflib.get_close_matches(place[:MAX_KEY], known, n=1, cutoff=0.5)
+            return refused(f": {error!s:.200}{f'; did you mean {near[0]}?' if near else ''}")
     held = {file for leaf, file in files.origin.items() if place and parameters.matches(leaf, tuple(place.split(".")))}
     if held and (read["file"] or "params.yaml") not in held:
         fix = f"{min(held)}:{setting.removeprefix((read['file'] or '') + ':')}"

@@ -41,9 +41,9 @@ def test_a_setting_has_the_effect_that_it_has_in_dvc(settings: list[str], tmp_pa
     [
         ("gamma", r"-S 'gamma' is not a setting: expected key=value, \+key=value or ~key, as in gamma=1\.0$"),
         ("params/../x.yaml:K=1", "is not a setting"),
-        ("probe.swep=1", r"-S 'probe\.swep=1': probe\.swep is missing from the params files$"),
-        ("~systems.finetuned.sfd", r"systems\.finetuned\.sfd is missing from the params files$"),
-        ("+systems.finetund.sft.target=answer", r"systems\.finetund\.sft is missing from the params files$"),
+        ("probe.swep=1", r"-S 'probe\.swep=1': probe\.swep is missing from the params files"),
+        ("~systems.finetuned.sfd", r"systems\.finetuned\.sfd is missing from the params files"),
+        ("+systems.finetund.sft.target=answer", r"systems\.finetund\.sft is missing from the params files"),
         # DVC would look for it in params.yaml
         ("probe.sweep=1", r"probe\.sweep is in params/tiny\.yaml: write params/tiny\.yaml:probe\.sweep=1$"),
         ("params/paper.yaml:probe.sweep=1", r"is in params/tiny\.yaml: write params/tiny\.yaml:probe\.sweep=1$"),
