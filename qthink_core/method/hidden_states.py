@@ -16,11 +16,14 @@ from transformers import PreTrainedModel
 
 from qthink_core.errors import NumericError
 from qthink_core.method.last_layer import last_positions
-from qthink_core.method.packing import Marked, can_pack, layout, packed_states, packs
+from qthink_core.method.packing import PLAIN, Marked, packed
 
 # Types of models by their first letters, with the name of their factor in the config. Gemma and nanochat cap their logits
 # instead, which their configs name `final_logit_softcapping`.
 DIVIDES, MULTIPLIES = "granite", "cohere"
+FULL = "full_attention"
+# Rotary position embeddings that depend on the longest sequence of a pass.
+BY_LENGTH = {"dynamic", "longrope"}
 
 
 def last_hidden(
@@ -90,13 +93,13 @@ def read_positions(
 
     The output head is not computed, and the last layer only where it has to be. Only K vectors per sequence leave the
     device. Sequences are packed without padding, and a prompt that several share is read once (packing.py), if the model's
-    attention allows it (`can_pack`). Otherwise a batch holds sequences of similar length. Pack and batch have at most
-    `batch_tokens` tokens, including padding. Raises NumericError naming the sequence and the step of a value that is not
+    attention allows it (`can_pack`). Otherwise a batch holds sequences of similar length. A pass has at most `batch_tokens`
+    tokens, including padding. Raises NumericError naming the sequence and the step of a value that is not
     finite in `dtype`.
     """
     out = np.empty((len(wanted), K, model.config.hidden_size), dtype=dtype)
-    for members, hidden_BKD in (_packed if can_pack(model) else _padded)(model, wanted, batch_tokens):
-        out[members] = hidden_BKD.float().cpu().numpy().astype(dtype)
+    for at, states in (packed if can_pack(model) else _padded)(model, wanted, batch_tokens):
+        out[at] = states.float().cpu().numpy().astype(dtype)
     bad = np.argwhere(~np.isfinite(out).all(axis=2))
     if len(bad):
         row, step = bad[0]
@@ -107,12 +110,18 @@ def read_positions(
     return out
 
 
-def _packed(
-    model: PreTrainedModel, wanted: Sequence[Marked], batch_tokens: int
-) -> Iterator[tuple[list[int], Float[Tensor, "B K D"]]]:
-    for pack in packs(wanted, batch_tokens):
-        with torch.inference_mode():
-            yield pack.members, packed_states(model, layout(wanted, pack, model.device))
+def can_pack(model: PreTrainedModel) -> bool:
+    """Whether all layers of a model attend to all earlier tokens through the interface of transformers.
+
+    Others are read in padded batches: sliding windows, capped attention (Gemma 2), attention code of their own, and rotary
+    embeddings that depend on the longest sequence.
+    """
+    config = model.config
+    plain = all(getattr(config, name, None) is None for name in ("sliding_window", "attn_logit_softcapping"))
+    full = set(getattr(config, "layer_types", None) or [FULL]) == {FULL}
+    fixed = (getattr(config, "rope_parameters", None) or {}).get("rope_type") not in BY_LENGTH
+    interface = bool(model._supports_attention_backend) and config._attn_implementation == PLAIN
+    return interface and plain and full and fixed
 
 
 def _padded(

@@ -50,14 +50,24 @@ def wanted_positions(model: PreTrainedModel, at: Int[Tensor, " N"]) -> Iterator[
         yield
 
 
+def last_layer(model: PreTrainedModel) -> nn.Module | None:
+    """The last layer of a model's body; None where the body names its layers otherwise."""
+    layers = getattr(model.get_decoder(), "layers", None)
+    return layers[-1] if layers is not None else None
+
+
+def attention_of(layer: nn.Module | None) -> nn.Module | None:
+    """The attention of a layer; None where it has another name."""
+    return getattr(layer, "self_attn", None)
+
+
 @contextmanager
 def _shortened(
     model: PreTrainedModel, cut: Callable[[Tensor], Tensor], fill: Callable[[Tensor, int], Tensor]
 ) -> Iterator[None]:
     """A context in which parts of the last layer compute what `cut` leaves of their input, and `fill` puts zeros back."""
-    layers = getattr(model.get_decoder(), "layers", None)
-    last = layers[-1] if layers is not None else None
-    attention = getattr(last, "self_attn", None)
+    last = last_layer(model)
+    attention = attention_of(last)
     parts = [getattr(attention, "q_proj", None), getattr(attention, "o_proj", None), getattr(last, "mlp", None)]
     hooks = [hook for part in parts if part is not None for hook in _hooks(part, cut, fill)]
     try:

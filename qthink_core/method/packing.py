@@ -1,8 +1,9 @@
-"""Packs: many sequences in one row of tokens without padding, in which a prompt that several of them share is read once.
+"""Packs: sequences one after another without padding, cut into passes of the same size; no token is read twice.
 
-Everything in a layer but its attention treats each token by itself, so a pack is one row for it. The attention computes
-each sequence from its prompt and its own tokens: sequences of similar length are gathered into a padded batch, and the
-outputs of its tokens are taken from there. Only attention computes padding, and a shared prompt again.
+Everything in a layer but its attention treats each token by itself, so a pass is one row for it. The attention of a part of
+a sequence reads the keys and values of the tokens before it: of its prompt, which is read once for all sequences that begin
+with it, and of the sequence itself where an earlier pass read its beginning. What the next pass needs of them is kept: at
+most one sequence. Parts of similar size share a padded batch in the attention alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,18 +13,17 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from qthink_core.method.last_layer import wanted_positions
+from qthink_core.method.last_layer import attention_of, last_layer, wanted_positions
 
 # The names by which transformers know this attention and the one that it stands in for.
 PACKED, PLAIN = "qthink_packed", "sdpa"
-FULL = "full_attention"
-# The longest sequence of an attention batch against its shortest: padding is computed there, in place of more calls.
-SPREAD = 1.25
+# How many times its size without padding an attention batch may have: padding is computed there, in place of more calls.
+PADDED = 1.5
 
 
 @runtime_checkable
@@ -43,144 +43,254 @@ class Marked(Protocol):
     def prompt(self) -> int: ...
 
 
-class Pack(NamedTuple):
-    """The indices of sequences in one pack, and by prompt those that share it."""
+class Part(NamedTuple):
+    """Tokens `start` to `stop` of a sequence, either of its prompt or of what follows it."""
 
-    members: list[int]
-    groups: list[list[int]]
+    row: int
+    start: int
+    stop: int
+
+
+class Span(NamedTuple):
+    """Queries that attend to the same keys: query q sees the keys 0 to `sees[q]`.
+
+    `queries` are tokens of the pass. `keys` are places among the kept keys and, after them, those of the pass; None where
+    the kept ones are the keys.
+    """
+
+    queries: np.ndarray
+    sees: np.ndarray
+    keys: np.ndarray | None
+
+    @property
+    def n_keys(self) -> int:
+        """The number of keys that the last query sees."""
+        return int(self.sees[-1]) + 1
+
+
+class Batch(NamedTuple):
+    """Spans that attend together, padded; without a mask, query q sees the keys 0 to q."""
+
+    queries: Int[Tensor, "B Q"]
+    keys: Int[Tensor, "B C"] | tuple[None, slice]
+    mask: Float[Tensor, "B 1 Q C"] | None
+
+
+class Attention(NamedTuple):
+    """What a layer attends to: `source` has the place of each of R tokens in the concatenated outputs of the batches."""
+
+    batches: list[Batch]
+    source: Int[Tensor, " R"]
 
 
 class Layout(NamedTuple):
-    """A pack as arrays.
+    """A pass as arrays.
 
-    `ids` and `positions` are those of its T tokens, and `wanted` the indices of the K tokens of each of its N sequences.
-    Each of `batches` has the tokens of sequences of similar length, padded with index 0 on the right. `source` is the place
-    of each token in the concatenated outputs of these batches.
+    `ids` and `positions` are those of its T tokens. The first `held` kept keys stand before those of the pass. `grows`: the
+    first part, where an earlier pass read the beginning of its sequence; its keys are added to the kept ones. `kept`: the
+    places of the keys to keep for the next pass, None where the kept ones already are those. The last layer attends from the
+    tokens `read` alone. Of these, number `which[n]` is wanted for position `steps[n]` of sequence `rows[n]`.
     """
 
     ids: Int[Tensor, " T"]
     positions: Int[Tensor, " T"]
-    wanted: Int[Tensor, "N K"]
-    batches: list[Tensor]
-    source: Int[Tensor, " T"]
+    held: int
+    grows: slice | None
+    kept: Int[Tensor, " C"] | None
+    inner: Attention
+    last: Attention
+    read: Int[Tensor, " R"]
+    which: Int[Tensor, " N"]
+    rows: list[int]
+    steps: list[int]
 
 
-def can_pack(model: PreTrainedModel) -> bool:
-    """Whether all layers of a model attend to all earlier tokens through the interface of transformers.
+def passes(wanted: Sequence[Marked], batch_tokens: int) -> list[list[Part]]:
+    """All sequences in passes of `batch_tokens` tokens, the last of which may have fewer.
 
-    Others are read in padded batches: sliding windows, capped attention (Gemma 2), attention code of their own.
-    """
-    config = model.config
-    plain = all(getattr(config, name, None) is None for name in ("sliding_window", "attn_logit_softcapping"))
-    full = set(getattr(config, "layer_types", None) or [FULL]) == {FULL}
-    return bool(model._supports_attention_backend) and config._attn_implementation == PLAIN and plain and full
-
-
-def packs(wanted: Sequence[Marked], batch_tokens: int) -> list[Pack]:
-    """All sequences in packs of at most `batch_tokens` tokens; a sequence that is longer is a pack of its own.
-
-    The sequences of one prompt are in one pack if they fit, and otherwise in packs that no other prompt is in.
+    Each prompt is followed by what its sequences have after it, from long to short, so that parts of similar length meet. A
+    sequence that does not end in its pass goes on in the next.
     """
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for index, row in enumerate(wanted):
         by_prompt.setdefault(tuple(row.tokens[: row.prompt]), []).append(index)
-    made: list[Pack] = []
-    room = 0
+    whole: list[Part] = []
     for prompt, members in by_prompt.items():
-        own = {index: len(wanted[index].tokens) - len(prompt) for index in members}
-        size = len(prompt) + sum(own.values())
-        if size <= batch_tokens:
-            if size > room or not made:
-                made.append(Pack([], []))
+        whole.append(Part(members[0], 0, len(prompt)))
+        ordered = sorted(members, key=lambda i: (-len(wanted[i].tokens), i))
+        whole += [Part(index, len(prompt), len(wanted[index].tokens)) for index in ordered]
+    made: list[list[Part]] = []
+    room = 0
+    for index, start, end in whole:
+        while start < end:
+            if not room:
+                made.append([])
                 room = batch_tokens
-            made[-1].members.extend(members)
-            made[-1].groups.append(members)
-            room -= size
-            continue
-        # from long to short, so that sequences of similar length share an attention batch
-        for index in sorted(members, key=lambda i: (-own[i], i)):
-            if not made or room < own[index] or made[-1].groups[0][0] not in own:
-                made.append(Pack([], [[]]))
-                room = batch_tokens - len(prompt)
-            made[-1].members.append(index)
-            made[-1].groups[0].append(index)
-            room -= own[index]
-        room = 0
+            stop = min(end, start + room)
+            made[-1].append(Part(index, start, stop))
+            room -= stop - start
+            start = stop
     return made
 
 
-def layout(wanted: Sequence[Marked], pack: Pack, device: torch.device | str = "cpu") -> Layout:
-    """The arrays of a pack, on a device."""
-    ids, positions = list[int](), list[int]()
-    indices: dict[int, np.ndarray] = {}
-    reads: dict[int, int] = {}  # the first sequence of each prompt, whose attention gives the prompt's outputs
-    for group in pack.groups:
-        first = wanted[group[0]]
-        shared = np.arange(first.prompt) + len(ids)
-        ids += first.tokens[: first.prompt]
-        positions += range(first.prompt)
-        reads[group[0]] = first.prompt
-        for index in group:
-            row = wanted[index]
-            own = np.arange(len(row.tokens) - row.prompt) + len(ids)
-            ids += row.tokens[row.prompt :]
-            positions += range(row.prompt, len(row.tokens))
-            indices[index] = np.concatenate([shared, own])
-    source, batches, base = np.empty(len(ids), dtype=np.int64), list[np.ndarray](), 0
-    for batch in alike(pack.members, {index: len(found) for index, found in indices.items()}):
-        width = len(indices[batch[-1]])
-        at = np.zeros((len(batch), width), dtype=np.int64)
-        for number, index in enumerate(batch):
-            found, row = indices[index], wanted[index]
-            at[number, : len(found)] = found
-            start = 0 if index in reads else row.prompt
-            source[found[start:]] = base + number * width + np.arange(start, len(found))
-        batches.append(at)
-        base += at.size
-    at_NK = np.stack([indices[index][list(wanted[index].positions)] for index in pack.members])
-    arrays = [torch.from_numpy(one).to(device) for one in (np.array(ids), np.array(positions), at_NK, source, *batches)]
-    return Layout(arrays[0], arrays[1], arrays[2], arrays[4:], arrays[3])
+def layout(
+    wanted: Sequence[Marked],
+    parts: Sequence[Part],
+    following: Part | None,
+    masked: bool = True,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Layout:
+    """The arrays of a pass, on a device; `following` is the part with which the next pass begins (`masked`: `attention`)."""
+    first = parts[0]
+    grows = first.start not in (0, wanted[first.row].prompt)
+    held = min(first.start, wanted[first.row].prompt)
+    prompt = np.arange(held)  # where the keys of the present prompt are
+    ids, positions, read = list[int](), list[int](), list[int]()
+    rows, steps = list[int](), list[int]()
+    inner, last = list[Span](), list[Span]()
+    for row, start, stop in parts:
+        here = np.arange(len(ids), len(ids) + stop - start)
+        ids += wanted[row].tokens[start:stop]
+        positions += range(start, stop)
+        if start == 0:
+            prompt = prompt[:0]
+        keys = np.concatenate([prompt, held + here])
+        inner.append(Span(here, np.arange(start, stop), None if grows and not inner else keys))
+        if stop <= wanted[row].prompt:
+            prompt = keys
+        at = [(step, position) for step, position in enumerate(wanted[row].positions) if start <= position < stop]
+        if at:
+            rows += [row] * len(at)
+            steps += [step for step, _ in at]
+            read += [here[position - start] for _, position in at]
+            seen = np.unique([position for _, position in at])
+            last.append(Span(here[seen - start], seen, inner[-1].keys))
+    if not last:  # models need not be able to compute nothing
+        last = [Span(inner[0].queries[:1], inner[0].sees[:1], inner[0].keys)]
+    kept = None
+    if following is not None and not (grows and len(parts) == 1):
+        kept = (prompt if following.start <= wanted[following.row].prompt else keys)[: following.start]
+        kept = None if np.array_equal(kept, np.arange(held)[: following.start]) else kept
+    at_R = np.concatenate([span.queries for span in last])
+
+    def on_device(array: Sequence[int] | np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(array, dtype=np.int64)).to(device)
+
+    return Layout(
+        on_device(ids),
+        on_device(positions),
+        held,
+        slice(first.start, first.stop) if grows else None,
+        None if kept is None else on_device(kept),
+        attention(inner, masked, dtype, device),
+        attention(last, True, dtype, device),
+        on_device(at_R),
+        on_device(np.searchsorted(at_R, read)),
+        rows,
+        steps,
+    )
 
 
-def alike(members: Sequence[int], lengths: dict[int, int]) -> list[list[int]]:
-    """The members from short to long, in groups in which none is longer than `SPREAD` times the shortest."""
+def attention(spans: Sequence[Span], masked: bool, dtype: torch.dtype, device: torch.device | str) -> Attention:
+    """The attention batches of spans whose queries ascend from one to the next.
+
+    With masks, queries are those of the spans alone. Without, there are as many queries as keys: kernels that know the order
+    of tokens skip half of the work then, which those of GPUs do at all sizes and those of processors only at large ones.
+    """
+    batches, places, base = list[Batch](), {}, 0
+    for group in alike(spans, masked):
+        chosen = [spans[index] for index in group]
+        C = max(one.n_keys for one in chosen)
+        Q = max(len(one.queries) for one in chosen) if masked else C
+        queries, sees, keys = (np.zeros((len(group), width), dtype=np.int64) for width in (Q, Q, C))
+        for number, (index, one) in enumerate(zip(group, chosen, strict=True)):
+            at = slice(0, len(one.queries)) if masked else one.sees
+            queries[number, at], sees[number, at] = one.queries, one.sees
+            places[index] = base + number * Q + np.arange(Q)[at]
+            if one.keys is not None:
+                keys[number] = np.resize(one.keys[: one.n_keys], C)  # its own also where no query sees them
+        unseen = torch.from_numpy(np.arange(C) > sees[:, None, :, None]).to(device)
+        mask = torch.zeros(unseen.shape, dtype=dtype, device=device).masked_fill(unseen, -torch.inf) if masked else None
+        of_keys = (None, slice(0, C)) if chosen[0].keys is None else torch.from_numpy(keys).to(device)
+        batches.append(Batch(torch.from_numpy(queries).to(device), of_keys, mask))
+        base += queries.size
+    source = np.concatenate([places[index] for index in range(len(spans))])
+    return Attention(batches, torch.from_numpy(source).to(device))
+
+
+def alike(spans: Sequence[Span], masked: bool) -> list[list[int]]:
+    """The indices of spans, from few keys to many, in groups that padding makes at most `PADDED` times as large."""
     groups: list[list[int]] = []
-    for index in sorted(members, key=lambda i: (lengths[i], i)):
-        if groups and lengths[index] <= SPREAD * lengths[groups[-1][0]]:
+    widest = area = 0
+    for index in sorted(range(len(spans)), key=lambda i: (spans[i].n_keys, len(spans[i].queries), i)):
+        one = spans[index]
+        C = one.n_keys
+        Q = len(one.queries) if masked else C
+        joins = groups and one.keys is not None and spans[groups[-1][0]].keys is not None
+        if joins and (len(groups[-1]) + 1) * max(widest, Q) * C <= PADDED * (area + Q * C):
             groups[-1].append(index)
+            widest, area = max(widest, Q), area + Q * C
         else:
             groups.append([index])
+            widest, area = Q, Q * C
     return groups
 
 
-def packed_states(model: PreTrainedModel, pack: Layout) -> Float[Tensor, "N K D"]:
-    """The last hidden states of a pack's sequences at their positions; the output head is not computed.
+def packed(
+    model: PreTrainedModel, wanted: Sequence[Marked], batch_tokens: int
+) -> Iterator[tuple[tuple[list[int], list[int]], Float[Tensor, "N D"]]]:
+    """For each pass the sequences and numbers of the positions that it reads, and their last hidden states.
 
-    The last layer computes everything but keys, values and attention for these positions only.
+    The output head is not computed. The last layer computes everything but keys and values for these positions only.
     """
-    read, which = pack.wanted.flatten().unique(return_inverse=True)
-    with _attention(model, pack), wanted_positions(model, read):
-        hidden = model.get_decoder()(
-            input_ids=pack.ids[None], position_ids=pack.positions[None], use_cache=False
-        ).last_hidden_state[0]
-    return hidden[read][which].view(*pack.wanted.shape, -1)
+    todo = passes(wanted, batch_tokens)
+    kept: dict[nn.Module, list[Tensor]] = {}
+    room = max((parts[0].stop for parts in todo[1:]), default=0)
+    following = [*(parts[0] for parts in todo[1:]), None]
+    masked = model.device.type == "cpu"
+    for parts, after in zip(todo, following, strict=True):
+        made = layout(wanted, parts, after, masked, model.dtype, model.device)
+        with torch.inference_mode(), _attention(model, made, kept, room), wanted_positions(model, made.read):
+            hidden = model.get_decoder()(
+                input_ids=made.ids[None], position_ids=made.positions[None], use_cache=False
+            ).last_hidden_state[0]
+            states = hidden[made.read][made.which]
+        yield (made.rows, made.steps), states
 
 
 @contextmanager
-def _attention(model: PreTrainedModel, pack: Layout) -> Iterator[None]:
-    """A context in which a model attends by the layout of a pack."""
+def _attention(model: PreTrainedModel, made: Layout, kept: dict[nn.Module, list[Tensor]], room: int) -> Iterator[None]:
+    """A context in which a model attends by the layout of a pass; `kept` has keys and values of `room` tokens by layer."""
+    last = attention_of(last_layer(model))
 
     def attend(
         module: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, scaling: float | None = None, **__: Any
     ) -> tuple[Tensor, None]:
-        by_token = [states[0].transpose(0, 1) for states in (query, key, value)]
+        q, new = query[0].transpose(0, 1), [states[0].transpose(0, 1) for states in (key, value)]
+        if room and module not in kept:
+            kept[module] = [states.new_empty(room, *states.shape[1:]) for states in new]
+        old = kept.get(module, [])
+        if made.grows:
+            for states, its in zip(old, new, strict=True):
+                states[made.grows] = its[: made.grows.stop - made.grows.start]
+        every = [torch.cat([states[: made.held], its]) for states, its in zip(old, new, strict=True)] if made.held else new
+        how = made.last if module is last else made.inner
         parts = []
-        for batch in pack.batches:
-            q, k, v = (states[batch].transpose(1, 2) for states in by_token)
-            grouped = q.shape[1] != k.shape[1]
-            out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
+        for batch in how.batches:
+            k, v = (states[batch.keys].transpose(1, 2) for states in (old if isinstance(batch.keys, tuple) else every))
+            asked, causal, grouped = q[batch.queries].transpose(1, 2), batch.mask is None, q.shape[1] != k.shape[1]
+            out = functional.scaled_dot_product_attention(
+                asked, k, v, batch.mask, 0.0, causal, scale=scaling, enable_gqa=grouped
+            )
             parts.append(out.transpose(1, 2).flatten(0, 1))
-        return torch.cat(parts)[pack.source][None], None
+        if made.kept is not None:
+            for states, its in zip(old, every, strict=True):
+                states[: len(made.kept)] = its[made.kept]
+        out = torch.cat(parts)[how.source]
+        if how is made.last:
+            out = out.new_zeros(q.shape[0], *out.shape[1:]).index_copy_(0, made.read, out)
+        return out[None], None
 
     ALL_ATTENTION_FUNCTIONS.register(PACKED, attend)
     model.config._attn_implementation = PACKED

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.method import packing
 from qthink_core.method.extraction import Row
-from qthink_core.method.hidden_states import read_positions
-from qthink_core.method.packing import can_pack, layout, packs
+from qthink_core.method.hidden_states import can_pack, read_positions
+from qthink_core.method.packing import Part, layout, passes
 from qthink_core.method.positions import evenly
 
 K = 3
@@ -57,7 +57,7 @@ def model_of(architecture: str) -> Any:
 
 
 @pytest.mark.parametrize("architecture", [*PACKED, *NOT_PACKED])
-@pytest.mark.parametrize("batch_tokens", [1, 45, 1000])
+@pytest.mark.parametrize("batch_tokens", [3, 45, 1000])
 def test_the_states_are_those_of_each_sequence_alone(architecture: str, batch_tokens: int) -> None:
     model = model_of(architecture)
     assert can_pack(model) == (architecture in PACKED)
@@ -71,7 +71,12 @@ def test_the_states_are_those_of_each_sequence_alone(architecture: str, batch_to
 
 @pytest.mark.parametrize(
     "setting",
-    [{"attn_logit_softcapping": 5.0}, {"sliding_window": 8}, {"layer_types": ["full_attention", "sliding_attention"]}],
+    [
+        {"attn_logit_softcapping": 5.0},
+        {"sliding_window": 8},
+        {"layer_types": ["full_attention", "sliding_attention"]},
+        {"rope_parameters": {"rope_type": "dynamic"}},
+    ],
 )
 def test_a_model_with_another_attention_is_not_packed(setting: dict[str, Any]) -> None:
     model = model_of("Llama")
@@ -84,73 +89,88 @@ def test_a_model_with_another_attention_is_not_packed(setting: dict[str, Any]) -
     assert not can_pack(model)
 
 
-def test_a_prompt_is_read_once_and_no_token_in_vain() -> None:
-    model, calls = model_of("Qwen3"), list[tuple[int, ...]]()
-    model.model.layers[0].register_forward_pre_hook(lambda _, inputs: calls.append(tuple(inputs[0].shape[:2])))
-    last: list[int] = []
+def test_no_token_is_read_twice_or_in_vain() -> None:
+    model, calls, last = model_of("Qwen3"), list[int](), list[int]()
+    model.model.layers[0].register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0].shape[1]))
     model.model.layers[-1].mlp.gate_proj.register_forward_pre_hook(lambda _, inputs: last.append(inputs[0].shape[1]))
     read_positions(model, ROWS, K, 1000, "float32")
-    assert calls == [(1, 5 + 4 + 17 + 6 + 5 + 9 + 1 + 30 + 1 + 8)]
+    assert calls == [5 + 4 + 17 + 6 + 5 + 9 + 1 + 30 + 1 + 8] == [86]
     # the thought of one token has one position, three times
     assert last == [7 * K - 2]
+    read_positions(model, ROWS, K, 30, "float32")
+    assert calls[1:] == [30, 30, 26]
+    assert sum(last[1:]) == 7 * K - 2
+
+
+def test_a_pass_is_full_and_what_does_not_fit_goes_on_in_the_next() -> None:
+    assert passes(ROWS[:4], 16) == [
+        [Part(0, 0, 5), Part(1, 5, 16)],
+        [Part(1, 16, 22), Part(2, 5, 11), Part(3, 5, 9)],
+        [Part(3, 9, 10), Part(0, 5, 9)],
+    ]
 
 
 def test_prompts_of_the_same_tokens_are_one_and_one_that_begins_another_is_not() -> None:
     rows = [row._replace(prompt=2) for row in ROWS[:2]]
-    assert packs([*ROWS[:2], *rows], 1000) == [packing.Pack([0, 1, 2, 3], [[0, 1], [2, 3]])]
+    parts = [Part(1, 5, 22), Part(0, 5, 9), Part(2, 0, 2), Part(3, 2, 22), Part(2, 2, 9)]
+    assert passes([*ROWS[:2], *rows], 1000) == [[Part(0, 0, 5), *parts]]
 
 
-def test_a_pack_is_full_at_its_limit_and_not_beyond() -> None:
-    assert [len(packs(ROWS[:4], limit)) for limit in (37, 36)] == [1, 2]  # 5 + 4 + 17 + 6 + 5 tokens
-    assert [len(packs(ROWS, limit)) for limit in (86, 85)] == [1, 2]
-
-
-def test_a_prompt_with_more_sequences_than_fit_has_packs_of_its_own() -> None:
-    # 5 + 4 + 17 + 6 + 5 tokens do not fit into 30, so 17 + 6 and 5 + 4 are read with the prompt each
-    found = packs(ROWS, 30)
-    assert [pack.members for pack in found] == [[1, 2], [3, 0], [5], [4], [6]]
-    assert [len(layout(ROWS, pack).ids) for pack in found][:2] == [28, 14]
+def visible(batches: list[packing.Batch], kept: np.ndarray, every: np.ndarray) -> list[list[int]]:
+    """The tokens that each query of the batches attends to, one query after the other."""
+    found = []
+    for batch in batches:
+        keys = kept[batch.keys] if isinstance(batch.keys, tuple) else every[batch.keys.numpy()]
+        n = batch.queries.shape[1]
+        mask = np.tri(n, dtype=bool)[None] if batch.mask is None else (batch.mask[:, 0] == 0).numpy()
+        found += [keys[b][mask[b % len(mask), q]].tolist() for b in range(len(keys)) for q in range(n)]
+    return found
 
 
 @given(
     st.lists(st.tuples(st.integers(1, 12), st.lists(st.integers(1, 30), min_size=1, max_size=6)), min_size=1, max_size=6),
     st.integers(1, 120),
+    st.booleans(),
 )
 @settings(deadline=None, max_examples=60)
-def test_packs_hold_every_sequence_once_within_the_limit_and_every_output_has_its_place(
-    sizes: list[tuple[int, list[int]]], batch_tokens: int
+def test_every_token_attends_to_all_tokens_before_it_in_its_sequence_and_to_no_other(
+    sizes: list[tuple[int, list[int]]], batch_tokens: int, masked: bool
 ) -> None:
     rows = rows_of([prompt for prompt, _ in sizes], [thoughts for _, thoughts in sizes])
-    found = packs(rows, batch_tokens)
-    assert sorted(index for pack in found for index in pack.members) == list(range(len(rows)))
-    for pack in found:
-        assert sorted(pack.members) == sorted(index for group in pack.groups for index in group)
-        made = layout(rows, pack)
-        assert len(made.ids) <= batch_tokens or len(pack.members) == 1
-        # each token of the pack is the one that its place in the attention batches holds
-        flat = torch.cat([batch.flatten() for batch in made.batches])
-        assert torch.equal(flat[made.source], torch.arange(len(made.ids)))
-        for member, at in zip(pack.members, made.wanted, strict=True):
-            assert made.ids[at].tolist() == [rows[member].tokens[position] for position in rows[member].positions]
-            assert made.positions[at].tolist() == list(rows[member].positions)
-    whole = [sum(thoughts) + prompt <= batch_tokens for prompt, thoughts in sizes]
-    if all(whole):
-        read = sum(len(layout(rows, pack).ids) for pack in found)
-        assert read == sum(prompt + sum(thoughts) for prompt, thoughts in sizes)
+    todo = passes(rows, batch_tokens)
+    assert sum(part.stop - part.start for parts in todo for part in parts) == sum(n + sum(own) for n, own in sizes)
+    kept, states = np.full(100, -1), dict[tuple[int, int], list[int]]()
+    for number, parts in enumerate(todo):
+        following = todo[number + 1][0] if number + 1 < len(todo) else None
+        made = layout(rows, parts, following, masked)
+        assert len(made.ids) == batch_tokens or following is None
+        if made.grows:
+            kept[made.grows] = made.ids[: made.grows.stop - made.grows.start]
+        every = np.concatenate([kept[: made.held], made.ids.numpy()])
+        seen = visible(made.inner.batches, kept, every)
+        sources = zip(((row, at) for row, start, stop in parts for at in range(start, stop)), made.inner.source, strict=True)
+        assert all(seen[source] == rows[row].tokens[: at + 1] for (row, at), source in sources)
+        seen = visible(made.last.batches, kept, every)
+        for row, step, which in zip(made.rows, made.steps, made.which, strict=True):
+            states[row, step] = seen[made.last.source[which]]
+            assert made.ids[made.read[which]] == rows[row].tokens[rows[row].positions[step]]
+        if made.kept is not None:
+            kept[: len(made.kept)] = every[made.kept]
+    assert states == {(n, k): row.tokens[: row.positions[k] + 1] for n, row in enumerate(rows) for k in range(K)}
 
 
 def test_the_attention_of_a_model_is_its_own_again_even_after_an_error() -> None:
     model = model_of("Qwen3")
-    (pack,) = packs(ROWS, 1000)
-    made = layout(ROWS, pack)
     with pytest.raises(IndexError):
-        packing.packed_states(model, made._replace(ids=made.ids + 1000))
+        list(packing.packed(model, [ROWS[0]._replace(tokens=[1000] * 9)], 1000))
     assert model.config._attn_implementation == "sdpa"
     ids = torch.tensor([ROWS[0].tokens])
     before = model_of("Qwen3")(input_ids=ids).logits
     assert torch.equal(model(input_ids=ids).logits, before)
 
 
-def test_sequences_of_similar_length_share_an_attention_batch() -> None:
-    lengths = dict(enumerate([40, 8, 10, 11, 50, 51]))
-    assert packing.alike(list(lengths), lengths) == [[1, 2], [3], [0, 4], [5]]
+def test_spans_of_similar_size_share_an_attention_batch() -> None:
+    spans = [packing.Span(np.arange(n), np.arange(n), np.arange(n)) for n in (40, 8, 10, 11, 50, 60)]
+    assert packing.alike(spans, masked=True) == [[1, 2, 3], [0, 4, 5]]
+    # keys that an earlier pass has read are not gathered
+    assert packing.alike([*spans, spans[2]._replace(keys=None)], masked=True) == [[1, 2], [6], [3], [0, 4, 5]]
