@@ -1,9 +1,11 @@
 """Prompts as token ids, rendered once with the model's own chat template (decision 13). No torch."""
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from qthink_core.artifacts.prepared import Prompted
+from qthink_core.benchmarks.bounded_rendering import Conversation, rendered
 from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.graders.contract import Problem
 
@@ -11,33 +13,56 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+# Prompts that are rendered in one process: starting it takes some milliseconds.
+TOGETHER = 1000
+
+
 def render(tokenizer: "PreTrainedTokenizerBase", question: str, thinking: bool) -> list[int]:
-    """The prompt of a question as token ids, with or without thinking."""
-    encoding = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}],
-        tokenize=True,
-        add_generation_prompt=True,
-        return_dict=True,
-        # inside `chat_template_kwargs` it would be silently ignored, and thinking would stay on
-        enable_thinking=thinking,
-    )
-    return cast("list[int]", cast("Mapping[str, object]", encoding)["input_ids"])
+    """The prompt of a question as token ids, with or without thinking; raises as `prompts` does."""
+    return prompts(tokenizer, [question], thinking)[0]
+
+
+def prompts(tokenizer: "PreTrainedTokenizerBase", questions: Sequence[str], thinking: bool) -> list[list[int]]:
+    """The prompts of questions as token ids, with or without thinking.
+
+    Raises DataError where the chat template fails, or takes too much time or memory (`bounded_rendering.rendered`).
+    """
+    # inside `chat_template_kwargs`, `enable_thinking` would be silently ignored, and thinking would stay on
+    options = {"add_generation_prompt": True, "enable_thinking": thinking}
+    conversations = [Conversation([{"role": "user", "content": question}], options) for question in questions]
+    texts = rendered(tokenizer, f"the chat template of {tokenizer.name_or_path}", conversations)
+    return [tokens(tokenizer, text) for text in texts]
+
+
+def tokens(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """The token ids of a rendered conversation, which has its special tokens already."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def prompted(benchmark: str, problems: Iterable[Problem], tokenizer: "PreTrainedTokenizerBase") -> list[Prompted]:
-    """The problems with gold answers and prompts, in the same order."""
-    return [
-        Prompted(
+    """The problems with gold answers and prompts, in the same order; raises as `prompts` does."""
+    return [row for some in _in_blocks(problems) for row in _prompted(benchmark, some, tokenizer)]
+
+
+def _in_blocks(problems: Iterable[Problem]) -> Iterator[list[Problem]]:
+    left = iter(problems)
+    while some := list(islice(left, TOGETHER)):
+        yield some
+
+
+def _prompted(benchmark: str, problems: Sequence[Problem], tokenizer: "PreTrainedTokenizerBase") -> Iterator[Prompted]:
+    questions = [problem.question for problem in problems]
+    both = [prompts(tokenizer, questions, thinking) for thinking in (True, False)]
+    for problem, thinking, direct in zip(problems, *both, strict=True):
+        yield Prompted(
             id=problem.id,
             question=problem.question,
             gold=problem.gold,
             rationale=problem.rationale,
             target_gold=grader(benchmark).gold_answer(problem),
-            prompt_thinking=render(tokenizer, problem.question, thinking=True),
-            prompt_direct=render(tokenizer, problem.question, thinking=False),
+            prompt_thinking=thinking,
+            prompt_direct=direct,
         )
-        for problem in problems
-    ]
 
 
 def longest_prompt(rows: Iterable[Prompted]) -> int:

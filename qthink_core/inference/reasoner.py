@@ -4,7 +4,9 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, overload
 
-from qthink_core.errors import DataError, ParamError, first_line
+from qthink_core.benchmarks.bounded_rendering import Conversation, TemplateError, rendered
+from qthink_core.benchmarks.rendering import tokens
+from qthink_core.errors import DataError, ParamError
 from qthink_core.generation.decoding import Choose, greedy, sampler
 from qthink_core.inference import checkpoint
 from qthink_core.inference import question as asking
@@ -97,23 +99,20 @@ class LatentReasoner:
     def prompt(self, question: Question, name: str = "the question") -> list[int]:
         """The prompt of a question, or of messages with `role` and `content`, as token ids; errors begin with `name`.
 
-        Raises what `question.messages` raises, and DataError for messages that the chat template does not take.
+        Raises what `question.messages` raises, and DataError for messages that the chat template does not take, or for which
+        it takes too much time or memory.
         """
         messages = asking.messages(question, name)
+        options = {"add_generation_prompt": True, "enable_thinking": self.system.thinking}
+        origin = f"the chat template of {self.folder}"
         try:
-            encoding = self.system.tokenizer.apply_chat_template(
-                messages,
-                tokenize=True,
-                add_generation_prompt=True,
-                return_dict=True,
-                enable_thinking=self.system.thinking,
-            )
-        except Exception as error:  # noqa: BLE001 - a template raises whatever its author or jinja2 chose
+            (text,) = rendered(self.system.tokenizer, origin, [Conversation(messages, options)])
+        except TemplateError as error:
             raise DataError(
-                f"the chat template of {self.folder} does not take these messages ({first_line(error)}): give "
+                f"{origin} does not take these messages ({error.reason}): give "
                 'messages such as {"role": "user", "content": "..."}'
             ) from None
-        return list(encoding["input_ids"])
+        return tokens(self.system.tokenizer, text)
 
     def room(self, prompt: Sequence[int], how: Settings, name: str) -> int:
         """The number of new tokens that may follow a prompt.

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from qthink_core.artifacts.files import read_object, write_file
 from qthink_core.errors import DataError, first_line
+from qthink_core.models.acceptance.chat_template import conversation
 from qthink_core.models.acceptance.configs import config_of
 from qthink_core.models.tokenizer import load_tokenizer
 
@@ -100,8 +101,7 @@ def check_room(folder: Path, vocabulary: Mapping[str, int], rows: int) -> None:
 
 def check_end_of_turn(folder: Path, tokenizer: Any) -> None:
     """Raises DataError when the chat template does not end an assistant's turn with the tokenizer's end token."""
-    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Goodbye"}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    text = conversation(tokenizer, str(folder / TEMPLATE))
     end = tokenizer.eos_token
     if not end or f"Goodbye{end}" not in text:
         raise DataError(

@@ -16,11 +16,12 @@ from tokenizers import AddedToken
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from qthink_core import hub
+from qthink_core.benchmarks import bounded_rendering
 from qthink_core.benchmarks.rendering import render
 from qthink_core.errors import DataError
 from qthink_core.method import hidden_states
 from qthink_core.models import loading, model_folder, sources, think_tokens
-from qthink_core.models.acceptance import chat_template, configs, forward, limits, tokenizer_files
+from qthink_core.models.acceptance import chat_template, configs, forward, tokenizer_files
 from qthink_core.models.acceptance.chat_template import following
 from qthink_core.models.base_params import Base
 from qthink_core.planning import source_checks
@@ -122,6 +123,7 @@ BOMBS = {
     "time": "{% for a in range(9999) %}" * 3 + "{% endfor %}" * 3,
     "memory": "{{ 'a' * 10 ** 10 }}",
     "a direct prompt alone": SWITCH + "{{ 'a' * 10 ** 10 }}{% endif %}",
+    "text": "{{ 'a' * 2 ** 20 }}",
 }
 
 
@@ -129,9 +131,11 @@ BOMBS = {
 def test_a_template_that_would_take_all_time_or_memory_is_ended_and_refused(
     bomb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "SECONDS", 1)
-    with pytest.raises(DataError, match=r"^x takes more than 1 s or 1 GiB of memory to render a short conversation: take"):
-        tokenizer_files.end_of_turn(with_template(BOMBS[bomb] + START + "{% endif %}"), "x")
+    monkeypatch.setattr(bounded_rendering, "SECONDS", 1)
+    monkeypatch.setattr(bounded_rendering, "MAX_TEXT_BYTES", 1 << 20)
+    said = r"^x takes more than 1 s, 1 GiB of memory or 1 MiB of text to render 2 conversations: take another model$"
+    with pytest.raises(DataError, match=said):
+        following(with_template(BOMBS[bomb] + START + "{% endif %}"), "added", "x")
 
 
 @pytest.mark.parametrize("name", ["Llama-3.2", "Granite-3"])

@@ -20,6 +20,9 @@ from qthink_core.errors import StoppedError
 _WORKER = Path(__file__).with_name("latex_worker.py")
 # The slowest published gold takes 0.2 s; with the start of the worker (0.8 s) every answer costs less than 2.5 s.
 CPU_LIMIT_S = 1.2
+# SymPy's order depends on the hash seed. With gmpy2 or python-flint, where they are installed, an answer near the limit of
+# time would get another verdict: whole numbers are Python's own.
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "SYMPY_GROUND_TYPES": "python", "MPMATH_NOGMPY": "1"}
 _VERDICTS: tuple[Verdict, ...] = ("right", "wrong", "timeout", "over_limit")
 # Whether two values are equal, or the pairs of expressions, gold first, that all have to be equal for it.
 Cell = bool | list[tuple[str, str]]
@@ -49,14 +52,14 @@ class _Worker:
 
     def start(self) -> None:
         if self._process is None:
-            # -P, because modules in the same folder must not shadow installed ones. A fixed hash seed, because SymPy's order
-            # depends on it. A separate process group, because Ctrl-C is for this process, which may still need a verdict.
+            # -P, because modules in the same folder must not shadow installed ones. A separate process group, because Ctrl-C
+            # is for this process, which may still need a verdict.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(_WORKER), str(CPU_LIMIT_S)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env=os.environ | {"PYTHONHASHSEED": "0"},
+                env=os.environ | _ENVIRONMENT,
                 process_group=0,
             )
 

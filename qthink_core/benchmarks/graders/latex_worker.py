@@ -20,8 +20,11 @@ from typing import NoReturn
 
 import math_verify.grader
 import sympy
+
+# SymPy imports these late: a child opens no file, and the names of units are sympified before `_numeral` is in place.
+import sympy.assumptions.wrapper
 import sympy.parsing.sympy_parser
-import sympy.physics.units  # SymPy imports it late and sympifies its unit names, which must happen before `_numeral`
+import sympy.physics.units
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from math_verify.grader import verify
 
@@ -128,7 +131,7 @@ def _decide_and_exit(table: Table, cpu_limit_s: float, write_end: int) -> NoRetu
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        # SIGPROF has no handler, so the kernel ends the child even during a long step of GMP
+        # SIGPROF has no handler, so the kernel ends the child even during one long multiplication
         signal.setitimer(signal.ITIMER_PROF, cpu_limit_s)
         os.write(write_end, b"1" if matched(table) else b"0")
     finally:

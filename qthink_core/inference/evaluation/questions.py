@@ -124,16 +124,12 @@ def _of_run(task: str, folder: Path) -> list[Problem]:
 def prompts(questions: Sequence[Problem], tokenizer: Any, thinking: bool, folder: Path) -> dict[str, list[int]]:
     """The prompts of the questions by id, as token ids, with the chat template of the checkpoint in `folder`.
 
-    Raises DataError when there is no chat template, or it does not take a question.
+    Raises DataError when there is no chat template, and as `rendering.prompts` does.
     """
     if not tokenizer.chat_template:
         raise DataError(f"{folder} has no chat template (chat_template.jinja): take an instruction-tuned model")
-    try:
-        return {one.id: rendering.render(tokenizer, one.question, thinking) for one in questions}
-    except Exception as error:  # noqa: BLE001 - a template raises whatever its author or jinja2 chose
-        raise DataError(
-            f"the chat template of {folder} does not take a question ({first_line(error)}): take another"
-        ) from None
+    made = rendering.prompts(tokenizer, [one.question for one in questions], thinking)
+    return {one.id: prompt for one, prompt in zip(questions, made, strict=True)}
 
 
 def room(

@@ -10,7 +10,8 @@ import re
 from datetime import date
 from typing import Any
 
-from qthink_core.errors import DataError, first_line
+from qthink_core.benchmarks.bounded_rendering import Conversation, rendered
+from qthink_core.errors import DataError
 
 THINK, END_THINK = "<think>", "</think>"
 EMPTY_BLOCK = f"{THINK}\n\n{END_THINK}\n\n"  # Qwen3's, and what is written where a template has none of its own
@@ -32,6 +33,7 @@ CLOCK = re.compile(r"strftime_now\s*\(\s*(['\"])([^'\"]*)\1\s*\)")
 NAMED = re.compile(r"\bstrftime_now\b(?!\s+is\s+(?:not\s+)?defined\b)")
 DATED = "{%- macro strftime_now(form) %}{{- "
 RANDOM = re.compile(r"\|\s*random\b|\blipsum\b")
+TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Goodbye"}]
 FIX = "set thinking to `added`, or take a model that thinks"
 
 
@@ -74,26 +76,15 @@ def following(tokenizer: Any, thinking: str, origin: str) -> tuple[str, list[str
 
 
 def prompts(tokenizer: Any, origin: str) -> tuple[str, str]:
-    """The direct prompt of a short question and the one that asks for thinking; raises DataError as `render` does."""
-    direct, thoughtful = (
-        render(tokenizer, origin, ("user", "Hello"), add_generation_prompt=True, enable_thinking=thinking)
-        for thinking in (False, True)
-    )
+    """The direct prompt of a short question and the one that asks for thinking; raises DataError as `rendered` does."""
+    options = [{"add_generation_prompt": True, "enable_thinking": thinking} for thinking in (False, True)]
+    direct, thoughtful = rendered(tokenizer, origin, [Conversation(TURNS[:1], one) for one in options])
     return direct, thoughtful
 
 
 def conversation(tokenizer: Any, origin: str) -> str:
-    """A question and its answer, `Goodbye`; raises DataError as `render` does."""
-    return render(tokenizer, origin, ("user", "Hello"), ("assistant", "Goodbye"))
-
-
-def render(tokenizer: Any, origin: str, *turns: tuple[str, str], **options: bool) -> str:
-    """The text of turns by role; raises DataError naming `origin` when the template fails."""
-    messages = [{"role": role, "content": content} for role, content in turns]
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
-    except Exception as error:  # noqa: BLE001 - a template raises whatever its author or jinja2 chose
-        raise DataError(f"{origin} cannot be used ({first_line(error)}): take another model") from None
+    """A question and its answer, `Goodbye`; raises DataError as `rendered` does."""
+    return rendered(tokenizer, origin, [Conversation(TURNS, {})])[0]
 
 
 def empty_block(tokenizer: Any, origin: str) -> str:

@@ -1,7 +1,6 @@
-"""Whatever a model writes: a verdict, in bounded time, and nothing changed around it."""
+"""Whatever a model writes gets a verdict, and a worker that dies is replaced; tests/hostile has the answers on record."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -23,103 +22,8 @@ GOLDS = {
 }
 VERDICTS = {"right", "wrong", "unparsable", "over_limit", "timeout"}
 
-# Processor time of one comparison: the limit of the worker, and its own start and clean-up.
-COST_LIMIT_S = 2.5
-# A limit for what would run for minutes anyway; what is quick takes 0.1 s.
-SMALL_LIMIT_S = 0.3
 # Elapsed time has the slack of a machine that runs other tests at the same time.
 ELAPSED_LIMIT_S = 12.0
-
-SECRET = "qthink-was-here"
-HOSTILE = [
-    r"\boxed{(10^8)!}",
-    r"\boxed{9^{9^{9^{9}}}}",
-    r"\boxed{" + "(" * 200 + "1" + ")" * 200 + "}",
-    r"\boxed{" + "7" * 10**5 + "}",
-    r"\boxed{" + "x+" * 200 + "7" * 90 + "}",
-    r"\boxed{" * 14_000,
-    "\\boxed{\ud800+1}",
-    rf"\boxed{{__import__('os').system('touch {SECRET}')}}",
-    rf"\boxed{{\text{{exec(open('{SECRET}','w').write('x'))}}}}",
-    '\\boxed{1\n["right"]\n\0}',
-    r"\boxed{" + "^" * 499 + "}",
-    r"\boxed{" + r"\bm" * 166 + "}",
-    r"\boxed{" + "{" * 249 + "}" * 249 + "}",
-    r"\boxed{" + r"\frac" * 99 + "}",
-    r"\boxed{" + r"\text{m}" * 71 + "}",
-    r"\boxed{" + ",".join("x" * 100) + "}",
-    r"\boxed x" * 12_000,
-    r"\boxed" + " " * 90_000,
-    "{" * 10**5,
-    "1," * 50_000,
-    r"\frac{" * 15_000,
-    "-$" * 50_000,
-    "####" * 25_000,
-    "Action Input: {" * 6_000,
-    'Action Input: {"' * 6_000,
-    'Action Input: {"' + '\\"' * 49_000,
-    "<think>" * 10_000,
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("task", BENCHMARKS)
-def test_a_hostile_answer_costs_little_and_changes_nothing_around_it(task, tmp_path, monkeypatch):
-    latex_equality.close()  # a worker keeps the folder and the limit of its start
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(latex_equality, "CPU_LIMIT_S", SMALL_LIMIT_S)
-    signals = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGPROF, signal.SIGINT)]
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    for answer in HOSTILE:
-        started = time.monotonic()
-        result = grade(task, GOLDS[task], answer)
-        assert time.monotonic() - started < ELAPSED_LIMIT_S, answer[:40]
-        assert result.verdict in VERDICTS - {"right"}, answer[:40]
-        (result.extracted or "").encode()
-    assert [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGPROF, signal.SIGINT)] == signals
-    assert resource.getrlimit(resource.RLIMIT_AS) == limits
-    assert list(tmp_path.iterdir()) == []
-    if task == "math500":
-        assert grade(task, GOLDS[task], r"\boxed{\sqrt{117}}").verdict == "right"
-        latex_equality.close()
-
-
-# Each grew with the square of the length before its pattern was bounded.
-GROWING = [
-    "\\",
-    "#### (",
-    "-",
-    "^ ",
-    "1²",
-    "not 5 ",
-    "answer is not 5 ",
-    ") ",
-    "1" + ") " * 39,
-    "\\frac{",
-    "1 = x ",
-    "是1",
-    "eighteen and ",
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("piece", GROWING)
-def test_a_text_of_100_000_characters_takes_linear_time(piece):
-    text = f"#### {piece * (100_000 // len(piece))}"[:100_000]
-    started = time.process_time()
-    grade("gsm8k", "18", text)
-    assert time.process_time() - started < 5
-
-
-@pytest.mark.slow
-def test_a_factorial_that_would_run_for_minutes_is_ended_by_its_processor_time():
-    latex_equality.close()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert grade("math500", GOLDS["math500"], r"\boxed{(10^8)!}").verdict == "timeout"
-    latex_equality.close()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert spent_s < COST_LIMIT_S
 
 
 @pytest.mark.parametrize("task", BENCHMARKS)
