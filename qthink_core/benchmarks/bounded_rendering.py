@@ -1,7 +1,8 @@
-"""Texts of conversations by a chat template, which is a program of unknown origin: it runs where it can be ended.
+"""What a model folder says of text, its chat template and its rules of splitting, applied where it can be ended. No torch.
 
-The sandbox of jinja2 keeps a template from the machine and bounds a single `range`, but neither loops in loops nor long
-texts and large powers. A template may cost much for one question alone, so every conversation is rendered here. No torch.
+Both are programs of unknown origin. The sandbox of jinja2 keeps a template from the machine and bounds a single `range`, but
+neither loops in loops nor long texts and large powers; the patterns of a tokenizer may take exponential time. They may cost
+much for one question alone, so every conversation is rendered and tokenized in a forked process with limits.
 """
 
 import json
@@ -10,7 +11,7 @@ import resource
 import select
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -18,10 +19,15 @@ from qthink_core.errors import DataError, first_line
 
 SECONDS = 5  # of the processor; templates of real models take milliseconds
 FURTHER_SECONDS = 0.02  # for each conversation
+CHARS_A_SECOND = 500_000  # a tokenizer takes twice as many
 BYTES = 1 << 30
-MAX_TEXT_BYTES = 64 << 20  # of all texts together
+MAX_REPLY_BYTES = 64 << 20  # of all texts or token ids together
 WAIT = 12  # how many times as long the clock may run, on a machine that is busy
 MEMORY = Path("/proc/self/statm")
+# Of the kinds of characters and repetitions on which patterns differ, and take long.
+TRIAL = "It's 12345 + 6.75 = x,\n\n  so  f(x)\t→ Zürich, 東京\n<think>\nДа</think>\n\n" + "".join(
+    letter * 40 for letter in "a1 \n.-\u00e9"
+)
 
 
 class Conversation(NamedTuple):
@@ -40,66 +46,99 @@ class TemplateError(DataError):
 
 
 def rendered(tokenizer: Any, origin: str, conversations: Sequence[Conversation]) -> list[str]:
-    """The text of each conversation by the chat template of a tokenizer, made in a forked process.
+    """The text of each conversation by the chat template of a tokenizer.
 
-    Raises TemplateError where the template fails, and DataError naming `origin` where it needs more than SECONDS (and
-    FURTHER_SECONDS for each conversation), BYTES of memory, or MAX_TEXT_BYTES for what it writes.
+    Raises TemplateError where the template fails, and DataError naming `origin` where it needs more than SECONDS (and some
+    for each conversation), BYTES of memory, or MAX_REPLY_BYTES for what it writes.
     """
-    seconds = SECONDS + int(FURTHER_SECONDS * len(conversations))
+    return [str(text) for text in _bounded(origin, conversations, lambda: _texts(tokenizer, conversations))]
+
+
+def encoded(tokenizer: Any, origin: str, conversations: Sequence[Conversation]) -> list[list[int]]:
+    """The token ids of each conversation, rendered and tokenized; raises as `rendered` does."""
+
+    def ids() -> list[list[int]]:
+        # a template writes the special tokens itself
+        return [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in _texts(tokenizer, conversations)]
+
+    return list(_bounded(origin, conversations, ids))
+
+
+def check_tokenizer(encode: Callable[[str], Sequence[int]], decode: Callable[[Sequence[int]], str], origin: str) -> None:
+    """Raises DataError naming `origin` where a tokenizer fails on a short text, or needs more than the limits for it."""
+    try:
+        _bounded(origin, [Conversation([{"content": TRIAL}], {})], lambda: [decode(list(encode(TRIAL)))])
+    except TemplateError as error:
+        raise DataError(f"{origin} cannot read a short text ({error.reason}): take another model") from None
+
+
+def _texts(tokenizer: Any, conversations: Sequence[Conversation]) -> list[str]:
+    render = tokenizer.apply_chat_template
+    texts = [str(render(list(one.messages), tokenize=False, **one.options)) for one in conversations]
+    for text in texts:
+        text.encode()  # no tokenizer reads a lone surrogate
+    return texts
+
+
+def _bounded(origin: str, conversations: Sequence[Conversation], compute: Callable[[], list[Any]]) -> list[Any]:
+    """What `compute` returns, a list for JSON, computed in a forked process that ends at the limits."""
+    chars = sum(len(str(message.get("content"))) for one in conversations for message in one.messages)
+    seconds = SECONDS + int(FURTHER_SECONDS * len(conversations) + chars / CHARS_A_SECOND)
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read_end)
-        _render_and_end(tokenizer, conversations, seconds, write_end)
+        _reply_and_end(compute, seconds, write_end)
     os.close(write_end)
     try:
-        found = _read(read_end, time.monotonic() + WAIT * seconds)
+        reply = _read(read_end, time.monotonic() + WAIT * seconds)
     finally:
         os.close(read_end)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     try:
-        texts = json.loads(found)
+        found = json.loads(reply)
     except ValueError:  # a limit ended it
-        limits = f"{seconds} s, {BYTES >> 30} GiB of memory or {MAX_TEXT_BYTES >> 20} MiB of text"
-        what = "a conversation" if len(conversations) == 1 else f"{len(conversations)} conversations"
-        raise DataError(f"{origin} takes more than {limits} to render {what}: take another model") from None
-    if isinstance(texts, str):
-        raise TemplateError(origin, texts)
-    return [str(text) for text in texts]
+        limits = f"{seconds} s, {BYTES >> 30} GiB of memory or {MAX_REPLY_BYTES >> 20} MiB of text"
+        what = "a short conversation" if chars < 2 * len(TRIAL) else f"{len(conversations)} conversations"
+        raise DataError(f"{origin} takes more than {limits} for {what}: take another model") from None
+    if isinstance(found, str):
+        raise TemplateError(origin, found)
+    return list(found)
 
 
 def _read(pipe: int, end: float) -> bytes:
-    """What a child writes up to its end, or up to the time or length that ends it."""
-    found = bytearray()
-    while (left := end - time.monotonic()) > 0 and len(found) <= MAX_TEXT_BYTES and select.select([pipe], [], [], left)[0]:
+    """What a child writes up to its end, or nothing where time or length end it."""
+    reply = bytearray()
+    while (left := end - time.monotonic()) > 0 and len(reply) <= MAX_REPLY_BYTES and select.select([pipe], [], [], left)[0]:
         block = os.read(pipe, 1 << 20)
         if not block:
-            return bytes(found)
-        found += block
+            return bytes(reply)
+        reply += block
     return b""
 
 
-def _render_and_end(tokenizer: Any, conversations: Sequence[Conversation], seconds: int, write_end: int) -> NoReturn:
-    """Writes the texts as a JSON list, or the reason as JSON text, and ends this process; it writes neither at a limit."""
+def _reply_and_end(compute: Callable[[], list[Any]], seconds: int, write_end: int) -> NoReturn:
+    """Writes the result as a JSON list, or the reason of a failure as JSON text, and ends this process.
+
+    At a limit it writes neither.
+    """
     try:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the threads of the parent are not here
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if MEMORY.exists():
             taken = int(MEMORY.read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (taken + BYTES, taken + BYTES))
         with os.fdopen(write_end, "wb") as pipe:
-            pipe.write(json.dumps(_texts(tokenizer, conversations)).encode())
+            pipe.write(json.dumps(_result(compute)).encode())
     finally:
         os._exit(0)
 
 
-def _texts(tokenizer: Any, conversations: Sequence[Conversation]) -> list[str] | str:
+def _result(compute: Callable[[], list[Any]]) -> list[Any] | str:
     try:
-        render = tokenizer.apply_chat_template
-        texts = [str(render(list(one.messages), tokenize=False, **one.options)) for one in conversations]
-        for text in texts:
-            text.encode()  # no tokenizer reads a lone surrogate
-        return texts
+        return compute()
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a template raises whatever its author or jinja2 chose

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from qthink_core.artifacts.prepared import Prompted
-from qthink_core.benchmarks.bounded_rendering import Conversation, rendered
+from qthink_core.benchmarks.bounded_rendering import Conversation, encoded
 from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.graders.contract import Problem
 
@@ -25,18 +25,12 @@ def render(tokenizer: "PreTrainedTokenizerBase", question: str, thinking: bool) 
 def prompts(tokenizer: "PreTrainedTokenizerBase", questions: Sequence[str], thinking: bool) -> list[list[int]]:
     """The prompts of questions as token ids, with or without thinking.
 
-    Raises DataError where the chat template fails, or takes too much time or memory (`bounded_rendering.rendered`).
+    Raises DataError where the chat template fails, or takes too much time or memory (`bounded_rendering.encoded`).
     """
     # inside `chat_template_kwargs`, `enable_thinking` would be silently ignored, and thinking would stay on
     options = {"add_generation_prompt": True, "enable_thinking": thinking}
     conversations = [Conversation([{"role": "user", "content": question}], options) for question in questions]
-    texts = rendered(tokenizer, f"the chat template of {tokenizer.name_or_path}", conversations)
-    return [tokens(tokenizer, text) for text in texts]
-
-
-def tokens(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    """The token ids of a rendered conversation, which has its special tokens already."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return encoded(tokenizer, f"the chat template of {tokenizer.name_or_path}", conversations)
 
 
 def prompted(benchmark: str, problems: Iterable[Problem], tokenizer: "PreTrainedTokenizerBase") -> list[Prompted]:

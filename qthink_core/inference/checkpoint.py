@@ -15,8 +15,12 @@ import torch
 from transformers import GenerationConfig
 
 from qthink_core import hub
+<<<<<<< HEAD
 from qthink_core.artifacts import store
 from qthink_core.artifacts.files import check_file
+=======
+from qthink_core.benchmarks.bounded_rendering import check_tokenizer
+>>>>>>> b6231b7 (Models: templates and tokenizers of unknown origin run in a process with limits, for every question)
 from qthink_core.errors import DataError, ParamError, QThinkError, first_line
 from qthink_core.inference import question
 from qthink_core.inference.shown import count
@@ -229,6 +233,7 @@ def _check_template(folder: Path, tokenizer: Any, latent: bool) -> None:
         raise DataError(f"{folder} has no chat template (chat_template.jinja): take an instruction-tuned model")
     if tokenizer.eos_token_id is None:
         raise DataError(f"{folder} has no end token (eos_token in tokenizer_config.json): take an instruction-tuned model")
+    check_tokenizer(tokenizer.encode, tokenizer.decode, f"the tokenizer in {folder}")
     origin = f"the chat template of {folder}"
     if latent:
         chat_template.empty_block(tokenizer, origin)

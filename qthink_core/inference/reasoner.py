@@ -4,8 +4,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, overload
 
-from qthink_core.benchmarks.bounded_rendering import Conversation, TemplateError, rendered
-from qthink_core.benchmarks.rendering import tokens
+from qthink_core.benchmarks.bounded_rendering import Conversation, TemplateError, encoded
 from qthink_core.errors import DataError, ParamError
 from qthink_core.generation.decoding import Choose, greedy, sampler
 from qthink_core.inference import checkpoint
@@ -106,13 +105,13 @@ class LatentReasoner:
         options = {"add_generation_prompt": True, "enable_thinking": self.system.thinking}
         origin = f"the chat template of {self.folder}"
         try:
-            (text,) = rendered(self.system.tokenizer, origin, [Conversation(messages, options)])
+            (prompt,) = encoded(self.system.tokenizer, origin, [Conversation(messages, options)])
         except TemplateError as error:
             raise DataError(
                 f"{origin} does not take these messages ({error.reason}): give "
                 'messages such as {"role": "user", "content": "..."}'
             ) from None
-        return tokens(self.system.tokenizer, text)
+        return prompt
 
     def room(self, prompt: Sequence[int], how: Settings, name: str) -> int:
         """The number of new tokens that may follow a prompt.

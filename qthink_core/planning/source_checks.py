@@ -73,6 +73,7 @@ def wheel(package: str, version: str) -> Check:
 
 def tokenizer(folder: Path, what: str, source: Base) -> Iterator[Check]:
     """Whether a model's config and tokenizer are such as `base` takes: think tokens, the think block, the end of a turn."""
+    from qthink_core.benchmarks.bounded_rendering import check_tokenizer
     from qthink_core.models import model_folder, sources, think_tokens
     from qthink_core.models.acceptance import chat_template, configs, tokenizer_files
     from qthink_core.models.tokenizer import load_tokenizer
@@ -86,6 +87,7 @@ def tokenizer(folder: Path, what: str, source: Base) -> Iterator[Check]:
         )
         text, template = sources.template_of(folder, about, str(folder)), str(folder / model_folder.TEMPLATE)
         loaded = load_tokenizer(folder)
+        check_tokenizer(loaded.encode, loaded.decode, f"the tokenizer in {folder}")
         loaded.chat_template = text  # of several templates, the one that `base` takes
         if tokenizer_files.end_of_turn(loaded, template) is None:
             model_folder.check_end_of_turn(folder, loaded)

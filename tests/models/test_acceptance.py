@@ -132,8 +132,8 @@ def test_a_template_that_would_take_all_time_or_memory_is_ended_and_refused(
     bomb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounded_rendering, "SECONDS", 1)
-    monkeypatch.setattr(bounded_rendering, "MAX_TEXT_BYTES", 1 << 20)
-    said = r"^x takes more than 1 s, 1 GiB of memory or 1 MiB of text to render 2 conversations: take another model$"
+    monkeypatch.setattr(bounded_rendering, "MAX_REPLY_BYTES", 1 << 20)
+    said = r"^x takes more than 1 s, 1 GiB of memory or 1 MiB of text for a short conversation: take another model$"
     with pytest.raises(DataError, match=said):
         following(with_template(BOMBS[bomb] + START + "{% endif %}"), "added", "x")
 

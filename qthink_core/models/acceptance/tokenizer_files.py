@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from qthink_core.artifacts.files import canonical_json, write_file
+from qthink_core.benchmarks.bounded_rendering import check_tokenizer
 from qthink_core.errors import DataError, first_line
 from qthink_core.models.acceptance.chat_template import END_THINK, THINK, conversation
 from qthink_core.models.model_folder import GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_json
@@ -20,7 +21,19 @@ def settle(folder: Path) -> list[str]:
 
     Raises DataError when transformers read the tokenizer otherwise than it is written, and lose text by it.
     """
+    _check_cost(folder)
     return [*_read_as_written(folder), *_marks_kept(folder), *_end_of_turn(folder), *_padding(folder)]
+
+
+def _check_cost(folder: Path) -> None:
+    """Raises DataError where a pattern of the tokenizer takes too much time or memory, as it is written or as it is read."""
+    origin, own = str(folder / TOKENIZER), written(folder)
+    check_tokenizer(lambda text: own.encode(text, add_special_tokens=False).ids, own.decode, origin)
+    try:
+        loaded = load_tokenizer(folder)
+    except DataError:  # the class does not fit, and the next step says so if no other does
+        return
+    check_tokenizer(lambda text: loaded.encode(text, add_special_tokens=False), loaded.decode, origin)
 
 
 def end_of_turn(tokenizer: Any, origin: str) -> str | None:
