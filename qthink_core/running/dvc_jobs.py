@@ -25,8 +25,31 @@ from qthink_core.errors import DataError, StoppedError
 from qthink_core.pipeline import process
 
 # The modules that DVC needs to make a box, imported once so that no fork has to.
+<<<<<<< HEAD
 MODULES = ("dvc.repo.reproduce", "dvc.repo.status", "dvc.stage.run", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
 LOCK = "dvc.lock"
+=======
+MODULES = (
+    "dvc.cachemgr",
+    "dvc.data_cloud",
+    "dvc.dvcfile",
+    "dvc.lock",
+    "dvc.output",
+    "dvc.repo.index",
+    "dvc.repo.metrics",
+    "dvc.repo.params",
+    "dvc.repo.plots",
+    "dvc.repo.reproduce",
+    "dvc.repo.stage",
+    "dvc.repo.status",
+    "dvc.rwlock",
+    "dvc.scm",
+    "dvc.stage.cache",
+    "dvc.stage.run",
+    "dvc.utils.strictyaml",
+    "dvc_data.hashfile.status",
+)
+>>>>>>> 8075069 (Parameters are checked in a tenth of the time; forks of a run import neither pandas, pyarrow nor the rest of DVC again)
 STOPS = {signal.SIGINT, signal.SIGTERM}
 STATUS = re.compile(r"exited with (-?\d+)$")
 

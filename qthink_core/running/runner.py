@@ -99,11 +99,11 @@ def make(
     root: Path, tree: Mapping[str, Any], needs: Mapping[str, frozenset[str]], jobs: int | None, force: bool = False
 ) -> None:
     """Makes the boxes that have changed and those that depend on them, `jobs` at once or as many as the plan says."""
+    dvc_jobs.load()
     todo = set(needs) if force else after(needs, dvc_jobs.changed() & needs.keys())
     if not todo:
         print(f"Nothing to do: all {len(needs)} boxes are up to date.", flush=True)
         return
-    dvc_jobs.load()
     known = plan_or_none(root)
     processors = jobs_without_plan(tree)
     spare = 0

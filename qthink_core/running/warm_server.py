@@ -21,10 +21,11 @@ from qthink_core.pipeline import process
 from qthink_core.running.warm import LENGTH, PLACE, STARTED, Request
 
 OURS = {"stages", "qthink_core"}
-# The slow imports of the stages, without pyarrow, which starts a thread that a fork would not have.
+# The slow imports of the stages. pyarrow imports the dataset module and pandas when it first reads and makes a table.
 PACKAGES = (
     "numpy",
     "pydantic",
+    "pydantic.main",
     "ruamel.yaml",
     "tqdm",
     "jaxtyping",
@@ -37,7 +38,14 @@ PACKAGES = (
     "accelerate",
     "peft",
     "scipy.stats",
+    "pyarrow.dataset",
+    "pyarrow.pandas_compat",
+    "pandas",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_svg",
 )
+# Without this the allocator of pyarrow starts a thread, which a fork would not have.
+NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 # Seconds in which a client must send its request.
 PATIENCE_S = 10.0
 
@@ -52,12 +60,15 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"qthink: this kernel or container refuses pidfd_open ({error.strerror}): stages start cold")
     process.pin_numerics(threads, kernels)
+    os.environ |= NO_THREAD
+    gc.disable()  # all that imports make stays, so the collector would look through it in vain
     for name in PACKAGES:
         importlib.import_module(name)
     if len(os.listdir("/proc/self/task")) > 1:
         sys.exit("qthink: an import started a thread, so no process can be forked here: stages start cold")
     gc.collect()
     gc.freeze()  # the collector then does not touch imported objects, so that forks share their memory pages
+    gc.enable()
     request = _Server(socket.socket(fileno=descriptor)).next_fork()
     os.environ[process.PINNED] = f"{threads} {kernels} cpu"
     runpy.run_module(request.module, run_name="__main__", alter_sys=True)
