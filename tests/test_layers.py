@@ -16,18 +16,19 @@ PAGES = sorted(path for path in (ROOT / "stages").glob("*.py") if path.stem != "
 ARROWS = {
     "artifacts": "errors",
     "pipeline": "artifacts errors",
-    "method": "artifacts errors",
+    "numerics": "",
+    "method": "artifacts numerics errors",
     "benchmarks": "artifacts pipeline errors hub",
     "models": "artifacts pipeline method benchmarks errors hub",
     "training": "artifacts pipeline method models errors",
-    "generation": "artifacts pipeline method models errors",
+    "generation": "artifacts pipeline numerics method models errors",
     "serving": "method models errors",
     "evidence": "artifacts errors",
     "report": "artifacts pipeline models evidence errors",
     "planning": "artifacts pipeline benchmarks models evidence errors hub",
     "running": "artifacts pipeline evidence report planning errors",
     "inference": "artifacts method benchmarks models generation evidence report planning errors hub",
-    "benchmarking": "artifacts method models generation training planning errors",
+    "benchmarking": "artifacts numerics method models generation training planning errors",
     "cli": "pipeline benchmarks benchmarking inference evidence report planning running errors",
 }
 MAX_MODULES, MAX_LINES = 13, 300

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
+
+from qthink_core.numerics.products import reordered
 
 PRODUCTS = 5  # of which the fastest counts
 
@@ -45,6 +48,13 @@ def paired(naive: Callable[[], Any], own: Callable[[], Any], rounds: int) -> Rat
 
 
 def matrix_peak(side: int = 1024) -> float:
-    """FLOP/s of the fastest of some square float32 products: this machine's ceiling with the threads that torch has."""
-    left, right = (torch.randn(side, side) for _ in range(2))
-    return 2 * side**3 / min(seconds(lambda: left @ right) for _ in range(PRODUCTS + 1))
+    """FLOP/s of the fastest of some square float32 products: this machine's ceiling with the threads that torch has.
+
+    Both of torch's libraries are tried, where both are used.
+    """
+    left, layer = torch.randn(side, side), nn.Linear(side, side, bias=False)
+    with torch.inference_mode():
+        by_mkl = min(seconds(lambda: layer(left)) for _ in range(PRODUCTS + 1))
+        with reordered(layer):
+            by_onednn = min(seconds(lambda: layer(left)) for _ in range(PRODUCTS + 1))
+    return 2 * side**3 / min(by_mkl, by_onednn)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from qthink_core.errors import NumericError
 from qthink_core.method.last_layer import last_positions
 from qthink_core.method.packing import PLAIN, Marked, packed
+from qthink_core.numerics.products import reordered
 
 # Types of models by their first letters, with the name of their factor in the config. Gemma and nanochat cap their logits
 # instead, which their configs name `final_logit_softcapping`.
@@ -98,8 +99,9 @@ def read_positions(
     finite in `dtype`.
     """
     out = np.empty((len(wanted), K, model.config.hidden_size), dtype=dtype)
-    for at, states in (packed if can_pack(model) else _padded)(model, wanted, batch_tokens):
-        out[at] = states.float().cpu().numpy().astype(dtype)
+    with reordered(model):
+        for at, states in (packed if can_pack(model) else _padded)(model, wanted, batch_tokens):
+            out[at] = states.float().cpu().numpy().astype(dtype)
     bad = np.argwhere(~np.isfinite(out).all(axis=2))
     if len(bad):
         row, step = bad[0]

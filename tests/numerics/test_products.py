@@ -1,0 +1,95 @@
+"""Products by oneDNN: those of torch up to rounding, where they are used, and nothing left behind."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from qthink_core.numerics import products
+from qthink_core.numerics.products import faster, reordered
+
+# The design's bound for float32 sums in another order, relative to the largest value.
+TOLERANCE = 3e-6
+avx512 = pytest.mark.skipif(not faster(), reason="oneDNN is not faster on this processor, so it is not used")
+
+
+class Own(nn.Linear):
+    """A linear layer with a forward of its own."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs) * 2
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    faster.cache_clear()
+    yield
+    faster.cache_clear()
+
+
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(40, 64), nn.GELU(), nn.Linear(64, 32, bias=False), Own(32, 8))
+
+
+@avx512
+@pytest.mark.parametrize("shape", [(1, 40), (3, 1, 40), (2, 7, 40), (0, 40), (70, 40)])
+def test_products_are_those_of_torch_up_to_rounding(shape: tuple[int, ...]) -> None:
+    layers, inputs = model(), torch.randn(shape)
+    strided = torch.randn(*shape, 2)[..., 0]
+    with torch.inference_mode():
+        for given in (inputs, strided):
+            expected = layers(given)
+            with reordered(layers, layers[0]):
+                found = layers(given)
+            assert found.shape == expected.shape
+            if found.numel():
+                torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE * expected.abs().max().item())
+
+
+@avx512
+def test_a_layer_is_as_it_was_after_the_context_even_after_an_error() -> None:
+    layers = model()
+    with pytest.raises(ValueError, match="^stop$"), reordered(layers):
+        inside = ["forward" in vars(layer) for layer in layers]
+        raise ValueError("stop")
+    assert inside == [True, False, True, False]
+    assert not any("forward" in vars(layer) for layer in layers)
+
+
+@avx512
+def test_changed_weights_are_seen_by_the_next_context() -> None:
+    layers, inputs = model(), torch.randn(2, 40)
+    for _ in range(2):
+        with torch.inference_mode(), reordered(layers):
+            found = layers(inputs)
+        torch.testing.assert_close(found, layers(inputs), rtol=0, atol=1e-5)
+        with torch.no_grad():
+            layers[0].weight.mul_(3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_dtypes_are_left_to_torch(dtype: torch.dtype) -> None:
+    layers = model().to(dtype)
+    with reordered(layers):
+        assert not any("forward" in vars(layer) for layer in layers)
+
+
+def test_without_avx_512_or_with_a_product_that_is_wrong_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not faster()
+    faster.cache_clear()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(products, "_product", lambda weight, bias, inputs: torch.zeros(5, 64))
+    assert not faster()
+    layers = model()
+    with reordered(layers):
+        assert not any("forward" in vars(layer) for layer in layers)
+
+
+@avx512
+def test_a_gradient_is_refused() -> None:
+    layers = model()
+    with reordered(layers), pytest.raises(AssertionError, match="no gradient"):
+        layers(torch.randn(2, 40))
