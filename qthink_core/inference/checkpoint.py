@@ -15,12 +15,9 @@ import torch
 from transformers import GenerationConfig
 
 from qthink_core import hub
-<<<<<<< HEAD
 from qthink_core.artifacts import store
 from qthink_core.artifacts.files import check_file
-=======
 from qthink_core.benchmarks.bounded_rendering import check_tokenizer
->>>>>>> b6231b7 (Models: templates and tokenizers of unknown origin run in a process with limits, for every question)
 from qthink_core.errors import DataError, ParamError, QThinkError, first_line
 from qthink_core.inference import question
 from qthink_core.inference.shown import count

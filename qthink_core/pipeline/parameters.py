@@ -143,7 +143,6 @@ def read(root: Path, other: str | None = None) -> Files:
     common |= {"scale": other} if other is not None else {}
     scale = common.get("scale")
     if scale not in scales:
-<<<<<<< HEAD
         what = f"--scale is {other!r:.80}" if other is not None else f"params.yaml has scale: {scale!r:.80}"
         near = difflib.get_close_matches(str(scale)[:80], scales, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -153,22 +152,13 @@ def read(root: Path, other: str | None = None) -> Files:
     sized = _read_part(root / file, faults)
     if sized is None:
         return Files(common, origin, faults, False)
+    ours = set(origin)
+    begun = {leaf[:length] for leaf in ours for length in range(1, len(leaf) + 1)}
     for leaf in leaves(sized):
-        if any(matches(leaf, other) or matches(other, leaf) for other in leaves(common)):
+        if leaf in begun or any(leaf[:length] in ours for length in range(1, len(leaf))):
             faults.append(f"{dotted(leaf)} is in params.yaml and in {file}: keep one of them")
         origin.setdefault(leaf, file)
     return Files(merge(common, sized), origin, faults, True)
-=======
-        raise ParamError(f"params.yaml has scale: {scale!r}, expected one of the files in params/: {', '.join(scales)}")
-    sized = read_yaml(root / "params" / f"{scale}.yaml")
-    origin = dict.fromkeys(leaves(common), "params.yaml")
-    begun = {leaf[:length] for leaf in origin for length in range(1, len(leaf) + 1)}
-    for leaf in leaves(sized):
-        if leaf in begun or any(leaf[:length] in origin for length in range(1, len(leaf))):
-            raise ParamError(f"{'.'.join(leaf)} is in params.yaml and in params/{scale}.yaml: keep one of them")
-        origin[leaf] = f"params/{scale}.yaml"
-    return merge(common, sized), origin
->>>>>>> 8075069 (Parameters are checked in a tenth of the time; forks of a run import neither pandas, pyarrow nor the rest of DVC again)
 
 
 def _read_part(path: Path, faults: list[str]) -> dict[str, Any] | None:
@@ -284,7 +274,7 @@ def prune(tree: Mapping[str, Any], wanted: Collection[Path_]) -> dict[str, Any]:
     """The part of a tree that a stage reads, without the keys of other stages, which it would reject."""
     kept: dict[str, Any] = {}
     for key, value in tree.items():
-        rest = _below(key, wanted)
+        rest = below(key, wanted)
         if () in rest:
             kept[key] = value
         elif rest:
@@ -292,88 +282,11 @@ def prune(tree: Mapping[str, Any], wanted: Collection[Path_]) -> dict[str, Any]:
     return kept
 
 
-<<<<<<< HEAD
-=======
-def _below(key: object, wanted: Collection[Path_]) -> set[Path_]:
+def below(key: object, wanted: Collection[Path_]) -> set[Path_]:
     """What is left of the patterns that begin with a key."""
     return {pattern[1:] for pattern in wanted if pattern[0] in (ANY, str(key))}
 
 
-def _unread(tree: Mapping[str, Any], known: Collection[Path_], above: Path_ = ()) -> Iterator[Path_]:
-    """The leaves that are neither at nor below a pattern."""
-    for key, value in tree.items():
-        path, rest = (*above, str(key)), _below(key, known)
-        if () in rest:
-            continue
-        if isinstance(value, Mapping) and value:
-            yield from _unread(value, rest, path)
-        else:
-            yield path
-
-
-def faults(tree: Mapping[str, Any], origin: Mapping[Path_, str], sections: Mapping[str, type[Section]]) -> list[str]:
-    """All faults of the parameters, one sentence each: unknown keys first, then wrong values, then missing ones."""
-    read = {name: patterns(section) for name, section in sections.items()}
-    known = set().union(*read.values())
-    unknown = []
-    for leaf in _unread(tree, known):
-        if not any(_left_out(tree, leaf, pattern) for pattern in known):
-            names = sorted({".".join(_named(pattern, leaf)) for pattern in known})
-            near = difflib.get_close_matches(".".join(leaf), names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else "remove it"
-            unknown.append(f"{origin.get(leaf, 'params')}: no stage reads {'.'.join(leaf)}: {hint}")
-    # each alternative of a union reports its fault, and several stages may report the same one
-    wrong: dict[str, dict[str, None]] = {}
-    readers: dict[str, dict[str, None]] = {}
-    for name, section in sections.items():
-        try:
-            section.model_validate(prune(tree, read[name]))
-        except ValidationError as error:
-            for item in error.errors():
-                if item["type"] == "missing":
-                    readers.setdefault(".".join(map(str, item["loc"])), {})[name] = None
-                elif item["type"] != "extra_forbidden" or _within_a_value(item["loc"], read[name]):
-                    path = _within(tree, item["loc"])
-                    message = item["msg"].removeprefix("Value error, ")
-                    found = f"{file_of(origin, path)}: {'.'.join(path)} is {repr(item['input'])[:80]}"
-                    wrong.setdefault(found, {})[message[0].lower() + message[1:]] = None
-    sized = f"params/{tree.get('scale')}.yaml"
-    return [
-        *unknown,
-        *(f"{found}: {', or '.join(messages)}" for found, messages in wrong.items()),
-        *(f"{key} is missing from params.yaml or {sized} (read by {', '.join(names)})" for key, names in readers.items()),
-    ]
-
-
-def _within_a_value(loc: tuple[int | str, ...], read: set[Path_]) -> bool:
-    """Whether a pydantic location is inside a list or mapping that is one value, so that its keys are no parameters."""
-    path = tuple(map(str, loc))
-    return any(isinstance(one, int) for one in loc) or any(matches(path[:-1], pattern) for pattern in read)
-
-
-def _left_out(tree: Mapping[str, Any], leaf: Path_, pattern: Path_) -> bool:
-    """Whether the leaf is null in place of a section that a stage reads: DVC needs the key in every file."""
-    return matches(pattern, leaf) and value(tree, ".".join(leaf)) is None
-
-
-def _named(pattern: Path_, leaf: Path_) -> Path_:
-    """The pattern with its wildcards replaced by the names in a leaf."""
-    return tuple(leaf[at] if part == ANY and at < len(leaf) else part for at, part in enumerate(pattern))
-
-
-def _within(tree: Mapping[str, Any], loc: tuple[int | str, ...]) -> Path_:
-    """The keys of a pydantic location, which may continue into the alternatives of a union."""
-    path: Path_ = ()
-    here: Any = tree
-    for part in loc:
-        inside = part in here if isinstance(here, Mapping) else isinstance(here, list)
-        if not inside:
-            break
-        path, here = (*path, str(part)), here[part]
-    return path
-
-
->>>>>>> 8075069 (Parameters are checked in a tenth of the time; forks of a run import neither pandas, pyarrow nor the rest of DVC again)
 def file_of(origin: Mapping[Path_, str], path: Path_) -> str:
     """The file that a path of the tree comes from."""
     return next((file for leaf, file in origin.items() if matches(leaf, path) or matches(path, leaf)), "params.yaml")

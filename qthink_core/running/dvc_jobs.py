@@ -25,10 +25,6 @@ from qthink_core.errors import DataError, StoppedError
 from qthink_core.pipeline import process
 
 # The modules that DVC needs to make a box, imported once so that no fork has to.
-<<<<<<< HEAD
-MODULES = ("dvc.repo.reproduce", "dvc.repo.status", "dvc.stage.run", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
-LOCK = "dvc.lock"
-=======
 MODULES = (
     "dvc.cachemgr",
     "dvc.data_cloud",
@@ -49,7 +45,7 @@ MODULES = (
     "dvc.utils.strictyaml",
     "dvc_data.hashfile.status",
 )
->>>>>>> 8075069 (Parameters are checked in a tenth of the time; forks of a run import neither pandas, pyarrow nor the rest of DVC again)
+LOCK = "dvc.lock"
 STOPS = {signal.SIGINT, signal.SIGTERM}
 STATUS = re.compile(r"exited with (-?\d+)$")
 

@@ -1,7 +1,7 @@
 """Checks of single values: unknown keys, values of a wrong type or beyond their range, and missing keys."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -10,9 +10,9 @@ from qthink_core.pipeline.parameters import (
     ANY,
     Path_,
     Section,
+    below,
     dotted,
     file_of,
-    items,
     matches,
     patterns,
     prune,
@@ -59,9 +59,9 @@ def _unknown(tree: Mapping[str, Any], origin: Mapping[Path_, str], known: set[Pa
     """A fault for each key that no stage reads, the first ones with the nearest name."""
     unknown = [
         leaf
-        for leaf, held in items(tree)
+        for leaf, held in _unread(tree, known)
         # DVC needs a key in every file, so a section that this scale leaves out is null
-        if not any(matches(leaf, one) or (held is None and matches(one, leaf)) for one in known)
+        if held is not None or not any(matches(one, leaf) for one in known)
     ]
     found = []
     for leaf in unknown[:MAX_UNKNOWN]:
@@ -72,6 +72,18 @@ def _unknown(tree: Mapping[str, Any], origin: Mapping[Path_, str], known: set[Pa
     if len(unknown) > MAX_UNKNOWN:
         found.append(f"params: no stage reads {len(unknown) - MAX_UNKNOWN:,} more keys: remove them")
     return found
+
+
+def _unread(tree: Mapping[str, Any], known: Collection[Path_], above: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """The leaves that are neither at nor below a pattern, with their values."""
+    for key, held in tree.items():
+        path, rest = (*above, str(key)), below(key, known)
+        if () in rest:
+            continue
+        if isinstance(held, Mapping) and held:
+            yield from _unread(held, rest, path)
+        else:
+            yield path, held
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
