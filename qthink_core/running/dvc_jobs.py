@@ -116,7 +116,7 @@ def in_order(lock: bytes, order: Sequence[str]) -> bytes:
     """A dvc.lock with its boxes in this order, and others after them as they were."""
     head, *blocks = re.split(rb"^(?=  [^\s:]+:$)", lock, flags=re.MULTILINE)
     place = {f"  {box}:".encode(): number for number, box in enumerate(order)}
-    return head + b"".join(sorted(blocks, key=lambda block: place.get(block.partition(b"\n")[0], len(place))))
+    return head + b"".join(sorted(blocks, key=lambda block: place.get(bytes(block).partition(b"\n")[0], len(place))))
 
 
 def start(box: str, force: bool) -> Job:

@@ -195,4 +195,7 @@ def _whole(path: Path, record: Mapping[str, Any]) -> bool:
 
 
 def _copy(path: Path) -> files.Writer:
-    return lambda target: Path(shutil.copyfile(path, target)) and None
+    def write(target: Path) -> None:
+        shutil.copyfile(path, target)
+
+    return write

@@ -590,6 +590,17 @@ def test_what_the_graph_makes_and_what_is_no_input_of_the_stage_stays() -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_a_folder_of_several_artifacts_has_all_that_the_graph_makes_there() -> None:
+    at = stage.Box("collect", "gsm8k")
+    put("artifacts/written/gsm8k/short", "artifacts/written/gsm8k/long")
+    stage.check_complete(Path(), at)
+    Path("artifacts/written/gsm8k/long/manifest.json").unlink()
+    missing = "artifacts/written/gsm8k/long is missing or holds no manifest.json: run `dvc repro`"
+    with pytest.raises(DataError, match=f"^{missing}$"):
+        stage.check_complete(Path(), at)
+
+
+@pytest.mark.usefixtures("here")
 def test_what_is_no_artifact_of_that_very_place_is_not_removed() -> None:
     put("artifacts/written/gsm8k/short", "artifacts/elsewhere")
     folder = Path("artifacts/written/gsm8k")

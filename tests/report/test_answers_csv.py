@@ -96,6 +96,16 @@ def test_a_row_has_question_gold_answer_verdict_and_tokens(root: Path) -> None:
     assert (found[2]["extracted"], found[2]["finish"]) == ("", "length")
 
 
+@pytest.mark.parametrize("name", ["problems/gsm8k/test.parquet", "grades/gsm8k/grades.parquet"])
+def test_a_damaged_artifact_is_refused(root: Path, name: str) -> None:
+    path = root / "artifacts" / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"x")
+    with pytest.raises(DataError, match=f"{name} does not have the sha256 of its manifest: run `qthink repair "):
+        of(root)
+    path.write_bytes(content)
+
+
 def test_without_a_seed_it_is_the_lowest_and_any_other_can_be_asked_for(root: Path) -> None:
     assert [row["verdict"] for row in of(root, "uniform")] == ["right", "wrong", "wrong"]
     assert [row["verdict"] for row in of(root, "uniform", seed=3)] == ["right", "right", "right"]

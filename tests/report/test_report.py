@@ -221,6 +221,11 @@ def test_seconds_are_beside_tokens_and_latent_passes_and_in_no_output(tmp_path: 
         "| QThink uniform per-step | 0.05 (10 tokens + 2 latent) |\n\n"
         "Measured on cpu, without the time to load the model; the answers of a batch share its time.\n"
     )
+    torn = log / "baseline@gsm8k-base/batch-00001.json"
+    for damaged in (b"", b"{}", torn.read_bytes()[:-1], b'{"answers": "x", "seconds": 1, "device": "cpu"}'):
+        torn.write_bytes(damaged)
+        with pytest.raises(DataError, match=f"{torn} is not the record of a batch: delete that file"):
+            seconds.read(log)
 
 
 # Claims, further scores, single questions
