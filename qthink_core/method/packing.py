@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -73,14 +73,18 @@ class Batch(NamedTuple):
 
     queries: Int[Tensor, "B Q"]
     keys: Int[Tensor, "B C"] | tuple[None, slice]
-    mask: Float[Tensor, "B 1 Q C"] | None
+    mask: Bool[Tensor, "B 1 Q C"] | None
 
 
 class Attention(NamedTuple):
-    """What a layer attends to: `source` has the place of each of R tokens in the concatenated outputs of the batches."""
+    """What a layer attends to: `source` has the place of each of R tokens in the concatenated outputs of the batches.
+
+    `in_order`: there is one batch, and its outputs are those of the tokens as they are.
+    """
 
     batches: list[Batch]
     source: Int[Tensor, " R"]
+    in_order: bool
 
 
 class Layout(NamedTuple):
@@ -138,7 +142,6 @@ def layout(
     parts: Sequence[Part],
     following: Part | None,
     masked: bool = True,
-    dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Layout:
     """The arrays of a pass, on a device; `following` is the part with which the next pass begins (`masked`: `attention`)."""
@@ -183,8 +186,8 @@ def layout(
         held,
         slice(first.start, first.stop) if grows else None,
         None if kept is None else on_device(kept),
-        attention(inner, masked, dtype, device),
-        attention(last, True, dtype, device),
+        attention(inner, masked, device),
+        attention(last, True, device),
         on_device(at_R),
         on_device(np.searchsorted(at_R, read)),
         rows,
@@ -192,7 +195,7 @@ def layout(
     )
 
 
-def attention(spans: Sequence[Span], masked: bool, dtype: torch.dtype, device: torch.device | str) -> Attention:
+def attention(spans: Sequence[Span], masked: bool, device: torch.device | str) -> Attention:
     """The attention batches of spans whose queries ascend from one to the next.
 
     With masks, queries are those of the spans alone. Without, there are as many queries as keys: kernels that know the order
@@ -210,13 +213,13 @@ def attention(spans: Sequence[Span], masked: bool, dtype: torch.dtype, device: t
             places[index] = base + number * Q + np.arange(Q)[at]
             if one.keys is not None:
                 keys[number] = np.resize(one.keys[: one.n_keys], C)  # its own also where no query sees them
-        unseen = torch.from_numpy(np.arange(C) > sees[:, None, :, None]).to(device)
-        mask = torch.zeros(unseen.shape, dtype=dtype, device=device).masked_fill(unseen, -torch.inf) if masked else None
+        mask = torch.from_numpy(np.arange(C) <= sees[:, None, :, None]).to(device) if masked else None
         of_keys = (None, slice(0, C)) if chosen[0].keys is None else torch.from_numpy(keys).to(device)
         batches.append(Batch(torch.from_numpy(queries).to(device), of_keys, mask))
         base += queries.size
     source = np.concatenate([places[index] for index in range(len(spans))])
-    return Attention(batches, torch.from_numpy(source).to(device))
+    in_order = len(batches) == 1 and np.array_equal(source, np.arange(batches[0].queries.numel()))
+    return Attention(batches, torch.from_numpy(source).to(device), in_order)
 
 
 def alike(spans: Sequence[Span], masked: bool) -> list[list[int]]:
@@ -250,7 +253,7 @@ def packed(
     following = [*(parts[0] for parts in todo[1:]), None]
     masked = model.device.type == "cpu"
     for parts, after in zip(todo, following, strict=True):
-        made = layout(wanted, parts, after, masked, model.dtype, model.device)
+        made = layout(wanted, parts, after, masked, model.device)
         with torch.inference_mode(), _attention(model, made, kept, room), wanted_positions(model, made.read):
             hidden = model.get_decoder()(
                 input_ids=made.ids[None], position_ids=made.positions[None], use_cache=False
@@ -274,12 +277,14 @@ def _attention(model: PreTrainedModel, made: Layout, kept: dict[nn.Module, list[
         if made.grows:
             for states, its in zip(old, new, strict=True):
                 states[made.grows] = its[: made.grows.stop - made.grows.start]
-        every = [torch.cat([states[: made.held], its]) for states, its in zip(old, new, strict=True)] if made.held else new
+        joined = made.held and len(made.inner.batches) > bool(made.grows)
+        every = [torch.cat([states[: made.held], its]) for states, its in zip(old, new, strict=True)] if joined else new
         how = made.last if module is last else made.inner
         parts = []
         for batch in how.batches:
             k, v = (states[batch.keys].transpose(1, 2) for states in (old if isinstance(batch.keys, tuple) else every))
-            asked, causal, grouped = q[batch.queries].transpose(1, 2), batch.mask is None, q.shape[1] != k.shape[1]
+            asked = q[None] if how.in_order and how is made.inner else q[batch.queries]
+            asked, causal, grouped = asked.transpose(1, 2), batch.mask is None, q.shape[1] != k.shape[1]
             out = functional.scaled_dot_product_attention(
                 asked, k, v, batch.mask, 0.0, causal, scale=scaling, enable_gqa=grouped
             )
@@ -287,7 +292,7 @@ def _attention(model: PreTrainedModel, made: Layout, kept: dict[nn.Module, list[
         if made.kept is not None:
             for states, its in zip(old, every, strict=True):
                 states[: len(made.kept)] = its[made.kept]
-        out = torch.cat(parts)[how.source]
+        out = parts[0] if how.in_order else torch.cat(parts)[how.source]
         if how is made.last:
             out = out.new_zeros(q.shape[0], *out.shape[1:]).index_copy_(0, made.read, out)
         return out[None], None

@@ -122,7 +122,7 @@ def visible(batches: list[packing.Batch], kept: np.ndarray, every: np.ndarray) -
     for batch in batches:
         keys = kept[batch.keys] if isinstance(batch.keys, tuple) else every[batch.keys.numpy()]
         n = batch.queries.shape[1]
-        mask = np.tri(n, dtype=bool)[None] if batch.mask is None else (batch.mask[:, 0] == 0).numpy()
+        mask = np.tri(n, dtype=bool)[None] if batch.mask is None else batch.mask[:, 0].numpy()
         found += [keys[b][mask[b % len(mask), q]].tolist() for b in range(len(keys)) for q in range(n)]
     return found
 
