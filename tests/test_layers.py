@@ -41,7 +41,7 @@ SOLE_IMPORTERS = {
     "datasets": {"hub", "benchmarks.source_rows"},
     "accelerate": set(),  # it starts ranks, and has no part in them
     "matplotlib": {"report.plots"},
-    "peft": {"method.student", "method.merged_lora", "models.export"},
+    "peft": {"method.student", "method.fast_training.merged_lora", "models.export"},
     "ray": {"pipeline.ray_workers"},
     "typer": {"cli.bench", "cli.evaluate", "cli.grade", "cli.models", "cli.page", "cli.pipeline", "cli.program"},
     "vllm": {

@@ -13,8 +13,8 @@ from qthink_core.benchmarking.workload import SMALL, TINY, Sizes
 WIDE = SMALL._replace(vocabulary=32768)
 NAMED = {"10 M": SMALL, "10 M, V = 32k": WIDE, "tiny": TINY}
 # Lengths of GSM8K with Qwen3-1.7B, at about a third; those of the tiny scale as they are.
-FULL = Sizes(2, 16, 80, 300, 48, 6, 2048, 8, 64, 64)
-QUICK = Sizes(1, 16, 40, 100, 24, 6, 2048, 8, 32, 24)
+FULL = Sizes(2, 16, 80, 300, 48, 6, 2048, 16, 64, 64)
+QUICK = Sizes(1, 16, 40, 100, 24, 6, 2048, 16, 32, 24)
 OF_TINY = {"prompt": 40, "thought": 24, "answer": 12, "max_new_tokens": 24}
 EXAMPLES = {"10 M": 16, "tiny": 32}
 TINY_PROBLEMS = 10  # so many more, since they are small
@@ -51,11 +51,9 @@ def jobs(plan: Plan, peak: float) -> dict[str, list[Callable[[], list[Measured]]
     def answered(name: str, how: Sizes, n: int, goal: float | None) -> Callable[[], list[Measured]]:
         return lambda: [answering.answers(name, NAMED[name], how._replace(questions=n), rounds, goal)]
 
-    def stepped(
-        name: str, how: Sizes, goals: tuple[float | None, float | None], micro: int, merged: bool
-    ) -> Callable[[], list[Measured]]:
+    def stepped(name: str, how: Sizes, goals: tuple[float | None, float | None], micro: int) -> Callable[[], list[Measured]]:
         size = how._replace(problems=EXAMPLES[name], micro_batch=micro)
-        return lambda: training.steps(name, NAMED[name], size, rounds, peak, goals, merged)
+        return lambda: training.steps(name, NAMED[name], size, rounds, peak, goals, merged=True)
 
     def probed(name: str, how: Sizes, goal: float | None) -> Callable[[], list[Measured]]:
         asked = how._replace(questions=min(PROBED[name], sizes.questions))
@@ -69,8 +67,8 @@ def jobs(plan: Plan, peak: float) -> dict[str, list[Callable[[], list[Measured]]
             *[answered("tiny", tiny, n, None) for n in batches],
         ],
         "training": [
-            stepped("10 M", sizes, (3.5, 8.0), sizes.micro_batch, False),
-            stepped("tiny", tiny, (None, None), EXAMPLES["tiny"], True),
+            stepped("10 M", sizes, (3.5, 8.0), sizes.micro_batch),
+            stepped("tiny", tiny, (None, None), EXAMPLES["tiny"]),
         ],
         "merged": [lambda: [training.merged_step("tiny", TINY, merging, rounds, 1.5)]],
         "probes": [probed("10 M", sizes, 3.0), probed("tiny", tiny, 3.0)],

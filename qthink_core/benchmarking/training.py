@@ -53,7 +53,7 @@ class Step:
         self.student.train()
 
     def own(self) -> None:
-        """As `train` computes a step: micro-batches, stored teachers, logits of answer tokens alone."""
+        """As `train` computes a step: micro-batches without padding, stored teachers, logits of answer tokens alone."""
         self.student.zero_grad(set_to_none=True)
         backward(self.student, self.examples, self.teachers, self.batch, OBJECTIVE, PAD, 0)
 
@@ -123,7 +123,7 @@ def steps(
 
 
 def merged_step(name: str, shape: Shape, sizes: Sizes, rounds: int, goal: float | None) -> Measured:
-    """The row of LoRA merged into the weights once a micro-batch against PEFT's layers."""
+    """The row of LoRA merged into the weights against PEFT's layers, in the same passes."""
     own, plain = Step(shape, sizes, merged=True), Step(shape, sizes)
     _, work = own.gradient(own.own)
     plain.gradient(plain.own)

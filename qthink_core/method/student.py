@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qthink_core.errors import ParamError
+from qthink_core.method.fast_training.merged_lora import merged_weights
+from qthink_core.method.fast_training.one_row import can_read
+from qthink_core.method.fast_training.passes import after_latents, after_prompts
 from qthink_core.method.hidden_states import last_hidden, logits, pad
-from qthink_core.method.latent_steps import answer_states, read_prompts
+from qthink_core.method.latent_steps import answer_states, project, read_prompts
 from qthink_core.method.losses import Outputs
-from qthink_core.method.merged_lora import merged_weights
 from qthink_core.method.projection_head import ProjectionHead
 
 
@@ -33,7 +35,8 @@ def check_targets(model: PreTrainedModel, targets: str | Sequence[str]) -> None:
 class Student(nn.Module):
     """The base model with LoRA adapters in float32 on the given projections, and for K > 0 a projection head in float32.
 
-    `merged` adds the adapters to the weights once per micro-batch (merged_lora.py), which changes only rounding. With
+    A micro-batch is read as one row without padding (fast_training/one_row.py), if the model's attention allows it. `merged`
+    adds the adapters to the weights once per micro-batch (fast_training/merged_lora.py). Both change only rounding. With
     `one_step`, no gradient flows from a latent input into the state that it was computed from (decision 8). Gradient
     checkpointing is off, because transformers would then disable the cache, and latent steps would not see the prompt
     (decision 15).
@@ -66,7 +69,22 @@ class Student(nn.Module):
     def forward(self, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], pad_id: int) -> Outputs:
         """The outputs of a micro-batch of prompts and target tokens; a target may be empty."""
         with merged_weights(self.adapted) if self.merged else nullcontext():
-            return self._outputs(prompts, targets, pad_id)
+            return self._in_one_row(prompts, targets) if self.fast else self._outputs(prompts, targets, pad_id)
+
+    @property
+    def fast(self) -> bool:
+        """Whether micro-batches are read as one row without padding; else prompts and answers are padded."""
+        return can_read(self.model)
+
+    def _in_one_row(self, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Outputs:
+        model, head = self.model, self.head
+
+        def latent(hidden: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+            assert head is not None, "latent steps need a projection head"
+            return project(model, head, hidden.detach() if self.one_step else hidden)[:, 0]
+
+        read = after_latents(model, latent, prompts, targets, self.K) if head else after_prompts(model, prompts, targets)
+        return Outputs(logits(model, read.hidden), read.labels, read.lengths, read.latents)
 
     def _outputs(self, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], pad_id: int) -> Outputs:
         model, latents = self.model, list[Float[Tensor, "B D"]]()

@@ -93,6 +93,8 @@ def train(
         ranks.copy_(parameter.data)
         parameter.grad = None  # an earlier use of the student may have left one
     student.train()
+    if not student.fast and ranks.rank() == 0:
+        print(f"micro-batches are padded, as the attention of a {type(student.model).__name__} needs it", flush=True)
     for step in show(iter(range(start, len(steps))), len(steps) - start):
         for group in optimizer.param_groups:
             group["lr"] = top_lr * lr_factor(step, len(steps), recipe.warmup)

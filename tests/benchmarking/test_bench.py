@@ -78,6 +78,7 @@ def test_a_training_step_has_the_gradient_of_one_example_at_a_time_with_either_t
     passes = SIZES.K + 1  # the prompt, then the latent steps, of which the last takes the answer along
     assert (work.logits_rows, work.forward_calls) == (answers, math.ceil(len(examples) / SIZES.micro_batch) * passes)
     whole = prompts + len(examples) * SIZES.K + answers - len(examples)
+    assert work.tokens == whole  # no padding
     thoughts = sum(len(one.tokens) for one in step.rows)
     for online in (False, True):
         expected, naively = step.gradient(lambda online=online: step.naive(online))

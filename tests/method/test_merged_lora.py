@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft.tuners.lora import Linear
 
+from qthink_core.method.fast_training.merged_lora import FEW, merged_weights
 from qthink_core.method.losses import Objective
-from qthink_core.method.merged_lora import merged_weights
 from qthink_core.method.targets import Example
 from qthink_core.training.loop import backward
 
@@ -42,42 +43,59 @@ def test_losses_and_gradients_are_those_of_unmerged_adapters(
 
 
 def test_a_layer_multiplies_by_w_plus_s_b_a_and_a_and_b_get_the_gradient_by_hand(student: Any) -> None:
-    """y = x (W + s B A)^T and L = sum(y g): dL/dB = s g^T (x A^T), dL/dA = s (g B)^T x, with s = alpha / r = 2."""
+    """y = x (W + s B A)^T and L = sum(y g): dL/dB = s g^T (x A^T), dL/dA = s (g B)^T x, with s = alpha / r = 2.
+
+    Over several calls, of which those with few tokens are gathered; what they are called with has a gradient, too.
+    """
     made = student(0, "float64")
     layer = made.model.model.layers[0].mlp.down_proj
     weight, A, B = layer.base_layer.weight, layer.lora_A["default"].weight, layer.lora_B["default"].weight
     torch.manual_seed(0)
-    x, g = torch.randn(5, 48, dtype=torch.float64), torch.randn(5, 32, dtype=torch.float64)
-    with merged_weights(made.adapted):
-        y = layer(x)
-    torch.testing.assert_close(y, x @ (weight + 2 * B @ A).T)
-    (y * g).sum().backward()
-    torch.testing.assert_close(B.grad, 2 * g.T @ (x @ A.T))
-    torch.testing.assert_close(A.grad, 2 * (g @ B).T @ x)
+    sizes = [5, FEW + 1, 2 * FEW, FEW]
+    x, g = torch.randn(sum(sizes), 48, dtype=torch.float64), torch.randn(sum(sizes), 32, dtype=torch.float64)
+    x.requires_grad_()
+    for calls in (sizes, sizes[:1], sizes[1:2]):
+        some, of_y = (whole.split([*calls, len(x) - sum(calls)])[: len(calls)] for whole in (x, g))
+        read, given = torch.cat(some), torch.cat(of_y)
+        made.zero_grad()
+        x.grad = None
+        with merged_weights(made.adapted):
+            y = torch.cat([layer(one) for one in some])
+        torch.testing.assert_close(y, read @ (weight + 2 * B @ A).T)
+        (y * given).sum().backward()
+        torch.testing.assert_close(B.grad, 2 * given.T @ (read @ A.T))
+        torch.testing.assert_close(A.grad, 2 * (given @ B).T @ read)
+        torch.testing.assert_close(x.grad[: len(read)], given @ (weight + 2 * B @ A))
     assert weight.grad is None
 
 
-def test_the_merged_weight_is_made_once_for_all_passes(student: Any, questions: list[list[int]]) -> None:
-    made = student(K)
+def test_the_merged_weight_is_made_once_for_all_passes(
+    student: Any, questions: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, merged, called = student(K), list[Any](), list[int]()
     made.merged = True
-    layer, used = made.model.model.layers[1].self_attn.q_proj, []
-    layer.base_layer.register_forward_pre_hook(lambda part, _: used.append(part.weight))
+    monkeypatch.setattr(
+        Linear,
+        "get_delta_weight",
+        lambda layer, name, make=Linear.get_delta_weight: merged.append(layer) or make(layer, name),
+    )
+    made.model.model.layers[1].self_attn.q_proj.register_forward_pre_hook(lambda *_: called.append(1))
     made(questions[:2], [[1, 2], [3]], 0)
-    assert len(used) == K + 1
-    assert len({id(one) for one in used}) == 1
+    assert len(called) == K + 1
+    assert len(merged) == len(set(merged)) == 2 * 7
 
 
 def test_parameters_and_their_names_are_as_before_also_after_an_error(student: Any) -> None:
     made = student(2)
     before = dict(made.adapted.named_parameters())
     with merged_weights(made.adapted):
-        assert made.model.model.layers[0].self_attn.q_proj.merged
+        assert "forward" in vars(made.model.model.layers[0].self_attn.q_proj)
     with pytest.raises(ZeroDivisionError), merged_weights(made.adapted):
         raise ZeroDivisionError
     after = dict(made.adapted.named_parameters())
     assert after.keys() == before.keys()
     assert all(after[name] is one for name, one in before.items())
-    assert not made.model.model.layers[0].self_attn.q_proj.merged
+    assert "forward" not in vars(made.model.model.layers[0].self_attn.q_proj)
 
 
 def test_a_bfloat16_weight_is_rounded_once(qwen3: Any, student: Any) -> None:
@@ -88,4 +106,4 @@ def test_a_bfloat16_weight_is_rounded_once(qwen3: Any, student: Any) -> None:
         part.float()
     exact = layer.base_layer.weight.float() + layer.get_delta_weight("default")
     with merged_weights(made.adapted):
-        assert torch.equal(layer.base_layer.weight, exact.bfloat16())
+        assert torch.equal(layer(torch.eye(exact.shape[1], dtype=torch.bfloat16)).T, exact.bfloat16())

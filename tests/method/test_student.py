@@ -227,8 +227,9 @@ def test_the_last_latent_and_the_answer_share_a_pass_and_the_output_head_sees_an
     made.model.model.layers[0].register_forward_pre_hook(lambda _, inputs: passes.append(tuple(inputs[0].shape[:2])))
     made.model.lm_head.register_forward_pre_hook(lambda _, inputs: scored.append(inputs[0].shape[:-1].numel()))
     made([row.prompt for row in examples], [row.target for row in examples], 0)
-    longest = max(len(row.prompt) for row in examples)
-    assert passes == [(8, longest)] + [(8, 1)] * (K - 1) + [(8, 14)]  # K + 1 passes; the longest target has 14 tokens
+    read = sum(len(row.prompt) for row in examples)
+    # K + 1 passes without padding; the targets have 46 tokens and the last is not read, and one of them is empty
+    assert passes == [(1, read)] + [(1, 8)] * (K - 1) + [(1, 8 + 46 - 7)]
     assert scored == [46]
 
 

@@ -170,6 +170,16 @@ def test_training_is_adamw_on_clipped_gradients_of_whole_effective_batches(
         torch.testing.assert_close(value, parameters[name], rtol=0, atol=WEIGHT_TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_log_says_that_micro_batches_are_padded(
+    student: Any, examples: list[Example], tmp_path: Path, fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(Student, "fast", fast)
+    run(student(0), examples[:4], {}, work(tmp_path), recipe=RECIPE.model_copy(update={"epochs": 1}))
+    said = "micro-batches are padded, as the attention of a Qwen3ForCausalLM needs it\n"
+    assert capsys.readouterr().out == ("" if fast else said)
+
+
 @pytest.mark.slow
 def test_training_lowers_the_loss_and_leaves_the_base_model_bit_for_bit(
     student: Any, examples: list[Example], teachers: dict[str, Any], tmp_path: Path

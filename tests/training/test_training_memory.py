@@ -1,4 +1,7 @@
-"""The plan's memory of a training against what autograd keeps of a real student, each tensor's storage counted once."""
+"""The plan's memory of a training against what autograd keeps of a real student, each tensor's storage counted once.
+
+The plan counts padded batches, since it does not know which models are read without padding; those keep less.
+"""
 
 import gpu_measures
 import pytest
@@ -40,8 +43,12 @@ def kept(shape: Shape, dtype: torch.dtype, K: int, targets: list[str], prompts: 
 @pytest.mark.parametrize("K", [0, 3])
 @pytest.mark.parametrize("targets", [EVERY, ["q_proj", "v_proj"]], ids=["every", "two"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_the_formula_counts_what_autograd_keeps(dtype: torch.dtype, targets: list[str], K: int) -> None:
+def test_the_formula_counts_what_autograd_keeps(
+    dtype: torch.dtype, targets: list[str], K: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By what one more layer adds; of all layers it is a bound, as the last one keeps little of the prompt."""
+    fast = kept(SHAPE, dtype, K, targets, [40, 37, 39])
+    monkeypatch.setattr(Student, "fast", False)
     longest = 40
     shapes_ = SHAPE, SHAPE._replace(layers=SHAPE.layers + 1)
     measured = [kept(shape, dtype, K, targets, [longest, longest - 3, longest - 1]) for shape in shapes_]
@@ -53,6 +60,7 @@ def test_the_formula_counts_what_autograd_keeps(dtype: torch.dtype, targets: lis
     # a forward pass keeps the log-probabilities alone; the backward one adds the two gradients
     found = measured[0] - 3 * TARGET_TOKENS * SHAPE.vocabulary * 4
     assert formula[0] * (1 - 1 / SHAPE.layers) < found < formula[0] * (1 + LEFT_OUT)
+    assert 0.6 * measured[0] < fast < measured[0]
 
 
 def test_float32_adapters_nearly_double_what_a_token_of_the_recipe_keeps() -> None:

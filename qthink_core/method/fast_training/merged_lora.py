@@ -1,0 +1,111 @@
+"""LoRA merged into the weights: x (W + s B A)^T at every call, and the gradients of A and B without one of W.
+
+With y = x (W + s B A)^T and g = dL/dy, summed over all calls of a layer:
+
+    dL/dx = g (W + s B A),    dL/dB = s g^T (x A^T),    dL/dA = s (g B)^T x
+
+W + s B A is computed once per micro-batch. A call takes one product forward and five backward, three of them with one side
+of rank r; PEFT's layers take three and five, and add their results. Calls with few tokens, such as latent steps, leave their
+x and g for one product at the end. Outputs and gradients are those of PEFT up to rounding. Merging needs memory for a copy
+of the adapted weights. With a base model in bfloat16, the merged weight is rounded to bfloat16.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+ADAPTER = "default"
+# Calls with at most so many tokens are gathered: their products alone would be too small to be fast.
+FEW = 64
+
+
+class _Layer:
+    """A layer's merged weight, and the gradients of A and B as far as the backward pass has come."""
+
+    def __init__(self, layer: Linear) -> None:
+        base = layer.get_base_layer()
+        self.A, self.B = layer.lora_A[ADAPTER].weight.detach(), layer.lora_B[ADAPTER].weight.detach()
+        self.scale: float = layer.scaling[ADAPTER]
+        weight = base.get_parameter("weight")
+        self.merged, self.bias = (weight + layer.get_delta_weight(ADAPTER).detach()).to(weight.dtype), base.bias
+        self.of_A: Tensor | None = None
+        self.of_B: Tensor | None = None
+        self.few: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, x: Tensor, g: Tensor) -> None:
+        """Adds (g B)^T x and g^T (x A^T), in the dtype of the adapters."""
+        x, g = x.to(self.A.dtype), g.to(self.A.dtype)
+        narrow_g, narrow_x = g @ self.B, x @ self.A.T
+        if self.of_A is None or self.of_B is None:
+            self.of_A, self.of_B = narrow_g.T @ x, g.T @ narrow_x
+        else:
+            self.of_A.addmm_(narrow_g.T, x)
+            self.of_B.addmm_(g.T, narrow_x)
+
+
+class _Merge(Function):
+    """From A and B to a token that every call of the layer takes, so that this backward pass comes after all of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, A: Tensor, B: Tensor, layer: _Layer) -> Tensor:
+        ctx.layer = layer
+        return A.new_empty(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *_: Any) -> tuple[Tensor | None, ...]:
+        layer: _Layer = ctx.layer
+        if layer.few:
+            xs, gs = zip(*layer.few, strict=True)
+            layer.add(torch.cat(xs), torch.cat(gs))
+        found = [None if one is None else one.mul_(layer.scale) for one in (layer.of_A, layer.of_B)]
+        layer.few, layer.of_A, layer.of_B = [], None, None
+        return *found, None
+
+
+class _Multiply(Function):
+    """x (W + s B A)^T + bias."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, token: Tensor, layer: _Layer) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(x)
+        return functional.linear(x, layer.merged, layer.bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
+        layer: _Layer = ctx.layer
+        (x,), (of_y,) = ctx.saved_tensors, gradients
+        rows, g = x.flatten(0, -2), of_y.flatten(0, -2)
+        if len(rows) > FEW:
+            layer.add(rows, g)
+        else:
+            layer.few.append((rows, g))
+        return (g @ layer.merged).view_as(x) if ctx.needs_input_grad[0] else None, None, None
+
+
+@contextmanager
+def merged_weights(adapted: nn.Module) -> Iterator[None]:
+    """A context in which each adapted layer multiplies by its merged weight.
+
+    PEFT's layers of other kinds than `torch.nn.Linear` are left as they are. Parameters and their names do not change, and at
+    the end the layers compute as before.
+    """
+    layers = [one for one in adapted.modules() if isinstance(one, Linear) and type(one.get_base_layer()) is nn.Linear]
+    try:
+        for layer in layers:
+            merged = _Layer(layer)
+            token = _Merge.apply(layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight, merged)
+            layer.forward = lambda x, token=token, merged=merged: _Multiply.apply(x, token, merged)
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
