@@ -21,6 +21,10 @@ from shape_checks import install
 
 # Before any module of ours is imported.
 install()
+# What tests start finds quick_start/sitecustomize.py, unless they give it a PYTHONPATH of its own.
+QUICK_START = str(Path(__file__).parent / "quick_start")
+if QUICK_START not in os.environ.get("PYTHONPATH", ""):
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [QUICK_START, os.environ.get("PYTHONPATH")]))
 # The files that take longest, since a worker that began one of them last would keep the others waiting.
 LONGEST = (
     "chain/test_chain.py",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from workplaces import DISTILLED, FINETUNED, TASK, Workplace, ended, state, wait_for
+from workplaces import DISTILLED, FINETUNED, TASK, Workplace, ended, halting_server, is_pending, state, wait_for
 
 from qthink_core.report import markdown
 from qthink_core.running import warm
@@ -37,9 +37,14 @@ EVERY_INSTANCE = {
 }
 # Where a stage of several units is halted: as it is about to record this one (halting/sitecustomize.py).
 HALTED = {"sample": 3, "extract": 3, "train": 4, "finetune": 4, "evaluate": 2, "probe": 3}
-# Where a kill can fall on any moment: between imports, in the one unit, while DVC hashes.
-KILLED_AT_RANDOM = {CODE, "base", "prepare", "reward", "average", "merge", "grade", "report"}
-LONGEST_WAIT_S = 2.5
+# Others are halted at their first unit, since they may be too quick to be seen. The last two record none, and take longer.
+HALTED |= dict.fromkeys(("base", "prepare", "reward", "average", "merge", "grade"), 1)
+UNITLESS = {CODE, "report"}
+# Where a kill can fall on any moment from there on: before the record, after it, while DVC hashes, in the next stage.
+KILLED_AT_RANDOM = UNITLESS | {stage for stage, unit in HALTED.items() if unit == 1}
+LONGEST_WAIT_S = 1.5
+# The stages that go on cold after a warm start, one for each kind of computation: decoding, hidden states, training.
+COLD = {"sample", "extract", "train"}
 DEMO = (sys.executable, "-m", "qthink_core.cli", "run")
 UP_TO_DATE = "Data and pipelines are up to date."
 # DVC writes dvc.lock in place: killed in that moment it leaves a torn one, and says so.
@@ -64,8 +69,8 @@ class Strike:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future]]:
     """Both runs, side by side: each stage of this scale uses one core.
 
-    `qthink run` makes the unbroken one, whose stages are forks of a warm server. The stages of the killed run start cold, as
-    `dvc repro` starts them. The tests compare what both runs made.
+    `qthink run` makes the unbroken one. DVC makes the killed one, whose stages are also forks of a warm server, except those
+    in COLD once they go on. The tests compare what both runs made.
     """
     # made here, since mktemp does not allow for two threads
     for_unbroken, for_killed = map(tmp_path_factory.mktemp, ("unbroken", "killed-again-and-again"))
@@ -79,12 +84,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future]
         place.environment[warm.PLACE] = str(server)  # for what the tests then run by DVC
         return place
 
-    def killed() -> tuple[Workplace, dict[str, Strike]]:
-        place = Workplace(for_killed, TZ="Asia/Kathmandu", LANG="C")
+    def killed(server: Path) -> tuple[Workplace, dict[str, Strike]]:
+        place = Workplace(for_killed, TZ="Asia/Kathmandu", LANG="C", **{warm.PLACE: str(server)})
         return place, strike_at_every_stage(place)
 
-    with warm.server(1, "avx2") as server, ThreadPoolExecutor(2) as pool:
-        yield {"unbroken": pool.submit(unbroken, server), "killed": pool.submit(killed)}
+    with halting_server() as server, ThreadPoolExecutor(2) as pool:
+        yield {"unbroken": pool.submit(unbroken, server), "killed": pool.submit(killed, server)}
 
 
 @pytest.fixture
@@ -113,12 +118,12 @@ def strike_at_every_stage(place: Workplace) -> dict[str, Strike]:
         halts = " ".join(f"{stage}:{count}" for stage, count in HALTED.items() if stage not in struck)
         repro = place.start("dvc", "repro", HALT=halts)
 
-        def victim(repro: subprocess.Popen[str] = repro) -> str | bool:
-            new = [instance for instance in place.running() if instance.partition("@")[0] not in struck]
+        def victim(repro: subprocess.Popen[str] = repro) -> tuple[str, int] | bool:
+            new = [(instance, pid) for instance, pid in place.running().items() if instance.partition("@")[0] not in struck]
             return new[0] if new else repro.poll() is not None
 
-        instance = wait_for("a new stage or the end", victim)
-        if instance is True:
+        found = wait_for("a new stage or the end", victim)
+        if found is True:
             said = repro.communicate()[0]
             if any(text in said for text in TORN_LOCK):
                 place.torn_locks += 1
@@ -126,15 +131,15 @@ def strike_at_every_stage(place: Workplace) -> dict[str, Strike]:
                 continue
             assert repro.returncode == 0, said
             return struck
+        instance, pid = found
         stage = instance.partition("@")[0]
-        struck[stage] = strike(place, repro, instance, waits.uniform(0, LONGEST_WAIT_S))
+        struck[stage] = strike(place, repro, instance, pid, waits.uniform(0, LONGEST_WAIT_S))
         if stage not in KILLED_AT_RANDOM:
             struck[stage].resumed = resumed(place, struck[stage])
 
 
-def strike(place: Workplace, repro: subprocess.Popen[str], instance: str, wait_s: float) -> Strike:
+def strike(place: Workplace, repro: subprocess.Popen[str], instance: str, pid: int, wait_s: float) -> Strike:
     """Stops one stage in its own way."""
-    pid = place.running()[instance]
     refusals: list[subprocess.CompletedProcess[str]] = []
     stage = instance.partition("@")[0]
     if stage in HALTED:
@@ -152,13 +157,15 @@ def strike(place: Workplace, repro: subprocess.Popen[str], instance: str, wait_s
             os.kill(pid, signal.SIGCONT)
         case "evaluate":  # Ctrl-C, which a terminal sends to DVC and to the stage
             os.killpg(repro.pid, signal.SIGINT)
+            wait_for("the signal, which the client passes on", lambda: is_pending(pid, signal.SIGINT))
             os.kill(pid, signal.SIGCONT)
         case "baseline":  # DVC dies after the output is there and before it is recorded
             repro.send_signal(signal.SIGSTOP)
             wait_for("the output", lambda: place.closed(instance))
             repro.kill()
         case _:
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(subprocess.TimeoutExpired, ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
                 repro.wait(wait_s)
             repro.kill()
     repro.wait(60)
@@ -171,7 +178,9 @@ def strike(place: Workplace, repro: subprocess.Popen[str], instance: str, wait_s
 
 def resumed(place: Workplace, before: Strike) -> set[tuple[str, int]]:
     """The units of a stopped stage and their inodes as its next run goes on: at the second new one, or at its end."""
-    repro = place.start("dvc", "repro", before.instance, HALT=f"{before.instance.partition('@')[0]}:2")
+    stage = before.instance.partition("@")[0]
+    start = {"HALT": f"{stage}:2"} | ({warm.PLACE: ""} if stage in COLD else {})
+    repro = place.start("dvc", "repro", before.instance, **start)
 
     def halted() -> bool:
         pid = place.running().get(before.instance)

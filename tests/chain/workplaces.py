@@ -1,17 +1,22 @@
 """Copies of the repository at the nano scale, each with its own Git, DVC cache and home, and what happens in them."""
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from graph import copy_repository
 from ruamel.yaml import YAML
+
+from qthink_core.running import warm
 
 NANO = Path(__file__).with_name("nano.yaml")
 HALTING = Path(__file__).with_name("halting")
@@ -55,6 +60,22 @@ def ended(pid: int, within_s: float) -> bool:
     while alive(pid) and time.monotonic() < limit:
         time.sleep(0.01)
     return not alive(pid)
+
+
+def is_pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a halted process has a signal that it will see when it goes on."""
+    (bits,) = re.findall(r"^ShdPnd:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(bits, 16) >> (number - 1) & 1)
+
+
+@contextlib.contextmanager
+def halting_server() -> Iterator[Path]:
+    """A warm server whose forks can be halted as cold stages can."""
+    with contextlib.ExitStack() as ends:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(HALTING))
+            place = ends.enter_context(warm.server(1, "avx2"))
+        yield place
 
 
 class Workplace:

@@ -1,4 +1,7 @@
-"""Several processes for one stage, on this machine's CPU: started by the real `accelerate launch`, or forked."""
+"""Several processes for one stage, on this machine's CPU: started by the real `accelerate launch` or `torchrun`, or forked.
+
+A start of accelerate takes twice as long, so torchrun is what starts ranks where either would do.
+"""
 
 import json
 import os
@@ -27,7 +30,7 @@ from qthink_core.pipeline import ranks
 from qthink_core.pipeline.ranks import LostError
 from qthink_core.training.loop import deal
 
-ACCELERATE = Path(sys.executable).with_name("accelerate")
+ACCELERATE, TORCHRUN = (Path(sys.executable).with_name(name) for name in ("accelerate", "torchrun"))
 # Four starts of Python with torch, one after the other where a machine has one core.
 PATIENCE_S = 240.0
 WITHIN_A_MINUTE_S = 60.0
@@ -101,11 +104,14 @@ def change(folder: Path, **fields: Any) -> None:
     (folder / "case.json").write_text(json.dumps(case | fields))
 
 
-def launched(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+BY_ACCELERATE = (str(ACCELERATE), "launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+BY_TORCHRUN = (str(TORCHRUN), "--nproc_per_node", "2", "--standalone")
+
+
+def launched(folder: Path, *launcher: str) -> subprocess.CompletedProcess[str]:
     """The training under two processes that the launcher starts."""
-    command = [str(ACCELERATE), "launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
     return subprocess.run(
-        [*command, *options, str(ROOT / "tests" / "ranked_training.py"), str(folder)],
+        [*launcher, str(ROOT / "tests" / "ranked_training.py"), str(folder)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -126,7 +132,7 @@ def unbroken(folder: Path, cross_entropy: str) -> Path:
     if cross_entropy not in UNBROKEN:
         change(folder, recipe=RECIPE | {"cross_entropy": cross_entropy})
         if cross_entropy == "tokens":
-            done = launched(folder, "--mixed_precision", "bf16")  # which params do not say, and so nobody obeys
+            done = launched(folder, *BY_ACCELERATE, "--mixed_precision", "bf16")  # which params do not say, and so nobody obeys
             assert done.returncode == 0, done.stderr
         else:
             assert ranked_training.two_forks(folder, PATIENCE_S) == [0, 0]
@@ -161,7 +167,7 @@ def test_two_gpus_train_a_bfloat16_model_and_end_with_the_same_bytes_as_each_oth
     change(folder, device="cuda", dtype="bfloat16")
     losses = ranked_training.run(folder)
     (folder / "work").rename(folder / "work-of-one")
-    done = launched(folder)
+    done = launched(folder, *BY_ACCELERATE)
     assert done.returncode == 0, done.stderr
     found = [(folder / f"rank-{rank}-of-2.safetensors").read_bytes() for rank in (0, 1)]
     assert found[0] == found[1]
@@ -175,7 +181,7 @@ def test_two_gpus_train_a_bfloat16_model_and_end_with_the_same_bytes_as_each_oth
 @pytest.mark.timeout(3 * PATIENCE_S)
 def test_a_killed_rank_ends_the_other_within_a_minute_and_the_next_run_goes_on_to_the_same_bytes(folder: Path) -> None:
     change(folder, killed={"rank": 1, "step": 5})
-    done = launched(folder)
+    done = launched(folder, *BY_TORCHRUN)
     assert time.time() - (folder / "ending").stat().st_mtime < WITHIN_A_MINUTE_S
     assert done.returncode != 0
     assert re.search(r"rank\s*: 1 \(local_rank: 1\)\s+exitcode\s*: -9", done.stderr), done.stderr
@@ -306,6 +312,7 @@ def run(root: Path, launcher: str | None) -> tuple[int, str, str]:
 
 
 TWO = "accelerate launch --num_processes 2 --cpu --main_process_port 0"
+TWO_BY_TORCHRUN = "torchrun --nproc_per_node 2 --standalone"
 
 
 @pytest.mark.slow
@@ -334,7 +341,7 @@ def test_a_stage_of_one_process_loads_no_torch(root: Path) -> None:
 @pytest.mark.slow
 def test_a_rank_that_fails_is_named_and_ends_the_others(root: Path) -> None:
     (root / "fail").touch()
-    code, out, err = run(root, TWO)
+    code, out, err = run(root, TWO_BY_TORCHRUN)
     assert time.time() - (root / "ending").stat().st_mtime < WITHIN_A_MINUTE_S
     assert (code, out) == (1, "")  # the launcher's; the stage's own is in its report
     assert f"{BOX}: rank 1: row 7 is bad: fix it\n" in err
@@ -346,10 +353,7 @@ def test_a_rank_that_fails_is_named_and_ends_the_others(root: Path) -> None:
 def test_machines_with_a_launcher_each_make_one_group(root: Path) -> None:
     """As `srun` starts them: the launcher's options are filled in on each machine, here twice on this one."""
     port = free_port()
-    launch = (
-        "accelerate launch --multi_gpu --num_machines 2 --num_processes 2 --machine_rank $rank "
-        f'--main_process_ip 127.0.0.1 --main_process_port {port} "$@"'
-    )
+    launch = f'torchrun --nnodes 2 --nproc_per_node 1 --node_rank $rank --master_addr 127.0.0.1 --master_port {port} "$@"'
     code, out, err = run(root, f"sh -c 'for rank in 0 1; do {launch} & done; wait' launch")
     assert code == 0, err
     assert out.startswith(f"{BOX}: 2 units (")

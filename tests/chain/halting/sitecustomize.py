@@ -1,6 +1,7 @@
 """Halts a stage as it is about to record its n-th unit, where HALT is `<stage>:<n> ...`: what a test does then cannot race.
 
-Python imports this module at its start when its folder is in PYTHONPATH.
+Python imports this module at its start when its folder is in PYTHONPATH. The environment is read late: a fork of the warm
+server gets its own after the start.
 """
 
 import os
@@ -8,20 +9,19 @@ import signal
 import sys
 import time
 
-counts = dict(word.split(":") for word in os.environ.get("HALT", "").split())
-left = int(counts.get(os.environ.get("DVC_STAGE", "").partition("@")[0], 0))
+recorded = 0
 
 
 def halt(event: str, arguments: tuple) -> None:
     """Counts the renames that make a unit's record; the n-th one waits for SIGCONT."""
-    global left
+    global recorded
     if event == "os.rename" and str(arguments[1]).endswith(".unit.json"):
-        left -= 1
-        if left == 0:
+        recorded += 1
+        counts = dict(word.split(":") for word in os.environ.get("HALT", "").split())
+        if recorded == int(counts.get(os.environ.get("DVC_STAGE", "").partition("@")[0], 0)):
             os.kill(os.getpid(), signal.SIGSTOP)
             # The kernel may hand the next signal to another thread: this one must see it before it renames.
             time.sleep(0.5)
 
 
-if left:
-    sys.addaudithook(halt)
+sys.addaudithook(halt)
