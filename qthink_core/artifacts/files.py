@@ -2,12 +2,12 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -127,12 +127,21 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, where they are missing, so that their names survive a power cut."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in reversed(missing):
+        fsync_folder(one.parent)
+
+
 @contextlib.contextmanager
-def storage(path: Path, temporary: Path | None = None) -> Iterator[None]:
+def storage(path: Path, temporary: Path | None = None, needed: int | None = None) -> Iterator[None]:
     """A context that raises StorageError with the path and the reason when a write in it fails.
 
-    Failures are a full disk, a quota and a file-size limit, for which the bytes written and free are given, a read-only disk
-    and missing rights. Other errors pass unchanged.
+    Failures are a full disk, a quota and a file-size limit, for which the bytes needed and free are given, a read-only disk
+    and missing rights. `needed` is the size of the file; where it is unknown, it is more than what was written to
+    `temporary`. Other errors pass unchanged.
     """
     try:
         yield
@@ -147,10 +156,13 @@ def storage(path: Path, temporary: Path | None = None) -> Iterator[None]:
                 f"{path} could not be written ({reason}): check the rights of its folder, or take another one, {again}"
             ) from error
         written = temporary.stat().st_size if temporary is not None and temporary.exists() else 0
-        there = next(folder for folder in path.parents if folder.exists())
-        free = shutil.disk_usage(there).free
+        size = f"more than {written}" if needed is None else str(needed)
+        there = os.statvfs(next(folder for folder in path.parents if folder.exists()))
+        free = f"{there.f_bavail * there.f_frsize} free"
+        if there.f_files and not there.f_favail:
+            free += ", but the file system can hold no further file"
         raise StorageError(
-            f"{path} could not be written ({reason}; {written} bytes written, {free} free): make room, {again}"
+            f"{path} could not be written ({reason}; {size} bytes needed, {free}): make room, {again}"
         ) from error
 
 
@@ -162,8 +174,8 @@ def write_file(path: Path, write: Writer | bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with storage(path, temporary):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with storage(path, temporary, len(write) if isinstance(write, bytes) else None):
+            make_folder(path.parent)
             temporary.unlink(missing_ok=True)
             if isinstance(write, bytes):
                 temporary.write_bytes(write)
@@ -177,3 +189,25 @@ def write_file(path: Path, write: Writer | bytes) -> None:
             fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Adds a line to a log, whole or not at all; several processes may do so at the same time.
+
+    A part of a line at the end of the log, which a power cut may leave, is removed. Raises StorageError as `storage` does.
+    """
+    with storage(path, needed=len(line) + 1):
+        make_folder(path.parent)
+        with path.open("ab+", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            whole = file.read().rfind(b"\n") + 1
+            file.truncate(whole)
+            try:
+                rest = line + b"\n"
+                while rest:  # a disk with little room takes a part first
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(whole)
+                raise

@@ -7,6 +7,7 @@ not count and is made again. When all units are committed, the output folder is 
 its place in one step.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -21,6 +22,7 @@ from qthink_core.artifacts.files import (
     canonical_json,
     check_file,
     fsync_folder,
+    make_folder,
     sealed,
     sha256,
     storage,
@@ -138,7 +140,7 @@ class Work:
             if other.is_dir() and other != self.folder:
                 shutil.rmtree(other)
         with storage(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         (self.folder / CLOSED).unlink(missing_ok=True)
         for torn in self.folder.glob(".*.tmp"):
             torn.unlink()
@@ -242,8 +244,10 @@ class Work:
                     os.link(self.folder / name, stage / name)
                     manifest.files[name] = file
             manifest.counts = self._counts(units)
+            for inner in sorted({(stage / name).parent for name in manifest.files}):
+                fsync_folder(inner)
             write_file(stage / MANIFEST, sealed(vars(manifest)))
-            out.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(out.parent)
             if out.exists():
                 out.rename(aside / out.name)
             stage.rename(out)
@@ -279,7 +283,18 @@ def sweep(works: Path, recorded: Iterable[str]) -> None:
             print(f"{closed} is damaged ({error}): {closed.parent} stays until its stage runs again", file=sys.stderr)
             continue
         if all(any(Path(place).is_relative_to(one) for one in recorded) for place in places):
+            _remove_but(closed)  # the mark goes last, or else the rest would stay for good after a kill in between
             shutil.rmtree(closed.parent, ignore_errors=True)
+
+
+def _remove_but(last: Path) -> None:
+    """Deletes everything beside a file; another process may do the same."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in last.parent.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path != last:
+                path.unlink(missing_ok=True)
 
 
 def listed(folder: Path, suffix: str = "") -> list[str]:

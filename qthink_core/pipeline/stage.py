@@ -187,7 +187,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
                 run(params, at, joined)
             ranks.leave()
             return
-        with process.lock(place.with_suffix(".lock"), str(at)):
+        with files.storage(place), process.lock(place.with_suffix(".lock"), str(at)):
             for folder in remove_orphans(root, at):
                 print(f"{at}: removed {folder}, which no box of the graph makes any more (DVC's cache keeps it)", flush=True)
             check_complete(root, at)
@@ -236,7 +236,6 @@ def log_run(root: Path, at: Box, seconds: float, params: parameters.Section, res
     the run continued an earlier one. `cpu_seconds` is the processor time of this process since its start, and of the
     children that it waited for; unlike `seconds`, it hardly grows when other boxes run at the same time.
     """
-    (root / "logs").mkdir(exist_ok=True)
     entry = {
         "stage": str(at),
         "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -249,8 +248,7 @@ def log_run(root: Path, at: Box, seconds: float, params: parameters.Section, res
         "resumed": resumed,
         "params": params.model_dump(mode="json", exclude_unset=True),
     }
-    with (root / "logs" / "runs.jsonl").open("a") as file:
-        file.write(json.dumps(entry) + "\n")
+    files.append_line(root / "logs" / "runs.jsonl", json.dumps(entry).encode())
 
 
 def device_of(params: parameters.Section) -> str:

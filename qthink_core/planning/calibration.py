@@ -76,7 +76,9 @@ def same_device(name: str, device: str) -> bool:
 
 def entries(log: Path) -> Iterator[dict[str, Any]]:
     """Every run in a log, the oldest first; nothing where there is no log. Raises DataError naming the line at fault."""
-    for number, line in enumerate(log.read_bytes().splitlines() if log.is_file() else [], 1):
+    content = log.read_bytes() if log.is_file() else b""
+    whole = content[: content.rfind(b"\n") + 1]  # a power cut may leave a part of a line, which the next run removes
+    for number, line in enumerate(whole.splitlines(), 1):
         try:
             run = read_object(line)
             run |= {name: float(run[name]) for name in ("seconds", "cpu_seconds")}

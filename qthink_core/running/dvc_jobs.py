@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from qthink_core.artifacts.files import write_file
 from qthink_core.errors import DataError, StoppedError
@@ -70,13 +70,18 @@ def load() -> None:
 
 
 def changed() -> set[str]:
-    """The boxes that DVC would make because their inputs or outputs have changed; raises DataError with DVC's message."""
+    """The boxes that DVC would make because their inputs or outputs have changed.
+
+    Deletes DVC's list of running commands where a kill has torn it, and says so. Raises DataError with DVC's message, and
+    with the fix where dvc.lock is torn.
+    """
     with tempfile.TemporaryFile() as file:
 
         def write() -> int:
             from dvc.repo import Repo
 
             with Repo(_wait_for_lock=True) as repo:
+                remove_torn_list(repo)
                 file.write(json.dumps(list(repo.status())).encode())
                 file.flush()
             return 0
@@ -84,8 +89,14 @@ def changed() -> set[str]:
         with _fork(write) as job:
             output = b"".join(iter(lambda: os.read(job.output, 1 << 16), b""))
             _, status = os.waitpid(job.pid, 0)
+        said = output.decode(errors="replace").strip()
+        if status and "dvc.lock'" in said:
+            again = "run `git checkout dvc.lock` (or `rm dvc.lock`) and the same command again; what was made is kept"
+            raise DataError(f"dvc.lock is damaged, perhaps because DVC was killed as it wrote it ({said}): {again}")
         if status:
-            raise DataError(output.decode(errors="replace").strip() or "dvc status failed: run it")
+            raise DataError(said or "dvc status failed: run it")
+        if said:
+            print(said, flush=True)
         file.seek(0)
         return set(json.loads(file.read()))
 
@@ -117,6 +128,28 @@ def in_order(lock: bytes, order: Sequence[str]) -> bytes:
     head, *blocks = re.split(rb"^(?=  [^\s:]+:$)", lock, flags=re.MULTILINE)
     place = {f"  {box}:".encode(): number for number, box in enumerate(order)}
     return head + b"".join(sorted(blocks, key=lambda block: place.get(bytes(block).partition(b"\n")[0], len(place))))
+
+
+def remove_torn_list(repo: Any) -> None:
+    """Deletes the file in which DVC lists its running commands if it is torn, because DVC would refuse to run.
+
+    DVC writes it in place, several times per box. While its lock is held, no other command is writing it.
+    """
+    from dvc.lock import LockError, make_lock
+    from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
+
+    path = os.path.join(repo.tmp_dir, RWLOCK_FILE)
+    hardlink = repo.config["core"].get("hardlink_lock", False)
+    with (
+        contextlib.suppress(FileNotFoundError, LockError),
+        make_lock(os.path.join(repo.tmp_dir, RWLOCK_LOCK), tmp_dir=repo.tmp_dir, hardlink_lock=hardlink),
+        open(path, "rb") as file,
+    ):
+        try:
+            json.loads(file.read())
+        except ValueError:
+            os.unlink(path)
+            print(f"removed {os.path.relpath(path)}, which DVC was killed while it wrote")
 
 
 def start(box: str, force: bool) -> Job:

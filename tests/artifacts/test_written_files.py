@@ -66,7 +66,7 @@ def test_a_full_disk_is_named_and_committed_units_stay(small_disk: Path, kind: s
     work = Work(small_disk / "stage", "f" * 64, "settings", {})
     work.commit("first", {"first": b"1" * 100})
     with pytest.raises(
-        StorageError, match=r"\.work/stage/f{16}/second could not be written .*\d+ bytes written, \d+ free"
+        StorageError, match=r"\.work/stage/f{16}/second could not be written .*\d+ bytes needed, \d+ free"
     ) as said:
         work.commit("second", {"second": WRITERS[kind]})
     assert said.value.exit_code == 74
@@ -102,8 +102,8 @@ def test_a_file_that_the_system_refuses_to_let_grow_is_named(tmp_path: Path, kin
         ),
         (errno.EPERM, r"\(Operation not permitted\): check the rights", "make room|bytes"),
         (errno.EROFS, r"\(Read-only file system\): check the rights", "make room|bytes"),
-        (errno.ENOSPC, r"\(No space left on device; 0 bytes written, \d+ free\): make room, then", "rights"),
-        (errno.EDQUOT, r"\(Disk quota exceeded; 0 bytes written, \d+ free\): make room, then", "rights"),
+        (errno.ENOSPC, r"\(No space left on device; more than 0 bytes needed, \d+ free\): make room, then", "rights"),
+        (errno.EDQUOT, r"\(Disk quota exceeded; more than 0 bytes needed, \d+ free\): make room, then", "rights"),
     ],
 )
 def test_room_is_asked_for_where_room_is_missing_and_rights_where_rights_are(

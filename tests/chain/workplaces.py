@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -81,7 +82,9 @@ def halting_server() -> Iterator[Path]:
 class Workplace:
     """A copy of the repository, and commands in it under an environment that holds nothing of this machine's user."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, scale: Path = NANO, changes: Mapping[str, Any] = MappingProxyType({}), **environment: str
+    ) -> None:
         self.root = folder / "repository"
         self.environment = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
@@ -99,9 +102,9 @@ class Workplace:
         shutil.rmtree(self.root / "results", ignore_errors=True)
         yaml = YAML()
         params = yaml.load(self.root / "params.yaml")
-        params |= {"scale": "nano", "tasks": [TASK], "systems": SYSTEMS}
-        yaml.dump(params, self.root / "params.yaml")
-        yaml.dump(merged(yaml.load(self.root / "params/tiny.yaml"), yaml.load(NANO)), self.root / "params/nano.yaml")
+        params |= {"scale": scale.stem, "tasks": [TASK], "systems": SYSTEMS}
+        yaml.dump(merged(params, changes), self.root / "params.yaml")
+        yaml.dump(merged(yaml.load(self.root / "params/tiny.yaml"), yaml.load(scale)), self.root / f"params/{scale.name}")
         for setting in ("user.name=chain", "user.email=chain@localhost"):
             self.run("git", "config", *setting.split("="))
         self.commit("the copy")

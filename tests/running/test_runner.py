@@ -132,6 +132,25 @@ def test_what_has_not_changed_counts_as_done_and_what_comes_out_alike_is_unchang
 
 
 @pytest.mark.slow
+def test_what_dvc_was_killed_in_is_removed_or_told_with_the_fix(root: Path) -> None:
+    """DVC writes both files in place, so that a kill may leave any part of them."""
+    assert run(root)[0] == 0
+    (root / ".dvc/tmp/rwlock").write_bytes(b"")
+    removed = "removed .dvc/tmp/rwlock, which DVC was killed while it wrote\n"
+    assert run(root) == (0, f"{removed}Nothing to do: all 3 boxes are up to date.\n", "")
+    lock = root / "dvc.lock"
+    content = lock.read_text()
+    lock.write_text(content[: content.rindex("outs:") + 3])
+    code, _, err = run(root)
+    assert code == 65
+    fix = "run `git checkout dvc.lock` (or `rm dvc.lock`) and the same command again; what was made is kept"
+    assert re.fullmatch(rf"qthink: dvc\.lock is damaged, perhaps .* \(.+\): {re.escape(fix)}\n", err, re.DOTALL)
+    lock.unlink()
+    code, out, _ = run(root)
+    assert (code, out.count("already made")) == (0, 3), out
+
+
+@pytest.mark.slow
 def test_one_task_of_params_as_blocks_runs_its_boxes_alone(root: Path) -> None:
     two_tasks(root)
     (root / "params.yaml").write_text(PARAMS.replace("tasks: [gsm8k]", "tasks:\n- gsm8k\n- math500"))
