@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from chain.workplaces import Workplace, alive, ended
-from faults.operations import STOPPED, STOPS_WITHIN_S, Tally
-from faults.project import MICRO, PARAMS
 from ruamel.yaml import YAML
 
-from qthink_core.running import warm
+from faults.operations import STOPPED, STOPS_WITHIN_S, Tally
+from faults.project import MICRO, PARAMS
 
 DVC, QTHINK = ("dvc", "repro"), (sys.executable, "-m", "qthink_core.cli", "run")
 NO_ORPHAN_AFTER_S = 5.0
 # How many boxes a run may finish before it is struck, and then the longest wait in seconds.
-BOXES, WAIT_S = (0, 0, 1, 1, 2), 3.0
+BOXES, WAIT_S = (0, 1, 1), 2.0
 # DVC writes these files in place: killed in that moment it leaves a torn one, and says so.
-TORN = {"dvc.lock": re.compile(r"dvc\.lock' (validation failed|is invalid)|dvc\.lock'.*corrupted"), ".dvc/tmp/rwlock": re.compile(r"RWLock-file")}
-LINE = re.compile(r"stopped by SIG(TERM|INT); finished units are kept, (`dvc repro` continues from there|run the same command)")
+TORN = {
+    "dvc.lock": re.compile(r"dvc\.lock' (validation failed|is invalid)|dvc\.lock'.*corrupted"),
+    ".dvc/tmp/rwlock": re.compile(r"RWLock-file"),
+}
 
 
 @dataclass
@@ -88,7 +89,7 @@ class Struck:
         self.torn = dict.fromkeys(TORN, 0)
 
     def until_complete(self, tally: Tally, strike: Callable[[subprocess.Popen[str]], str | None], most: int) -> None:
-        """Starts the run, strikes it at a random moment, and starts it again, at most `most` times; then lets it complete."""
+        """Starts the run and strikes it at a random moment, again and again, at most `most` times; then lets it complete."""
         began, struck = time.monotonic(), 0
         while True:
             before = recorded(self.place)
@@ -123,7 +124,7 @@ class Struck:
     def _repaired(self, said: str) -> bool:
         """Deletes the file of DVC's own that a kill has torn, as docs/running.md says."""
         for name, words in TORN.items():
-            if words.search(said):
+            if words.search(said) and (self.command == DVC or name == "dvc.lock"):  # `qthink run` removes the other itself
                 self.torn[name] += 1
                 (self.place.root / name).unlink()
                 return True
@@ -134,7 +135,9 @@ class Struck:
         faults = []
         if YAML(typ="safe").load(self.place.lock) != truth.lock:
             faults.append("another dvc.lock")
-        faults += [f"other bytes in {name}" for name, text in self.place.results().items() if truth.results.get(name) != text]
+        faults += [
+            f"other bytes in {name}" for name, text in self.place.results().items() if truth.results.get(name) != text
+        ]
         if self.place.run("dvc", "status").stdout.strip() != "Data and pipelines are up to date.":
             faults.append("dvc status finds changes")
         faults += [f"left behind {path}" for path in self.place.root.rglob("*.tmp") if ".dvc" not in path.parts]
@@ -192,15 +195,14 @@ def second_run_is_refused(folder: Path) -> list[str]:
         (box, pid), *_ = found.items()
         os.kill(pid, signal.SIGSTOP)
         second, alone = place.run(*DVC), place.stage(box)
-        faults = [] if second.returncode and "is busy" in second.stdout else [f"a second dvc repro ended with {second.returncode}"]
+        faults = (
+            []
+            if second.returncode and "is busy" in second.stdout
+            else [f"a second dvc repro ended with {second.returncode}"]
+        )
         if alone.returncode != STOPPED or f"is already running as process {pid}" not in alone.stdout:
             faults.append(f"a second {box} ended with {alone.returncode}: {alone.stdout[-400:]}")
         return faults
     finally:
         strike_group(first)
         first.communicate()
-
-
-def warm_server() -> Any:
-    """A server for the stages of several runs, in this process's own group."""
-    return warm.server(1, "avx2")

@@ -79,6 +79,29 @@ def signal_at(operation: int, number: int) -> Callable[[], None]:
     return lambda: watch(act)
 
 
+def kill_at_exchange(number: int) -> Callable[[], None]:
+    """Kills a rank as it is about to exchange its n-th tensor with the others."""
+
+    def begin() -> None:
+        from torch import distributed
+
+        count = 0
+
+        def counted(exchange: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **named: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return exchange(*arguments, **named)
+
+            return call
+
+        distributed.all_reduce, distributed.broadcast = counted(distributed.all_reduce), counted(distributed.broadcast)
+
+    return begin
+
+
 def refuse_from(operation: int, until: Path) -> Callable[[], None]:
     """Refuses every operation that needs room from this one on, as a full disk does; tells `until` which was the first."""
 

@@ -1,4 +1,4 @@
-"""A fault at operation 1, 2, 3 ... of a stage, until the stage completes; after each the next run must end in equal bytes."""
+"""A fault at operation 1, 2, 3 ... of a stage until it completes; after each, the next run must end in equal bytes."""
 
 import re
 import signal
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from faults import injection
 from faults.project import Ended, Project
-
 from qthink_core.artifacts.files import sha256, unsealed
 from qthink_core.pipeline.graph import Box
 
@@ -44,7 +43,9 @@ def units(work: Path) -> dict[str, int]:
     found = {}
     for record in work.glob("*/*.unit.json"):
         files = unsealed(record.read_bytes())["files"]
-        if all((record.parent / name).is_file() and sha256(record.parent / name) == one["sha256"] for name, one in files.items()):
+        if all(
+            (record.parent / name).is_file() and sha256(record.parent / name) == one["sha256"] for name, one in files.items()
+        ):
             found[record.name] = record.stat().st_ino
             found |= {name: (record.parent / name).stat().st_ino for name in files}
     return found

@@ -1,6 +1,7 @@
 """The real pipeline at a scale so small that it can be killed thousands of times; its boxes run as forks of this process."""
 
 import contextlib
+import gc
 import hashlib
 import importlib
 import os
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,13 +44,15 @@ class Ended(NamedTuple):
     seconds: float
 
 
-def load() -> None:
-    """Imports all that the stages import, so that a fork starts in a moment."""
+def load(stages: Iterable[str] = ORDER) -> None:
+    """Imports all that these stages import, so that a fork starts in a moment."""
     for name in (*PACKAGES, *LATE):
         importlib.import_module(name)
-    for stage in ORDER:
+    for stage in stages:
         for path in code.modules(ROOT, f"stages/{stage}.py"):
             importlib.import_module(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    gc.collect()
+    gc.freeze()  # the collector of a fork then does not touch, and so does not copy, what was imported
 
 
 class Project:
@@ -84,7 +87,7 @@ class Project:
 
     def start(self, box: Box, before: Callable[[], None] = lambda: None, **environment: str) -> tuple[int, Any, float]:
         """A fork that runs a box, the file of its output, and when it began."""
-        said = tempfile.TemporaryFile()
+        said = tempfile.TemporaryFile()  # noqa: SIM115 - `ended` closes it
         sys.stdout.flush()
         sys.stderr.flush()
         child = os.fork()
@@ -138,7 +141,7 @@ def _become(root: Path, box: Box, before: Callable[[], None], output: int, envir
         os.environ.clear()
         os.environ.update(environment, DVC_STAGE=str(box))
         before()
-        sys.modules.pop(f"stages.{box.stage}")  # runpy would warn
+        sys.modules.pop(f"stages.{box.stage}", None)  # runpy would warn
         runpy.run_module(f"stages.{box.stage}", run_name="__main__")
         status = 0
     except SystemExit as end:
