@@ -9,9 +9,10 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from qthink_core.errors import ParamError, StoppedError, StorageError
 from qthink_core.pipeline import ranks
@@ -20,6 +21,7 @@ PR_SET_PDEATHSIG = 1
 # For a fork of the warm server (running/warm.py): the variable with its pinned numerics, and its exit code if a stage needs
 # different ones.
 PINNED, COLD = "QTHINK_PINNED", 99
+AGAIN_S = 0.1
 
 
 def pin_numerics(threads: int, kernels: str) -> None:
@@ -92,14 +94,26 @@ def lock(path: Path, what: str) -> Iterator[None]:
 
 
 def stop_on_signals() -> None:
-    """Makes SIGINT and SIGTERM raise KeyboardInterrupt with their name."""
+    """Makes SIGINT and SIGTERM raise KeyboardInterrupt with their name, also if they come while Python runs a destructor."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _on_signal)
+    sys.unraisablehook = _raise_again
 
 
 def _on_signal(number: int, _frame: object) -> NoReturn:
     # not a StoppedError: libraries catch Exception around optional imports, and the stop would be lost
     raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _raise_again(dropped: Any) -> None:
+    """Sends the signal once more, a moment later, where Python has dropped the exception that it raised."""
+    if not isinstance(dropped.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
+        return
+    number = getattr(signal, str(dropped.exc_value), signal.SIGINT)
+    again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
 
 
 def launch(stage: str) -> None:

@@ -166,6 +166,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
     root, started = Path(), time.monotonic()
     name = os.environ.get("DVC_STAGE", "")
     try:
+        process.stop_on_signals()
         at = Box.parse(name)
         if at.stage != stage:
             raise ParamError(f"stages/{stage}.py is a part of the graph: run it with `dvc repro {stage}`")
@@ -177,7 +178,6 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
             process.launch(stage)
         elif ranks.world() > 1:
             raise ParamError(f"{stage} runs in one process, found {ranks.world()}: start it without a launcher")
-        process.stop_on_signals()
         ranks.join()
         place = root / ".work" / str(at)
         if ranks.rank() > 0:

@@ -116,46 +116,6 @@ def unbroken(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dic
 
 
 @pytest.mark.slow
-def test_killed_at_any_operation_the_next_run_ends_in_the_same_bytes_and_makes_no_committed_unit_again(
-    root: Path, unbroken: dict[str, bytes]
-) -> None:
-    operation = 1
-    while killed_at(operation, root):
-        check_absent_or_whole(OUT)
-        committed = {
-            name: file.with_name(name).stat().st_ino
-            for file in root.glob(".work/stage/*/block-*.unit.json")
-            for name in unsealed(file.read_bytes())["files"]
-        }
-        shutil.rmtree(OUT, ignore_errors=True)  # as DVC does before it runs a stage
-        made: list[str] = []
-        make(made=made)
-        assert contents(OUT) == unbroken, f"killed at operation {operation}"
-        assert {name: (OUT / name).stat().st_ino for name in committed} == committed
-        assert len(made) == len(UNITS) - len(committed) // 2
-        assert not list(root.rglob("*.tmp"))
-        shutil.rmtree(".work")
-        shutil.rmtree(OUT)
-        operation += 1
-    assert operation > 100, "the count is of real operations: nine files of units, records, checkpoints, links, renames"
-
-
-@pytest.mark.slow
-def test_killed_again_and_again_the_runs_together_end_in_the_same_bytes(root: Path, unbroken: dict[str, bytes]) -> None:
-    for distance in (7, 17, 29):
-        kills = 0
-        while killed_at(distance * (1 + kills // 8), root):  # a run that starts anew at each kill would never end
-            check_absent_or_whole(OUT)
-            shutil.rmtree(OUT, ignore_errors=True)
-            kills += 1
-            assert kills < 200
-        assert kills > 2
-        assert contents(OUT) == unbroken
-        shutil.rmtree(".work")
-        shutil.rmtree(OUT)
-
-
-@pytest.mark.slow
 def test_an_output_that_is_replaced_is_at_every_moment_the_old_the_new_or_absent(root: Path) -> None:
     older = Work(Path(".work/older"), "f" * 64, "older settings", {})
     older.commit("block-9", {"block-9.bin": b"older"})
@@ -359,6 +319,43 @@ def test_closed_work_goes_when_a_later_stage_reads_all_that_it_made(root: Path) 
     assert two.done("one")
     store.sweep(works, ["artifacts/things", "artifacts/two"])
     assert [str(path) for path in works.glob("*/*/*.unit.json")] == [str(running.folder / "block-0.unit.json")]
+
+
+def test_closed_work_that_was_being_deleted_when_the_process_was_killed_goes_the_next_time(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    unlink = Path.unlink
+
+    def killed(path: Path, **how: Any) -> None:
+        unlink(path, **how)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.sweep(Path(".work"), ["artifacts"])
+    store.sweep(Path(".work"), ["artifacts"])
+    assert list(Path(".work/stage").iterdir()) == []
+
+
+def test_the_names_of_new_folders_and_of_files_inside_an_output_are_made_durable(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, list[str]]] = []
+
+    def note(folder: Path) -> None:
+        synced.append((str(folder), sorted(path.name for path in Path(folder).iterdir())))
+
+    monkeypatch.setattr(files, "fsync_folder", note)
+    monkeypatch.setattr(store, "fsync_folder", note)
+    work = Work(Path(".work/stage"), "f" * 64, "settings", {})
+    assert synced == [(".", [".work"]), (".work", ["stage"]), (".work/stage", ["f" * 16])]
+    work.commit("unit", {"inner/a": b"a"})
+    work.publish(Path("artifacts/things"), "things", ["unit"])
+    assert (str(work.folder), ["inner"]) in synced
+    assert (str(work.folder / "publish" / "inner"), ["a"]) in synced
+    assert (".", [".work", "artifacts"]) in synced
 
 
 def test_scratch_is_empty_whatever_an_earlier_run_left_there(root: Path) -> None:

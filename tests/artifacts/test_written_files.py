@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_artifacts import contents, in_two_pieces
 
-from qthink_core.artifacts.files import canonical_json, sealed, unsealed, write_file
+from qthink_core.artifacts.files import append_line, canonical_json, sealed, unsealed, write_file
 from qthink_core.artifacts.store import Work
 from qthink_core.errors import StorageError
 
@@ -144,6 +144,24 @@ def test_a_file_that_is_replaced_is_the_old_one_until_the_new_one_is_whole(tmp_p
     assert contents(tmp_path) == {"out": b"old"}
     write_file(tmp_path / "out", b"newer")
     assert contents(tmp_path) == {"out": b"newer"}
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"b', b"\0" * 40])
+def test_a_line_is_added_to_a_log_behind_whole_lines_alone(tmp_path: Path, torn: bytes) -> None:
+    log = tmp_path / "logs" / "runs"
+    append_line(log, b"first")
+    with log.open("ab") as file:  # what a power cut leaves
+        file.write(torn)
+    append_line(log, b"second")
+    assert log.read_bytes() == b"first\nsecond\n"
+
+
+def test_a_line_for_which_the_disk_has_no_room_leaves_the_log_as_it_was(small_disk: Path) -> None:
+    log = small_disk / "runs"
+    append_line(log, b"first")
+    with pytest.raises(StorageError, match=rf"runs could not be written \(.*; {2 * SMALL + 1} bytes needed, \d+ free\)"):
+        append_line(log, b"x" * 2 * SMALL)
+    assert log.read_bytes() == b"first\n"
 
 
 SAVE_ALL = """

@@ -1,6 +1,7 @@
 """The real pipeline at a scale so small that it can be killed thousands of times; its boxes run as forks of this process."""
 
 import contextlib
+import fcntl
 import gc
 import hashlib
 import importlib
@@ -8,7 +9,6 @@ import os
 import runpy
 import shutil
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +32,7 @@ ORDER = (
     *("fingerprint", "base", "prepare", "sample", "reward", "extract", "average", "finetune", "train"),
     *("merge", "baseline", "evaluate", "probe", "grade", "report"),
 )
+PIPE_BYTES = 1 << 20
 # What the stages' libraries import when they are first used.
 LATE = ("pyarrow.dataset", "pandas", "qthink_core.planning.preflight")
 
@@ -85,22 +86,24 @@ class Project:
         """Runs a box in a fork, which calls `before` first."""
         return self.ended(*self.start(box, before, **environment))
 
-    def start(self, box: Box, before: Callable[[], None] = lambda: None, **environment: str) -> tuple[int, Any, float]:
-        """A fork that runs a box, the file of its output, and when it began."""
-        said = tempfile.TemporaryFile()  # noqa: SIM115 - `ended` closes it
+    def start(self, box: Box, before: Callable[[], None] = lambda: None, **environment: str) -> tuple[int, int, float]:
+        """A fork that runs a box, the pipe of its output, and when it began."""
+        read, write = os.pipe()
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # nobody reads before the end
         sys.stdout.flush()
         sys.stderr.flush()
         child = os.fork()
         if child == 0:
-            _become(self.root, box, before, said.fileno(), self.place.environment | environment)
-        return child, said, time.monotonic()
+            os.close(read)
+            _become(self.root, box, before, write, self.place.environment | environment)
+        os.close(write)
+        return child, read, time.monotonic()
 
-    def ended(self, child: int, said: Any, began: float) -> Ended:
+    def ended(self, child: int, read: int, began: float) -> Ended:
         """Waits for a fork."""
         _, status = os.waitpid(child, 0)
         seconds = time.monotonic() - began
-        with said:
-            said.seek(0)
+        with open(read, "rb") as said:
             return Ended(os.waitstatus_to_exitcode(status), said.read().decode(errors="replace"), seconds)
 
     def remove_outs(self, box: Box) -> None:

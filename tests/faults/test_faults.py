@@ -26,12 +26,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.mark.parametrize(
     ("strike", "stage", "how", "strikes"),
     [
-        (operations.kills, "sample", {"stride": 4}, 8),
-        (operations.kills_in_one_run, "train", {"stride": 8}, 5),
-        (operations.stops, "extract", {"stride": 12}, 3),
-        (operations.full_disks, "average", {"stride": 9}, 3),
+        (operations.kills, "sample", {"stride": 6}, 5),
+        (operations.kills_in_one_run, "train", {"stride": 12}, 3),
+        (operations.stops, "extract", {"stride": 18}, 2),
+        (operations.full_disks, "average", {"stride": 14}, 2),
         (disks.limits, "train", {"cases": 2, "seed": 1}, 1),
-        (power.losses, "sample", {"start": 3, "stride": 9}, 8),
+        (power.losses, "sample", {"start": 3, "stride": 15}, 6),
     ],
 )
 def test_a_struck_stage_goes_on_to_the_bytes_of_an_undisturbed_one(

@@ -396,6 +396,24 @@ def test_a_stopped_stage_keeps_its_units_says_how_to_go_on_and_does(
     assert (root / "computed").read_text().split() == ["first", "second"], "the first unit was not made twice"
 
 
+def test_a_signal_that_python_drops_in_a_destructor_stops_the_stage_a_moment_later(root: Path) -> None:
+    """What a destructor raises is not passed on by Python, an exception of the handler of a signal neither."""
+    own = """\
+    import signal
+
+    class Own:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    Own()
+    time.sleep(30)
+"""
+    edit_page(root, PAGE.replace("def run(params, at, work):\n", f"def run(params, at, work):\n{own}"))
+    code, out, err = run(root)
+    assert (code, out) == (75, "")
+    assert err == f"{BOX}: stopped by SIGTERM; finished units are kept, `dvc repro` continues from there\n"
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
