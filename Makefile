@@ -9,7 +9,7 @@ PYTEST := pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loads
 # Packages are installed without bytecode, so their first import must be free to write it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo claims bench test test-fast pytest test-vllm test-ray test-browser test-serve check format smol clean
+.PHONY: demo claims bench test test-fast pytest faults test-vllm test-ray test-browser test-serve check format smol clean
 
 # TASKS="gsm8k math500" runs these tasks alone, with their table in demo/. JOBS is the number of boxes at once; without it,
 # as many as cores and memory allow.
@@ -38,6 +38,11 @@ test-fast: .venv/ready
 
 pytest: .venv/ready
 	$(PYTEST)
+
+# Strikes every stage and whole runs by kills, stop signals, power cuts and full disks (docs/reliability.md); a part of it is in
+# `make test`. make faults ARGS="--stride 4 --kills 30"
+faults: .venv/ready
+	PYTHONPATH=tests python -m faults $(ARGS)
 
 # Starts two nodes of a Ray cluster on this machine and kills one of them.
 test-ray: .venv-ray/ready

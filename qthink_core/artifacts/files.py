@@ -20,6 +20,7 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, *NO_RIGHT)
 REFUSED_IN_WORDS = re.compile(r"No space left on device|\d+ requested and \d+ written|Disk quota exceeded|File too large")
 # What a killed process leaves, ours or DVC's.
 TEMPORARY = re.compile(r"\..*\.tmp")
+TOO_LARGE = os.strerror(errno.EFBIG)
 Writer = Callable[[Path], None]
 
 
@@ -161,8 +162,9 @@ def storage(path: Path, temporary: Path | None = None, needed: int | None = None
         free = f"{there.f_bavail * there.f_frsize} free"
         if there.f_files and not there.f_favail:
             free += ", but the file system can hold no further file"
+        fix = "raise the limit on the size of a file (`ulimit -f`)" if TOO_LARGE in reason else "make room"
         raise StorageError(
-            f"{path} could not be written ({reason}; {size} bytes needed, {free}): make room, {again}"
+            f"{path} could not be written ({reason}; {size} bytes needed, {free}): {fix}, {again}"
         ) from error
 
 

@@ -85,7 +85,10 @@ def test_a_file_that_the_system_refuses_to_let_grow_is_named(tmp_path: Path, kin
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, limits[1]))
     try:
-        with pytest.raises(StorageError, match="out could not be written"):
+        expected = (
+            r"out could not be written \(.*; .*\d+ bytes needed, \d+ free\): (raise the limit .*`ulimit -f`|make room)"
+        )
+        with pytest.raises(StorageError, match=expected):
             write_file(tmp_path / "out", WRITERS[kind])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

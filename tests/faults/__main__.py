@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -100,7 +101,7 @@ def runs(seed: int, truth: groups.Truth, server: str) -> list[tuple[Callable[...
         (run_killed, (groups.DVC, "group", seed, truth, "")),
         (run_killed, (groups.QTHINK, "group", seed + 1, truth, "")),
         (run_killed, (groups.QTHINK, "parent", seed + 2, truth, "")),
-        (run_killed, (groups.DVC, "parent", seed + 3, truth, "")),
+        (run_killed, (groups.DVC, "parent", seed + 3, truth, server)),
     ]
     chosen += [(run_killed, (groups.DVC, ("group", "parent")[n % 2], seed + 4 + n, truth, server)) for n in range(4)]
     chosen += [(run_stopped, (groups.DVC, seed, truth, server)), (run_stopped, (groups.QTHINK, seed + 1, truth, ""))]
@@ -125,7 +126,7 @@ def at_operations(stride: int, seed: int) -> list[tuple[Callable[..., Tally], tu
 def table(tallies: Iterable[Tally], seconds: float) -> str:
     """The figures as a table of Markdown."""
     rows: dict[str, Tally] = {}
-    for one in tallies:
+    for one in sorted(tallies, key=lambda one: one.kind):
         rows.setdefault(one.kind, Tally(one.kind)).add(one)
     lines = [
         "| fault | stages or runs | strikes | went on from finished work | ended in equal bytes |",
@@ -148,20 +149,26 @@ def main() -> None:
     words.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once (one a core)")
     words.add_argument("--only", choices=("runs", "operations"), help="whole runs alone, or single stages alone")
     chosen = words.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
     began = time.monotonic()
     print(f"seed {chosen.seed}, folder {FOLDER}", flush=True)
     project.load()
     tallies: list[Tally] = []
     try:
-        with warm.server(1, "avx2") as server, multiprocessing.get_context("fork").Pool(chosen.jobs) as pool:
+        with warm.server(1, "avx2") as server, multiprocessing.get_context("fork").Pool(chosen.jobs, ignore_stops) as pool:
             tasks = []
             if chosen.only != "operations":
                 truth = groups.undisturbed(own_folder("undisturbed"))
                 tasks += runs(chosen.seed, truth, str(server))
             if chosen.only != "runs":
                 tasks += at_operations(chosen.stride, chosen.seed)
-            waiting = [pool.apply_async(function, arguments) for function, arguments in tasks]
-            tallies += [told(one.get()) for one in waiting]
+            waiting = [pool.apply_async(function, arguments, callback=tallies.append) for function, arguments in tasks]
+            try:
+                for one in waiting:
+                    told(one.get())
+            except KeyboardInterrupt:
+                print("stopped: the table is of what was struck so far", flush=True)
+                chosen.kills = 0
             extra = chosen.seed + 100
             while chosen.only != "operations" and (missing := chosen.kills - random_kills(tallies)) > 0:
                 print(f"{missing} random kills are missing: another run", flush=True)
@@ -173,6 +180,11 @@ def main() -> None:
     faults = [one for tally in tallies for one in tally.faults]
     if faults:
         sys.exit("\n".join(["", f"{len(faults)} faults:", *faults]))
+
+
+def ignore_stops() -> None:
+    """Leaves Ctrl-C to the parent of the pool; what is started here must not ignore it."""
+    signal.signal(signal.SIGINT, lambda *_: None)
 
 
 def told(tally: Tally) -> Tally:
