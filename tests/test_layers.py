@@ -94,8 +94,8 @@ def test_a_page_imports_no_other_page(page: Path) -> None:
 
 
 def test_only_pages_know_where_artifacts_lie_and_what_reads_those_of_several_stages() -> None:
-    # the code of a stage, and the folder to publish, which takes a model and its scores
-    knowing = {"qthink_core.pipeline.stage", "qthink_core.report.publishing"}
+    # the code of a stage, the folder to publish, which takes a model and its scores, and the repair of any artifact
+    knowing = {"qthink_core.pipeline.stage", "qthink_core.report.publishing", "qthink_core.running.repair"}
     assert {name(path) for path in CORE if "qthink_core.pipeline.layout" in imported(path)} == knowing
 
 

@@ -119,7 +119,7 @@ def _send(connection: socket.socket, request: Request) -> None:
 
 @contextlib.contextmanager
 def short_name(place: Path) -> Iterator[str]:
-    """A name for the socket at `place` that the kernel takes: a whole path may have 107 bytes, and TMPDIR may have more."""
+    """A name for the socket at `place`: the kernel takes 107 bytes of a path, and TMPDIR may be longer."""
     folder = os.open(place.parent, os.O_RDONLY)
     try:
         yield f"/proc/self/fd/{folder}/{place.name}"

@@ -21,6 +21,7 @@ IN_REPOSITORY = {
     "plan": ["plan"],
     "preflight": ["preflight"],
     "run": ["run", "--jobs", "1"],
+    "repair": ["repair"],
     "compare": ["compare"],
     "csv": ["csv", "gsm8k", "uniform"],
     "export": ["export", "gsm8k", "uniform", "published"],

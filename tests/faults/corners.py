@@ -29,11 +29,11 @@ OLDER = {
 
 
 class Corner(NamedTuple):
-    """An environment by its factors at their second levels; `jobs` 2 is `qthink run`, 1 is `dvc repro`."""
+    """An environment by its factors at their second levels, and the jobs of `qthink run`; None stands for `dvc repro`."""
 
     name: str
     other: frozenset[str]
-    jobs: int
+    jobs: int | None
     further: Mapping[str, str] = {}
 
 
@@ -44,7 +44,7 @@ def corners() -> list[Corner]:
         for number, row in enumerate(ROWS[1:], 2)
     ]
     return [
-        Corner("reference", frozenset(), 1),
+        Corner("reference", frozenset(), None),
         Corner("second clone", frozenset(), 2),
         *found,
         Corner("without AVX-512", frozenset(), 2, OLDER),
@@ -71,7 +71,9 @@ def run(source: Path, folder: Path, corner: Corner) -> Made:
     place.mkdir(parents=True)
     root = place / "repository"
     subprocess.run(["git", "clone", "--quiet", str(source), str(root)], check=True)
-    program = ["dvc", "repro"] if corner.jobs == 1 else [sys.executable, "-m", "qthink_core.cli", "run", "--jobs", "2"]
+    program = ["dvc", "repro"]
+    if corner.jobs is not None:
+        program = [sys.executable, "-m", "qthink_core.cli", "run", "--jobs", str(corner.jobs)]
     began = time.monotonic()
     done = subprocess.run(
         program,

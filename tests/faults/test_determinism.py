@@ -36,6 +36,7 @@ def test_the_bytes_are_those_of_the_reference(
     made = corners.run(source, tmp_path, corner)
     with capsys.disabled():
         equal = "equal" if made[:2] == reference[:2] else "DIFFERENT"
-        print(f"\n{corner.name}: {equal}, {made.seconds:.0f} s; {', '.join(sorted(corner.other)) or 'as the reference'}")
+        others = ", ".join(sorted(corner.other)) or "nothing"
+        print(f"\n{corner.name}: {equal}, {made.seconds:.0f} s, --jobs {corner.jobs}; other than in the reference: {others}")
     assert made.lock == reference.lock
     assert made.results == reference.results
