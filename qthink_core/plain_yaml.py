@@ -6,6 +6,7 @@ until memory is full. Values are read as ruamel.yaml, which DVC uses, reads YAML
 
 import re
 from collections.abc import Hashable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
@@ -63,17 +64,21 @@ class _FatalError(Exception):
 
 
 def read(content: bytes, name: str) -> Plain:
-    """The value in the content of a file; `name` begins each fault."""
-    try:
-        text = _text(content)
-    except _FatalError as error:
-        return Plain(None, [f"{name} {error}"])
+    """The value in the content of a file, which the caller must not change; `name` begins each fault.
+
+    A process parses the same content once.
+    """
+    found = _read(content)
+    return Plain(found.value, [f"{name} {one}" for one in found.faults])
+
+
+@cache
+def _read(content: bytes) -> Plain:
     reader = _Reader()
     try:
-        value = reader.read(text)
+        return Plain(reader.read(_text(content)), reader.faults)
     except _FatalError as error:
-        return Plain(None, [*(f"{name} {one}" for one in reader.faults), f"{name} {error}"])
-    return Plain(value, [f"{name} {one}" for one in reader.faults])
+        return Plain(None, [*reader.faults, str(error)])
 
 
 def _text(content: bytes) -> str:

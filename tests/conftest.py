@@ -5,9 +5,6 @@ import os
 
 # Before torch is imported: sums over threads differ in their last bits from machine to machine.
 os.environ["OMP_NUM_THREADS"] = "1"
-# Until all tests are collected: the imports and the collection make a million objects that stay, and the collector would go
-# through them again and again, which takes 40 % of that time.
-gc.disable()
 
 import signal
 from collections.abc import Callable, Iterator
@@ -19,8 +16,13 @@ import pytest
 from lively import lively_qwen3
 from shape_checks import install
 
+# Until all tests are collected: the imports and the collection make a million objects that stay, and the collector would go
+# through them again and again, which takes 40 % of that time.
+gc.disable()
 # Before any module of ours is imported.
 install()
+# No test cuts the power, and the waits for the disk would take a third of the time of tests that write artifacts.
+os.fsync = lambda handle: None
 # What tests start finds quick_start/sitecustomize.py, unless they give it a PYTHONPATH of its own.
 QUICK_START = str(Path(__file__).parent / "quick_start")
 if QUICK_START not in os.environ.get("PYTHONPATH", ""):

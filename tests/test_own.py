@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import get_type_hints
 
+import forked
 import pytest
 from graph import copy_repository
 from imports import ROOT
@@ -28,14 +29,20 @@ def commands(section: str) -> list[str]:
 
 
 def run(line: str, root: Path) -> subprocess.CompletedProcess[str]:
-    """A command of the page in a copy, with the programs of this environment."""
-    environment = os.environ | {
+    """A command of the page in a copy, with the programs of this environment; `qthink` in a fork of this process."""
+    variables = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(root),
+        "PYTHONPATH": os.pathsep.join([str(root), os.environ["PYTHONPATH"]]),
         "HF_HUB_OFFLINE": "1",
         "DVC_SITE_CACHE_DIR": str(root.parent / "site"),
     }
-    return subprocess.run(shlex.split(line), cwd=root, env=environment, capture_output=True, text=True, check=False)
+    program, *words = shlex.split(line)
+    if program == "qthink":
+        done = forked.qthink(*words, cwd=root, variables=variables)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    return subprocess.run(
+        [program, *words], cwd=root, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.slow

@@ -163,9 +163,7 @@ def storage(path: Path, temporary: Path | None = None, needed: int | None = None
         if there.f_files and not there.f_favail:
             free += ", but the file system can hold no further file"
         fix = "raise the limit on the size of a file (`ulimit -f`)" if TOO_LARGE in reason else "make room"
-        raise StorageError(
-            f"{path} could not be written ({reason}; {size} bytes needed, {free}): {fix}, {again}"
-        ) from error
+        raise StorageError(f"{path} could not be written ({reason}; {size} bytes needed, {free}): {fix}, {again}") from error
 
 
 def write_file(path: Path, write: Writer | bytes) -> None:

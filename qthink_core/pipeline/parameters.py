@@ -9,7 +9,6 @@ import difflib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin
 
@@ -89,14 +88,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(path: Path, content: bytes) -> dict[str, Any]:
-    """The mapping in the content of a YAML file. `path` is for error messages; the result is cached, so do not change it."""
+    """The mapping in the content of a YAML file. `path` is for error messages; do not change the result."""
     found = _parsed(path, content)
     if found.faults:
         raise ParamError("\n".join(found.faults))
     return found.value  # type: ignore[no-any-return]
 
 
-@cache
 def _parsed(path: Path, content: bytes) -> Plain:
     found = plain_yaml.read(content, str(path))
     if found.faults or isinstance(found.value, dict):

@@ -247,7 +247,6 @@ def test_an_edit_of_the_training_code_reruns_the_trainings_if_it_says_something_
     assert changed == {(CODE, "deps", "qthink_core")} | said
     for command in (["git", "checkout", "--quiet", "."], ["dvc", "checkout", "--quiet"]):
         assert unbroken.run(*command).returncode == 0
-    assert unbroken.run("dvc", "status").stdout.strip() == UP_TO_DATE
 
 
 def test_a_box_that_is_run_alone_after_an_edit_refuses_to_put_the_old_code_into_the_lock(unbroken: Workplace) -> None:
@@ -265,7 +264,6 @@ def test_a_box_that_is_run_alone_after_an_edit_refuses_to_put_the_old_code_into_
     )
     assert unbroken.lock == before
     assert unbroken.run("dvc", "checkout", "--quiet").returncode == 0
-    assert unbroken.run("dvc", "status").stdout.strip() == UP_TO_DATE
 
 
 def test_a_lock_file_that_dvc_was_killed_in_is_deleted_and_made_again_from_what_dvc_has(unbroken: Workplace) -> None:
@@ -293,7 +291,6 @@ def test_an_experiment_with_gamma_reruns_what_depends_on_gamma(unbroken: Workpla
     assert "gamma" in unbroken.run("dvc", "params", "diff").stdout
     for command in (["git", "checkout", "--quiet", "."], ["dvc", "checkout", "--quiet"]):
         assert unbroken.run(*command).returncode == 0
-    assert unbroken.run("dvc", "status").stdout.strip() == UP_TO_DATE
 
 
 def test_stopped_once_at_every_stage_dvc_ends_with_the_lock_and_the_bytes_of_the_unbroken_qthink_run(
@@ -357,6 +354,7 @@ def test_a_second_run_at_once_is_refused_and_names_the_first(strikes: dict[str, 
 
 
 def test_qthink_run_has_nothing_to_do_twice_and_runs_one_task_alone_beside_the_results(unbroken: Workplace) -> None:
+    """Whatever the tests above have edited: `qthink run` asks `dvc status`."""
     assert "Nothing to do: all" in unbroken.run(*DEMO).stdout
     params, before = unbroken.root / "params.yaml", unbroken.results()
     text, yaml = params.read_bytes(), YAML()

@@ -92,7 +92,7 @@ class Workplace:
             "DVC_SITE_CACHE_DIR": str(folder / "site"),
             "DVC_NO_ANALYTICS": "1",
             "QTHINK_CHECKPOINT_EVERY": "1",
-            "PYTHONPATH": str(HALTING),
+            "PYTHONPATH": str(HALTING),  # no quick start beside it: Python takes one sitecustomize only
         } | environment
         self.torn_locks = 0
         for made in (self.root, folder / "home"):

@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
+import forked
 import pytest
 
 from qthink_core.benchmarks.graders import BENCHMARKS
@@ -32,6 +33,9 @@ TWO_GOOD = b'{"gold": "18", "answer": "It is 18"}\n{"gold": "18", "answer": "It 
 
 
 def run(benchmark: str, text: bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """A fork of this process, or with options a process of its own."""
+    if not options:
+        return forked.qthink("grade", "--benchmark", benchmark, given=text, cwd=ROOT)
     return subprocess.run(
         [*PROGRAM, "grade", "--benchmark", benchmark], input=text, capture_output=True, timeout=200, cwd=ROOT, **options
     )

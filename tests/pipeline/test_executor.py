@@ -36,7 +36,7 @@ def run(folder: Path, plan: Mapping[str, str], totals: list[int] | None = None) 
 
 def start(folder: Path, plan: Mapping[str, str], **environment: str) -> subprocess.Popen[str]:
     """The same as a process of its own, in the folder."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ["PYTHONPATH"]])
     return subprocess.Popen(
         [sys.executable, ROOT / "tests" / "dealing.py", json.dumps(plan)],
         cwd=folder,

@@ -31,6 +31,7 @@ from qthink_core.pipeline.ranks import LostError
 from qthink_core.training.loop import deal
 
 ACCELERATE, TORCHRUN = (Path(sys.executable).with_name(name) for name in ("accelerate", "torchrun"))
+PATHS = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
 # Four starts of Python with torch, one after the other where a machine has one core.
 PATIENCE_S = 240.0
 WITHIN_A_MINUTE_S = 60.0
@@ -112,7 +113,7 @@ def launched(folder: Path, *launcher: str) -> subprocess.CompletedProcess[str]:
     """The training under two processes that the launcher starts."""
     return subprocess.run(
         [*launcher, str(ROOT / "tests" / "ranked_training.py"), str(folder)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": PATHS},
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -132,7 +133,9 @@ def unbroken(folder: Path, cross_entropy: str) -> Path:
     if cross_entropy not in UNBROKEN:
         change(folder, recipe=RECIPE | {"cross_entropy": cross_entropy})
         if cross_entropy == "tokens":
-            done = launched(folder, *BY_ACCELERATE, "--mixed_precision", "bf16")  # which params do not say, and so nobody obeys
+            done = launched(
+                folder, *BY_ACCELERATE, "--mixed_precision", "bf16"
+            )  # which params do not say, and so nobody obeys
             assert done.returncode == 0, done.stderr
         else:
             assert ranked_training.two_forks(folder, PATIENCE_S) == [0, 0]
@@ -292,7 +295,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def start(root: Path, launcher: str | None, *command: str) -> subprocess.Popen[str]:
-    environ = os.environ | {"DVC_STAGE": BOX, "PYTHONPATH": str(ROOT), "PATH": f"{ACCELERATE.parent}:{os.environ['PATH']}"}
+    environ = os.environ | {"DVC_STAGE": BOX, "PYTHONPATH": PATHS, "PATH": f"{ACCELERATE.parent}:{os.environ['PATH']}"}
     environ |= {} if launcher is None else {"QTHINK_LAUNCH": launcher}
     return subprocess.Popen(
         [*command, sys.executable, "-m", "stages.write"],
@@ -430,7 +433,7 @@ def test_a_launcher_that_is_no_program_is_refused_in_one_line(root: Path, launch
 
 @pytest.mark.slow
 def test_accelerate_that_starts_one_process_instead_of_several_is_not_taken_for_them(root: Path) -> None:
-    environ = os.environ | {"DVC_STAGE": BOX, "PYTHONPATH": str(ROOT)}
+    environ = os.environ | {"DVC_STAGE": BOX, "PYTHONPATH": PATHS}
     command = [str(ACCELERATE), "launch", "--num_processes", "2", "--cpu", "-m", "stages.write"]
     done = subprocess.run(command, cwd=root, env=environ, text=True, capture_output=True, timeout=PATIENCE_S, check=False)
     assert done.returncode != 0
@@ -441,7 +444,7 @@ def test_accelerate_that_starts_one_process_instead_of_several_is_not_taken_for_
 def test_a_stage_that_cannot_use_ranks_refuses_them_and_ignores_the_launcher(root: Path) -> None:
     edit_page(root, PAGE)
     assert run(root, TWO)[0] == 0
-    environ = os.environ | {"DVC_STAGE": BOX, "PYTHONPATH": str(ROOT), "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+    environ = os.environ | {"DVC_STAGE": BOX, "PYTHONPATH": PATHS, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     command = [sys.executable, "-m", "stages.write"]
     done = subprocess.run(command, cwd=root, env=environ, text=True, capture_output=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 2

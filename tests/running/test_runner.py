@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from graph import STAGES, tree_of
 from imports import ROOT
-from small_repository import DVC_YAML, PAGE, PARAMS, edit_page, make_with_core
+from small_repository import DVC_YAML, PAGE, PARAMS, edit_page, make, make_with_core
 
 from qthink_core.pipeline import process
 from qthink_core.planning import schedule
@@ -219,6 +220,9 @@ def test_a_stopped_run_keeps_units_leaves_no_process_and_goes_on(
     assert err == f"qthink: stopped by {number.name}; finished units are kept, run the same command to continue\n"
     assert "Traceback" not in out
     assert all_gone(root)
+    assert len(list((root / ".work").glob("*/*/first.unit.json"))) == 2
+    if number == signal.SIGTERM:  # what is there is the same after both
+        return
     units = (root / "computed").read_text().split()
     (root / "pause").unlink()
     assert run(root)[0] == 0
@@ -272,12 +276,13 @@ def test_imports_of_dvc_start_no_thread_that_a_fork_would_lack() -> None:
 
 
 @pytest.mark.parametrize("seeds", ["0,0", "-1", "2147483648", "0,", "one", "9" * 5000])
-def test_seeds_that_params_could_not_have_leave_them_untouched(root: Path, seeds: str) -> None:
+def test_seeds_that_params_could_not_have_leave_them_untouched(tmp_path: Path, seeds: str) -> None:
+    root = make(tmp_path)
     before = (root / "params.yaml").read_bytes()
-    code, out, err = run(root, f"--seeds={seeds}")
-    assert (code, out) == (2, "")
-    assert err.startswith("qthink: --seeds is ")
-    assert err.count("\n") == 1
+    done = forked.qthink("run", f"--seeds={seeds}", cwd=root)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"qthink: --seeds is ")
+    assert done.stderr.count(b"\n") == 1
     assert (root / "params.yaml").read_bytes() == before
 
 

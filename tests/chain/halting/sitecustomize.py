@@ -4,6 +4,7 @@ Python imports this module at its start when its folder is in PYTHONPATH. The en
 server gets its own after the start.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -25,3 +26,6 @@ def halt(event: str, arguments: tuple) -> None:
 
 
 sys.addaudithook(halt)
+# as in quick_start/sitecustomize.py
+gc.set_threshold(1_000_000)
+os.fsync = lambda handle: None
