@@ -53,7 +53,7 @@ def read_object(content: bytes) -> dict[str, Any]:
     Raises ValueError otherwise. Its message continues a sentence that begins with the file: `is not JSON (...)`.
     """
     try:
-        found = json.loads(content.decode(), object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
+        found = json.loads(content.decode(), object_pairs_hook=once, parse_constant=_refuse, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 (byte {error.start + 1}, {error.reason})") from None
     except RecursionError:
@@ -65,7 +65,8 @@ def read_object(content: bytes) -> dict[str, Any]:
     return found
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these fields, for `json.loads`; raises ValueError where a field occurs twice."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:

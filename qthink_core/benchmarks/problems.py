@@ -81,12 +81,15 @@ def gather(
             f"{len(test.problems)} problem of {test.source} can be used, expected {LEAST_TEST} or more to compare systems: "
             "add some"
         )
+    enough(whole, n_validation, "prepare.n_validation")
     train, validation = split_validation(whole.problems, n_validation, seed)
     if not train:
         raise DataError(
             f"0 problems of {task} are left for training: its training set has {len(whole.problems)} that can be used, and "
             f"the validation split takes {n_validation} of them: lower prepare.n_validation, or give it more problems"
         )
+    enough(whole._replace(problems=train), n_train, "prepare.n_train", f", {n_validation} of validation taken out")
+    enough(test, n_test, "prepare.n_test")
     splits = {
         TRAIN: select(train, len(train) if n_train == "all" else n_train, seed),
         VALIDATION: validation,
@@ -100,6 +103,15 @@ def gather(
     }
     said = "; ".join(filter(None, (about_rows(name, one, entry.place(name)) for name, one in found.items())))
     return Gathered(splits, about, said, whole.problems)
+
+
+def enough(found: Usable, n: int | Literal["all"], key: str, but: str = "") -> None:
+    """Raises DataError where a split has fewer problems than a parameter asks for; `but` says which ones do not count."""
+    if n != "all" and n > len(found.problems):
+        raise DataError(
+            f"{found.source} has {len(found.problems)} problems that can be used{but}, and {key} asks for {n}: lower it, "
+            "or add problems"
+        )
 
 
 def about_rows(split: str, found: Usable, place: Place) -> str:

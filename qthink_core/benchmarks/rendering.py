@@ -8,6 +8,9 @@ from qthink_core.artifacts.prepared import Prompted
 from qthink_core.benchmarks.bounded_rendering import Conversation, encoded
 from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.graders.contract import Problem
+from qthink_core.errors import DataError
+
+THINK_MARKS = ("<think>", "</think>")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,7 +37,11 @@ def prompts(tokenizer: "PreTrainedTokenizerBase", questions: Sequence[str], thin
 
 
 def prompted(benchmark: str, problems: Iterable[Problem], tokenizer: "PreTrainedTokenizerBase") -> list[Prompted]:
-    """The problems with gold answers and prompts, in the same order; raises as `prompts` does."""
+    """The problems with gold answers and prompts, in the same order; raises as `prompts` does.
+
+    Raises DataError naming a problem with a special token of the model in its text: it would end the question, or open a
+    thought.
+    """
     return [row for some in _in_blocks(problems) for row in _prompted(benchmark, some, tokenizer)]
 
 
@@ -44,7 +51,20 @@ def _in_blocks(problems: Iterable[Problem]) -> Iterator[list[Problem]]:
         yield some
 
 
+def _check_plain(problems: Sequence[Problem], tokenizer: "PreTrainedTokenizerBase") -> None:
+    added = [str(one) for one in tokenizer.added_tokens_decoder.values() if one.special]
+    special = dict.fromkeys(filter(None, [*THINK_MARKS, *tokenizer.all_special_tokens, *added]))
+    for problem in problems:
+        text = f"{problem.question}\n{problem.rationale or ''}\n{problem.gold}"
+        for mark in special:
+            if mark in text:
+                raise DataError(
+                    f"problem {problem.id} has {mark!r:.60} in its text, a special token of the base model: drop its row"
+                )
+
+
 def _prompted(benchmark: str, problems: Sequence[Problem], tokenizer: "PreTrainedTokenizerBase") -> Iterator[Prompted]:
+    _check_plain(problems, tokenizer)
     questions = [problem.question for problem in problems]
     both = [prompts(tokenizer, questions, thinking) for thinking in (True, False)]
     for problem, thinking, direct in zip(problems, *both, strict=True):

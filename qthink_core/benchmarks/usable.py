@@ -11,7 +11,7 @@ from qthink_core.benchmarks.data_entries import Entry, Place, SetEntry, columns_
 from qthink_core.benchmarks.graders import grader
 from qthink_core.benchmarks.graders.contract import Problem, Reason, RowError
 from qthink_core.benchmarks.source_rows import Source
-from qthink_core.errors import DataError
+from qthink_core.errors import DataError, printable
 
 NAMED = 3  # rows that a message names
 
@@ -115,7 +115,7 @@ def usable(task: str, benchmark: str, split: str, source: Source) -> Usable:
             if isinstance(row, RowError):
                 raise row
             given = row.get("unique_id")
-            name = given if isinstance(given, str) and given.strip() else name
+            name = printable(given) if isinstance(given, str) and given.strip() else name
             problem = grader(benchmark).problem(row, index, split, task)
             question = squeezed(problem.question)
             if problem.id in ids:
@@ -142,7 +142,7 @@ def check_limit(found: Sequence[Usable], limit: int, fix: str) -> None:
         fix = "Not one row is left, so correct the file, or its entry in params.yaml"
     (first, *others), *more = (one.left_out for one in over)
     if not others and not more:
-        raise DataError(f"{over[0].source}, {first.place}: {first.said}. {fix}")
+        raise DataError(f"{over[0].source}, {first.place} ({first.id:.60}): {first.said}. {fix}")
     said = "; ".join(
         f"{len(one.left_out)} of {one.total} rows of {one.source} cannot be used ({summary(one.left_out)})" for one in over
     )

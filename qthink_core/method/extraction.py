@@ -7,7 +7,7 @@ from qthink_core.artifacts.hidden_states import Source
 from qthink_core.artifacts.pairs import Pair
 from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.method.positions import RULES
-from qthink_core.method.think import CUT, ENDED_INSIDE, WHOLE, Marks, block_of
+from qthink_core.method.think import CUT, ENDED_INSIDE, WHOLE, Marks, block_of, marked_again
 
 
 class Row(NamedTuple):
@@ -44,7 +44,8 @@ def select(
 
     A block is incomplete when the token limit cuts it or the model ends its turn inside it. An incomplete block is used up
     to its last token, unless `cut_blocks` is `drop`. A block that is empty or never opened has no positions. Which rollouts
-    are usable does not depend on the pairs.
+    are usable does not depend on the pairs. Of the usable ones, those with another think mark and those with a thought of
+    fewer tokens than positions, which repeat, are counted, too.
     """
     usable = {WHOLE} if cut_blocks == "drop" else {WHOLE, CUT, ENDED_INSIDE}
     rows, counts = [], {"usable": 0}
@@ -59,7 +60,13 @@ def select(
         at = [len(prompt) + min(index, last) for index in wanted]
         tokens = [*prompt, *rollout.tokens][: max(at) + 1]
         rows.append(Row(rollout, block.stop - block.start, tokens, at, len(prompt)))
-        counts["usable"] += 1
+        found = {
+            "usable": True,
+            "marked_again": marked_again(rollout.tokens, block, marks),
+            "shorter_than_K": block.stop - block.start < max(pair.K for pair in pairs),
+        }
+        for name in (name for name, so in found.items() if so):
+            counts[name] = counts.get(name, 0) + 1
     return rows, counts
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qthink_core.artifacts.rollouts import Rollout
-from qthink_core.method.think import Marks, block_of, opening
+from qthink_core.method.think import Marks, block_of, marked_again, opening
 
 ANSWER, THINK_AND_ANSWER = "answer", "think_and_answer"
 GOLD = "gold"
@@ -59,15 +59,15 @@ def from_rollouts(
     """Target tokens by problem, each from one right rollout, and counts of cut and missing targets.
 
     With `kind` `answer`, the target is what follows `</think>` and its newlines; `think_and_answer` keeps the think block
-    before it. Only right rollouts that reach an answer can be chosen. Targets are slices of the stored token ids, so no
-    text is tokenised again.
+    before it. Only right rollouts that reach an answer, without another think mark, can be chosen. Targets are slices of the
+    stored token ids, so no text is tokenised again.
     """
     prompts = {name: row["prompt_thinking"] for name, row in problems.items()}
     targets: dict[str, list[int]] = {}
     counts = {"target_cut": 0, "target_missing": 0}
     for name in problems:
         sampled = rollouts.get(name, [])
-        starts = {row.rollout: at for row in sampled if (at := block_of(row, prompts, marks).answer) is not None}
+        starts = {row.rollout: at for row in sampled if (at := _answer(row, prompts, marks)) is not None}
         usable = [row.rollout in starts and reward for row, reward in zip(sampled, rewards.get(name, []), strict=True)]
         row = choose_right(sampled, usable, seed)
         if row is None:
@@ -78,6 +78,12 @@ def from_rollouts(
         targets[name] = answer if kind == ANSWER else [*row.tokens[:start], *answer]
         counts["target_cut"] += cut
     return targets, counts
+
+
+def _answer(row: Rollout, prompts: Mapping[str, Sequence[int]], marks: Marks) -> int | None:
+    """Where the answer of a rollout begins; None where there is none, or another think mark is in the block or behind it."""
+    block = block_of(row, prompts, marks)
+    return None if marked_again(row.tokens, block, marks) else block.answer
 
 
 def from_gold(

@@ -57,6 +57,12 @@ def find_block(tokens: Sequence[int], marks: Marks, opened: bool) -> Block:
     return Block(WHOLE, start, stop, answer)
 
 
+def marked_again(tokens: Sequence[int], block: Block, marks: Marks) -> bool:
+    """Whether there is another think mark in the thought or behind it: a block inside the block, a second one or its end."""
+    behind = len(tokens) if block.answer is None else block.answer
+    return any(token in (marks.think, marks.end_think) for token in [*tokens[block.start : block.stop], *tokens[behind:]])
+
+
 def _trim(tokens: Sequence[int], start: int, stop: int, newlines: Collection[int]) -> tuple[int, int]:
     while start < stop and tokens[start] in newlines:
         start += 1

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from entries import ENTRIES, RAW, gather
+from entries import ENTRIES, MINE, RAW, ROWS, TEST, gather, lines, mine
 
 from qthink_core import hub
 from qthink_core.benchmarks import source_rows
@@ -20,25 +20,11 @@ from qthink_core.errors import DataError
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 with_data = pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not in ../shared/data")
-ROWS = [{"question": f"What is {i} and {i}?", "answer": f"{i} + {i}\n#### {2 * i}"} for i in range(6)]
-TEST = [{"question": f"What is {i} times 7?", "answer": str(7 * i)} for i in range(3)]
-MINE = Entry.model_validate({"benchmark": "gsm8k", "train": "train.jsonl", "test": "test.jsonl"})
 
 
 def trained_on(file: str) -> Entry:
     """The entry with another training file."""
     return MINE.model_copy(update={"train": MINE.train.model_copy(update={"file": file})})
-
-
-def lines(rows: list[dict[str, Any]]) -> bytes:
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-
-
-def mine(folder: Path, train: bytes, entry: Entry = MINE, **more: Any) -> Any:
-    """The problems of a task of the user's own with this training file."""
-    (folder / "train.jsonl").write_bytes(train)
-    (folder / "test.jsonl").write_bytes(lines(TEST))
-    return gather("mine", "folder", folder, entry, **more)
 
 
 def parquet(folder: Path, rows: list[dict[str, Any]]) -> str:
@@ -93,49 +79,6 @@ def test_every_form_of_the_same_rows_gives_the_same_problems_and_the_same_digest
     assert ("fingerprint" in facts[1]) == (write is not parquet)
     held = "".join(json.dumps(row, sort_keys=True) + "\n" for row in ROWS)
     assert facts[0]["content"] == hashlib.sha256(held.encode()).hexdigest()
-
-
-NOUGHT = '{"question": "a\\u0000b?", "answer": "1"}'
-LEFT_OUT = [
-    (b'{"question": "x", "answer"', "not JSON", "the line is not JSON"),
-    (b'["question"]', "not JSON", "holds a JSON list where an object is expected"),
-    (b'{"question": "x\x00", "answer": "1"}', "not JSON", "the line is not JSON"),
-    (NOUGHT.encode(), "not text", "has a NUL character in field 'question'"),
-    (b'{"question": "\xff", "answer": "1"}', "not UTF-8", "the line is not UTF-8 (byte 15"),
-    (b"[" * 100_000, "not JSON", "nested too deep"),
-    (b'{"answer": ' + b"9" * 5_000 + b"}", "not JSON", "the line is not JSON"),
-    (b"", "empty line", "the line is empty"),
-    (b'{"question": "' + b"x" * (8 << 20) + b'"}', "too long", "more than 8,388,608 bytes"),
-    (b'{"question": "x"}', "missing field", "nothing in field 'answer'"),
-    (b'{"question": " ", "answer": "1"}', "missing field", "has str ' ' in field 'question'"),
-    (b'{"question": "x", "answer": null}', "missing field", "nothing in field 'answer'"),
-    (b'{"question": 3, "answer": "1"}', "not text", "has int 3 in field 'question'"),
-    (b'{"question": "x", "answer": true}', "not text", "has bool True in field 'answer'"),
-    (b'{"question": "x", "answer": ["1"]}', "not text", "has list ['1'] in field 'answer'"),
-    (b'{"question": "\\ud800", "answer": "1"}', "not text", "lone surrogate"),
-    (b'{"question": "x", "answer": "one"}', "no gold", "has the gold 'one', expected one number"),
-    (b'{"question": "x", "answer": "#### 1 #### 2"}', "no gold", "has 2 '####'"),
-    (b'{"question": "x", "answer": "\\\\boxed{3} #### 2"}', "gold does not match its answer", "extracted '3'"),
-    (b'{"question": "x", "answer": {"value": 1}}', "not text", "has dict {'value': 1} in field 'answer'"),
-    (lines(ROWS[:1]).strip(), "doubled question", "asks the question of line 1"),
-    (lines(TEST[:1]).strip(), "in the test set", "is mine-test-00000 of the test set (line 1)"),
-]
-
-
-@pytest.mark.parametrize(("line", "reason", "said"), LEFT_OUT)
-def test_a_row_that_cannot_be_used_is_left_out_with_its_reason_up_to_the_limit(
-    tmp_path: Path, line: bytes, reason: str, said: str
-) -> None:
-    text = lines(ROWS[:2]) + line + b"\n" + lines(ROWS[2:])
-    found = mine(tmp_path, text, max_left_out=1)
-    # A row's id is its place in the file, whatever is left out before it.
-    assert [one.id for one in found.splits["train"]] == [f"mine-train-0000{n}" for n in (0, 1, 3, 4, 5, 6)]
-    assert found.about["splits"]["train"] | {"rows": 7, "used": 6, "left_out": {reason: 1}} == found.about["splits"]["train"]
-    assert f"1 of 7 train rows left out (1 {reason}; line 3 (mine-train-00002): {reason})" in found.said
-    with pytest.raises(DataError, match=r"train\.jsonl, line 3: .*raise prepare\.max_left_out \(0\)$") as refusal:
-        mine(tmp_path, text, max_left_out=0)
-    assert said in str(refusal.value)
-    assert "\n" not in str(refusal.value)
 
 
 def test_above_the_limit_one_line_has_all_the_numbers_and_the_first_rows(tmp_path: Path) -> None:
@@ -229,7 +172,8 @@ def test_a_split_without_one_usable_row_is_refused_with_the_fault_of_the_first(
 ) -> None:
     for name, rows in (("train", ROWS), ("test", TEST)):
         (tmp_path / f"{name}.jsonl").write_bytes(text if name == split else lines(rows))
-    said = rf"{split}\.jsonl.*[Ll]ine 1: .*fix or drop it\. Not one row is left, so correct the file, or its entry in params"
+    place = rf"line 1(: | \(mine-{split}-00000\): )"
+    said = rf"{split}\.jsonl.*{place}.*fix or drop it\. Not one row is left, so correct the file, or its entry in params"
     with pytest.raises(DataError, match=said) as refusal:
         gather("mine", "folder", tmp_path, MINE)
     assert "\n" not in str(refusal.value)

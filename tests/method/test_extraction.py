@@ -59,10 +59,11 @@ def test_rollouts_without_a_block_are_left_out_and_counted_by_reason() -> None:
     block = [rollout(tokens, index) for index, tokens in enumerate([WHOLE, CUT, ENDED, EMPTY, DIRECT, WHOLE, DIRECT])]
     rows, counts = select(block, PROMPTS, MARKS, SIX, "use")
     assert [row.rollout.rollout for row in rows] == [0, 1, 2, 5]
-    assert counts == {"usable": 4, "whole": 2, "cut": 1, "ended_inside": 1, "empty": 1, "never_opened": 2}
+    reasons = {"whole": 2, "cut": 1, "ended_inside": 1, "empty": 1, "never_opened": 2}
+    assert counts == reasons | {"usable": 4, "shorter_than_K": 4}
     rows, counts = select(block, PROMPTS, MARKS, SIX, "drop")
     assert [row.rollout.rollout for row in rows] == [0, 5]
-    assert counts == {"usable": 2, "whole": 2, "cut": 1, "ended_inside": 1, "empty": 1, "never_opened": 2}
+    assert counts == reasons | {"usable": 2, "shorter_than_K": 2}
 
 
 def test_a_block_that_was_cut_is_used_up_to_the_cut() -> None:

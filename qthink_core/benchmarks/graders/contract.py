@@ -25,6 +25,7 @@ Reason = Literal[
 
 # 2,048 tokens of Qwen3 are about 8,000 characters of prose; every extraction rule takes linear time.
 MAX_ANSWER_CHARS = 100_000
+MAX_ID_CHARS = 200
 
 
 class Problem(NamedTuple):
@@ -98,7 +99,21 @@ def text_of(value: object, name: str, where: str) -> str:
             f"{where} has a lone surrogate at character {error.start} of field {name!r}, "
             "expected text that UTF-8 can hold: fix or drop it",
         ) from None
+    if not any(one.isprintable() and not one.isspace() for one in value):  # U+200B and others without a shape
+        raise RowError("missing field", f"{where} has nothing that can be seen in field {name!r}: fix or drop it")
     return value
+
+
+def id_field(row: Mapping[str, object], name: str, where: str) -> str:
+    """The id of a row in one of its fields; raises RowError where it is no short text in one line."""
+    found = text_field(row, name, where)
+    if len(found) > MAX_ID_CHARS or not found.isprintable():
+        raise RowError(
+            "not text",
+            f"{where} has {_shown(found)} in field {name!r}, expected an id of at most {MAX_ID_CHARS} characters in one "
+            "line: fix or drop it",
+        )
+    return found
 
 
 def _shown(value: object) -> str:

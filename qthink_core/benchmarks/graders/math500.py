@@ -39,6 +39,7 @@ from qthink_core.benchmarks.graders.contract import (
     Problem,
     PublishedFile,
     RowError,
+    id_field,
     require_right,
     text_field,
     text_of,
@@ -80,7 +81,7 @@ def problem(row: Mapping[str, object], index: int, split: str, task: str = "math
     if box is not None:
         require_right(grade(answer, rf"\boxed{{{box}}}"), answer, where)
     name = row.get("unique_id")
-    unique_id = f"{task}-{split}-{index:05d}" if name is None else text_field(row, "unique_id", where)
+    unique_id = f"{task}-{split}-{index:05d}" if name is None else id_field(row, "unique_id", where)
     return Problem(unique_id, message("math500", row), answer, solution)
 
 

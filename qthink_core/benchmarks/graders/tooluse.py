@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from qthink_core.artifacts.files import once
 from qthink_core.benchmarks.graders.contract import (
     MAX_ANSWER_CHARS,
     Grade,
@@ -74,7 +75,7 @@ def gold(given: object, where: str) -> str:
     """
     text = json.dumps(given) if isinstance(given, list) else text_of(given, "gold", where)
     try:
-        calls = json.loads(text)
+        calls = json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError):
         calls = None
     if not isinstance(calls, list) or not calls or not all(_is_call(call) for call in calls):

@@ -114,9 +114,12 @@ def test_a_limit_is_a_number_of_questions_that_there_are(
     ("text", "message"),
     [
         ("", "holds no rows"),
-        ('{"question": "x?", "answer": "#### 1"}\n{"question"', "line 2: the line is not JSON"),
+        ('{"question": "x?", "answer": "#### 1"}\n{"question"', r"line 2 \(gsm8k-test-00001\): the line is not JSON"),
         ('{"question": "x?"}\n', "has no column answer: it has question"),
-        ('{"question": "x?", "answer": "one"}\n', "line 1: .* has the gold 'one', expected one number"),
+        (
+            '{"question": "x?", "answer": "one"}\n',
+            r"line 1 \(gsm8k-test-00000\): .* has the gold 'one', expected one number",
+        ),
     ],
 )
 def test_a_damaged_file_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
