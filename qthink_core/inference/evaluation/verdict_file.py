@@ -2,10 +2,12 @@
 
 A folder holds `settings.json`, `verdicts.jsonl`, `seconds.jsonl` and the empty `.lock`. The order of the lines is planned
 before the first answer. A run that was killed therefore continues after the last whole batch, and its file has the same
-bytes as that of a run that was not. Times differ from run to run, so they have a file of their own.
+bytes as that of a run that was not. Times differ from run to run, so they have a file of their own, with the sha256 of each
+batch, by which damage is found.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,6 +63,14 @@ class Line(NamedTuple):
         return (json.dumps(self._asdict(), allow_nan=False) + "\n").encode()
 
 
+class Record(NamedTuple):
+    """What `seconds.jsonl` says about a unit: its answers, their seconds, and the sha256 of its lines."""
+
+    answers: int
+    seconds: float
+    sha256: str
+
+
 class VerdictFile:
     """The verdicts of a run in a folder; `plan` gives the answers of each unit, in the order of the file."""
 
@@ -95,37 +105,53 @@ class VerdictFile:
         """Appends the next unit's answers, which took `seconds`. Raises StorageError when the disk is full."""
         assert unit == self.missing[0], unit
         assert [one.key for one in lines] == list(self.plan[unit]), unit
-        append(self.folder / VERDICTS, b"".join(one.as_json() for one in lines))
-        record = {"unit": unit, "answers": len(lines), "seconds": round(seconds, 3)}
-        append(self.folder / SECONDS, (json.dumps(record) + "\n").encode())
+        content = b"".join(one.as_json() for one in lines)
+        record = {"unit": unit, "answers": len(lines), "seconds": round(seconds, 3), "sha256": _sha256(content)}
+        append(self.folder / SECONDS, (json.dumps(record) + "\n").encode())  # first, so that no batch lacks its digest
+        append(self.folder / VERDICTS, content)
         self.lines += lines
         del self.missing[0]
 
     def seconds(self, prefix: str = "") -> float | None:
         """The mean seconds per answer of the units whose names begin with `prefix`; None if no time was recorded."""
-        path, times = self.folder / SECONDS, dict[str, tuple[int, float]]()
-        for line in path.read_bytes().splitlines() if path.exists() else []:
-            with contextlib.suppress(ValueError, KeyError):  # a line that was cut by a kill
-                record = read_object(line)
-                times[str(record["unit"])] = int(record["answers"]), float(record["seconds"])
-        known = [times[unit] for unit in self.plan if unit in times and unit.startswith(prefix)]
-        answers = sum(count for count, _ in known)
-        return sum(spent for _, spent in known) / answers if answers else None
+        records = self._records()
+        known = [records[unit] for unit in self.plan if unit in records and unit.startswith(prefix)]
+        answers = sum(one.answers for one in known)
+        return sum(one.seconds for one in known) / answers if answers else None
+
+    def _records(self) -> dict[str, Record]:
+        """What was recorded of each unit; a line that a kill has cut is left out, and cut off where it is the last."""
+        path, found = self.folder / SECONDS, dict[str, Record]()
+        raw = path.read_bytes() if path.exists() else b""
+        whole = raw.rfind(b"\n") + 1
+        if whole < len(raw):
+            with storage(path):
+                os.truncate(path, whole)
+        for line in raw[:whole].splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                row = read_object(line)
+                record = Record(int(row["answers"]), float(row["seconds"]), str(row["sha256"]))
+                found[str(row["unit"])] = record
+        return found
 
     def _read(self) -> None:
         """Reads the whole units, and cuts off what follows them."""
-        path = self.folder / VERDICTS
+        path, records = self.folder / VERDICTS, self._records()
         raw = path.read_bytes() if path.exists() else b""
         rows, kept = raw.splitlines(keepends=True), 0
         if rows and not rows[-1].endswith(b"\n"):
             del rows[-1]
-        for keys in self.plan.values():
+        for unit, keys in self.plan.items():
             if len(rows) < len(self.lines) + len(keys):
                 break
             start = len(self.lines)
             found = [self._line(rows[start + i], start + i + 1, key) for i, key in enumerate(keys)]
+            content = b"".join(rows[start : start + len(keys)])
+            if unit not in records or records[unit].sha256 != _sha256(content):
+                where = f"{path}, lines {start + 1} to {start + len(keys)}"
+                raise DataError(f"{where} do not have the sha256 in {SECONDS}: {self._fix()}")
             self.lines += found
-            kept += sum(len(row) for row in rows[start : start + len(keys)])
+            kept += len(content)
             del self.missing[0]
         if not self.missing and len(rows) > len(self.lines):
             raise DataError(f"{path} has {len(rows)} lines, expected {len(self.lines)}: delete {self.folder} and run again")
@@ -141,8 +167,15 @@ class VerdictFile:
             fault = str(error)
         if fault is not None:
             where = f"{self.folder / VERDICTS}, line {number}"
-            raise DataError(f"{where} {fault:.200}: delete {self.folder} and run again, or name another folder with --out")
+            raise DataError(f"{where} {fault:.200}: {self._fix()}")
         return line
+
+    def _fix(self) -> str:
+        return f"delete {self.folder} and run again, or name another folder with --out"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def append(path: Path, content: bytes) -> None:

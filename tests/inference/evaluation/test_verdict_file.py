@@ -45,6 +45,45 @@ def test_a_run_that_was_killed_while_it_wrote_its_settings_is_continued(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "settings.json"]
 
 
+@pytest.mark.parametrize("name", ["verdicts.jsonl", "seconds.jsonl"])
+def test_a_damaged_batch_is_named_before_it_counts(tmp_path: Path, name: str) -> None:
+    plan = {f"model-{number}": [Key("model", "trained", str(number))] for number in range(3)}
+    with VerdictFile.opened(tmp_path, SETTINGS, plan) as file:
+        for unit, keys in plan.items():
+            file.add(unit, [LINE._replace(id=keys[0].id)], 1.0)
+    path = tmp_path / name
+    content = path.read_bytes()
+    first, second, third = content.splitlines(keepends=True)
+    for word in (b'"sha256": "', b'"answer": "', b'"verdict": "', b'"id": "', b'"finish": "'):
+        if word in second:
+            damaged = bytearray(second)
+            damaged[second.find(word) + len(word)] ^= 1
+            path.write_bytes(first + damaged + third)
+            with (
+                pytest.raises(DataError, match=r"verdicts\.jsonl, lines? 2 .*: delete .* and run again, or name another"),
+                VerdictFile.opened(tmp_path, SETTINGS, plan),
+            ):
+                pass
+            assert path.read_bytes() == first + damaged + third
+    path.write_bytes(content)
+    with VerdictFile.opened(tmp_path, SETTINGS, plan) as file:
+        assert len(file.lines) == 3
+
+
+def test_a_record_that_a_kill_has_cut_is_written_again_with_its_batch(tmp_path: Path) -> None:
+    plan = PLAN | {"model-1": [Key("model", "trained", "b")]}
+    with VerdictFile.opened(tmp_path, SETTINGS, plan) as file:
+        file.add("model-0", [LINE], 1.0)
+    with (tmp_path / "seconds.jsonl").open("ab") as torn:
+        torn.write(b'{"unit": "model-1", "answ')
+    with VerdictFile.opened(tmp_path, SETTINGS, plan) as file:
+        assert file.missing == ["model-1"]
+        file.add("model-1", [LINE._replace(id="b")], 3.0)
+    with VerdictFile.opened(tmp_path, SETTINGS, plan) as file:
+        assert file.missing == []
+        assert file.seconds() == 2.0
+
+
 QUESTIONS = {"number": 400, "source": "a.jsonl", "digest": "1" * 64}
 RUN = {"command": "evaluate", "benchmark": "gsm8k", "batch": 8, "model files": "a" * 64, "questions": QUESTIONS}
 
