@@ -1,11 +1,12 @@
 """The benchmark: all rows of the table at the given sizes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
-from qthink_core.benchmarking import answering, extraction, training, vllm
+from qthink_core.benchmarking import answering, batch_sizes, extraction, growth, training, vllm
 from qthink_core.benchmarking.measured import Measured
 from qthink_core.benchmarking.timing import matrix_peak
 from qthink_core.benchmarking.workload import SMALL, TINY, Sizes
@@ -13,9 +14,14 @@ from qthink_core.benchmarking.workload import SMALL, TINY, Sizes
 WIDE = SMALL._replace(vocabulary=32768)
 NAMED = {"10 M": SMALL, "10 M, V = 32k": WIDE, "tiny": TINY}
 # Lengths of GSM8K with Qwen3-1.7B, at about a third; those of the tiny scale as they are.
-FULL = Sizes(2, 16, 80, 300, 48, 6, 2048, 16, 64, 64)
-QUICK = Sizes(1, 16, 40, 100, 24, 6, 2048, 16, 32, 24)
-OF_TINY = {"prompt": 40, "thought": 24, "answer": 12, "max_new_tokens": 24}
+FULL = Sizes(2, 16, 80, 300, 48, 6, 256, 16, 64, 64)
+QUICK = Sizes(1, 16, 40, 100, 24, 6, 256, 16, 32, 24)
+OF_TINY: dict[str, Any] = {"prompt": 40, "thought": 24, "answer": 12, "max_new_tokens": 24}
+TINY_BATCH_TOKENS = 2048  # of params/tiny.yaml
+# Memory is that of rollouts with the lengths of the recipe.
+LONG: dict[str, Any] = {"problems": 1, "G": 4, "prompt": 120, "thought": 1000}
+# Problems by which growth is measured, in blocks and batches of so many.
+NUMBERS, QUICK_NUMBERS, BLOCK = (32, 64, 128, 256), (8, 16, 32), 8
 EXAMPLES = {"10 M": 16, "tiny": 32}
 TINY_PROBLEMS = 10  # so many more, since they are small
 PROBED = {"10 M": 16, "tiny": 100}
@@ -33,8 +39,10 @@ class Plan(NamedTuple):
 
 
 def of_tiny(sizes: Sizes) -> Sizes:
-    """The sizes for the tiny model: none longer than its scale has them."""
-    return sizes._replace(**{name: min(value, getattr(sizes, name)) for name, value in OF_TINY.items()})
+    """The sizes for the tiny model: none longer than its scale has them, and its scale's passes if none were asked for."""
+    batch_tokens = TINY_BATCH_TOKENS if sizes.batch_tokens == FULL.batch_tokens else sizes.batch_tokens
+    own = sizes._replace(batch_tokens=batch_tokens)
+    return own._replace(**{name: min(value, getattr(sizes, name)) for name, value in OF_TINY.items()})
 
 
 def jobs(plan: Plan, peak: float) -> dict[str, list[Callable[[], list[Measured]]]]:
@@ -46,7 +54,8 @@ def jobs(plan: Plan, peak: float) -> dict[str, list[Callable[[], list[Measured]]
     goals = {32: 10.0, 64: 12.0}
 
     def read(name: str, how: Sizes, goal: float | None) -> Callable[[], list[Measured]]:
-        return lambda: [extraction.measured(name, NAMED[name], how, rounds, peak, goal, plan.memory and name != "tiny")]
+        long = how._replace(**LONG) if plan.memory and name != "tiny" else None
+        return lambda: [extraction.measured(name, NAMED[name], how, rounds, peak, goal, long)]
 
     def answered(name: str, how: Sizes, n: int, goal: float | None) -> Callable[[], list[Measured]]:
         return lambda: [answering.answers(name, NAMED[name], how._replace(questions=n), rounds, goal)]
@@ -87,3 +96,25 @@ def measure(plan: Plan) -> Iterator[Measured]:
     for kind, measurements in found.items():
         for one in measurements if kind in (plan.only or set(found) - set(OPTIONAL)) else []:
             yield from one()
+
+
+def compare(plan: Plan, values: Sequence[int], root: Path, scale: str) -> Iterator[batch_sizes.Choice]:
+    """Values of `extract.batch_tokens` on the models of the table, or on that of a scale in `root`."""
+    torch.use_deterministic_algorithms(True)
+    if scale:
+        shape, device = batch_sizes.of_scale(root, scale)
+        yield batch_sizes.choose(scale, shape, plan.sizes, values, plan.rounds, plan.memory, device)
+        return
+    tiny = of_tiny(plan.sizes)
+    many = tiny._replace(problems=tiny.problems * TINY_PROBLEMS)
+    for name, shape in NAMED.items():
+        sizes = many if name == "tiny" else plan.sizes
+        yield batch_sizes.choose(name, shape, sizes, values, plan.rounds, plan.memory, batch_sizes.Device())
+
+
+def grow(plan: Plan) -> Iterator[growth.Grown]:
+    """The curves of the tiny model; small sizes where there is one round."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    sizes = of_tiny(plan.sizes)._replace(micro_batch=BLOCK, questions=BLOCK)
+    yield from growth.curve(TINY, sizes, NUMBERS if plan.rounds > 1 else QUICK_NUMBERS)

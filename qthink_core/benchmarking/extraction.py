@@ -37,9 +37,9 @@ def sides(shape: Shape, sizes: Sizes) -> tuple[Any, list[Any], Callable[[], Any]
 
 
 def measured(
-    name: str, shape: Shape, sizes: Sizes, rounds: int, peak: float, goal: float | None, memory: bool = False
+    name: str, shape: Shape, sizes: Sizes, rounds: int, peak: float, goal: float | None, long: Sizes | None = None
 ) -> Measured:
-    """The row of a shape; with `memory`, also the quotient of the two ways' extra memory."""
+    """The row of a shape; also the quotient of the two ways' extra memory for `long` rollouts where these are given."""
     model, rows, one_by_one, own = sides(shape, sizes)
     with counted(model) as naively:
         expected = one_by_one()
@@ -57,8 +57,9 @@ def measured(
         "naive_logits_rows": naively.logits_rows,
     }
     bounds = {"processed_per_needed": 1.02}
-    if memory:
-        counts |= {f"{side}_extra_MiB": extra_bytes(side, shape, sizes) / (1 << 20) for side in ("own", "naive")}
+    if long is not None:
+        counts["longest_rollout"] = max(len(row.tokens) for row in rows_of(problems_of(shape, long), long.K))
+        counts |= {f"{side}_extra_MiB": extra_bytes(side, shape, long) / (1 << 20) for side in ("own", "naive")}
         counts["extra_memory_per_naive"] = counts["own_extra_MiB"] / counts["naive_extra_MiB"]
         bounds["extra_memory_per_naive"] = 1 / 15
     ratio = paired(one_by_one, own, rounds)

@@ -31,6 +31,7 @@ class Sizes(NamedTuple):
 
     `problems` of `G` rollouts each; mean tokens of `prompt`, `thought` and `answer`; K latent steps; `batch_tokens` of
     extraction; `micro_batch` of training; `questions` to answer and to probe; the largest number of tokens in an answer.
+    Lengths are all those means unless they are `varied`.
     """
 
     problems: int
@@ -44,6 +45,7 @@ class Sizes(NamedTuple):
     questions: int
     max_new_tokens: int
     seed: int = 0
+    varied: bool = True
 
 
 class Problem(NamedTuple):
@@ -115,9 +117,13 @@ def problems_of(shape: Shape, sizes: Sizes) -> list[Problem]:
         return rng.integers(FIRST, shape.vocabulary, n).tolist()
 
     def even(mean: int) -> int:
+        if not sizes.varied:
+            return mean
         return int(rng.integers(max(mean // 2, 1), mean + mean // 2 + 1))
 
     def long(mean: int) -> int:
+        if not sizes.varied:
+            return mean
         return int(np.clip(rng.lognormal(np.log(mean) - 0.125, 0.5), sizes.K, 4 * mean))
 
     def thoughts() -> list[list[int]]:

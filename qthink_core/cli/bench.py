@@ -2,12 +2,13 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from qthink_core.cli.program import CHECK, app, complain, one_line
+from qthink_core.cli.program import CHECK, app, complain, one_line, repository
 from qthink_core.errors import ParamError
 
 KINDS = ("extraction", "answers", "training", "merged", "probes", "vllm")
@@ -24,7 +25,13 @@ def bench(
     prompt: Annotated[int | None, typer.Option(min=2, help="Mean tokens of a prompt.")] = None,
     thought: Annotated[int | None, typer.Option(min=6, help="Mean tokens of a thought.")] = None,
     answer: Annotated[int | None, typer.Option(min=2, help="Mean tokens of a training answer.")] = None,
-    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens in a batch of extraction.")] = None,
+    batch_tokens: Annotated[
+        str, typer.Option(help="Tokens in a pass of extraction; several, as in 512,1024, are compared with each other.")
+    ] = "",
+    scale: Annotated[str, typer.Option(help="With several --batch-tokens: the model and device of this scale.")] = "",
+    growth: Annotated[
+        bool, typer.Option("--growth", help="How the work of stages grows with the number of problems.")
+    ] = False,
     micro_batch: Annotated[int | None, typer.Option(min=1, help="Examples in a micro-batch of training.")] = None,
     questions: Annotated[int | None, typer.Option(min=2, help="Questions answered at once; half as many, too.")] = None,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure extraction's memory (Linux).")] = True,
@@ -49,6 +56,15 @@ def bench(
 
     Tokens, forward calls and rows of logits are counted exactly and do not depend on the machine. Nothing is written
     without `--output`.
+
+    Two other tables take the place of this one. Several values of `--batch-tokens` are compared with each other, on the
+    models of the table or on that of a `--scale` with its device, and the best value is named. `--growth` measures the work
+    of `sample`, `extract`, `train` and `evaluate` for more and more problems.
+
+    ```
+    qthink bench --only extraction --batch-tokens 256,512,1024 --scale smol
+    qthink bench --growth
+    ```
     """
     with one_line():
         from qthink_core.pipeline.process import pin_numerics
@@ -58,29 +74,58 @@ def bench(
         for kind in only or ():
             if kind not in KINDS:
                 raise ParamError(f"--only is {kind!r:.40}: choose from {', '.join(KINDS)}")
+        values = values_of(batch_tokens, only or (), scale, growth)
+        root = repository() if scale else Path()
         pin_numerics(1, "native")  # before torch is imported
+        from qthink_core.benchmarking import batch_sizes, measured
         from qthink_core.benchmarking import bench as benchmark
-        from qthink_core.benchmarking import measured
+        from qthink_core.benchmarking import growth as growing
 
-        given = {
+        given: dict[str, Any] = {
             "problems": problems,
             "G": rollouts,
             "prompt": prompt,
             "thought": thought,
             "answer": answer,
-            "batch_tokens": batch_tokens,
+            "batch_tokens": values[0] if len(values) == 1 else None,
             "micro_batch": micro_batch,
             "questions": questions,
         }
         sizes = (benchmark.QUICK if quick else benchmark.FULL)._replace(seed=seed)
         sizes = sizes._replace(**{name: value for name, value in given.items() if value is not None})
         plan = benchmark.Plan(sizes, rounds or (1 if quick else 3), memory, only or ())
-        rows = []
-        for row in benchmark.measure(plan):
-            complain(f"{row.work}, {row.model}, against {row.against}: {row.ratio.median:.2f}x")
-            rows.append(row)
-        found = {"sizes": sizes._asdict(), "rounds": plan.rounds, "rows": measured.as_json(rows)}
-        text = (json.dumps(found, indent=1) if as_json else measured.as_text(rows)) + "\n"
+        rows: list[Any] = []
+        if growth:
+            rows.extend(benchmark.grow(plan))
+            found, text = growing.as_json(rows), growing.as_text(rows)
+        elif len(values) > 1:
+            rows.extend(benchmark.compare(plan, values, root, scale))
+            found, text = batch_sizes.as_json(rows), batch_sizes.as_text(rows)
+        else:
+            for row in benchmark.measure(plan):
+                complain(f"{row.work}, {row.model}, against {row.against}: {row.ratio.median:.2f}x")
+                rows.append(row)
+            found, text = measured.as_json(rows), measured.as_text(rows)
+        if as_json:
+            text = json.dumps({"sizes": sizes._asdict(), "rounds": plan.rounds, "rows": found}, indent=1)
         if output is not None:
-            output.write_text(text)
-        sys.stdout.write(text)
+            output.write_text(f"{text}\n")
+        sys.stdout.write(f"{text}\n")
+
+
+def values_of(text: str, only: Sequence[str], scale: str, growth: bool) -> list[int]:
+    """The whole numbers in `512,1024`, in their order.
+
+    Raises ParamError at anything else, and where the other options do not go with them.
+    """
+    parts = [one.strip() for one in text.split(",")] if text else []
+    if not all(one.isascii() and one.isdigit() and len(one) < 10 and int(one) for one in parts):
+        raise ParamError(f"--batch-tokens is {text!r:.40}: expected whole numbers of at least 1, as in 512,1024")
+    values = list(dict.fromkeys(map(int, parts)))
+    if growth and (only or values):
+        raise ParamError("--growth is a table of its own: leave out --only and --batch-tokens")
+    if len(values) > 1 and list(only) != ["extraction"]:
+        raise ParamError(f"--batch-tokens is {text!r:.40}: several values go with --only extraction")
+    if scale and len(values) < 2:
+        raise ParamError(f"--scale is {scale!r:.40}: it goes with several --batch-tokens")
+    return values

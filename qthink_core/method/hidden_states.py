@@ -99,7 +99,7 @@ def read_positions(
     finite in `dtype`.
     """
     out = np.empty((len(wanted), K, model.config.hidden_size), dtype=dtype)
-    with reordered(model):
+    with reordered(model.get_decoder(), moved=True):
         for at, states in (packed if can_pack(model) else _padded)(model, wanted, batch_tokens):
             out[at] = states.float().cpu().numpy().astype(dtype)
     bad = np.argwhere(~np.isfinite(out).all(axis=2))

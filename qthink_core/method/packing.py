@@ -8,6 +8,7 @@ most one sequence. Parts of similar size share a padded batch in the attention a
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -149,8 +150,7 @@ def layout(
     grows = first.start not in (0, wanted[first.row].prompt)
     held = min(first.start, wanted[first.row].prompt)
     prompt = np.arange(held)  # where the keys of the present prompt are
-    ids, positions, read = list[int](), list[int](), list[int]()
-    rows, steps = list[int](), list[int]()
+    ids, positions, read, rows, steps = (list[int]() for _ in range(5))
     inner, last = list[Span](), list[Span]()
     for row, start, stop in parts:
         here = np.arange(len(ids), len(ids) + stop - start)
@@ -176,10 +176,7 @@ def layout(
         kept = (prompt if following.start <= wanted[following.row].prompt else keys)[: following.start]
         kept = None if np.array_equal(kept, np.arange(held)[: following.start]) else kept
     at_R = np.concatenate([span.queries for span in last])
-
-    def on_device(array: Sequence[int] | np.ndarray) -> Tensor:
-        return torch.from_numpy(np.asarray(array, dtype=np.int64)).to(device)
-
+    on_device = partial(torch.as_tensor, device=device)
     return Layout(
         on_device(ids),
         on_device(positions),
@@ -201,7 +198,7 @@ def attention(spans: Sequence[Span], masked: bool, device: torch.device | str) -
     With masks, queries are those of the spans alone. Without, there are as many queries as keys: kernels that know the order
     of tokens skip half of the work then, which those of GPUs do at all sizes and those of processors only at large ones.
     """
-    batches, places, base = list[Batch](), {}, 0
+    batches, places, base = list[Batch](), dict[int, np.ndarray](), 0
     for group in alike(spans, masked):
         chosen = [spans[index] for index in group]
         C = max(one.n_keys for one in chosen)
@@ -227,8 +224,7 @@ def alike(spans: Sequence[Span], masked: bool) -> list[list[int]]:
     groups: list[list[int]] = []
     widest = area = 0
     for index in sorted(range(len(spans)), key=lambda i: (spans[i].n_keys, len(spans[i].queries), i)):
-        one = spans[index]
-        C = one.n_keys
+        one, C = spans[index], spans[index].n_keys
         Q = len(one.queries) if masked else C
         joins = groups and one.keys is not None and spans[groups[-1][0]].keys is not None
         if joins and (len(groups[-1]) + 1) * max(widest, Q) * C <= PADDED * (area + Q * C):
@@ -250,9 +246,8 @@ def packed(
     todo = passes(wanted, batch_tokens)
     kept: dict[nn.Module, list[Tensor]] = {}
     room = max((parts[0].stop for parts in todo[1:]), default=0)
-    following = [*(parts[0] for parts in todo[1:]), None]
     masked = model.device.type == "cpu"
-    for parts, after in zip(todo, following, strict=True):
+    for parts, after in zip(todo, [*(parts[0] for parts in todo[1:]), None], strict=True):
         made = layout(wanted, parts, after, masked, model.device)
         with torch.inference_mode(), _attention(model, made, kept, room), wanted_positions(model, made.read):
             hidden = model.get_decoder()(

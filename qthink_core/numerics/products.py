@@ -4,9 +4,11 @@ Torch computes a linear layer in float32 by MKL, which has no kernels for AVX-51
 oneDNN was 2.3 times as fast from 16 rows on (docs/decisions/engineering.md, Passes).
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +21,32 @@ ROUNDING = 1e-5
 
 
 @contextmanager
-def reordered(*models: nn.Module) -> Iterator[None]:
+def reordered(*models: nn.Module, moved: bool = False) -> Iterator[None]:
     """A context in which the linear layers of models that do not change compute by oneDNN, where that is faster.
 
     It holds for layers in float32 on a processor with AVX-512, and only in inference mode, because no gradient flows through
     these products. `cpu_kernels: avx2` leaves all products to MKL, as its promise of equal bytes has been tested with that.
-    The weights in the other order take as much memory again.
+    The weights in the other order take as much memory again, unless they are `moved`: a layer that shares its weights with
+    no other then has none in the context, and the same numbers again after it.
     """
     with ExitStack() as undo:
+        holders = Counter(id(one) for model in models for _, one in model.named_parameters(remove_duplicate=False))
         for layer in {id(one): one for model in models for one in model.modules() if suits(one)}.values():
-            layer.forward = partial(_product, _in_order(layer.weight.detach()), layer.bias)  # type: ignore[method-assign]
+            weight = _in_order(layer.weight.detach())
+            layer.forward = partial(_product, weight, layer.bias)  # type: ignore[method-assign]
             undo.callback(layer.__dict__.pop, "forward")
+            if moved and holders[id(layer.weight)] == 1:
+                layer.weight.data = layer.weight.new_empty(0)
+                undo.callback(_give_back, layer, weight)
         yield
 
 
-def suits(layer: nn.Module) -> bool:
+def _give_back(layer: nn.Linear, weight: Tensor) -> None:
+    with torch.inference_mode(False), torch.no_grad():
+        layer.weight.data = weight.to_dense()
+
+
+def suits(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether a module is a linear layer of torch itself, with nothing in place of its forward, and oneDNN is faster."""
     if type(layer) is not nn.Linear or "forward" in vars(layer):
         return False

@@ -233,4 +233,6 @@ def test_every_kind_of_work_that_the_command_names_is_measured_and_no_other() ->
 
     plan = bench.Plan(bench.QUICK, 1)
     assert tuple(bench.jobs(plan, 1e9)) == KINDS
-    assert bench.of_tiny(bench.FULL) == bench.FULL._replace(prompt=40, thought=24, answer=12, max_new_tokens=24)
+    tiny = bench.FULL._replace(prompt=40, thought=24, answer=12, max_new_tokens=24, batch_tokens=2048)
+    assert bench.of_tiny(bench.FULL) == tiny
+    assert bench.of_tiny(bench.FULL._replace(batch_tokens=100)).batch_tokens == 100

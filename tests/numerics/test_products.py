@@ -93,3 +93,23 @@ def test_a_gradient_is_refused() -> None:
     layers = model()
     with reordered(layers), pytest.raises(AssertionError, match="no gradient"):
         layers(torch.randn(2, 40))
+
+
+@avx512
+def test_weights_that_are_moved_are_gone_in_the_context_and_the_same_numbers_after_it() -> None:
+    layers, tied, inputs = model(), nn.Linear(40, 64, bias=False), torch.randn(2, 40)
+    tied.weight = layers[0].weight
+    before = [layer.weight.clone() for layer in (layers[0], layers[2])]
+    with torch.inference_mode():
+        expected = layers(inputs)
+        with reordered(layers, moved=True):
+            found, inside = layers(inputs), [layers[0].weight.numel(), layers[2].weight.numel()]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert inside == [0, 0]
+    for layer, weight in zip((layers[0], layers[2]), before, strict=True):
+        assert torch.equal(layer.weight, weight)
+        assert layer.weight.requires_grad
+        assert not layer.weight.is_inference()
+    with torch.inference_mode(), reordered(layers, tied, moved=True):
+        assert layers[0].weight.numel() == 40 * 64  # the other layer reads it, too
+        torch.testing.assert_close(tied(inputs), nn.functional.linear(inputs, before[0]), rtol=0, atol=1e-5)
