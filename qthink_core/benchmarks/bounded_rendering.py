@@ -81,14 +81,30 @@ def _texts(tokenizer: Any, conversations: Sequence[Conversation]) -> list[str]:
 
 
 def _bounded(origin: str, conversations: Sequence[Conversation], compute: Callable[[], list[Any]]) -> list[Any]:
-    """What `compute` returns, a list for JSON, computed in a forked process that ends at the limits."""
+    """What `compute` returns; raises as `rendered` does."""
     chars = sum(len(str(message.get("content"))) for one in conversations for message in one.messages)
     seconds = SECONDS + int(FURTHER_SECONDS * len(conversations) + chars / CHARS_A_SECOND)
+    found = bounded(compute, seconds, BYTES)
+    if found is None:
+        limits = f"{seconds} s, {BYTES >> 30} GiB of memory or {MAX_REPLY_BYTES >> 20} MiB of text"
+        what = "a short conversation" if chars < 2 * len(TRIAL) else f"{len(conversations)} conversations"
+        raise DataError(f"{origin} takes more than {limits} for {what}: take another model")
+    if isinstance(found, str):
+        raise TemplateError(origin, found)
+    return found
+
+
+def bounded(compute: Callable[[], list[Any]], seconds: int, memory: int) -> list[Any] | str | None:
+    """What `compute` returns, a list for JSON, computed in a forked process; None where it reached a limit.
+
+    The limits are seconds of the processor, bytes of memory beyond those taken already, and MAX_REPLY_BYTES. It is text, the
+    first line of the message, where `compute` raised an exception.
+    """
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read_end)
-        _reply_and_end(compute, seconds, write_end)
+        _reply_and_end(compute, seconds, memory, write_end)
     os.close(write_end)
     try:
         reply = _read(read_end, time.monotonic() + WAIT * seconds)
@@ -97,14 +113,10 @@ def _bounded(origin: str, conversations: Sequence[Conversation], compute: Callab
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     try:
-        found = json.loads(reply)
-    except ValueError:  # a limit ended it
-        limits = f"{seconds} s, {BYTES >> 30} GiB of memory or {MAX_REPLY_BYTES >> 20} MiB of text"
-        what = "a short conversation" if chars < 2 * len(TRIAL) else f"{len(conversations)} conversations"
-        raise DataError(f"{origin} takes more than {limits} for {what}: take another model") from None
-    if isinstance(found, str):
-        raise TemplateError(origin, found)
-    return list(found)
+        found: list[Any] | str = json.loads(reply)
+    except ValueError:  # it ended before it had written everything
+        return None
+    return found
 
 
 def _read(pipe: int, end: float) -> bytes:
@@ -118,18 +130,19 @@ def _read(pipe: int, end: float) -> bytes:
     return b""
 
 
-def _reply_and_end(compute: Callable[[], list[Any]], seconds: int, write_end: int) -> NoReturn:
+def _reply_and_end(compute: Callable[[], list[Any]], seconds: int, memory: int, write_end: int) -> NoReturn:
     """Writes the result as a JSON list, or the reason of a failure as JSON text, and ends this process.
 
     At a limit it writes neither.
     """
     try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the parent says what is wrong
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the threads of the parent are not here
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if MEMORY.exists():
             taken = int(MEMORY.read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (taken + BYTES, taken + BYTES))
+            resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
         with os.fdopen(write_end, "wb") as pipe:
             pipe.write(json.dumps(_result(compute)).encode())
     finally:
@@ -141,5 +154,5 @@ def _result(compute: Callable[[], list[Any]]) -> list[Any] | str:
         return compute()
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - a template raises whatever its author or jinja2 chose
+    except BaseException as error:  # noqa: BLE001 - a template raises what its author chose, a tokenizer in Rust a panic
         return first_line(error)

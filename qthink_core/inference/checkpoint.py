@@ -22,7 +22,7 @@ from qthink_core.errors import DataError, ParamError, QThinkError, first_line
 from qthink_core.inference import question
 from qthink_core.inference.shown import count
 from qthink_core.method import projection_head
-from qthink_core.models.acceptance import chat_template, forward
+from qthink_core.models.acceptance import chat_template, folders, forward
 from qthink_core.models.acceptance.configs import config_of
 from qthink_core.models.loading import CONFIG, HEAD, MAX_STEPS, System, pretrained, read_config
 from qthink_core.models.model_folder import GENERATION
@@ -51,9 +51,10 @@ def find(model: str | Path, K: int | None = None, thinking: bool | None = None, 
     `K` and `thinking` override what the checkpoint says. A model with a projection head does not think unless it is told to,
     and then takes no latent steps unless `K` is given; a model without one thinks. Raises ParamError when K is negative, too
     large, or neither given nor recorded, for another type, and for a revision of a local folder. Raises DataError when there
-    is no such folder or repository, when the folder is not a model, has no projection head although K > 0, is not available
-    from the hub, comes from a cache that does not show whether the repository has latent steps, or differs from the manifest
-    that a model made by the pipeline has. Raises OSError for a file that this user may not read.
+    is no such folder or repository, when the folder is not a model, holds what `folders.check` refuses, has no projection
+    head although K > 0, is not available from the hub, comes from a cache that does not show whether the repository has
+    latent steps, or differs from the manifest that a model made by the pipeline has. Raises OSError for a file that this
+    user may not read.
     """
     if not isinstance(model, str | Path):
         raise ParamError(f"model is {model!r:.40} ({type(model).__name__}): give {NAMES}")
@@ -73,6 +74,7 @@ def find(model: str | Path, K: int | None = None, thinking: bool | None = None, 
         folder = _on_hub(str(model), revision, () if K is not None else (HEAD, CONFIG))
     _check_readable(folder)
     _check_unchanged(folder)
+    folders.check(folder)
     exported = read_config(folder) if (folder / CONFIG).is_file() else None
     has_head = (folder / HEAD).is_file()
     steps = K if K is not None else exported.K if exported else None
@@ -167,6 +169,8 @@ def load(checkpoint: Checkpoint, dtype: str = "auto", device_map: Any = "cpu") -
     check_place(dtype, device_map)
     head = None
     try:
+        if str(device_map) == "cpu":
+            folders.check_memory(folder)
         config = config_of(folder)
         if K:
             head = projection_head.load(folder / HEAD, config.hidden_size)

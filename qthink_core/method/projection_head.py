@@ -1,6 +1,7 @@
 """The projection head, which turns a last hidden state into the next input embedding (model card, section Architecture)."""
 
 import io
+import zipfile
 from pathlib import Path
 
 import torch
@@ -8,6 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qthink_core.errors import DataError
+
+# A state dict of this head takes at most this many bytes of a parameter, and this many for names and padding.
+WIDEST, OVERHEAD = 8, 64 << 10
+NAMED = 12  # names in a message
 
 
 class ProjectionHead(nn.Module):
@@ -46,19 +51,25 @@ def load(path: Path, hidden_size: int) -> ProjectionHead:
     """
     head = ProjectionHead(hidden_size)
     expected = head.state_dict()
+    most = sum(WIDEST * weight.numel() for weight in expected.values()) + OVERHEAD
     try:
-        raw = path.read_bytes()  # here, because an OSError of torch.load may be about the content
+        size = path.stat().st_size
+        raw = path.read_bytes() if size <= most else b""  # here: an OSError of torch.load may be about the content
     except FileNotFoundError:
         raise DataError(f"{path} is missing: a latent model needs it beside model.safetensors") from None
+    size = max(size, _unpacked(raw))
+    if size > most:
+        expected_size = f"a head of hidden size {hidden_size} has at most {most:,}"
+        raise DataError(f"{path} holds {size:,} bytes where {expected_size}: take the head of this model")
     try:
         found = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds for a damaged file, none of them documented
         raise DataError(f"{path} is not a PyTorch state dict ({type(error).__name__}): fetch it again") from None
     if not isinstance(found, dict) or set(found) != set(expected):
-        names = sorted(map(str, found)) if isinstance(found, dict) else type(found).__name__
-        raise DataError(f"{path} holds {names} where {sorted(expected)} was expected: take the head of this model")
+        names = sorted(map(str, found))[:NAMED] if isinstance(found, dict) else type(found).__name__
+        raise DataError(f"{path} holds {names!s:.300} where {sorted(expected)} was expected: take the head of this model")
     for name, tensor in expected.items():
-        if not isinstance(found[name], Tensor) or found[name].shape != tensor.shape:
+        if not _is_plain(found[name]) or found[name].shape != tensor.shape:
             raise DataError(
                 f"{path}: {name} does not have shape {tuple(tensor.shape)} (hidden size {hidden_size}): "
                 "take the head of this model"
@@ -67,3 +78,19 @@ def load(path: Path, hidden_size: int) -> ProjectionHead:
             raise DataError(f"{path}: {name} holds a NaN or an infinity: fetch the file again")
     head.load_state_dict(found)
     return head
+
+
+def _unpacked(raw: bytes) -> int:
+    """The bytes that an archive unpacks to; 0 for what is no archive."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+        return 0
+
+
+def _is_plain(found: object) -> bool:
+    """Whether it is a tensor of floats with a value at each place, in memory."""
+    if not isinstance(found, Tensor):
+        return False
+    return found.layout == torch.strided and found.device.type == "cpu" and found.is_floating_point()

@@ -18,6 +18,7 @@ import torch
 from qthink_core import hub
 from qthink_core.artifacts.files import canonical_json, write_file
 from qthink_core.errors import DataError
+from qthink_core.models.acceptance import folders
 from qthink_core.models.acceptance.configs import config_of
 from qthink_core.models.model_folder import (
     CONFIG,
@@ -126,13 +127,12 @@ def is_complete(folder: Path) -> bool:
 
 def _assemble(source: Path, out: Path, origin: str) -> None:
     """Copies the files that are already in the layout, and makes the others: one weights file, a template file."""
+    folders.check(source)
+    folders.check_memory(source)
     config = _required(source, CONFIG, origin)
     about = _required(source, TOKENIZER_CONFIG, origin)
     if (source / SPECIAL_TOKENS).is_file():  # older tokenizers name their special tokens there alone
         about = read_json(source / SPECIAL_TOKENS) | about
-    for name, content in ((CONFIG, config), (TOKENIZER_CONFIG, about)):
-        if "auto_map" in content:
-            raise DataError(f"{name} of {origin} asks to run its own code (auto_map): take a model that transformers knows")
     if "quantization_config" in config:
         raise DataError(
             f"{origin} is quantised (quantization_config in {CONFIG}), but training needs plain floats: "

@@ -75,10 +75,11 @@ def tokenizer(folder: Path, what: str, source: Base) -> Iterator[Check]:
     """Whether a model's config and tokenizer are such as `base` takes: think tokens, the think block, the end of a turn."""
     from qthink_core.benchmarks.bounded_rendering import check_tokenizer
     from qthink_core.models import model_folder, sources, think_tokens
-    from qthink_core.models.acceptance import chat_template, configs, tokenizer_files
+    from qthink_core.models.acceptance import chat_template, configs, folders, tokenizer_files
     from qthink_core.models.tokenizer import load_tokenizer
 
     try:
+        folders.check(folder)
         if (folder / model_folder.CONFIG).is_file():
             configs.config_of(folder)
         about, _ = (

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from qthink_core import LatentReasoner, hub
 from qthink_core.errors import DataError, ParamError
 from qthink_core.inference import checkpoint
+from qthink_core.models.acceptance import folders
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -165,10 +166,12 @@ def test_weights_that_lack_a_tensor_are_refused_and_not_drawn_at_random(folder: 
     )
 
 
+@pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.parametrize("kind", ["vit", "llama", "unknown"])
 def test_code_that_a_folder_names_is_neither_run_nor_asked_about(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, checked: bool
 ) -> None:
+    """Transformers refuse it, too, where the check does not look."""
     canary = tmp_path / "canary"
     (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w')\nclass Evil: ...\n")
     classes = {"AutoTokenizer": ["evil.Evil", "evil.Evil"], "AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}
@@ -176,7 +179,9 @@ def test_code_that_a_folder_names_is_neither_run_nor_asked_about(
         about = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps(about | {"auto_map": classes} | change))
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    refused(folder, "cannot be loaded")
+    if not checked:
+        monkeypatch.setattr(folders, "check", lambda _: None)
+    refused(folder, r"^config\.json of .* asks to run its own code \(auto_map\)" if checked else "cannot be loaded")
     assert not canary.exists()
 
 
@@ -242,7 +247,7 @@ def test_a_model_with_code_of_its_own_is_refused_and_the_code_does_not_run(folde
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "unknown", "auto_map": {"AutoConfig": "modeling.C", "AutoModelForCausalLM": "modeling.M"}}
     (folder / "config.json").write_text(json.dumps(config))
-    refused(folder, r"cannot be loaded \(.*\)")
+    refused(folder, r"^config\.json of .* asks to run its own code \(auto_map\): take a model that transformers knows")
     assert not canary.exists()
 
 
