@@ -96,8 +96,8 @@ class _Multiply(Function):
 def merged_weights(adapted: nn.Module) -> Iterator[None]:
     """A context in which each adapted layer multiplies by its merged weight.
 
-    PEFT's layers of other kinds than `torch.nn.Linear` are left as they are. Parameters and their names do not change, and at
-    the end the layers compute as before.
+    PEFT's layers of other kinds than `torch.nn.Linear` are left as they are. Parameters and their names do not change, and
+    at the end the layers compute as before.
     """
     layers = [one for one in adapted.modules() if isinstance(one, Linear) and type(one.get_base_layer()) is nn.Linear]
     try:

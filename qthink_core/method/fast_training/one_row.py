@@ -6,7 +6,7 @@ so only it computes padding.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -16,14 +16,17 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from qthink_core.method.hidden_states import can_pack
 from qthink_core.method.last_layer import wanted_positions
-from qthink_core.method.packing import PLAIN, SPREAD, can_pack
+from qthink_core.method.packing import PLAIN
 
 # The name by which transformers know this attention.
 ONE_ROW = "qthink_one_row"
 # On a processor, sequences of other lengths get an attention batch of their own from so many numbers on: tokens times the
 # width of the model. Below, and on a GPU, more calls would take longer than the padding that they save.
 LEAST = 1 << 17
+# How many times as long as the first of its attention batch a sequence may be.
+SPREAD = 1.25
 
 
 def can_read(model: PreTrainedModel) -> bool:
@@ -102,7 +105,7 @@ class OneRow:
     ) -> Float[Tensor, "states D"]:
         """The last hidden states of the next tokens, `lengths` of them of each sequence, or of the `wanted` ones alone."""
         device, bounds = self.model.device, [0, *accumulate(self.sizes)]
-        batches = [batch_of(lengths[start:end], device) for start, end in zip(bounds, bounds[1:], strict=False)]
+        batches = [batch_of(lengths[start:end], device) for start, end in pairwise(bounds)]
         at = [before + new for before, n in zip(self.counts, lengths, strict=True) for new in range(n)]
         masks = self._masks(batches, inputs.dtype)
         with self._attention(batches, masks), nullcontext() if wanted is None else wanted_positions(self.model, wanted):
@@ -177,7 +180,7 @@ def attention(
     With a mask, the queries of the H / G heads that share keys are read as H / G * T queries of one head, since not every
     device has a kernel that takes both a mask and shared heads. The mask repeats its rows for them.
     """
-    n, H, T, _ = q.shape
+    _, H, T, _ = q.shape
     G = k.shape[1]
     if mask is None:
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=H != G)
