@@ -69,11 +69,12 @@ def kill_at(operation: int, torn: int) -> Callable[[], None]:
     return lambda: watch(act)
 
 
-def signal_at(operation: int, number: int) -> Callable[[], None]:
-    """Sends the process a signal at an operation."""
+def signal_at(operation: int, number: int, sent: Path) -> Callable[[], None]:
+    """Sends the process a signal at an operation, which it tells in the file `sent`."""
 
-    def act(count: int, _event: str, _path: str) -> None:
+    def act(count: int, event: str, path: str) -> None:
         if count == operation:
+            sent.write_text(f"{event} {path}")
             os.kill(os.getpid(), number)
 
     return lambda: watch(act)

@@ -142,14 +142,16 @@ def kills_in_one_run(project: Project, box: Box, stride: int) -> Tally:
 def stops(project: Project, box: Box, start: int = 1, stride: int = 1) -> Tally:
     """SIGTERM or SIGINT at each operation: exit code 75 in time, one line that says how to go on."""
     tally, began = Tally("SIGTERM or Ctrl-C at operation 1, 2, 3 ...", cases=1), time.monotonic()
+    sent = project.root.parent / "sent"
 
     def strike(number: int) -> bool:
         project.reset(box)
+        sent.unlink(missing_ok=True)
         which = (signal.SIGTERM, signal.SIGINT)[number // stride % 2]
-        ended = project.run(box, injection.signal_at(number, which))
-        if ended.code:
-            check_stopped(box, ended, which, tally, f"{box}: {which.name} at operation {number}")
-        return ended.code != 0
+        ended = project.run(box, injection.signal_at(number, which, sent))
+        if sent.exists():
+            check_stopped(box, ended, which, tally, f"{box}: {which.name} at operation {number} ({sent.read_text()})")
+        return sent.exists()
 
     for number in each(box, tally.kind, strike, start, stride):
         tally.struck += 1
