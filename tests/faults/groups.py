@@ -19,6 +19,7 @@ from faults.operations import STOPPED, STOPS_WITHIN_S, Tally
 from faults.project import MICRO, PARAMS
 
 DVC, QTHINK = ("dvc", "repro"), (sys.executable, "-m", "qthink_core.cli", "run")
+BEGUN = "boxes to make"
 NO_ORPHAN_AFTER_S = 5.0
 # How many boxes a run may finish before it is struck, and then the longest wait in seconds.
 BOXES, WAIT_S = (0, 1, 1), 2.0
@@ -175,7 +176,8 @@ def stopped(chance: random.Random, root: Path, command: tuple[str, ...]) -> Call
         took = time.monotonic() - began
         if took > STOPS_WITHIN_S:
             return f"{number.name}: took {took:.0f} s"
-        if command == QTHINK and run.returncode not in (0, STOPPED):
+        begun = BEGUN in said  # before that, Python is importing, and the system ends it at once
+        if command == QTHINK and begun and run.returncode not in (0, STOPPED):
             return f"{number.name}: qthink run ended with {run.returncode}: {said[-800:]}"
         left = [one for one in processes(root) if not ended(one, NO_ORPHAN_AFTER_S)]
         return f"{number.name}: left {len(left)} processes running" if left else None
