@@ -175,6 +175,7 @@ def main() -> None:
                 tallies.append(told(pool.apply(run_killed, (groups.DVC, "group", extra, truth, str(server)))))
                 extra += 1
     finally:
+        disks.unmount(FOLDER)
         shutil.rmtree(FOLDER, ignore_errors=True)
     print(f"\n{table(tallies, time.monotonic() - began)}")
     faults = [one for tally in tallies for one in tally.faults]

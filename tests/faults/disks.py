@@ -34,6 +34,13 @@ def tmpfs(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", str(folder)], check=True)
 
 
+def unmount(folder: Path) -> None:
+    """Unmounts what a process that was stopped has left mounted in a folder."""
+    for path in folder.glob("*"):
+        if path.is_mount():
+            subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
 def limits(project: Project, box: Box, cases: int, seed: int) -> Tally:
     """A file-size limit at random bytes, up to the largest file that the box writes."""
     tally, began = Tally("file-size limit at random bytes", cases=1), time.monotonic()
