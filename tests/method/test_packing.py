@@ -159,6 +159,10 @@ def test_every_token_attends_to_all_tokens_before_it_in_its_sequence_and_to_no_o
     assert states == {(n, k): row.tokens[: row.positions[k] + 1] for n, row in enumerate(rows) for k in range(K)}
 
 
+def test_a_block_without_a_usable_thought_needs_no_pass() -> None:
+    assert list(packing.packed(model_of("Qwen3"), [], 1000)) == []
+
+
 def test_the_attention_of_a_model_is_its_own_again_even_after_an_error() -> None:
     model = model_of("Qwen3")
     with pytest.raises(IndexError):
