@@ -498,7 +498,7 @@ def test_before_a_run_the_tiny_scale_is_estimated_within_a_factor_of_two(root: P
         (["--device", "h300"], f"qthink: --device is 'h300': expected one of {DEVICES}\n"),
         (["--device", "H300\x1b"], f"qthink: --device is 'H300\\x1b': expected one of {DEVICES}\n"),
         (["--memory", "0"], "qthink: --memory is 0: expected the GB of the device, more than 0\n"),
-        (["--scale", "huge"], f"qthink: --scale is 'huge': expected one of {', '.join(SCALES)}\n"),
+        (["--scale", "huge"], f"qthink: --scale is 'huge': expected one of the files in params/: {', '.join(SCALES)}\n"),
         (["--gpus", "0"], "qthink: --gpus is 0: expected 1 or more; leave it out with --device cpu\n"),
         (["--gpus", "2"], "qthink: --gpus is 2: expected 1 or more; leave it out with --device cpu\n"),
     ],
@@ -653,7 +653,7 @@ def test_a_plan_whose_memory_is_too_small_is_printed_and_ends_with_exit_code_69(
 
 @pytest.mark.slow
 def test_a_disk_that_is_too_small_ends_the_plan_of_this_machine_with_exit_code_69(root: Path) -> None:
-    edit(root / "params/tiny.yaml", "  n_train: 1600", "  n_train: 400000000000")
+    edit(root / "params/tiny.yaml", "  n_train: 1600", "  n_train: 2000000000")
     done = program(cwd=root)
     assert done.returncode == 69
     assert "are free here: it does not fit." in done.stdout

@@ -727,7 +727,7 @@ def test_no_system_of_a_scale_has_settings_of_its_own_but_the_control_without_di
 
 def test_a_gamma_or_an_answer_length_of_its_own_marks_a_system() -> None:
     params = params_of("tiny")
-    systems = params.systems.model_dump()
+    systems = params.systems.model_dump(exclude_none=True)
     systems["distilled"]["final_step"] |= {"gamma": 1.0}
     systems["finetuned"]["answer_only"] |= {"answer_max_tokens": 128}
     own = type(params.systems).model_validate(systems)
@@ -742,7 +742,7 @@ def test_a_gamma_or_an_answer_length_of_its_own_marks_a_system() -> None:
 
 def test_a_row_with_its_own_k_positions_or_distance_is_marked_and_counts_its_own_latent_steps() -> None:
     params = params_of("tiny")
-    systems = params.systems.model_dump()
+    systems = params.systems.model_dump(exclude_none=True)
     systems["distilled"]["final_step"] |= {"K": 3, "positions": "running", "distance": "cosine"}
     asked = report_params.outline(params_of("tiny", systems=type(params.systems).model_validate(systems)))
     assert build.marks(asked.settings)["final_step"] == [
