@@ -97,13 +97,16 @@ def run(
     with one_line(continues=True):
         from qthink_core.pipeline import parameters
         from qthink_core.planning.settings import checked_with
-        from qthink_core.running import runner
 
         root = repository()
-        if seeds:
-            given = _seeds(seeds)
-            checked_with(root, None, [f"seeds={given}"])
+        given = _seeds(seeds) if seeds else []
+        # before anything is written, and before DVC is imported, which takes longer than the check
+        checked_with(root, None, [f"seeds={given}"] if given else [])
+        if given:
             parameters.write_value(root / "params.yaml", "seeds", given)
+
+        from qthink_core.running import runner
+
         runner.run(root, tasks or [], jobs)
 
 
