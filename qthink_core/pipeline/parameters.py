@@ -92,7 +92,7 @@ def parse_yaml(path: Path, content: bytes) -> dict[str, Any]:
     found = _parsed(path, content)
     if found.faults:
         raise ParamError("\n".join(found.faults))
-    return found.value  # type: ignore[no-any-return]
+    return found.value
 
 
 def _parsed(path: Path, content: bytes) -> Plain:

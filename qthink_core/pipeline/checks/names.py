@@ -20,7 +20,7 @@ def form_faults(tree: Mapping[str, Any], origin: Mapping[Path_, str]) -> Iterato
     named: list[tuple[Path_, Any]] = [(("scale",), tree.get("scale"))]
     if isinstance(tasks := tree.get("tasks"), list):
         named += [(("tasks",), name) for name in tasks]
-    groups = [(("data",), tree.get("data")), (("test_sets",), tree.get("test_sets"))]
+    groups: list[tuple[Path_, Any]] = [(("data",), tree.get("data")), (("test_sets",), tree.get("test_sets"))]
     if isinstance(systems := tree.get("systems"), Mapping):
         groups += [(("systems", group), systems.get(group)) for group in ("baseline", "finetuned", "distilled")]
     named += [(path, name) for path, held in groups if isinstance(held, Mapping) for name in held]
