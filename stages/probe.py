@@ -12,10 +12,14 @@ from qthink_core.pipeline.systems import Conditions, Seeds, of_seed
 
 
 class Probe(Section):
-    """The replacements of the latents, the swept numbers of steps (1..sweep*K), and the tokens in a latent's readout."""
+    """The replacements of the latents, the swept numbers of steps (1..sweep*K), and the tokens in a latent's readout.
+
+    `rows` is the largest number of answers that are generated at once, if one condition has not more.
+    """
 
     conditions: Conditions
     sweep: int = Field(ge=0, le=1000)
+    rows: Batch
     thinker: str
     top: int = Field(ge=1, le=1000)
 
@@ -76,6 +80,7 @@ def run(params: Params, at: stage.Box, work: Work) -> str:
             sweep=params.probe.sweep,
             top=params.probe.top,
             batch=params.evaluate.batch,
+            rows=params.probe.rows,
             max_new_tokens=params.evaluate.max_new_tokens,
             seed=seed,
             work=work,

@@ -13,9 +13,9 @@ from qthink_core.benchmarking.counting import counted
 from qthink_core.benchmarking.measured import Measured
 from qthink_core.benchmarking.timing import paired
 from qthink_core.benchmarking.workload import EOS, PAD, NoText, Sizes, head_of, model_of, prompts_of
-from qthink_core.generation.decoding import decode, greedy
+from qthink_core.generation.hf_engine import HFEngine
 from qthink_core.generation.interventions import Latents, intervene, read_latents, replacements
-from qthink_core.method.latent_steps import latent_steps, read_prompts
+from qthink_core.generation.requests import Request
 from qthink_core.models.loading import System
 from qthink_core.planning.cost import Shape
 
@@ -30,10 +30,8 @@ def system_of(shape: Shape, sizes: Sizes, dtype: str = "float32") -> System:
 
 def own_answers(system: System, prompts: Mapping[str, list[int]], sizes: Sizes) -> list[list[int]]:
     """The answers to all prompts as one batch, as the engine hf gives them."""
-    with torch.inference_mode():
-        context = read_prompts(system.model, list(prompts.values()), PAD)
-        context, _ = latent_steps(system.model, system.head, context, sizes.K)
-        return decode(system.model, context, greedy, system.ends, sizes.max_new_tokens)
+    engine = HFEngine(system, sizes.max_new_tokens)
+    return [one.tokens for (one,) in engine.generate([Request(name, prompt) for name, prompt in prompts.items()])]
 
 
 def naive_answers(system: System, prompts: Mapping[str, list[int]], sizes: Sizes) -> list[list[int]]:
@@ -80,6 +78,7 @@ class Probe:
     """The inputs of a probe on a batch of questions, and both ways to answer under all its conditions."""
 
     def __init__(self, shape: Shape, sizes: Sizes, dtype: str = "float32") -> None:
+        self.rows = len(CONDITIONS + tuple(range(sizes.K))) * sizes.questions  # all at once
         self.sizes, self.system = sizes, system_of(shape, sizes, dtype)
         self.prompts = prompts_of(shape, sizes, sizes.questions)
         rng = np.random.default_rng([sizes.seed, 2])
@@ -107,6 +106,7 @@ class Probe:
             self.teachers,
             conditions=CONDITIONS,
             sweep=1,
+            rows=self.rows,
             max_new_tokens=self.sizes.max_new_tokens,
             seed=self.sizes.seed,
         )

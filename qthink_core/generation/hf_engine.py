@@ -7,8 +7,9 @@ import torch
 
 from qthink_core.artifacts.completions import Completion
 from qthink_core.generation.decoding import Choose, decode, greedy, sampler
+from qthink_core.generation.reading import read
 from qthink_core.generation.requests import Request, completed
-from qthink_core.method.latent_steps import Context, latent_steps, read_prompts
+from qthink_core.method.latent_steps import Context, latent_steps
 from qthink_core.models import loading
 from qthink_core.models.loading import QThinkConfig, System
 from qthink_core.numerics.products import reordered
@@ -35,7 +36,7 @@ class HFEngine:
         """The n completions of each request, in one batch."""
         model, prompts = self.system.model, [one.prompt for one in requests]
         with torch.inference_mode(), reordered(model, *filter(None, [self.system.head])):
-            context = read_prompts(model, prompts, self.system.tokenizer.pad_token_id)
+            context = read(model, prompts, self.system.tokenizer.pad_token_id)
             context, _ = latent_steps(model, self.system.head, context, self.system.K)
             return complete(self.system, requests, context, self.max_new_tokens)
 

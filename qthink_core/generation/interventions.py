@@ -5,7 +5,7 @@ latents with other vectors (in one pass, as if the head had computed them), leav
 latent steps.
 """
 
-import copy
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,14 +24,16 @@ from qthink_core.artifacts.rollouts import Rollout
 from qthink_core.artifacts.store import Work
 from qthink_core.errors import NumericError
 from qthink_core.generation.hf_engine import complete
+from qthink_core.generation.reading import branch, can_join, read, together
 from qthink_core.generation.readout import likely_tokens
 from qthink_core.generation.requests import Request, stream
 from qthink_core.generation.units import answers_of, asked, batches
 from qthink_core.method.extraction import select
 from qthink_core.method.hidden_states import last_hidden, read_positions
-from qthink_core.method.latent_steps import Context, latent_steps, project, read_prompts
+from qthink_core.method.latent_steps import Context, latent_steps, project
 from qthink_core.method.think import marks
 from qthink_core.models.loading import System
+from qthink_core.numerics.products import reordered
 
 NO_TEACHER = "no_teacher"
 
@@ -77,17 +79,6 @@ def feed(system: System, context: Context, latents: Float[Tensor, "B K D"]) -> C
     return Context(context.cache, mask, hidden[:, -1])
 
 
-def branch(context: Context, rows: Sequence[int] | None = None) -> Context:
-    """A copy of the context, of all rows or of the given ones, with its own cache: using it does not change the original."""
-    cache = copy.copy(context.cache)
-    cache.layers = [copy.copy(layer) for layer in cache.layers]  # a layer replaces its tensors instead of changing them
-    if rows is None:
-        return Context(cache, context.mask, context.hidden)
-    index = torch.tensor(rows, device=context.mask.device)
-    cache.batch_select_indices(index)
-    return Context(cache, context.mask[index], context.hidden[index])
-
-
 def taught(system: System, context: Context, teachers: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
     """The latents that the head makes of the teacher's states: head(h_0), head(t_1) .. head(t_{K-1}).
 
@@ -126,9 +117,9 @@ def read_latents(
     assert system.head is not None, "latents come from a head"
     ids, rows = sorted(prompts), list[Read]()
     found: dict[str, Float[np.ndarray, "K D"]] = {}
-    with torch.inference_mode():
+    with torch.inference_mode(), reordered(system.model, system.head):
         for names in batches(prompts, batch).values():
-            context = read_prompts(system.model, [prompts[name] for name in names], system.tokenizer.pad_token_id)
+            context = read(system.model, [prompts[name] for name in names], system.tokenizer.pad_token_id)
             before = context.hidden
             _, steps = latent_steps(system.model, system.head, context, system.K)
             z_BKD = torch.cat([project(system.model, system.head, one) for one in [before, *steps[:-1]]], dim=1)
@@ -150,6 +141,7 @@ def intervene(
     *,
     conditions: Sequence[str],
     sweep: int,
+    rows: int,
     max_new_tokens: int,
     seed: int,
 ) -> list[Answer]:
@@ -157,25 +149,22 @@ def intervene(
 
     With K steps the system is as trained. It answers here, too, with the same decoding loop as under the conditions, because
     `evaluate` may use another engine. The prompts are read once: each condition continues from a copy of that context, and
-    the sweep continues from one latent step to the next. A question without a teacher gets an empty answer (`finish` is
+    the sweep continues from one latent step to the next. As many whole conditions as have at most `rows` answers are
+    decoded together, if the model's attention allows it. A question without a teacher gets an empty answer (`finish` is
     `no_teacher`), so that every condition has an answer to every question.
     """
-    answers: list[Answer] = []
-    with torch.inference_mode():
-        context = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
-
-        def finish(rows: Mapping[str, Sequence[int]], at: Context, condition: str) -> None:
-            requests = [Request(name, prompt) for name, prompt in rows.items()]
-            answers.extend(answers_of(requests, complete(system, requests, at, max_new_tokens), seed, condition))
-
+    assert system.head is not None, "latents come from a head"
+    with torch.inference_mode(), reordered(system.model, system.head):
+        context = read(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
+        waiting = Waiting(system, rows if can_join(context) else 1, max_new_tokens, seed)
         for condition in conditions:
             if condition != TEACHER:
                 found = replacements(condition, latents, list(prompts), seed)
                 given = torch.from_numpy(np.array(found)).to(context.hidden)
-                finish(prompts, feed(system, branch(context), given), condition)
+                waiting.add(condition, prompts, feed(system, branch(context), given))
         if TEACHER in conditions:
             known = {name: tokens for name, tokens in prompts.items() if name in teachers}
-            answers += [
+            waiting.answers[TEACHER] = [
                 Answer([], "", NO_TEACHER, problem_id=name, seed=seed, condition=TEACHER)
                 for name in prompts
                 if name not in known
@@ -183,12 +172,41 @@ def intervene(
             if known:
                 own = branch(context, [row for row, name in enumerate(prompts) if name in known])
                 states = torch.from_numpy(np.stack([teachers[name] for name in known]))
-                finish(known, feed(system, own, taught(system, own, states)), TEACHER)
+                waiting.add(TEACHER, known, feed(system, own, taught(system, own, states)))
         for steps in range(1, max(sweep, 1) * system.K + 1):
             context, _ = latent_steps(system.model, system.head, context, 1)
             if sweep or steps == system.K:
-                finish(prompts, branch(context), steps_condition(steps))
-    return answers
+                waiting.add(steps_condition(steps), prompts, branch(context))
+        waiting.finish()
+    swept = [steps_condition(steps) for steps in range(1, max(sweep, 1) * system.K + 1)]
+    order = [*(one for one in conditions if one != TEACHER), TEACHER, *swept]
+    return [row for condition in order for row in waiting.answers.get(condition, [])]
+
+
+class Waiting:
+    """Conditions whose answers are decoded together, at most `rows` of them but at least one condition."""
+
+    def __init__(self, system: System, rows: int, max_new_tokens: int, seed: int) -> None:
+        self.system, self.rows, self.max_new_tokens, self.seed = system, rows, max_new_tokens, seed
+        self.parts: list[tuple[str, list[Request], Context]] = []
+        self.answers: dict[str, list[Answer]] = {}
+
+    def add(self, condition: str, prompts: Mapping[str, Sequence[int]], context: Context) -> None:
+        """Adds the answers to some prompts under a condition, and decodes those that wait if there is no room for more."""
+        if self.parts and sum(len(requests) for _, requests, _ in self.parts) + len(prompts) > self.rows:
+            self.finish()
+        self.parts.append((condition, [Request(name, prompt) for name, prompt in prompts.items()], context))
+
+    def finish(self) -> None:
+        """Decodes what waits."""
+        if self.parts:
+            context = together([one for _, _, one in self.parts]) if len(self.parts) > 1 else self.parts[0][2]
+            asked = [one for _, requests, _ in self.parts for one in requests]
+            done = iter(complete(self.system, asked, context, self.max_new_tokens))
+            for condition, requests, _ in self.parts:
+                completions = list(itertools.islice(done, len(requests)))
+                self.answers.setdefault(condition, []).extend(answers_of(requests, completions, self.seed, condition))
+        self.parts = []
 
 
 def intervene_all(
@@ -200,6 +218,7 @@ def intervene_all(
     sweep: int,
     top: int,
     batch: int,
+    rows: int,
     max_new_tokens: int,
     seed: int,
     work: Work,
@@ -207,10 +226,10 @@ def intervene_all(
 ) -> list[str]:
     """The names of the units, after committing the readout of all latents and the answers under every condition by batch."""
     prompts = asked(system, problems)
-    latents, rows = read_latents(system, prompts, batch, top, seed)
-    read = readout.name(seed)
-    if not work.done(read):
-        work.commit(read, {f"{read}.parquet": readout.writer(rows)}, {"readouts": len(rows)})
+    latents, readouts = read_latents(system, prompts, batch, top, seed)
+    first = readout.name(seed)
+    if not work.done(first):
+        work.commit(first, {f"{first}.parquet": readout.writer(readouts)}, {"readouts": len(readouts)})
     plan = batches(prompts, batch, seed)
     missing = [name for name in plan if not work.done(name)]
     for name in show(missing, len(missing)):
@@ -221,9 +240,10 @@ def intervene_all(
             teachers,
             conditions=conditions,
             sweep=sweep,
+            rows=rows,
             max_new_tokens=max_new_tokens,
             seed=seed,
         )
         lacking = {"without_teacher": sum(row.finish == NO_TEACHER for row in answers)}
         work.commit(name, {f"{name}.parquet": writer(answers)}, counts(answers) | lacking)
-    return [read, *plan]
+    return [first, *plan]

@@ -4,6 +4,8 @@
 model on a CPU. Here, a layer has buffers with spare columns and returns views of them; the values are the same.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -64,7 +66,12 @@ class RoomyLayer(DynamicLayer):
         self._show(rows, length)
 
 
-def with_room(cache: DynamicCache) -> DynamicCache:
-    """The same cache with room to grow in every plain layer; layers of other kinds (sliding windows) are not changed."""
+def with_room(cache: Any) -> Any:
+    """The same cache with room to grow in every plain layer; layers of other kinds (sliding windows) are not changed.
+
+    A cache that is not of transformers makes room by itself.
+    """
+    if not isinstance(cache, DynamicCache):
+        return cache
     cache.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

@@ -5,8 +5,8 @@
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,14 @@ FULL = "full_attention"
 BY_LENGTH = {"dynamic", "longrope"}
 
 
+@runtime_checkable
+class Attending(Protocol):
+    """A cache with an attention of its own, to which a model's queries and new keys and values go in a context."""
+
+    def positions(self, new: int) -> Int[Tensor, "B T"]: ...
+    def attention(self, model: PreTrainedModel, new: int) -> AbstractContextManager[None]: ...
+
+
 def last_hidden(
     model: PreTrainedModel,
     *,
@@ -42,8 +50,14 @@ def last_hidden(
     ones in the mask before it, so padding on either side does not change positions. `cache` is extended in place.
     """
     new = (input_ids if input_ids is not None else inputs_embeds).shape[1]  # type: ignore[union-attr]
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
     body = model.get_decoder()
+    if isinstance(cache, Attending):
+        with cache.attention(model, new):
+            where = cache.positions(new)
+            return body(
+                input_ids=input_ids, inputs_embeds=inputs_embeds, position_ids=where, use_cache=False
+            ).last_hidden_state
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
     with nullcontext() if read is None or read >= new else last_positions(model, read):
         hidden = body(
             input_ids=input_ids,

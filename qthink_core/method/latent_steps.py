@@ -1,7 +1,7 @@
 """The latent steps: K times, the projection head turns the last hidden state into the next input embedding."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,9 +13,12 @@ from qthink_core.method.projection_head import ProjectionHead
 
 
 class Context(NamedTuple):
-    """What the model has read so far: its cache, the mask of the cached tokens, and the last hidden state."""
+    """What the model has read so far: its cache, the mask of the cached tokens, and the last hidden state.
 
-    cache: DynamicCache
+    The cache is one of transformers, or has an attention of its own (`hidden_states.Attending`).
+    """
+
+    cache: Any
     mask: Int[Tensor, "B C"]
     hidden: Float[Tensor, "B D"]
 

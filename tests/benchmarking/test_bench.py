@@ -111,7 +111,10 @@ def test_probes_give_the_answers_of_each_condition_on_its_own_and_read_the_promp
     n = sizes.questions
     assert row.counts["naive_tokens"] == n * (len(found) * width + given * sizes.K + steps + sum(passes))
     emitted = row.counts["tokens_emitted"] - n * len(found)
-    assert row.counts["tokens_processed"] == n * (width + given * sizes.K + sizes.K) + emitted
+    prompts = sum(map(len, probe.prompts.values()))
+    assert row.counts["tokens_processed"] == prompts + n * (given * sizes.K + sizes.K) + emitted
+    # all conditions are decoded at once
+    assert row.counts["forward_calls"] == 1 + given + sizes.K + max(passes)
     assert len({tuple(map(tuple, rows)) for rows in found.values()}) > 5  # the conditions matter
 
 

@@ -22,11 +22,11 @@ from qthink_core.artifacts.conditions import MEAN, NOISE, NONE, OTHER, REPLACED,
 from qthink_core.artifacts.pairs import Pair
 from qthink_core.artifacts.store import Work, listed
 from qthink_core.errors import NumericError
+from qthink_core.generation import reading
 from qthink_core.generation.hf_engine import HFEngine, complete
 from qthink_core.generation.interventions import (
     NO_TEACHER,
     Latents,
-    branch,
     feed,
     intervene,
     intervene_all,
@@ -35,10 +35,13 @@ from qthink_core.generation.interventions import (
     taught,
     teachers_of,
 )
-from qthink_core.method.latent_steps import latent_steps, project, read_prompts
+from qthink_core.generation.reading import branch, read
+from qthink_core.generation.shared_prompts import SharedPrompts
+from qthink_core.method.latent_steps import Context, latent_steps, project, read_prompts
 from qthink_core.models.loading import System
 
 K, D, SWEEP, N, MAX_NEW_TOKENS, SEED = 3, 32, 2, 20, 12, 4
+ALL = 1000  # more than all conditions have together
 STEPS = [steps_condition(k) for k in range(1, SWEEP * K + 1)]
 # Float64 rounding over a few passes of two layers.
 EXACT = 1e-10
@@ -83,10 +86,11 @@ def all_answers(
     teachers: dict[str, np.ndarray],
     conditions: Sequence[str] = REPLACED,
     max_new_tokens: int = MAX_NEW_TOKENS,
+    rows: int = ALL,
 ) -> list[Answer]:
-    """Every condition on one batch of all questions."""
+    """Every condition on one batch of all questions, by default with all of its answers at once."""
     latents, _ = read_latents(system, prompts, len(prompts), 1, SEED)
-    limits = {"conditions": conditions, "sweep": SWEEP, "max_new_tokens": max_new_tokens, "seed": SEED}
+    limits = {"conditions": conditions, "sweep": SWEEP, "rows": rows, "max_new_tokens": max_new_tokens, "seed": SEED}
     return intervene(system, prompts, latents, teachers, **limits)
 
 
@@ -158,7 +162,7 @@ def test_the_systems_own_latents_in_one_pass_give_the_answers_of_its_latent_step
     system: System, prompts: dict[str, list[int]]
 ) -> None:
     with torch.inference_mode():
-        before = read_prompts(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
+        before = read(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
         h_0 = before.hidden
         stepped, steps = latent_steps(system.model, system.head, branch(before), K)
         own = torch.cat([project(system.model, system.head, state) for state in (h_0, *steps[:-1])], dim=1)
@@ -198,7 +202,7 @@ def test_the_trained_number_of_steps_is_probed_also_without_a_sweep_and_answers_
 ) -> None:
     system = system._replace(model=qwen3(dtype), head=random_head(dtype=dtype))
     latents, _ = read_latents(system, prompts, N, 1, SEED)
-    limits = {"conditions": [], "sweep": 0, "max_new_tokens": MAX_NEW_TOKENS, "seed": SEED}
+    limits = {"conditions": [], "sweep": 0, "rows": ALL, "max_new_tokens": MAX_NEW_TOKENS, "seed": SEED}
     expected = answer(HFEngine(system, MAX_NEW_TOKENS), prompts, SEED)
     assert intervene(system, prompts, latents, {}, **limits) == [replace(row, condition="K=3") for row in expected]
 
@@ -230,7 +234,7 @@ def test_teacher_states_stand_one_step_before_their_latents_and_the_last_is_not_
     system: System, prompts: dict[str, list[int]]
 ) -> None:
     with torch.inference_mode():
-        context = read_prompts(system.model, list(prompts.values())[:2], system.tokenizer.pad_token_id)
+        context = read(system.model, list(prompts.values())[:2], system.tokenizer.pad_token_id)
         states = torch.randn(2, K, D, generator=torch.Generator().manual_seed(0))
         found = taught(system, context, states)
         expected = [system.head(one) for one in (context.hidden, states[:, 0].double(), states[:, 1].double())]
@@ -251,28 +255,53 @@ def test_conditions_leave_no_trace_in_one_another(
             assert under(found, name) == expected[name]
 
 
-def test_a_branch_and_what_follows_it_leave_the_context_as_it_was(system: System, prompts: dict[str, list[int]]) -> None:
+@pytest.mark.parametrize("begin", [read, read_prompts])
+def test_a_branch_and_what_follows_it_leave_the_context_as_it_was(
+    system: System, prompts: dict[str, list[int]], begin: Callable[..., Context]
+) -> None:
     rows = dict(list(prompts.items())[:6])
+
+    def states(context: Context) -> list[torch.Tensor]:
+        cache = context.cache
+        layers = cache.own if isinstance(cache, SharedPrompts) else cache.layers
+        shared = [*cache.keys, *cache.values, cache.slot] if isinstance(cache, SharedPrompts) else []
+        return [*shared, *(one for layer in layers for one in (layer.keys, layer.values)), context.mask, context.hidden]
+
     with torch.inference_mode():
-        context = read_prompts(system.model, list(rows.values()), system.tokenizer.pad_token_id)
-        before = [(layer.keys.clone(), layer.values.clone()) for layer in context.cache.layers]
-        kinds, mask, hidden = [type(layer) for layer in context.cache.layers], context.mask.clone(), context.hidden.clone()
+        context = begin(system.model, list(rows.values()), system.tokenizer.pad_token_id)
+        context, _ = latent_steps(system.model, system.head, context, 1)
+        before = [one.clone() for one in states(context)]
         complete(system, requests(rows), branch(context), MAX_NEW_TOKENS)
         feed(system, branch(context, [4, 1]), torch.zeros(2, K, D, dtype=torch.float64))
         latent_steps(system.model, system.head, branch(context), K)
-    assert [type(layer) for layer in context.cache.layers] == kinds
-    for layer, (keys, values) in zip(context.cache.layers, before, strict=True):
-        assert torch.equal(layer.keys, keys)
-        assert torch.equal(layer.values, values)
-    assert torch.equal(context.mask, mask)
-    assert torch.equal(context.hidden, hidden)
+    after = states(context)
+    assert len(before) == len(after) > 5
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.slow
+def test_answers_are_the_same_one_condition_at_a_time_and_where_rows_do_not_share_their_prompt(
+    system: System, prompts: dict[str, list[int]], teachers: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = list[int]()
+    system.model.model.layers[0].register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    found, most = [], []
+    for shared, rows in ((True, ALL), (True, 3 * N), (True, 1), (False, ALL)):
+        monkeypatch.setattr(reading, "can_pack", lambda _, shared=shared: shared)
+        passes.clear()
+        found.append(all_answers(system, prompts, teachers, rows=rows))
+        most.append(max(passes))
+    assert found == [found[0]] * 4
+    assert most[0] > 8 * N
+    assert 2 * N < most[1] <= 3 * N
+    assert most[2:] == [N, N]
 
 
 def test_a_branch_of_some_rows_holds_those_in_their_order(system: System, prompts: dict[str, list[int]]) -> None:
     rows = list(prompts)[:6]
     chosen = [rows[4], rows[1]]
     with torch.inference_mode():
-        context = read_prompts(system.model, [prompts[name] for name in rows], system.tokenizer.pad_token_id)
+        context = read(system.model, [prompts[name] for name in rows], system.tokenizer.pad_token_id)
         asked = requests({name: prompts[name] for name in chosen})
         found = complete(system, asked, branch(context, [4, 1]), MAX_NEW_TOKENS)
     alone = answer(HFEngine(system._replace(K=0), MAX_NEW_TOKENS), {name: prompts[name] for name in chosen}, SEED)
@@ -286,10 +315,9 @@ def test_prompts_are_read_once_and_the_sweep_adds_a_step_at_a_time(
     latents, _ = read_latents(system, prompts, N, 1, SEED)
     shapes: list[tuple[int, int]] = []
     system.model.model.layers[0].register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape[:2])))
-    intervene(system, prompts, latents, teachers, conditions=REPLACED, sweep=SWEEP, max_new_tokens=1, seed=SEED)
-    longest = max(map(len, prompts.values()))
+    intervene(system, prompts, latents, teachers, conditions=REPLACED, sweep=SWEEP, rows=ALL, max_new_tokens=1, seed=SEED)
     replaced = [(N, K)] * 4 + [(len(teachers), K)]
-    assert shapes == [(N, longest), *replaced, *[(N, 1)] * (SWEEP * K)]
+    assert shapes == [(1, sum(map(len, prompts.values()))), *replaced, *[(N, 1)] * (SWEEP * K)]
 
 
 def test_a_question_without_a_teacher_gets_an_empty_answer_and_the_others_their_own(
@@ -399,7 +427,7 @@ def run(
     batch: int = 7,
     cut: int | None = None,
 ) -> list[str]:
-    limits = {"conditions": REPLACED, "sweep": SWEEP, "top": 2, "batch": batch, "max_new_tokens": MAX_NEW_TOKENS}
+    limits = {"conditions": REPLACED, "sweep": SWEEP, "top": 2, "batch": batch, "rows": 50, "max_new_tokens": MAX_NEW_TOKENS}
     return intervene_all(system, problems, teachers, **limits, seed=seed, work=place, show=cut_before(cut))
 
 

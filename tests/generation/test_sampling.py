@@ -69,7 +69,7 @@ def test_a_prompt_is_read_once_for_all_its_rollouts(qwen3: Any, tokenizer: Any, 
     calls: list[tuple[int, ...]] = []
     model.model.layers[0].register_forward_pre_hook(lambda _, inputs: calls.append(tuple(inputs[0].shape[:2])))
     rows = sample(engine(model, tokenizer), prompts, 8, SAMPLING)
-    assert calls[0] == (5, max(len(prompt) for prompt in prompts.values()))
+    assert calls[0] == (1, sum(len(prompt) for prompt in prompts.values()))
     assert all(length == 1 for _, length in calls[1:])
     # and so is a beginning that several of them share
     begun = {(row.problem_id, *row.tokens[:length]) for row in rows for length in range(1, len(row.tokens))}

@@ -30,6 +30,7 @@ from qthink_core.models.loading import CONFIG, HEAD, System
 from qthink_core.planning.progress import about
 
 FINDINGS, PAGE = "audit.json", "audit.html"
+ROWS = 256  # answers generated at once, whatever their conditions, if a batch is not larger
 TOP = 1  # tokens in the readout of a latent, which an audit does not use
 
 
@@ -212,6 +213,7 @@ def _answer_unit(
         {},
         conditions=JUDGED,
         sweep=sweep,
+        rows=ROWS,
         max_new_tokens=one.max_new_tokens,
         seed=SEED,
     )
