@@ -28,9 +28,8 @@ def system_of(shape: Shape, sizes: Sizes, dtype: str = "float32") -> System:
     return System(model_of(shape, sizes.seed, dtype), NoText(), head_of(shape, sizes.seed, dtype), sizes.K, False)
 
 
-def own_answers(system: System, prompts: Mapping[str, list[int]], sizes: Sizes) -> list[list[int]]:
-    """The answers to all prompts as one batch, as the engine hf gives them."""
-    engine = HFEngine(system, sizes.max_new_tokens)
+def own_answers(engine: HFEngine, prompts: Mapping[str, list[int]]) -> list[list[int]]:
+    """The answers to all prompts as one batch."""
     return [one.tokens for (one,) in engine.generate([Request(name, prompt) for name, prompt in prompts.items()])]
 
 
@@ -45,8 +44,9 @@ def answers(name: str, shape: Shape, sizes: Sizes, rounds: int, goal: float | No
     system, prompts = system_of(shape, sizes), prompts_of(shape, sizes, sizes.questions)
     with counted(system.model) as naively:
         expected = naive_answers(system, prompts, sizes)
+    engine = HFEngine(system, sizes.max_new_tokens)
     with counted(system.model) as work:
-        found = own_answers(system, prompts, sizes)
+        found = own_answers(engine, prompts)
     emitted = sum(map(len, found))
     counts: dict[str, float] = {
         "questions": len(prompts),
@@ -61,7 +61,7 @@ def answers(name: str, shape: Shape, sizes: Sizes, rounds: int, goal: float | No
         f"latent answers, B = {len(prompts)}",
         name,
         "the card's loop",
-        paired(lambda: naive_answers(system, prompts, sizes), lambda: own_answers(system, prompts, sizes), rounds),
+        paired(lambda: naive_answers(system, prompts, sizes), lambda: own_answers(engine, prompts), rounds),
         unequal(found, expected),
         counts,
         goal,

@@ -10,6 +10,7 @@ from qthink_core.benchmarking import answering, batch_sizes, extraction, growth,
 from qthink_core.benchmarking.measured import Measured
 from qthink_core.benchmarking.timing import matrix_peak
 from qthink_core.benchmarking.workload import SMALL, TINY, Sizes
+from qthink_core.models.loading import pick_device
 
 WIDE = SMALL._replace(vocabulary=32768)
 NAMED = {"10 M": SMALL, "10 M, V = 32k": WIDE, "tiny": TINY}
@@ -91,7 +92,7 @@ def jobs(plan: Plan, peak: float) -> dict[str, list[Callable[[], list[Measured]]
 def measure(plan: Plan) -> Iterator[Measured]:
     """The rows of the table, one after the other, on one thread of the processor."""
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    pick_device("cpu")
     found = jobs(plan, matrix_peak())
     for kind, measurements in found.items():
         for one in measurements if kind in (plan.only or set(found) - set(OPTIONAL)) else []:

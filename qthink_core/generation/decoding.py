@@ -85,7 +85,7 @@ def decode_steps(
             if len(alive) == 0 or step + 1 == max_new_tokens:
                 return
             rows = rows[alive]
-            parents, new, at = _distinct(at[alive], chosen[alive])
+            parents, new, at = _distinct(at[alive], chosen[alive], each)
             if not torch.equal(parents, torch.arange(len(mask), device=device)):
                 cache.batch_select_indices(parents)
                 mask = mask[parents]
@@ -94,19 +94,23 @@ def decode_steps(
 
 
 def _distinct(
-    at: Int[Tensor, " N"], chosen: Int[Tensor, " N"]
+    at: Int[Tensor, " N"], chosen: Int[Tensor, " N"], each: int
 ) -> tuple[Int[Tensor, " U"], Int[Tensor, " U"], Int[Tensor, " N"]]:
     """The distinct continuations of N completions: the row that each continues, its token, and each completion's index.
 
     If possible, one continuation of a row stays in that row's place, so that little of the cache moves. Copying the whole
     cache whenever a completion ended took 70 % of the time of sampling 1,024 rollouts.
     """
-    width = int(chosen.max()) + 1
-    pairs, which = (at * width + chosen).unique(return_inverse=True)
-    parents, new = pairs // width, pairs % width
-    first = torch.cat([parents.new_ones(1), parents.diff()]) != 0
-    stays = first & (parents < len(pairs))
-    free = torch.ones(len(pairs), dtype=torch.bool, device=at.device)
+    if each == 1:  # no two continue the same row
+        parents, new, which = at, chosen, torch.arange(len(at), device=at.device)
+        stays = parents < len(parents)
+    else:
+        width = int(chosen.max()) + 1
+        pairs, which = (at * width + chosen).unique(return_inverse=True)
+        parents, new = pairs // width, pairs % width
+        first = torch.cat([parents.new_ones(1), parents.diff()]) != 0
+        stays = first & (parents < len(pairs))
+    free = torch.ones(len(parents), dtype=torch.bool, device=at.device)
     free[parents[stays]] = False
     place = torch.empty_like(parents)
     place[stays], place[~stays] = parents[stays], free.nonzero()[:, 0]

@@ -12,7 +12,7 @@ from qthink_core.generation.requests import Request, completed
 from qthink_core.method.latent_steps import Context, latent_steps
 from qthink_core.models import loading
 from qthink_core.models.loading import QThinkConfig, System
-from qthink_core.numerics.products import reordered
+from qthink_core.numerics.products import Reordered
 
 
 def load(folder: Path, config: QThinkConfig, device: torch.device, dtype: str) -> System:
@@ -26,16 +26,17 @@ def load(folder: Path, config: QThinkConfig, device: torch.device, dtype: str) -
 
 
 class HFEngine:
-    """A loaded system with a limit on new tokens (engine.Engine)."""
+    """A loaded system, which does not change any more, with a limit on new tokens (engine.Engine)."""
 
     def __init__(self, system: System, max_new_tokens: int) -> None:
         self.system = system
         self.max_new_tokens = max_new_tokens
+        self.products = Reordered(system.model, *filter(None, [system.head]))
 
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """The n completions of each request, in one batch."""
         model, prompts = self.system.model, [one.prompt for one in requests]
-        with torch.inference_mode(), reordered(model, *filter(None, [self.system.head])):
+        with torch.inference_mode(), self.products.used():
             context = read(model, prompts, self.system.tokenizer.pad_token_id)
             context, _ = latent_steps(model, self.system.head, context, self.system.K)
             return complete(self.system, requests, context, self.max_new_tokens)

@@ -5,7 +5,7 @@ oneDNN was 2.3 times as fast from 16 rows on (docs/decisions/engineering.md, Pas
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from typing import TypeGuard
@@ -31,14 +31,41 @@ def reordered(*models: nn.Module, moved: bool = False) -> Iterator[None]:
     """
     with ExitStack() as undo:
         holders = Counter(id(one) for model in models for _, one in model.named_parameters(remove_duplicate=False))
-        for layer in {id(one): one for model in models for one in model.modules() if suits(one)}.values():
+        for layer in _layers(models):
             weight = _in_order(layer.weight.detach())
-            layer.forward = partial(_product, weight, layer.bias)  # type: ignore[method-assign]
-            undo.callback(layer.__dict__.pop, "forward")
+            undo.enter_context(_computing(layer, weight))
             if moved and holders[id(layer.weight)] == 1:
                 layer.weight.data = layer.weight.new_empty(0)
                 undo.callback(_give_back, layer, weight)
         yield
+
+
+class Reordered:
+    """The weights of models that do not change any more, put in the other order once for many contexts of `used`."""
+
+    def __init__(self, *models: nn.Module) -> None:
+        self.weights = [(layer, _in_order(layer.weight.detach())) for layer in _layers(models)]
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """A context as that of `reordered`."""
+        with ExitStack() as undo:
+            for layer, weight in self.weights:
+                undo.enter_context(_computing(layer, weight))
+            yield
+
+
+def _layers(models: Sequence[nn.Module]) -> list[nn.Linear]:
+    return list({id(one): one for model in models for one in model.modules() if suits(one)}.values())
+
+
+@contextmanager
+def _computing(layer: nn.Linear, weight: Tensor) -> Iterator[None]:
+    layer.forward = partial(_product, weight, layer.bias)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del layer.forward
 
 
 def _give_back(layer: nn.Linear, weight: Tensor) -> None:
