@@ -134,11 +134,23 @@ def decoding(
     )
 
 
-def reading(shape: Shape, sequences: float, length: float, passes: float) -> Compute:
-    """The cost of reading sequences through the body, in `passes` batches: 2 FLOPs per weight and token, and attention."""
-    tokens = sequences * length
-    flops = tokens * (2.0 * body(shape) + attention_flops(shape, length / 2))
-    return Compute(tokens, flops, passes=passes * shape.layers)
+def extraction(
+    shape: Shape, problems: float, rollouts: int, prompt: float, thought: float, positions: int, passes: float
+) -> Compute:
+    """The cost of the states at some positions of each rollout, in `passes` passes: a prompt is read once for its rollouts.
+
+    In the last layer all tokens have keys and values, and only the positions have queries, attention and an MLP.
+    """
+    read = problems * rollouts * positions
+    tokens = problems * (prompt + rollouts * thought)
+    inner = problems * (prompt * prompt / 2 + rollouts * thought * (prompt + thought / 2))
+    last = read * (prompt + thought / 2)
+    beyond = 2 * shape.hidden * shape.heads * shape.head_dim + 3 * shape.hidden * shape.intermediate
+    products = 2.0 * (body(shape) * tokens - beyond * (tokens - read))
+    attention = attention_flops(shape._replace(layers=shape.layers - 1), inner) + attention_flops(
+        shape._replace(layers=1), last
+    )
+    return Compute(tokens, products + attention, passes=passes * shape.layers)
 
 
 def training(shape: Shape, sequences: float, length: float, passes: float) -> Compute:
@@ -230,6 +242,28 @@ def training_memory(
     return rows * (shape.layers * layer + logits * shape.vocabulary * 3 * FLOAT32_BYTES)
 
 
+class Parts(NamedTuple):
+    """Seconds of a box by what they are spent on.
+
+    `matrix`: products. `bytes`: reading keys, values and weights. `launches`: starting the kernels of each pass. `start`:
+    process, imports and loading. `other`: files, grading and pages.
+    """
+
+    matrix: float = 0.0
+    bytes: float = 0.0
+    launches: float = 0.0
+    start: float = 0.0
+    other: float = 0.0
+
+    def __add__(self, other: "Parts") -> "Parts":  # type: ignore[override]
+        return Parts(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+    @property
+    def bound(self) -> str:
+        """The name of the largest part."""
+        return max(self._fields, key=lambda name: getattr(self, name))
+
+
 def floor_s(compute: Compute, device: Device, dtype: str) -> float:
     """Seconds at the device's peak in batches of unlimited size.
 
@@ -238,10 +272,18 @@ def floor_s(compute: Compute, device: Device, dtype: str) -> float:
     return compute.flops / device.peak[dtype] + compute.moved / device.bandwidth
 
 
-def seconds(compute: Compute, device: Device, dtype: str, efficiency: float) -> float:
+def parts(compute: Compute, device: Device, dtype: str, efficiency: float) -> Parts:
     """Seconds at a share of the peak, plus the time to launch each pass and to read its weights.
 
     The host waits for every decoded token, so launches do not overlap with the device's work.
     """
-    launches = compute.passes * device.layer_pass_s
-    return floor_s(compute, device, dtype) / efficiency + compute.weights / device.bandwidth + launches
+    return Parts(
+        compute.flops / device.peak[dtype] / efficiency,
+        compute.moved / device.bandwidth / efficiency + compute.weights / device.bandwidth,
+        compute.passes * device.layer_pass_s,
+    )
+
+
+def seconds(compute: Compute, device: Device, dtype: str, efficiency: float) -> float:
+    """The sum of the parts."""
+    return sum(parts(compute, device, dtype, efficiency))

@@ -18,6 +18,14 @@ HEADER = ("stage", "boxes", "tokens", "FLOP", "disk", "memory", "floor", "time",
 TEXT_COLUMNS = {"stage", "on", "from"}
 # What a table may take of a terminal's line.
 WIDTH = 80
+# What a stage spends most of its time on, by the names of cost.Parts.
+BOUNDS = {
+    "matrix": "matrix products",
+    "bytes": "reading bytes of weights, keys and values",
+    "launches": "launches of kernels",
+    "start": "the start of processes",
+    "other": "files, grading and pages",
+}
 # Changes that an advice names at most.
 CHANGES = 3
 
@@ -109,6 +117,7 @@ def assumptions(plan: RunPlan) -> str:
         f"Speed as a share of the floor's: sampling {SAMPLING}, extraction {EXTRACTION}, training {TRAINING}; plus the "
         f"time to read the weights, and {launch * 1000:.1f} ms for each layer and pass.",
     ]
+    made.append(bounds(plan))
     limit = load.tree["train"]["prompt_max_tokens"]
     made += [
         f"Prompts of {task} have {one.prompt:,.0f} tokens on average, and training leaves out those of more than "
@@ -132,6 +141,15 @@ def assumptions(plan: RunPlan) -> str:
     if plan.workload.tree["device"] == CPU != plan.device:
         made.append(f"params/{plan.scale}.yaml has device: {CPU}; the times assume cuda.")
     return "\n".join(made)
+
+
+def bounds(plan: RunPlan) -> str:
+    """What rules the time of each stage, in one sentence."""
+    ruled: dict[str, list[str]] = {}
+    for row in plan.stages:
+        ruled.setdefault(BOUNDS[row.bound], []).append(row.stage)
+    listed = "; ".join(f"{what} in {', '.join(stages)}" for what, stages in ruled.items())
+    return f"Most of the time is {listed}."
 
 
 def summary(plan: RunPlan, free: float, missing: float, instead: RunPlan | None = None) -> str:
@@ -240,7 +258,7 @@ def as_json(plan: RunPlan, changes: Sequence[room.Cheaper] = (), plans: Sequence
         "dearest": room.dearest(plan).stage,
         "cheaper": [one._asdict() for one in changes],
         "cards": {one.device: {"wall_seconds": one.wall_s, "too_large": bool(one.too_large)} for one in plans},
-        "stages": [row._asdict() for row in plan.stages],
+        "stages": [row._asdict() | {"parts": row.parts._asdict(), "bound": row.bound} for row in plan.stages],
         "problems": {f"{task} {split}": n for (task, split), n in plan.workload.problems.items()},
         "lengths": {task: one._asdict() for task, one in plan.workload.lengths.items()},
         "smallest_differences": smallest_differences(plan),

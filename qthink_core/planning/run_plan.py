@@ -39,7 +39,8 @@ class StagePlan(NamedTuple):
 
     `seconds` assumes cold starts, as in `dvc repro`; `warm_saves` is the time that `qthink run` saves. `workers`: how many
     GPUs a box keeps busy, 0 for a stage that runs on the processor; `fewest`: the smallest such number where boxes differ;
-    `logged`: the number of boxes with a run in the log.
+    `logged`: the number of boxes with a run in the log. `parts`: what the formulas spend the seconds of all boxes on, before
+    any calibration; `bound`: the name of the largest part.
     """
 
     stage: str
@@ -54,6 +55,12 @@ class StagePlan(NamedTuple):
     workers: int
     fewest: int
     logged: int
+    parts: cost.Parts
+
+    @property
+    def bound(self) -> str:
+        """What rules the time of the stage."""
+        return self.parts.bound
 
 
 class RunPlan(NamedTuple):
@@ -202,13 +209,17 @@ def processor(tree: Mapping[str, Any]) -> Device:
     return cost.cpu(min(tree["cpu_threads"], os.cpu_count() or 1), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
+def box_parts(box: BoxCost, load: Workload, device: str) -> cost.Parts:
+    """Estimated seconds of a box that starts cold by what they are spent on, before any calibration."""
+    on_gpu = box.gpu and device != CPU
+    on = cost.GPUS[device] if on_gpu else processor(load.tree)
+    start = GPU_LOADING_S if on_gpu else LIGHT_S if box.light else LOADING_S
+    return cost.parts(box.compute, on, load.tree["dtype"], box.efficiency) + cost.Parts(start=start, other=box.other_s)
+
+
 def box_seconds(box: BoxCost, load: Workload, device: str) -> float:
     """Estimated seconds of a box that starts cold, before any calibration."""
-    if box.gpu and device != CPU:
-        compute = cost.seconds(box.compute, cost.GPUS[device], load.tree["dtype"], box.efficiency)
-        return GPU_LOADING_S + compute + box.other_s
-    compute = cost.seconds(box.compute, processor(load.tree), load.tree["dtype"], box.efficiency)
-    return (LIGHT_S if box.light else LOADING_S) + compute + box.other_s
+    return sum(box_parts(box, load, device))
 
 
 def plan_stage(
@@ -242,4 +253,5 @@ def plan_stage(
         max(dealt) if on_gpu else 0,
         min(dealt) if on_gpu else 0,
         sum(str(at) in ratios for at in boxes),
+        sum((box_parts(one, load, device) for one in costs), cost.Parts()),
     )

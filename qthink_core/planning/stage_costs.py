@@ -100,14 +100,18 @@ def grading_s(load: Workload, task: str) -> float:
 
 
 def extract(load: Workload, at: Box) -> BoxCost:
-    """Prompt and thought of every rollout read once; its states at the positions of all pairs are kept."""
+    """Each prompt and all thoughts read once; the states of each rollout at the positions of all pairs are kept.
+
+    The memory is that of a pass, and of the keys and values of a rollout that goes on in the next.
+    """
     how, lengths, G, K = load.tree["extract"], load.lengths[at.task], load.tree["rollout"]["G"], n_positions(load.tree)
-    N, length = load.n(at, "train"), lengths.prompt + lengths.thought
+    N, batch = load.n(at, "train"), how["batch_tokens"]
     blocks = -(-N // load.tree["sample"]["block_problems"])
-    passes = max(blocks, N * G * length / how["batch_tokens"])
-    compute = cost.reading(load.shape, N * G, length, passes)
+    passes = max(blocks, N * (lengths.prompt + G * lengths.thought) / batch)
+    compute = cost.extraction(load.shape, N, G, lengths.prompt, lengths.thought, K, passes)
     disk = cost.hidden_bytes(N, G, K, load.shape.hidden, WIDTH[how["store"]])
-    memory = cost.parameters(load.shape) * load.width + reading_memory(load, how["batch_tokens"])
+    kept = (lengths.prompt + load.tree["sample"]["max_new_tokens"]) * cost.kv_bytes(load.shape, load.width)
+    memory = cost.parameters(load.shape) * load.width + reading_memory(load, batch) + kept
     return BoxCost(compute, EXTRACTION, disk=disk, memory=memory, gpu=True, units=blocks)
 
 

@@ -53,12 +53,19 @@ def test_the_rollouts_of_the_recipe() -> None:
 
 
 def test_the_extraction_of_the_recipe() -> None:
-    work = cost.reading(QWEN, N * G, P + THOUGHT, passes=0)
-    # 133.9 M tokens: 2 FLOPs a weight, and attention to 560 tokens on average
-    assert work.flops == pytest.approx(133_916_160 * (2 * 1_409_286_144 + 4 * 28 * 2048 * 560))
-    assert floor(work) == pytest.approx(399, abs=0.5)
-    assert floor(work) == pytest.approx(446, rel=OF_THE_FLOORS)
-    assert cost.seconds(work, H100, "bfloat16", EXTRACTION) / 60 == pytest.approx(15, rel=OF_THE_FLOORS)
+    work = cost.extraction(QWEN, N, G, P, THOUGHT, 6, passes=0)
+    # 120.5 M tokens, since a prompt is read once for its 16 rollouts
+    assert work.tokens == 7473 * (120 + 16 * 1000) == 120_464_760
+    # 2 FLOPs a weight; but q, o and the MLP of the last layer for 7473 x 16 x 6 positions alone
+    products = 2 * (1_409_286_144 * work.tokens - (2 * 2048 * 2048 + 3 * 2048 * 6144) * (work.tokens - 717_408))
+    # 27 layers in which prompts attend to 60 tokens on average and thoughts to 620, and one in which positions do to 620
+    attention = 4 * 2048 * (27 * 7473 * (120 * 60 + 16_000 * 620) + 717_408 * 620)
+    assert work.flops == pytest.approx(products + attention)
+    assert floor(work) == pytest.approx(349, abs=0.5)
+    # the independent floor reads a prompt for each rollout, and all of the last layer
+    more = 7473 * 15 * 120 * 2 * 1_409_286_144 + 2 * (2 * 2048 * 2048 + 3 * 2048 * 6144) * (work.tokens - 717_408)
+    assert floor(work) + more / 989e12 == pytest.approx(446, rel=OF_THE_FLOORS)
+    assert cost.seconds(work, H100, "bfloat16", EXTRACTION) / 60 == pytest.approx(11.6, abs=0.1)
 
 
 def test_the_training_of_the_recipe() -> None:
@@ -111,9 +118,24 @@ def test_sampling_grows_with_rollouts_and_with_the_context_that_each_token_reads
 
 
 @given(n=some, length=some, times=st.integers(2, 9))
-def test_extraction_and_training_grow_with_sequences(n: int, length: int, times: int) -> None:
-    assert cost.reading(QWEN, times * n, length, 0) == pytest.approx(cost.reading(QWEN, n, length, 0).times(times))
+def test_extraction_and_training_grow_with_problems(n: int, length: int, times: int) -> None:
+    one, more = (cost.extraction(QWEN, N, 16, 120, length, 6, 0) for N in (n, times * n))
+    assert more == pytest.approx(one.times(times))
+    assert cost.extraction(QWEN, n, 32, 0, length, 6, 0) == pytest.approx(
+        cost.extraction(QWEN, n, 16, 0, length, 6, 0).times(2)
+    )
     assert cost.training(QWEN, times * n, length, 0) == pytest.approx(cost.training(QWEN, n, length, 0).times(times))
+
+
+def test_the_largest_part_of_the_time_is_the_bound() -> None:
+    # 1e12 FLOPs at half of 1e12 FLOP/s: 2 s; 4e9 bytes at half of 1e10 bytes/s and 1e9 of weights: 0.9 s; 5,000 launches
+    device = cost.Device({"float32": 1e12}, 1e10, 1e9, 5e-4)
+    parts = cost.parts(Compute(10, 1e12, 4e9, 1e9, 5000), device, "float32", 0.5)
+    assert parts == pytest.approx((2.0, 0.9, 2.5, 0.0, 0.0))
+    assert parts.bound == "launches"
+    assert (parts + cost.Parts(start=6.0)).bound == "start"
+    assert (parts + cost.Parts(matrix=1.0)).bound == "matrix"
+    assert cost.seconds(Compute(10, 1e12, 4e9, 1e9, 5000), device, "float32", 0.5) == pytest.approx(5.4)
 
 
 @given(N=some, G=some, K=some, D=some, times=st.integers(2, 9))
