@@ -127,8 +127,8 @@ def extracted(model: Any, rollouts: list[Rollout], shape: Shape, size: Size, pea
     states, seconds, memory = timed(
         device, lambda: read_positions(model, rows, size.K, batch_tokens=16 * longest, dtype="float32")
     )
-    length = sum(len(row.tokens) for row in rows) / len(rows)
-    work = cost.reading(shape, len(rows), length, passes=1)
+    thought = sum(len(row.tokens) - size.prompt for row in rows) / len(rows)
+    work = cost.extraction(shape, len(prompts), len(rows) // len(prompts), size.prompt, thought, size.K, passes=1)
     return states, Figures(work.tokens / seconds, work.flops / seconds / peak, memory)
 
 

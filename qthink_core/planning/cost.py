@@ -246,7 +246,7 @@ class Parts(NamedTuple):
     """Seconds of a box by what they are spent on.
 
     `matrix`: products. `bytes`: reading keys, values and weights. `launches`: starting the kernels of each pass. `start`:
-    process, imports and loading. `other`: files, grading and pages.
+    process, imports and loading. `other`: downloads, files, grading and pages.
     """
 
     matrix: float = 0.0

@@ -24,7 +24,7 @@ BOUNDS = {
     "bytes": "reading bytes of weights, keys and values",
     "launches": "launches of kernels",
     "start": "the start of processes",
-    "other": "files, grading and pages",
+    "other": "downloads, files, grading and pages",
 }
 # Changes that an advice names at most.
 CHANGES = 3

@@ -101,11 +101,14 @@ def from_cache(model: Any) -> tuple[Tensor, Tensor]:
 
 
 def from_pack(model: Any) -> tuple[Tensor, Tensor]:
-    """States of three sequences, of which two share a prompt, as extraction reads them, and of each whole and alone."""
+    """States of three sequences, of which two share a prompt, as extraction reads them, and of each whole and alone.
+
+    None fits into one pass.
+    """
     first, second = (row.tolist() for row in _rows(model))
     prompt = len(first) - NEW
     rows = [_Sequence(tokens, prompt, NEW) for tokens in (first, [*first[:prompt], *second[-2 * NEW :]], second)]
-    ours = read_positions(model, rows, NEW, sum(len(row.tokens) for row in rows), "float32")
+    ours = read_positions(model, rows, NEW, len(first) // 2 + 1, "float32")
     whole = [_plain(model, torch.tensor([row.tokens], device=model.device))[0, row.positions] for row in rows]
     return torch.from_numpy(ours).to(whole[0]), torch.stack(whole)
 
