@@ -97,8 +97,6 @@ def check_absent_or_whole(out: Path) -> None:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository's root as the current folder: stages name their outputs relative to it."""
-    # It guards against power cuts alone, and thousands of them would take minutes.
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
     (tmp_path / "root").mkdir()
     monkeypatch.chdir(tmp_path / "root")
     return tmp_path / "root"

@@ -1,14 +1,13 @@
 """`qthink compare`: two runs beside each other, in a Git repository of a few verdicts."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 from imports import ROOT
@@ -100,10 +99,8 @@ def root(repository: Path, tmp_path: Path) -> Path:
 
 
 def run(root: Path, *arguments: str) -> tuple[int, str, str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    program = [sys.executable, "-m", "qthink_core.cli", "compare", *arguments]
-    done = subprocess.run(program, cwd=root, capture_output=True, text=True, env=environment)
-    return done.returncode, done.stdout, done.stderr
+    done = forked.qthink("compare", *arguments, cwd=root)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 @pytest.mark.slow

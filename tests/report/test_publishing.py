@@ -1,14 +1,12 @@
 """`qthink export`: the folder to publish has the model's bytes, and numbers that follow from the verdicts by hand."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import scipy.stats
 from huggingface_hub import ModelCard, parse_eval_result_entries
@@ -55,10 +53,15 @@ INPUTS = {
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(repository: Path, tmp_path: Path) -> Path:
+    """A copy of the repository for one test."""
+    return Path(shutil.copytree(repository, tmp_path / "repository"))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with the artifacts of one task and two training seeds of a system's model."""
-    root = tmp_path / "repository"
-    root.mkdir()
+    root = tmp_path_factory.mktemp("repository")
     for file in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / file, root)
     shutil.copytree(ROOT / "params", root / "params")
@@ -298,9 +301,7 @@ def test_what_the_run_does_not_have_is_named(
 
 @pytest.mark.slow
 def test_the_command_ends_in_the_line_that_uploads(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "qthink_core.cli", "export", TASK, "uniform", str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"hf upload NAME {tmp_path / 'out'}"
-    again = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert (again.returncode, again.stderr.count("\n")) == (65, 1)
+    done, again = (forked.qthink("export", TASK, "uniform", str(tmp_path / "out"), cwd=root) for _ in range(2))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().splitlines()[-1] == f"hf upload NAME {tmp_path / 'out'}"
+    assert (again.returncode, again.stderr.count(b"\n")) == (65, 1)
