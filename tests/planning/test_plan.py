@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from graph import SCALES, STAGES, tree_of
 from imports import ROOT
@@ -49,8 +50,8 @@ def rows(root: Path, scale: str | None = None, device: str | None = None, gpus: 
 
 
 def program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, cwd=cwd, env=environment)
+    done = forked.qthink("plan", *arguments, cwd=cwd)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def manifest(folder: Path, counts: dict[str, int], about: dict[str, Any] | None = None) -> None:
