@@ -74,11 +74,8 @@ def test_the_merged_weight_is_made_once_for_all_passes(
 ) -> None:
     made, merged, called = student(K), list[Any](), list[int]()
     made.merged = True
-    monkeypatch.setattr(
-        Linear,
-        "get_delta_weight",
-        lambda layer, name, make=Linear.get_delta_weight: merged.append(layer) or make(layer, name),
-    )
+    make = Linear.get_delta_weight
+    monkeypatch.setattr(Linear, "get_delta_weight", lambda layer, name: merged.append(layer) or make(layer, name))
     made.model.model.layers[1].self_attn.q_proj.register_forward_pre_hook(lambda *_: called.append(1))
     made(questions[:2], [[1, 2], [3]], 0)
     assert len(called) == K + 1

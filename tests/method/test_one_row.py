@@ -60,7 +60,9 @@ def assert_the_same_as_padded(made: Student, monkeypatch: pytest.MonkeyPatch, to
         torch.testing.assert_close(gradients[name], one, rtol=0, atol=tolerance * largest, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("architecture", PACKED)
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(one, marks=[pytest.mark.slow] * one.endswith("Moe")) for one in PACKED]
+)
 def test_loss_and_gradients_are_those_of_padded_batches(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     experts = architecture.endswith("Moe")
     made = student_of(model_of(architecture), dtype=torch.float32 if experts else torch.float64)

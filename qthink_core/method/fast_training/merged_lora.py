@@ -12,6 +12,7 @@ of the adapted weights. With a base model in bfloat16, the merged weight is roun
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,11 +31,12 @@ class _Layer:
     """A layer's merged weight, and the gradients of A and B as far as the backward pass has come."""
 
     def __init__(self, layer: Linear) -> None:
-        base = layer.get_base_layer()
+        base: nn.Linear = layer.get_base_layer()  # type: ignore[assignment]
         self.A, self.B = layer.lora_A[ADAPTER].weight.detach(), layer.lora_B[ADAPTER].weight.detach()
         self.scale: float = layer.scaling[ADAPTER]
-        weight = base.get_parameter("weight")
-        self.merged, self.bias = (weight + layer.get_delta_weight(ADAPTER).detach()).to(weight.dtype), base.bias
+        weight = base.weight.detach()
+        self.merged: Tensor = (weight + layer.get_delta_weight(ADAPTER).detach()).to(weight.dtype)
+        self.bias: Tensor | None = base.bias
         self.of_A: Tensor | None = None
         self.of_B: Tensor | None = None
         self.few: list[tuple[Tensor, Tensor]] = []
@@ -92,20 +94,24 @@ class _Multiply(Function):
         return (g @ layer.merged).view_as(x) if ctx.needs_input_grad[0] else None, None, None
 
 
+def _multiply(x: Tensor, token: Tensor, layer: _Layer) -> Tensor:
+    return _Multiply.apply(x, token, layer)
+
+
 @contextmanager
 def merged_weights(adapted: nn.Module) -> Iterator[None]:
     """A context in which each adapted layer multiplies by its merged weight.
 
-    PEFT's layers of other kinds than `torch.nn.Linear` are left as they are. Parameters and their names do not change, and
-    at the end the layers compute as before.
+    Layers of PEFT that adapt another kind than `torch.nn.Linear` are left as they are. Parameters and their names do not
+    change, and at the end the layers compute as before.
     """
     layers = [one for one in adapted.modules() if isinstance(one, Linear) and type(one.get_base_layer()) is nn.Linear]
     try:
         for layer in layers:
             merged = _Layer(layer)
             token = _Merge.apply(layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight, merged)
-            layer.forward = lambda x, token=token, merged=merged: _Multiply.apply(x, token, merged)
+            vars(layer)["forward"] = partial(_multiply, token=token, layer=merged)
         yield
     finally:
         for layer in layers:
-            layer.__dict__.pop("forward", None)
+            vars(layer).pop("forward", None)

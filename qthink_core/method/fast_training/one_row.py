@@ -180,8 +180,7 @@ def attention(
     With a mask, the queries of the H / G heads that share keys are read as H / G * T queries of one head, since not every
     device has a kernel that takes both a mask and shared heads. The mask repeats its rows for them.
     """
-    _, H, T, _ = q.shape
-    G = k.shape[1]
+    H, G, T = q.shape[1], k.shape[1], q.shape[2]
     if mask is None:
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=H != G)
     one = q.unflatten(1, (G, H // G)).flatten(2, 3)
