@@ -7,8 +7,9 @@ import pytest
 import torch
 from peft.tuners.lora import Linear
 
-from qthink_core.method.fast_training.merged_lora import FEW, merged_weights
+from qthink_core.method.fast_training.merged_lora import FEW, merged_weights, narrow_is_less
 from qthink_core.method.losses import Objective
+from qthink_core.method.student import Student
 from qthink_core.method.targets import Example
 from qthink_core.training.loop import backward
 
@@ -42,13 +43,17 @@ def test_losses_and_gradients_are_those_of_unmerged_adapters(
         torch.testing.assert_close(merged_gradients[name], one, rtol=0, atol=GRADIENT_TOLERANCE[dtype] * largest)
 
 
-def test_a_layer_multiplies_by_w_plus_s_b_a_and_a_and_b_get_the_gradient_by_hand(student: Any) -> None:
+@pytest.mark.parametrize("r", [9, 10])
+def test_a_layer_multiplies_by_w_plus_s_b_a_and_a_and_b_get_the_gradient_by_hand(qwen3: Any, r: int) -> None:
     """y = x (W + s B A)^T and L = sum(y g): dL/dB = s g^T (x A^T), dL/dA = s (g B)^T x, with s = alpha / r = 2.
 
-    Over several calls, of which those with few tokens are gathered; what they are called with has a gradient, too.
+    Over several calls, of which those with few tokens are gathered; what they are called with has a gradient, too. With
+    rank 10 the whole weight's gradient is less work: 2 * 10 * (48 + 32) > 48 * 32.
     """
-    made = student(0, "float64")
+    made = Student(qwen3(), K=0, seed=0, lora_r=r, lora_alpha=2 * r, lora_targets=["down_proj"]).double()
     layer = made.model.model.layers[0].mlp.down_proj
+    layer.lora_B["default"].weight.data.normal_()
+    assert narrow_is_less(layer) == (r == 9)
     weight, A, B = layer.base_layer.weight, layer.lora_A["default"].weight, layer.lora_B["default"].weight
     torch.manual_seed(0)
     sizes = [5, FEW + 1, 2 * FEW, FEW]

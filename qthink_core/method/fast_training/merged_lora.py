@@ -1,16 +1,17 @@
-"""LoRA merged into the weights: x (W + s B A)^T at every call, and the gradients of A and B without one of W.
+"""LoRA merged into the weights: y = x (W + s B A)^T at every call, with W + s B A computed once per micro-batch.
 
-With y = x (W + s B A)^T and g = dL/dy, summed over all calls of a layer:
+With g = dL/dy, summed over all calls of a layer:
 
     dL/dx = g (W + s B A),    dL/dB = s g^T (x A^T),    dL/dA = s (g B)^T x
 
-W + s B A is computed once per micro-batch. A call takes one product forward and five backward, three of them with one side
-of rank r; PEFT's layers take three and five, and add their results. Calls with few tokens, such as latent steps, leave their
-x and g for one product at the end. Outputs and gradients are those of PEFT up to rounding. Merging needs memory for a copy
-of the adapted weights. With a base model in bfloat16, the merged weight is rounded to bfloat16.
+A call takes two products with the whole weight and four with a narrow matrix, of rank r, where PEFT's layers take six narrow
+ones and add their results. Calls with few tokens, such as latent steps, leave their x and g for one product at the end. A
+layer so small that the gradient of its whole weight is less work gets A's and B's through that. Outputs and gradients are
+those of PEFT up to rounding. Merging needs memory for a copy of the adapted weights. With a base model in bfloat16, the
+merged weight is rounded to bfloat16.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -94,8 +95,26 @@ class _Multiply(Function):
         return (g @ layer.merged).view_as(x) if ctx.needs_input_grad[0] else None, None, None
 
 
+def narrow_is_less(layer: Linear) -> bool:
+    """Whether a token takes fewer products for both narrow gradients, 2 r (inputs + outputs), than for that of W."""
+    weight = layer.get_base_layer().get_parameter("weight")
+    return 2 * layer.r[ADAPTER] * sum(weight.shape) < weight.numel()
+
+
+def _narrow(layer: Linear) -> Callable[[Tensor], Tensor]:
+    merged = _Layer(layer)
+    token = _Merge.apply(layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight, merged)
+    return partial(_multiply, token=token, layer=merged)
+
+
 def _multiply(x: Tensor, token: Tensor, layer: _Layer) -> Tensor:
     return _Multiply.apply(x, token, layer)
+
+
+def _whole(layer: Linear) -> Callable[[Tensor], Tensor]:
+    weight, bias = layer.get_base_layer().get_parameter("weight"), layer.get_base_layer().bias
+    merged = (weight + layer.get_delta_weight(ADAPTER)).to(weight.dtype)
+    return partial(functional.linear, weight=merged, bias=bias)
 
 
 @contextmanager
@@ -108,9 +127,7 @@ def merged_weights(adapted: nn.Module) -> Iterator[None]:
     layers = [one for one in adapted.modules() if isinstance(one, Linear) and type(one.get_base_layer()) is nn.Linear]
     try:
         for layer in layers:
-            merged = _Layer(layer)
-            token = _Merge.apply(layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight, merged)
-            vars(layer)["forward"] = partial(_multiply, token=token, layer=merged)
+            vars(layer)["forward"] = _narrow(layer) if narrow_is_less(layer) else _whole(layer)
         yield
     finally:
         for layer in layers:
