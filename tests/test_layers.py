@@ -52,8 +52,6 @@ SOLE_IMPORTERS = {
         "serving.vllm_scheduler",
     },
 }
-# The second is in an exported folder, where it has to do without this package.
-LOADERS = {"qthink_core.method.projection_head", "qthink_core.models.custom_generate.generate"}
 LAUNCHABLE = {"extract", "finetune", "train"}
 # What runs around DVC and the stages, or after them: no result depends on it.
 AROUND_STAGES = (
@@ -227,27 +225,3 @@ def test_imports_are_absolute_and_by_name_so_that_the_closure_sees_them(path: Pa
 def test_no_stage_reaches_what_starts_stages() -> None:
     reached = {name(file) for page in PAGES for file in closure(page)}
     assert not {one for one in reached if one.startswith(AROUND_STAGES)}
-
-
-@pytest.mark.slow
-@every_module
-def test_nothing_that_a_model_or_a_file_says_is_executed(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            assert called not in {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}, ast.unparse(node)
-            assert called.rpartition(".")[2] not in {"sympify", "parse_expr", "read_pickle"}, ast.unparse(node)
-            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            assert options.get("trust_remote_code", "False") == "False", ast.unparse(node)
-            if called.startswith("Auto") and called.endswith(".from_pretrained") and name(path) not in LOADERS:
-                # without it, transformers would ask on standard input whether to run code of the folder
-                assert "trust_remote_code" in options, ast.unparse(node)
-            assert options.get("shell", "False") == "False", ast.unparse(node)
-            assert options.get("allow_pickle", "False") == "False", ast.unparse(node)
-            if called == "torch.load":
-                assert name(path) in LOADERS, ast.unparse(node)
-                assert options["weights_only"] == "True", ast.unparse(node)
-        # a keyword may hide in a mapping that is unpacked later
-        assert not (isinstance(node, ast.Constant) and node.value == "trust_remote_code")
-    unsafe = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml"}
-    assert not {one.split(".")[0] for one in imported(path)} & unsafe
