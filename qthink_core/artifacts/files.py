@@ -212,3 +212,13 @@ def append_line(path: Path, line: bytes) -> None:
             except BaseException:
                 file.truncate(whole)
                 raise
+
+
+def remove_beside(last: Path) -> None:
+    """Deletes everything beside a file; another process may do the same."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in last.parent.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path != last:
+                path.unlink(missing_ok=True)

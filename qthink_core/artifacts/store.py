@@ -7,7 +7,6 @@ not count and is made again. When all units are committed, the output folder is 
 its place in one step.
 """
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -23,6 +22,7 @@ from qthink_core.artifacts.files import (
     check_file,
     fsync_folder,
     make_folder,
+    remove_beside,
     sealed,
     sha256,
     storage,
@@ -269,10 +269,7 @@ class Work:
 
 
 def sweep(works: Path, recorded: Iterable[str]) -> None:
-    """Deletes the closed work folders whose outputs are all in `recorded`, the outputs that DVC has recorded.
-
-    The inputs of a running stage are examples of such outputs.
-    """
+    """Deletes closed work folders whose outputs DVC has all recorded: `recorded`, such as the inputs of a running stage."""
     recorded = tuple(recorded)
     for closed in works.glob(f"*/*/{CLOSED}"):
         try:
@@ -283,18 +280,8 @@ def sweep(works: Path, recorded: Iterable[str]) -> None:
             print(f"{closed} is damaged ({error}): {closed.parent} stays until its stage runs again", file=sys.stderr)
             continue
         if all(any(Path(place).is_relative_to(one) for one in recorded) for place in places):
-            _remove_but(closed)  # the mark goes last, or else the rest would stay for good after a kill in between
+            remove_beside(closed)  # the mark goes last, or else the rest would stay for good after a kill in between
             shutil.rmtree(closed.parent, ignore_errors=True)
-
-
-def _remove_but(last: Path) -> None:
-    """Deletes everything beside a file; another process may do the same."""
-    with contextlib.suppress(FileNotFoundError):
-        for path in last.parent.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path != last:
-                path.unlink(missing_ok=True)
 
 
 def listed(folder: Path, suffix: str = "") -> list[str]:

@@ -42,7 +42,7 @@ def prompted(benchmark: str, problems: Iterable[Problem], tokenizer: "PreTrained
     Raises DataError naming a problem with a special token of the model in its text: it would end the question, or open a
     thought.
     """
-    return [row for some in _in_blocks(problems) for row in _prompted(benchmark, some, tokenizer)]
+    return [row for some in _in_blocks(problems) for row in prompted_block(benchmark, some, tokenizer)]
 
 
 def _in_blocks(problems: Iterable[Problem]) -> Iterator[list[Problem]]:
@@ -63,7 +63,7 @@ def _check_plain(problems: Sequence[Problem], tokenizer: "PreTrainedTokenizerBas
                 )
 
 
-def _prompted(benchmark: str, problems: Sequence[Problem], tokenizer: "PreTrainedTokenizerBase") -> Iterator[Prompted]:
+def prompted_block(benchmark: str, problems: Sequence[Problem], tokenizer: "PreTrainedTokenizerBase") -> Iterator[Prompted]:
     _check_plain(problems, tokenizer)
     questions = [problem.question for problem in problems]
     both = [prompts(tokenizer, questions, thinking) for thinking in (True, False)]

@@ -18,6 +18,7 @@ from pathlib import Path
 from faults import disks, groups, operations, power, project, two_ranks
 from faults.operations import Tally
 from faults.project import ORDER, Project
+
 from qthink_core.running import warm
 
 # Random kills of one run; the last run of the harness may have more.

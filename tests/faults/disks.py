@@ -12,6 +12,7 @@ from pathlib import Path
 
 from faults.operations import Tally, check_full, go_on
 from faults.project import Project
+
 from qthink_core.pipeline.graph import Box
 
 TMPFS_BYTES = 256 * 2**20

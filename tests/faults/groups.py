@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from chain.workplaces import Workplace, alive, ended
-from ruamel.yaml import YAML
-
 from faults.operations import STOPPED, STOPS_WITHIN_S, Tally
 from faults.project import MICRO, PARAMS
+from ruamel.yaml import YAML
 
 DVC, QTHINK = ("dvc", "repro"), (sys.executable, "-m", "qthink_core.cli", "run")
 BEGUN = "boxes to make"

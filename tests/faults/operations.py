@@ -9,6 +9,7 @@ from pathlib import Path
 
 from faults import injection
 from faults.project import Ended, Project
+
 from qthink_core.artifacts.files import sha256, unsealed
 from qthink_core.pipeline.graph import Box
 
