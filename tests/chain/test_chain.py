@@ -208,19 +208,25 @@ def test_the_lock_and_the_results_tell_nothing_of_this_machine(unbroken: Workpla
         assert not re.search(rb"(?<![\w.-])" + re.escape(word.encode()) + rb"(?![\w.-])", said), word
 
 
-def test_a_damaged_input_is_refused_by_name_and_checked_out_again(unbroken: Workplace) -> None:
+def test_a_damaged_input_is_refused_by_name_and_brought_back(unbroken: Workplace) -> None:
     block = Path(f"artifacts/rollouts/{TASK}/block-00003.parquet")
-    content = bytearray((unbroken.root / block).read_bytes())
+    content, times = bytearray((unbroken.root / block).read_bytes()), (unbroken.root / block).stat()
     content[len(content) // 2] ^= 1
     (unbroken.root / block).write_bytes(content)
+    os.utime(unbroken.root / block, ns=(times.st_atime_ns, times.st_mtime_ns))  # so that DVC takes it for unchanged
+    assert unbroken.run("dvc", "status").stdout.strip() == UP_TO_DATE
     for stage in ("reward", "extract"):
         done = unbroken.stage(f"{stage}@{TASK}")
         assert done.returncode == 65
         fix = re.fullmatch(
-            rf"{stage}@{TASK}: {block} does not have the sha256 .*: run `(dvc checkout .*)`, or `dvc repro`.*\n", done.stdout
+            rf"{stage}@{TASK}: {block} does not have the sha256 .*: run `qthink (repair .*)`, then `dvc repro`\n",
+            done.stdout,
         )
         assert fix, done.stdout
-    assert unbroken.run(*fix[1].split()).returncode == 0
+    said = unbroken.run(sys.executable, "-m", "qthink_core.cli", *fix[1].split()).stdout
+    assert f"{block} was damaged or missing: restored from DVC's cache" in said
+    content[len(content) // 2] ^= 1
+    assert (unbroken.root / block).read_bytes() == content
     assert unbroken.run("dvc", "status").stdout.strip() == UP_TO_DATE
 
 
