@@ -44,7 +44,7 @@ def test_a_command_refuses_a_hostile_folder_in_one_line(case: str, command: str,
     spoil, said = CASES[case]
     spoil(folder)
     data = tmp_path / "data.jsonl"
-    data.write_text('{"question": "1 + 1?", "answer": "#### 2"}\n')
+    data.write_text('{"question": "1 + 1?", "answer": "#### 2"}\n{"question": "1 + 2?", "answer": "#### 3"}\n')
     words = [word.format(model=folder, data=data) for word in COMMANDS[command]]
     done = forked.qthink(*words, given=b'{"question": "Why?"}\n', cwd=tmp_path)
     assert done.returncode == DataError.exit_code, done.stderr

@@ -21,7 +21,7 @@ SECRETS = {
         "AWS_SECRET_ACCESS_KEY",
         "WANDB_API_KEY",
         "OPENAI_API_KEY",
-        "GIT_ASKPASS",
+        "DB_PASSWORD",
     )
 }
 # Sockets of the file system join the processes of one machine; one that is made and not used asks for nothing.
