@@ -6,7 +6,8 @@ from qthink_core.artifacts.store import Work
 from qthink_core.benchmarks.world import World
 from qthink_core.models.base_params import Base
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Amount, Section, Threads
+from qthink_core.pipeline.kinds import Amount, Threads
+from qthink_core.pipeline.parameters import Section
 
 
 class Params(Section):

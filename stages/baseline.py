@@ -5,7 +5,8 @@ from typing import Literal
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Amount, Section, Threads
+from qthink_core.pipeline.kinds import Amount, Threads
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.systems import Answering, Baseline
 
 

@@ -6,7 +6,8 @@ from typing import Literal
 from qthink_core.artifacts.pairs import Pair, Rule
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Count, LatentSteps, Section, Threads
+from qthink_core.pipeline.kinds import Count, LatentSteps, Threads
+from qthink_core.pipeline.parameters import Section
 
 
 class Also(Section):

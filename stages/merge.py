@@ -5,7 +5,8 @@ from typing import Literal
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section, Threads
+from qthink_core.pipeline.kinds import Threads
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.systems import Seeds, of_seed
 
 

@@ -8,7 +8,8 @@ from qthink_core.artifacts.store import Work
 from qthink_core.benchmarks.data_entries import Entry, SetEntry
 from qthink_core.benchmarks.world import World
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import MAX_COUNT, Amount, Count, Section, Text, Threads
+from qthink_core.pipeline.kinds import MAX_COUNT, Amount, Count, Text, Threads
+from qthink_core.pipeline.parameters import Section
 
 
 class Prepare(Section):

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Threads
+from qthink_core.pipeline.kinds import Threads
 from qthink_core.report.params import ReportParams, outline
 
 if TYPE_CHECKING:

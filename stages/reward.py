@@ -4,7 +4,8 @@ from typing import Literal
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Section, Threads
+from qthink_core.pipeline.kinds import Threads
+from qthink_core.pipeline.parameters import Section
 
 
 class Params(Section):

@@ -7,7 +7,8 @@ from pydantic import Field
 
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import Amount, Batch, Section, Threads, Tokens
+from qthink_core.pipeline.kinds import Amount, Batch, Threads, Tokens
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.systems import Drawn
 
 

@@ -5,7 +5,8 @@ from typing import Literal
 from qthink_core.artifacts.pairs import Pair, Rule
 from qthink_core.artifacts.store import Work
 from qthink_core.pipeline import layout, stage
-from qthink_core.pipeline.parameters import LatentSteps, Section, Threads, Weight
+from qthink_core.pipeline.kinds import LatentSteps, Threads, Weight
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import Distillation, Distilled, Recipe
 
 

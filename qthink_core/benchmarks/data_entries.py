@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from qthink_core.benchmarks.graders import BENCHMARKS, grader
-from qthink_core.pipeline.parameters import MAX_TEXT, Amount, Count, Repo, Section, Text, harmless
+from qthink_core.pipeline.kinds import MAX_TEXT, Amount, Count, Repo, Text, harmless, unique
+from qthink_core.pipeline.parameters import Section
 
 SHA256 = r"^[0-9a-f]{64}$"
 # What `datasets` accepts: a configuration names a folder of its cache, and a split may be a part of one, as in train[:10%].
@@ -81,7 +82,7 @@ def columns_of(benchmark: str, columns: Mapping[str, str | list[str]]) -> dict[s
 Benchmark = Annotated[str, AfterValidator(_known)]
 Placed = Annotated[Place, BeforeValidator(_placed)]
 Column = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(harmless)]
-Columns = dict[str, Column | list[Column]]
+Columns = dict[str, Column | Annotated[list[Column], AfterValidator(unique)]]
 
 
 class Entry(Section):

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from qthink_core.pipeline.parameters import Batch, Count, Rate, Repo, Section, Text, Weight
+from qthink_core.pipeline.kinds import Batch, Count, Rate, Repo, Text, Weight
+from qthink_core.pipeline.parameters import Section
 
 
 class Pretrain(Section):

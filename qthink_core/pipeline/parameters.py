@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin
+from typing import Any, ClassVar, NamedTuple, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from qthink_core import plain_yaml
 from qthink_core.errors import ParamError, first_line
@@ -21,44 +21,6 @@ from qthink_core.plain_yaml import Plain
 Path_ = tuple[str, ...]
 ANY = "*"
 PLAIN_NAME = re.compile(r"[!-\-/-~]+")  # visible ASCII but the dot
-
-
-# Above these a run cannot be meant: numbers must fit into 32-bit columns, tokens into the context of a model.
-MAX_COUNT, MAX_TOKENS, MAX_BATCH, MAX_STEPS, MAX_THREADS = 2**31 - 1, 2**20, 2**20, 4096, 1024
-Amount = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
-Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
-Batch = Annotated[int, Field(ge=1, le=MAX_BATCH)]
-LatentSteps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
-Threads = Annotated[int, Field(ge=1, le=MAX_THREADS)]
-# A weight of a loss or of the decay, and a learning rate; far smaller rates would be rounded to 0.
-Weight = Annotated[float, Field(ge=0, le=1e6)]
-Rate = Annotated[float, Field(ge=1e-12, le=10)]
-# Messages print names and paths in commands for a shell, and DVC fills `${...}` in.
-SHELL = "$`;|&<>\\"
-MAX_TEXT = 1000
-REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95})?")
-
-
-def harmless(text: str) -> str:
-    """The text as it is; raises ValueError where a shell or a terminal would take a part of it for a command."""
-    for one in text:
-        if one in SHELL or not one.isprintable():
-            raise ValueError(f"expected a name without {one!a}: rename it")
-    return text
-
-
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(harmless)]
-
-
-def of_hub(repo: str) -> str:
-    """The name as it is; raises ValueError where the hub has no such names, and its libraries might look for a folder."""
-    if not REPO.fullmatch(repo) or ".." in repo or "--" in repo:
-        raise ValueError("expected a repository of the hub, as in openai/gsm8k")
-    return repo
-
-
-Repo = Annotated[Text, AfterValidator(of_hub)]
 
 
 class Section(BaseModel):

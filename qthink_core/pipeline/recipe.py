@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from qthink_core.artifacts.pairs import Pair, Rule
-from qthink_core.pipeline.parameters import MAX_COUNT, Batch, LatentSteps, Rate, Section, Tokens, Weight
+from qthink_core.pipeline.kinds import MAX_COUNT, Batch, LatentSteps, Rate, Tokens, Weight, unique
+from qthink_core.pipeline.parameters import Section
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # method/losses.py has a function for each.
@@ -24,7 +25,7 @@ class Lora(Section):
     r: int = Field(ge=1, le=65_536)
     alpha: int = Field(ge=1, le=MAX_COUNT)
     merged: bool
-    targets: Literal["all-linear"] | Annotated[list[Projection], Field(min_length=1)]
+    targets: Literal["all-linear"] | Annotated[list[Projection], Field(min_length=1), AfterValidator(unique)]
 
 
 class Recipe(Section):

@@ -6,22 +6,15 @@ stages that score.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from qthink_core.artifacts.conditions import JUDGED, Replaced
-from qthink_core.pipeline.parameters import MAX_COUNT, MAX_TOKENS, Amount, Batch, Section, Tokens
+from qthink_core.pipeline.kinds import MAX_COUNT, MAX_TOKENS, Amount, Batch, Tokens, unique
+from qthink_core.pipeline.parameters import Section
 
-Value = TypeVar("Value", int, str)
 MAX_SEED = MAX_COUNT
-
-
-def unique(values: list[Value]) -> list[Value]:
-    """The values as they are; raises ValueError when one appears twice."""
-    if len(set(values)) < len(values):
-        raise ValueError("each must appear once")
-    return values
 
 
 def judgeable(conditions: list[str]) -> list[str]:

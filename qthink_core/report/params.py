@@ -7,9 +7,10 @@ from pydantic import AfterValidator, Field
 
 from qthink_core.evidence import published
 from qthink_core.models.base_params import Base
-from qthink_core.pipeline.parameters import Amount, Section
+from qthink_core.pipeline.kinds import Amount, unique
+from qthink_core.pipeline.parameters import Section
 from qthink_core.pipeline.recipe import Distillation, Distilled, Finetuned
-from qthink_core.pipeline.systems import Baseline, Seeds, unique
+from qthink_core.pipeline.systems import Baseline, Seeds
 
 SYSTEM_NAMES = {
     "base": "Base, thinking",
@@ -26,9 +27,9 @@ SYSTEM_NAMES = {
 class Systems(Section):
     """The rows of the table."""
 
-    baseline: dict[str, Baseline]
-    finetuned: dict[str, Finetuned]
-    distilled: dict[str, Distilled]
+    baseline: Annotated[dict[str, Baseline], Field(min_length=1)]
+    finetuned: Annotated[dict[str, Finetuned], Field(min_length=1)]
+    distilled: Annotated[dict[str, Distilled], Field(min_length=1)]
     trained: list[str]
 
 

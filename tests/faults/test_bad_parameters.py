@@ -105,6 +105,35 @@ def test_no_key_is_without_a_wrong_value() -> None:
 SCHEMAS = [section.model_json_schema() for section in SECTIONS.values()]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("prepare.folder", " ", "prepare.folder is ' ': expected a name without spaces at its ends: rename it"),
+        ("prepare.folder", "x" * 256, "expected names of at most 255 bytes between slashes: rename it"),
+        ("data.gsm8k.train.repo", "../mine", "data.gsm8k.train.repo is '../mine': expected a repository of the hub"),
+        ("data.gsm8k.train.repo", "https://huggingface.co/a/b", "expected a repository of the hub, as in openai/gsm8k"),
+        ("data.gsm8k.train.name", "../*", "data.gsm8k.train.name is '../*': string should match pattern"),
+        ("test_sets.svamp.columns.question", ["Body", "Body"], "test_sets.svamp.columns.question is ['Body', 'Body']: "),
+        ("train.lora.targets", ["q_proj", "q_proj"], "each must appear once"),
+        ("systems.distilled.undistilled.gamma", None, "gamma is None: give a value, or leave the key out"),
+        ("systems.distilled.uniform", None, "systems.distilled.uniform is None: input should be a valid dictionary"),
+        ("systems.distilled", {}, "systems.distilled is {}: dictionary should have at least 1 item"),
+        ("systems.baseline", {}, "systems.baseline is {}: dictionary should have at least 1 item"),
+        ("rollout", 3, "rollout is 3: input should be a valid dictionary"),
+        ("world", {}, "world.changes is missing from params.yaml or params/tiny.yaml"),
+        ("seeds", [0, "1"], "seeds.1 is '1': input should be a valid integer"),
+        ("tasks", ["gsm8k", ["x"]], "tasks.1 is ['x']: input should be a valid string"),
+        ("systems.trained", ["sft"] * 3_000, "systems.trained names sft 3000 times: keep one"),
+        ("systems.trained", [{"a": 1}], "systems.trained.0 is {'a': 1}: input should be a valid string"),
+    ],
+)
+def test_a_value_that_fits_its_type_alone_is_refused_by_its_key(key: str, value: Any, said: str) -> None:
+    tree, origin = tree_of("tiny")
+    found = checks.faults(put(tree, tuple(key.split(".")), value), origin, SECTIONS)
+    assert any(said in one for one in found), found
+    assert not any("no stage reads" in one for one in found)
+
+
 def limits(leaf: Path_) -> tuple[float, float] | None:
     """The smallest and the largest number that the stages accept for a key, by their schemas."""
     found = []

@@ -57,12 +57,7 @@ def faults(
 
 def _unknown(tree: Mapping[str, Any], origin: Mapping[Path_, str], known: set[Path_]) -> list[str]:
     """A fault for each key that no stage reads, the first ones with the nearest name."""
-    unknown = [
-        leaf
-        for leaf, held in _unread(tree, known)
-        # DVC needs a key in every file, so a section that this scale leaves out is null
-        if held is not None or not any(matches(one, leaf) for one in known)
-    ]
+    unknown = list(_unread(tree, known))
     found = []
     for leaf in unknown[:MAX_UNKNOWN]:
         hint = _hint(".".join(leaf)[:200], sorted({".".join(_named(pattern, leaf)) for pattern in known}))
@@ -74,16 +69,17 @@ def _unknown(tree: Mapping[str, Any], origin: Mapping[Path_, str], known: set[Pa
     return found
 
 
-def _unread(tree: Mapping[str, Any], known: Collection[Path_], above: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
-    """The leaves that are neither at nor below a pattern, with their values."""
+def _unread(tree: Mapping[str, Any], known: Collection[Path_], above: Path_ = ()) -> Iterator[Path_]:
+    """The leaves that are neither at nor below a pattern."""
     for key, held in tree.items():
         path, rest = (*above, str(key)), below(key, known)
         if () in rest:
             continue
         if isinstance(held, Mapping) and held:
             yield from _unread(held, rest, path)
-        else:
-            yield path, held
+        # a value in place of a section is null, as DVC needs the key in every file, or wrong for the stage that reads it
+        elif not rest:
+            yield path
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
