@@ -320,13 +320,6 @@ def test_a_base_model_has_exactly_one_source(params: Path) -> None:
     assert fault.endswith("folder and wheel is given, expected one of pretrain, hub, folder, wheel")
 
 
-def test_a_doubled_key_is_refused(params: Path) -> None:
-    edit(params / "params.yaml", "seed: 0", "seed: 0\nseed: 1")
-    said = r"params\.yaml has a doubled key at line 4: 'seed' \(the first is at line 3\): keep one$"
-    with pytest.raises(ParamError, match=said):
-        parameters.load(params)
-
-
 def test_a_parameter_in_both_files_is_refused(params: Path) -> None:
     edit(params / "params/tiny.yaml", "  epochs:", "  lr: 1.0e-3\n  epochs:")
     with pytest.raises(ParamError, match=r"^train\.lr is in params\.yaml and in params/tiny\.yaml: keep one of them$"):
@@ -343,25 +336,6 @@ def test_a_scale_without_a_file_is_refused_with_those_that_have_one(params: Path
     edit(params / "params.yaml", "scale: tiny", "scale: huge")
     with pytest.raises(ParamError, match=f"scale: 'huge': expected one of the files in params/: {', '.join(SCALES)}$"):
         parameters.load(params)
-
-
-def test_a_missing_params_file_is_named_with_the_command_that_restores_it(params: Path) -> None:
-    (params / "params.yaml").unlink()
-    with pytest.raises(
-        ParamError,
-        match=r"params\.yaml is missing: run this in the root .* `git checkout .*params\.yaml`$",
-    ):
-        parameters.load(params)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "- a\n- b\n", "seed", "seed: [0", "seed: 0\n\tgamma: 1\n", "seed: !!python/name:os.system x\n", "\x00"]
-)
-def test_a_file_that_is_no_mapping_of_plain_values_is_refused_in_a_line_for_each_fault(params: Path, text: str) -> None:
-    (params / "params.yaml").write_text(text)
-    with pytest.raises(ParamError) as refused:
-        parameters.load(params)
-    assert all("params.yaml" in line for line in str(refused.value).split("\n"))
 
 
 def test_what_dvc_writes_for_a_small_learning_rate_is_a_number(params: Path) -> None:
