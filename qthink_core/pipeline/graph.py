@@ -18,6 +18,7 @@ from qthink_core.artifacts import store
 from qthink_core.errors import ParamError
 from qthink_core.pipeline import parameters
 
+MAX_SEED_DIGITS = 10
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # A folder of the user's own, which a box depends on as it is: no stage makes it, and it may lie outside of the repository.
 FOLDER = "prepare.folder"
@@ -46,7 +47,7 @@ class Box:
         for part in filter(None, (stage, task, system)):
             if not NAME.fullmatch(part):
                 raise ParamError(f"stage {text!r} has a part {part!r}: use small letters, digits and underscores")
-        if seed and not re.fullmatch("[0-9]{1,10}", seed):
+        if seed and (not seed.isdecimal() or len(seed) > MAX_SEED_DIGITS):
             raise ParamError(f"stage {text!r} ends in {seed!r}: a training seed is a whole number, 0 or more")
         found = cls(stage, task, system, int(seed) if seed else -1)
         if str(found) != text:

@@ -101,7 +101,9 @@ def test_a_name_that_could_leave_its_folder_is_refused(text: str) -> None:
         Box.parse(text)
 
 
-@pytest.mark.parametrize("text", ["train@gsm8k-a-b", "train@gsm8k-a--1", "train@gsm8k-a-1-2", "train@gsm8k-a-1.5"])
+@pytest.mark.parametrize(
+    "text", ["train@gsm8k-a-b", "train@gsm8k-a--1", "train@gsm8k-a-1-2", "train@gsm8k-a-1.5", "train@gsm8k-a-" + "9" * 5_000]
+)
 def test_a_training_seed_that_is_no_whole_number_is_refused(text: str) -> None:
     with pytest.raises(ParamError, match="a training seed is a whole number, 0 or more"):
         Box.parse(text)
@@ -536,7 +538,7 @@ def test_inputs_of_different_lineage_are_not_mixed(tmp_path: Path) -> None:
 def test_a_bad_number_of_steps_between_checkpoints_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QTHINK_CHECKPOINT_EVERY", "7")
     assert stage.checkpoint_every() == 7
-    for text in ("0", "-1", "often", "1.5", ""):
+    for text in ("0", "-1", "often", "1.5", "", "²", "9" * 5_000, "7\n"):
         monkeypatch.setenv("QTHINK_CHECKPOINT_EVERY", text)
         with pytest.raises(ParamError, match="at least 1"):
             stage.checkpoint_every()
