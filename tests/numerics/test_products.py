@@ -118,3 +118,21 @@ def test_weights_that_are_moved_are_gone_in_the_context_and_the_same_numbers_aft
     with torch.inference_mode(), reordered(layers, tied, moved=True):
         assert layers[0].weight.numel() == 40 * 64  # the other layer reads it, too
         torch.testing.assert_close(tied(inputs), nn.functional.linear(inputs, before[0]), rtol=0, atol=1e-5)
+
+
+@avx512
+def test_weights_that_do_not_change_are_put_in_order_once_for_many_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, inputs, asked = model(), torch.randn(3, 40), list[torch.Size]()
+    assert faster()  # which tries a product of its own
+    in_order = products._in_order
+    monkeypatch.setattr(products, "_in_order", lambda weight: asked.append(weight.shape) or in_order(weight))
+    made = products.Reordered(layers)
+    with torch.inference_mode():
+        found = []
+        for _ in range(2):
+            with made.used():
+                found.append(layers(inputs))
+        expected = layers(inputs)
+    assert asked == [(64, 40), (32, 64)]
+    assert torch.equal(*found)
+    torch.testing.assert_close(found[0], expected, rtol=0, atol=TOLERANCE * expected.abs().max().item())
