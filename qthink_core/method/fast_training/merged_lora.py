@@ -28,16 +28,20 @@ ADAPTER = "default"
 FEW = 64
 
 
+def merge(layer: Linear) -> tuple[Tensor, Tensor | None]:
+    """W + s B A in the dtype of W, and the bias."""
+    weights = dict(layer.get_base_layer().named_parameters())
+    return (weights["weight"] + layer.get_delta_weight(ADAPTER)).to(weights["weight"].dtype), weights.get("bias")
+
+
 class _Layer:
     """A layer's merged weight, and the gradients of A and B as far as the backward pass has come."""
 
     def __init__(self, layer: Linear) -> None:
-        base: nn.Linear = layer.get_base_layer()  # type: ignore[assignment]
-        self.A, self.B = layer.lora_A[ADAPTER].weight.detach(), layer.lora_B[ADAPTER].weight.detach()
+        self.A, self.B = (part[ADAPTER].get_parameter("weight").detach() for part in (layer.lora_A, layer.lora_B))
         self.scale: float = layer.scaling[ADAPTER]
-        weight = base.weight.detach()
-        self.merged: Tensor = (weight + layer.get_delta_weight(ADAPTER).detach()).to(weight.dtype)
-        self.bias: Tensor | None = base.bias
+        with torch.no_grad():
+            self.merged, self.bias = merge(layer)
         self.of_A: Tensor | None = None
         self.of_B: Tensor | None = None
         self.few: list[tuple[Tensor, Tensor]] = []
@@ -112,8 +116,7 @@ def _multiply(x: Tensor, token: Tensor, layer: _Layer) -> Tensor:
 
 
 def _whole(layer: Linear) -> Callable[[Tensor], Tensor]:
-    weight, bias = layer.get_base_layer().get_parameter("weight"), layer.get_base_layer().bias
-    merged = (weight + layer.get_delta_weight(ADAPTER)).to(weight.dtype)
+    merged, bias = merge(layer)
     return partial(functional.linear, weight=merged, bias=bias)
 
 

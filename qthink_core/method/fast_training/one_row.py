@@ -142,7 +142,7 @@ class OneRow:
         ) -> tuple[Tensor, None]:
             nonlocal layer, rows
             if masks is not None and rows[0] is None:
-                rows = [mask.repeat(1, 1, query.shape[1] // key.shape[1], 1) for mask in masks]
+                rows = [mask.repeat(1, 1, query.shape[1] // key.shape[1], 1).to(query.dtype) for mask in masks]
             by_batch = [states[0].transpose(0, 1).split(tokens) for states in (query, key, value)]
             now, parts = [], []
             for index, batch in enumerate(batches):
