@@ -97,14 +97,20 @@ class _Recorder:
             self.known[number] = os.open(path, os.O_RDONLY), (-1, -1), ""
         return number
 
-    def before(self, number: int, event: str, path: str) -> None:
+    def look(self) -> None:
+        """Takes in the present state; a folder that was never synced has no lasting name in it."""
         self.seen = self.scan()
+        for number in self.seen.folders:
+            self.durable.folders.setdefault(number, {})
+
+    def before(self, number: int, event: str, path: str) -> None:
+        self.look()
         moment = Moment(f"{event} {path}", self.seen, self.durable.copy(), frozenset(self.committed))
         (self.trace / f"{number:05d}.moment").write_bytes(pickle.dumps(moment))
 
     def synced(self, handle: int) -> None:
         number = os.fstat(handle).st_ino
-        self.seen = self.scan()
+        self.look()
         for now, lasting in ((self.seen.folders, self.durable.folders), (self.seen.files, self.durable.files)):
             if number in now:
                 lasting[number] = now[number] if isinstance(now[number], str) else dict(now[number])
