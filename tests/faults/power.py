@@ -18,6 +18,7 @@ from typing import Any
 from faults import injection
 from faults.operations import Tally, check_outs, go_on, goes_on, units
 from faults.project import Project
+
 from qthink_core.artifacts import store
 from qthink_core.errors import DataError
 from qthink_core.pipeline.graph import Box
