@@ -38,8 +38,10 @@ def folder(good: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(good, tmp_path / "model"))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("case", CASES)
+# An audit refuses a checkpoint without latent steps before it reads what is in its files.
+@pytest.mark.parametrize(
+    ("case", "command"), [(case, one) for case in CASES for one in COMMANDS if one != "audit" or case in FOLDERS]
+)
 def test_a_command_refuses_a_hostile_folder_in_one_line(case: str, command: str, folder: Path, tmp_path: Path) -> None:
     spoil, said = CASES[case]
     spoil(folder)
