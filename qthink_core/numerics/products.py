@@ -5,7 +5,7 @@ oneDNN was 2.3 times as fast from 16 rows on (docs/decisions/engineering.md, Pas
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from typing import TypeGuard
@@ -55,6 +55,16 @@ class Reordered:
             yield
 
 
+def fixed(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """The product x W^T + bias with a weight that does not change, by oneDNN where that is faster.
+
+    It is to be called without autograd: who calls it computes the gradient. By oneDNN it holds a copy of the weight.
+    """
+    if not _suits(weight):
+        return partial(functional.linear, weight=weight, bias=bias)
+    return partial(_without_autograd, _in_order(weight.contiguous()), bias)
+
+
 def _layers(models: Sequence[nn.Module]) -> list[nn.Linear]:
     return list({id(one): one for model in models for one in model.modules() if suits(one)}.values())
 
@@ -77,7 +87,11 @@ def suits(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether a module is a linear layer of torch itself, with nothing in place of its forward, and oneDNN is faster."""
     if type(layer) is not nn.Linear or "forward" in vars(layer):
         return False
-    return layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 and faster()
+    return _suits(layer.weight)
+
+
+def _suits(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and faster()
 
 
 @cache
@@ -105,4 +119,9 @@ def _in_order(weight: Tensor) -> Tensor:
 
 def _product(weight: Tensor, bias: Tensor | None, inputs: Tensor) -> Tensor:
     assert torch.is_inference_mode_enabled(), "no gradient flows through products of oneDNN"
+    return _without_autograd(weight, bias, inputs)
+
+
+def _without_autograd(weight: Tensor, bias: Tensor | None, inputs: Tensor) -> Tensor:
+    assert not torch.is_grad_enabled(), "no gradient flows through products of oneDNN"
     return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")

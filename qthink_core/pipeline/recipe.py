@@ -19,7 +19,8 @@ class Lora(Section):
     `targets`: PEFT's `all-linear`, which is every linear layer but the output head, or some of them by name.
 
     `merged`: W + s B A once for each micro-batch (method/fast_training/merged_lora.py), which is faster but needs
-    memory for a copy of the weights; else W x + s B (A x) at each pass. Both are the same function with different rounding.
+    memory for two copies of the weights; else W x + s B (A x) at each pass. Both are the same function with different
+    rounding.
     """
 
     r: int = Field(ge=1, le=65_536)

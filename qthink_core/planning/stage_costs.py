@@ -148,8 +148,8 @@ def trained(load: Workload, at: Box, system: Mapping[str, Any], thought: float, 
     compute = cost.training(load.shape, recipe["epochs"] * N, length, recipe["epochs"] * passes * chain)
     written, lora = max(longest, limit), recipe["lora"]
     memory = cost.parameters(load.shape) * load.width + OPTIMISED * adapter_bytes(load, K)
-    if lora["merged"]:  # a second copy of the weights
-        memory += cost.body(load.shape) * load.width
+    if lora["merged"]:  # the merged weights, for the forward and for the backward pass
+        memory += 2 * cost.body(load.shape) * load.width
     memory += cost.training_memory(
         load.shape,
         recipe["micro_batch"],

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from qthink_core.numerics import products
-from qthink_core.numerics.products import faster, reordered
+from qthink_core.numerics.products import faster, fixed, reordered
 
 # The design's bound for float32 sums in another order, relative to the largest value.
 TOLERANCE = 3e-6
@@ -136,3 +136,22 @@ def test_weights_that_do_not_change_are_put_in_order_once_for_many_contexts(monk
     assert asked == [(64, 40), (32, 64)]
     assert torch.equal(*found)
     torch.testing.assert_close(found[0], expected, rtol=0, atol=TOLERANCE * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_fixed_product_is_torchs_with_either_side_transposed(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight, bias, inputs = (torch.randn(shape, dtype=dtype) for shape in ((64, 40), (64,), (3, 70, 40)))
+    with torch.no_grad():
+        forth = fixed(weight, bias)(inputs)
+        back = fixed(weight.T)(forth)
+    expected = nn.functional.linear(inputs, weight, bias)
+    assert (forth - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    expected = forth @ weight
+    assert (back - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+@avx512
+def test_a_fixed_product_is_refused_under_autograd() -> None:
+    with pytest.raises(AssertionError, match="no gradient flows"):
+        fixed(torch.randn(4, 4))(torch.randn(2, 4))

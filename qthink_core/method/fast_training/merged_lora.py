@@ -7,8 +7,8 @@ With g = dL/dy, summed over all calls of a layer:
 A call takes two products with the whole weight and four with a narrow matrix, of rank r, where PEFT's layers take six narrow
 ones and add their results. Calls with few tokens, such as latent steps, leave their x and g for one product at the end. A
 layer so small that the gradient of its whole weight is less work gets A's and B's through that. Outputs and gradients are
-those of PEFT up to rounding. Merging needs memory for a copy of the adapted weights. With a base model in bfloat16, the
-merged weight is rounded to bfloat16.
+those of PEFT up to rounding. The products with weights are those of `numerics.products.fixed`. Merging needs memory for two
+copies of the adapted weights. With a base model in bfloat16, the merged weight is rounded to bfloat16.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,6 +23,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from qthink_core.numerics.products import fixed
+
 ADAPTER = "default"
 # Calls with at most so many tokens are gathered: their products alone would be too small to be fast.
 FEW = 64
@@ -35,21 +37,24 @@ def merge(layer: Linear) -> tuple[Tensor, Tensor | None]:
 
 
 class _Layer:
-    """A layer's merged weight, and the gradients of A and B as far as the backward pass has come."""
+    """A layer's products with its merged weight, and the gradients of A and B as far as the backward pass has come."""
 
     def __init__(self, layer: Linear) -> None:
-        self.A, self.B = (part[ADAPTER].get_parameter("weight").detach() for part in (layer.lora_A, layer.lora_B))
+        A, B = (part[ADAPTER].get_parameter("weight").detach() for part in (layer.lora_A, layer.lora_B))
+        self.dtype = A.dtype
         self.scale: float = layer.scaling[ADAPTER]
+        self.by_A, self.by_B = fixed(A), fixed(B.T)
         with torch.no_grad():
-            self.merged, self.bias = merge(layer)
+            merged, bias = merge(layer)
+            self.times, self.back = fixed(merged, bias), fixed(merged.T)
         self.of_A: Tensor | None = None
         self.of_B: Tensor | None = None
         self.few: list[tuple[Tensor, Tensor]] = []
 
     def add(self, x: Tensor, g: Tensor) -> None:
         """Adds (g B)^T x and g^T (x A^T), in the dtype of the adapters."""
-        x, g = x.to(self.A.dtype), g.to(self.A.dtype)
-        narrow_g, narrow_x = g @ self.B, x @ self.A.T
+        x, g = x.to(self.dtype), g.to(self.dtype)
+        narrow_g, narrow_x = self.by_B(g), self.by_A(x)
         if self.of_A is None or self.of_B is None:
             self.of_A, self.of_B = narrow_g.T @ x, g.T @ narrow_x
         else:
@@ -84,7 +89,7 @@ class _Multiply(Function):
     def forward(ctx: Any, x: Tensor, token: Tensor, layer: _Layer) -> Tensor:
         ctx.layer = layer
         ctx.save_for_backward(x)
-        return functional.linear(x, layer.merged, layer.bias)
+        return layer.times(x)
 
     @staticmethod
     @once_differentiable
@@ -96,7 +101,7 @@ class _Multiply(Function):
             layer.add(rows, g)
         else:
             layer.few.append((rows, g))
-        return (g @ layer.merged).view_as(x) if ctx.needs_input_grad[0] else None, None, None
+        return layer.back(g).view_as(x) if ctx.needs_input_grad[0] else None, None, None
 
 
 def narrow_is_less(layer: Linear) -> bool:
