@@ -18,7 +18,7 @@ class Also(Section):
 
 
 class Extract(Section):
-    """Which positions of which think blocks are read, the padded tokens in a batch, and the stored dtype."""
+    """Which positions of which think blocks are read, the tokens in a pass through the model, and the stored dtype."""
 
     positions: Rule
     also: list[Also]
