@@ -251,10 +251,8 @@ def packed(
     for parts, after in zip_longest(todo, [parts[0] for parts in todo[1:]]):
         made = layout(wanted, parts, after, masked, model.device)
         with torch.inference_mode(), _attention(model, made, kept, room), wanted_positions(model, made.read):
-            hidden = model.get_decoder()(
-                input_ids=made.ids[None], position_ids=made.positions[None], use_cache=False
-            ).last_hidden_state[0]
-            states = hidden[made.read][made.which]
+            found = model.get_decoder()(input_ids=made.ids[None], position_ids=made.positions[None], use_cache=False)
+            states = found.last_hidden_state[0][made.read][made.which]
         yield (made.rows, made.steps), states
 
 
