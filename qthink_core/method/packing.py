@@ -9,7 +9,6 @@ most one sequence. Parts of similar size share a padded batch in the attention a
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import zip_longest
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -248,7 +247,7 @@ def packed(
     kept: dict[nn.Module, list[Tensor]] = {}
     room = max((parts[0].stop for parts in todo[1:]), default=0)
     masked = model.device.type == "cpu"
-    for parts, after in zip_longest(todo, [parts[0] for parts in todo[1:]]):
+    for parts, after in zip(todo, [*(parts[0] for parts in todo[1:]), None], strict=False):
         made = layout(wanted, parts, after, masked, model.device)
         with torch.inference_mode(), _attention(model, made, kept, room), wanted_positions(model, made.read):
             found = model.get_decoder()(input_ids=made.ids[None], position_ids=made.positions[None], use_cache=False)
