@@ -38,6 +38,7 @@ INVARIANTS = {
     "unit == self.missing[0]",
     "[one.key for one in lines] == list(self.plan[unit])",
     "blocks",
+    "torch.is_inference_mode_enabled()",
     "not torch.is_grad_enabled()",
     "self._process",
     "self._process.stdin",
