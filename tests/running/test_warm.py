@@ -184,7 +184,8 @@ def comparable(found: Mapping[str, object]) -> dict[str, object]:
 def test_a_fork_sees_the_same_process_as_a_cold_stage_and_random_numbers_of_its_own(root: Path, place: Path) -> None:
     (root / "stages/collect.py").write_text(SEEN)
     fingerprint(root)
-    run(root, None)
+    for box in (BOX, "write@gsm8k-long"):
+        run(root, None, box)
     cold, _ = seen(root, None, EXTRA="\udcff ü", TZ="Asia/Kathmandu")
     warmed, own = seen(root, place, EXTRA="\udcff ü", TZ="Asia/Kathmandu")
     assert comparable(warmed) == comparable(cold)
