@@ -54,7 +54,7 @@ def repair(root: Path, paths: Sequence[Path]) -> Iterator[str]:
         if not any(out.is_relative_to(path) or path.is_relative_to(out) for out in made):
             raise ParamError(f"no box of the graph makes {path}: name a folder such as {layout.BASE}, or none for all")
     chosen = [out for out in made if not paths or any(out.is_relative_to(one) or one.is_relative_to(out) for one in paths)]
-    lock = parameters.read_yaml(root / LOCK) if (root / LOCK).is_file() else {}
+    lock = read_lock(root)
     recorded = {entry["path"]: entry["md5"] for entry in _entries(lock, "outs")}
     cache, lost = _cache(root), []
     for out in chosen:
@@ -68,6 +68,20 @@ def repair(root: Path, paths: Sequence[Path]) -> Iterator[str]:
         yield f"{at}: {_keep(root, at, outs, lock)}"
     said = f"{len(chosen)} outputs checked, {len(lost)} of them damaged or missing"
     yield f"{said}: run `dvc repro`" if lost else f"{said} now"
+
+
+def read_lock(root: Path) -> dict[str, Any]:
+    """dvc.lock as DVC reads it, which may hold more values than a file of parameters; empty where there is none.
+
+    Raises DataError where DVC cannot read it.
+    """
+    from dvc.utils.serialize import ParseError, load_yaml
+
+    try:
+        return load_yaml(str(root / LOCK)) if (root / LOCK).is_file() else {}
+    except (ParseError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"{LOCK} cannot be read ({said}): run `git checkout {LOCK}` (or `rm {LOCK}`)") from None
 
 
 def _entries(lock: Mapping[str, Any], kind: str, box: str | None = None) -> list[dict[str, Any]]:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from imports import ROOT
 from small_repository import PAGE, edit_page, make
 
 from qthink_core.artifacts.store import MANIFEST, Work, read_manifest
-from qthink_core.errors import ParamError, StoppedError
+from qthink_core.errors import DataError, ParamError, StoppedError
 from qthink_core.pipeline import process, stage
 from qthink_core.pipeline.graph import Box
 from qthink_core.running import repair
@@ -166,3 +167,15 @@ def test_a_box_that_runs_keeps_its_work_folder(work: Work) -> None:
 def test_a_path_that_the_graph_does_not_make_is_refused(work: Work) -> None:
     with pytest.raises(ParamError, match="no box of the graph makes artifacts/writen: name a folder such as artifacts/base"):
         list(repair.repair(Path(), [Path("artifacts/writen")]))
+
+
+def test_the_committed_lock_is_read_though_it_is_longer_than_a_file_of_parameters_may_be() -> None:
+    assert {"base", "report"} < repair.read_lock(ROOT)["stages"].keys()
+
+
+@pytest.mark.parametrize("torn", [b"stages:\n  base:\n    outs: [", b"stages: '\xff'"])
+def test_a_lock_that_dvc_cannot_read_is_one_line(tmp_path: Path, torn: bytes) -> None:
+    (tmp_path / "dvc.lock").write_bytes(torn)
+    with pytest.raises(DataError, match=r"^dvc\.lock cannot be read \(.*\): run `git checkout dvc\.lock`") as found:
+        repair.read_lock(tmp_path)
+    assert "\n" not in str(found.value)
