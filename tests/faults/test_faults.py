@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from faults import disks, operations, power, project
 from faults.operations import Tally
 from faults.project import ORDER, Project

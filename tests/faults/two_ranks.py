@@ -7,6 +7,7 @@ from collections.abc import Callable
 from faults.injection import kill_at_exchange
 from faults.operations import STOPPED, Tally, goes_on, units
 from faults.project import Ended, Project
+
 from qthink_core.pipeline.graph import Box
 
 ENDS_WITHIN_S = 60.0
