@@ -37,7 +37,7 @@ WITHOUT_TORCH = ("artifacts", "pipeline", "benchmarks", "evidence", "report", "p
 # Which modules may import a package by name.
 SOLE_IMPORTERS = {
     "jinja2": {"report.page", "inference.evaluation.page"},
-    "dvc": {"running.dvc_jobs"},
+    "dvc": {"running.dvc_jobs", "running.repair"},
     "datasets": {"hub", "benchmarks.source_rows"},
     "accelerate": set(),  # it starts ranks, and has no part in them
     "matplotlib": {"report.plots"},

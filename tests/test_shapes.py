@@ -68,7 +68,7 @@ WRONG: dict[str, Callable[[], object]] = {
         torch.zeros(1, 2, 5), torch.arange(2), 0, torch.zeros(2, dtype=torch.long)
     ),
     "generation: fewer tokens than completions": lambda: decoding._distinct(
-        torch.arange(3), torch.zeros(1, dtype=torch.long)
+        torch.arange(3), torch.zeros(1, dtype=torch.long), 1
     ),
     "evidence: answers of one training without an axis for it": lambda: statistics.compare(
         np.ones(4, dtype=bool), np.ones(4, dtype=bool)

@@ -26,9 +26,12 @@ SPREAD = 1.25
 def read(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int) -> Context:
     """The context of prompts for decoding without gradients.
 
-    If the model's attention allows it (`can_pack`), rows share their prompt. Otherwise prompts are padded on the left, and
-    each row has a copy; that is logged once for each kind of model.
+    If the attention of the model allows it (`can_pack`), rows share their prompt. Otherwise prompts are padded on the
+    left, and each row has a copy. In half precision, sums in another order would often give other tokens than the model's
+    own code. A model whose attention does not allow it is logged once for each kind.
     """
+    if model.dtype.itemsize < torch.float32.itemsize:
+        return read_prompts(model, prompts, pad_id)
     if can_pack(model):
         return read_shared(model, prompts)
     _say(type(model).__name__)
@@ -112,7 +115,7 @@ class _Store:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
-    def put(self, layer: int, rows: Tensor, key: Float[Tensor, "B H T D"], value: Float[Tensor, "B H T V"]) -> None:
+    def put(self, layer: int, rows: Tensor, key: Float[Tensor, "B H T E"], value: Float[Tensor, "B H T F"]) -> None:
         """Stores the states of some prompts at a layer."""
         for layers, states in ((self.keys, key), (self.values, value)):
             if layer == len(layers):

@@ -26,14 +26,14 @@ SHARED = "qthink_shared"  # the name by which transformers know this attention
 class SharedPrompts:
     """The keys and values of Q prompts, and those that each of N rows has behind its prompt.
 
-    `keys` and `values` have a tensor (Q, H, P, D) for each layer, padded on the right; `lengths` are the prompts' own. `own`
+    `keys` and `values` have a tensor (Q, H, P, E) for each layer, padded on the right; `lengths` are the prompts' own. `own`
     has a layer for each of them. `slot` is the prompt of each row, and `start` the first of its own columns that is in use.
     """
 
     def __init__(
         self,
-        keys: list[Float[Tensor, "Q H P D"]],
-        values: list[Float[Tensor, "Q H P D"]],
+        keys: list[Float[Tensor, "Q H P E"]],
+        values: list[Float[Tensor, "Q H P E"]],
         lengths: Int[Tensor, " Q"],
         slot: Int[Tensor, " N"],
         start: Int[Tensor, " N"],
@@ -112,14 +112,14 @@ class SharedPrompts:
         self.grid, self.place = torch.zeros(Q * self.most, dtype=torch.long, device=device), torch.empty_like(by_prompt)
         self.grid[at], self.place[by_prompt] = by_prompt, at
 
-    def by_prompt(self, rows: Float[Tensor, "N H M D"]) -> Float[Tensor, "Q H G D"]:
+    def by_prompt(self, rows: Float[Tensor, "N H M E"]) -> Float[Tensor, "Q H G E"]:
         """What belongs to the rows of each prompt, one behind the other, with anything in the places of missing rows."""
         if self.grid is None:
             return rows
         _, H, M, D = rows.shape
         return rows[self.grid].view(-1, self.most, H, M, D).transpose(1, 2).reshape(-1, H, self.most * M, D)
 
-    def by_row(self, states: Float[Tensor, "Q H G D"]) -> Float[Tensor, "N H M D"]:
+    def by_row(self, states: Float[Tensor, "Q H G E"]) -> Float[Tensor, "N H M E"]:
         """The inverse of `by_prompt`."""
         if self.grid is None:
             return states
@@ -143,14 +143,14 @@ class SharedPrompts:
 
     def _attend(
         self,
-        query: Float[Tensor, "N A T D"],
-        prompt_keys: Float[Tensor, "Q H P D"],
-        prompt_values: Float[Tensor, "Q H P V"],
-        keys: Float[Tensor, "N H S D"],
-        values: Float[Tensor, "N H S V"],
+        query: Float[Tensor, "N A T E"],
+        prompt_keys: Float[Tensor, "Q H P E"],
+        prompt_values: Float[Tensor, "Q H P F"],
+        keys: Float[Tensor, "N H S E"],
+        values: Float[Tensor, "N H S F"],
         hidden: Tensor | None,
         scaling: float | None,
-    ) -> Float[Tensor, "N T A V"]:
+    ) -> Float[Tensor, "N T A F"]:
         """Attention of the A query heads to the prompt and to the S own columns, of which the last T are new."""
         N, A, T, D = query.shape
         H, P, S = keys.shape[1], prompt_keys.shape[2], keys.shape[2]
@@ -176,7 +176,7 @@ class SharedPrompts:
         return early if later is None else early | later
 
 
-def _scores(query: Float[Tensor, "B H M D"], keys: Float[Tensor, "B H C D"]) -> Float[Tensor, "B H M C"]:
+def _scores(query: Float[Tensor, "B H M E"], keys: Float[Tensor, "B H C E"]) -> Float[Tensor, "B H M C"]:
     """Products of queries and keys, at least in float32."""
     wide = torch.promote_types(query.dtype, torch.float32)
     return query.to(wide) @ keys.to(wide).transpose(2, 3)
@@ -215,7 +215,7 @@ def joined(caches: Sequence[SharedPrompts]) -> SharedPrompts:
     return SharedPrompts(first.keys, first.values, first.lengths, torch.cat([one.slot for one in caches]), start, own)
 
 
-def _layer(keys: Float[Tensor, "N H S D"], values: Float[Tensor, "N H S V"]) -> RoomyLayer:
+def _layer(keys: Float[Tensor, "N H S E"], values: Float[Tensor, "N H S F"]) -> RoomyLayer:
     layer = DynamicLayer()
     layer.keys, layer.values = keys, values
     return RoomyLayer(layer)

@@ -44,9 +44,9 @@ class Batch(NamedTuple):
     n: int
     width: int
     tokens: int
-    real: Bool[Tensor, "n width"]
-    take: Int[Tensor, " places"] | None
-    place: Int[Tensor, " tokens"] | None
+    real: Bool[Tensor, "B W"]
+    take: Int[Tensor, " L"] | None
+    place: Int[Tensor, " T"] | None
 
 
 def batch_of(lengths: Sequence[int], device: torch.device) -> Batch:
@@ -61,14 +61,14 @@ def batch_of(lengths: Sequence[int], device: torch.device) -> Batch:
     return Batch(n, width, tokens, real.to(device), take.to(device), place.to(device))
 
 
-def padded(states: Float[Tensor, "tokens H d"], batch: Batch) -> Float[Tensor, "n H width d"]:
+def padded(states: Float[Tensor, "T H E"], batch: Batch) -> Float[Tensor, "B H W E"]:
     """The states of a batch's tokens as attention takes them."""
     if batch.take is not None:
         states = states.index_select(0, batch.take)
     return states.unflatten(0, (batch.n, batch.width)).transpose(1, 2)
 
 
-def unpadded(states: Float[Tensor, "n H width d"], batch: Batch) -> Float[Tensor, "tokens H d"]:
+def unpadded(states: Float[Tensor, "B H W E"], batch: Batch) -> Float[Tensor, "T H E"]:
     """The states of a batch's tokens in their order."""
     flat = states.transpose(1, 2).flatten(0, 1)
     return flat if batch.place is None else flat.index_select(0, batch.place)
@@ -94,15 +94,15 @@ class OneRow:
         self.model = model
         self.sizes = sizes_of(lengths, model.config.hidden_size, model.device)
         self.counts = [0] * len(lengths)
-        self.seen: list[Bool[Tensor, "n C"]] = []  # by batch, true where a key is that of a token
+        self.seen: list[Bool[Tensor, "B C"]] = []  # by batch, true where a key is that of a token
         self.read_by_layer: list[list[tuple[Tensor, Tensor]]] = []  # by layer and batch, the keys and the values
 
     def read(
         self,
-        inputs: Float[Tensor, "tokens D"],
+        inputs: Float[Tensor, "T D"],
         lengths: Sequence[int],
-        wanted: Int[Tensor, " wanted"] | None = None,
-    ) -> Float[Tensor, "states D"]:
+        wanted: Int[Tensor, " R"] | None = None,
+    ) -> Float[Tensor, "_R D"]:
         """The last hidden states of the next tokens, `lengths` of them of each sequence, or of the `wanted` ones alone."""
         device, bounds = self.model.device, [0, *accumulate(self.sizes)]
         batches = [batch_of(lengths[start:end], device) for start, end in pairwise(bounds)]
@@ -117,7 +117,7 @@ class OneRow:
         self.seen = [torch.cat(two, dim=1) for two in zip(self.seen, real, strict=True)] if self.seen else real
         return hidden if wanted is None else hidden.index_select(0, wanted)
 
-    def _masks(self, batches: list[Batch], dtype: torch.dtype) -> list[Float[Tensor, "n 1 width C"]] | None:
+    def _masks(self, batches: list[Batch], dtype: torch.dtype) -> list[Float[Tensor, "B 1 W C"]] | None:
         """What attention adds to its scores: nothing where a token sees a key, and minus infinity elsewhere.
 
         None in the first pass, which is causal and padded on the right.
@@ -169,12 +169,12 @@ class OneRow:
 
 
 def attention(
-    q: Float[Tensor, "n H T d"],
-    k: Float[Tensor, "n G C d"],
-    v: Float[Tensor, "n G C e"],
-    mask: Float[Tensor, "n 1 queries C"] | None,
+    q: Float[Tensor, "B A T E"],
+    k: Float[Tensor, "B H C E"],
+    v: Float[Tensor, "B H C F"],
+    mask: Float[Tensor, "B 1 M C"] | None,
     scale: float | None,
-) -> Float[Tensor, "n H T e"]:
+) -> Float[Tensor, "B A T F"]:
     """Attention of H heads to G heads of keys and values; it is causal without a mask.
 
     With a mask, the queries of the H / G heads that share keys are read as H / G * T queries of one head, since not every

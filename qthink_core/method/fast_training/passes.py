@@ -19,9 +19,9 @@ class Read(NamedTuple):
     the order in which they were read; `latents` have the given order.
     """
 
-    hidden: Float[Tensor, "tokens D"]
-    labels: Int[Tensor, " tokens"]
-    lengths: Int[Tensor, " tokens"]
+    hidden: Float[Tensor, "T D"]
+    labels: Int[Tensor, " T"]
+    lengths: Int[Tensor, " T"]
     latents: list[Float[Tensor, "B D"]]
 
 
@@ -75,11 +75,11 @@ def labelled(targets: Sequence[Sequence[int]], model: PreTrainedModel) -> tuple[
     return tokens(targets, model), indices([len(target) for target in targets for _ in target], model)
 
 
-def tokens(rows: Sequence[Sequence[int]], model: PreTrainedModel) -> Int[Tensor, " tokens"]:
+def tokens(rows: Sequence[Sequence[int]], model: PreTrainedModel) -> Int[Tensor, " T"]:
     """All tokens of all rows, one row after the other."""
     return indices([token for row in rows for token in row], model)
 
 
-def indices(values: list[int], model: PreTrainedModel) -> Int[Tensor, " n"]:
+def indices(values: list[int], model: PreTrainedModel) -> Int[Tensor, " N"]:
     """Whole numbers on the model's device."""
     return torch.tensor(values, dtype=torch.long, device=model.device)
