@@ -77,7 +77,7 @@ class LatentReasoner:
         if many is None:
             prompts = [self.prompt(questions)]
         else:
-            prompts = [self.prompt(question, f"question {number}") for number, question in enumerate(many, 1)]
+            prompts = self._prompts(many, [f"question {number}" for number in range(1, len(many) + 1)])
         for number, prompt in enumerate(prompts):
             self.room(prompt, how, f"question {number + 1}")
         found: dict[int, Response] = {}
@@ -101,17 +101,25 @@ class LatentReasoner:
         Raises what `question.messages` raises, and DataError for messages that the chat template does not take, or for which
         it takes too much time or memory.
         """
-        messages = asking.messages(question, name)
+        (prompt,) = self._prompts([question], [name])
+        return prompt
+
+    def _prompts(self, questions: Sequence[Question], names: Sequence[str]) -> list[list[int]]:
+        """The prompts of questions, all made by one process with limits; if it fails, by one for each, to name the cause."""
         options = {"add_generation_prompt": True, "enable_thinking": self.system.thinking}
+        asked = [Conversation(asking.messages(one, name), options) for one, name in zip(questions, names, strict=True)]
         origin = f"the chat template of {self.folder}"
         try:
-            (prompt,) = encoded(self.system.tokenizer, origin, [Conversation(messages, options)])
-        except TemplateError as error:
+            return encoded(self.system.tokenizer, origin, asked)
+        except DataError as error:
+            if len(asked) > 1:
+                return [self.prompt(one, name) for one, name in zip(questions, names, strict=True)]
+            if not isinstance(error, TemplateError):
+                raise
             raise DataError(
                 f"{origin} does not take these messages ({error.reason}): give "
                 'messages such as {"role": "user", "content": "..."}'
             ) from None
-        return prompt
 
     def room(self, prompt: Sequence[int], how: Settings, name: str) -> int:
         """The number of new tokens that may follow a prompt.
