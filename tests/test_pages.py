@@ -89,6 +89,7 @@ def trained(page: ModuleType, system: str, seed: int, **edits: Any) -> tuple[dic
     return {name: (folder / name).read_bytes() for name in ADAPTER if (folder / name).exists()}, read_manifest(folder)
 
 
+@pytest.mark.slow
 def test_a_gamma_of_its_own_is_the_gamma_of_a_systems_training_and_of_no_others() -> None:
     usual, _ = trained(train, "uniform", 0, gamma=2.0)
     without, _ = trained(train, "uniform", 0, gamma=0.0)

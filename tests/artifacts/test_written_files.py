@@ -205,6 +205,7 @@ JSON = st.recursive(
 OBJECTS = st.dictionaries(st.text("abcdef_", min_size=1, max_size=4), JSON, max_size=5)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(OBJECTS)
 def test_the_order_of_keys_changes_no_byte(value: dict[str, Any]) -> None:

@@ -49,6 +49,7 @@ DEMO = (sys.executable, "-m", "qthink_core.cli", "run")
 UP_TO_DATE = "Data and pipelines are up to date."
 # DVC writes dvc.lock in place: killed in that moment it leaves a torn one, and says so.
 TORN_LOCK = ("./dvc.lock' validation failed", "./dvc.lock' is invalid")
+TORN_LIST = "Unable to read RWLock-file"  # of running commands, which DVC writes in place, too
 
 
 @dataclass
@@ -128,6 +129,9 @@ def strike_at_every_stage(place: Workplace) -> dict[str, Strike]:
             if any(text in said for text in TORN_LOCK):
                 place.torn_locks += 1
                 (place.root / "dvc.lock").unlink()
+                continue
+            if TORN_LIST in said:
+                (place.root / ".dvc/tmp/rwlock").unlink()
                 continue
             assert repro.returncode == 0, said
             return struck

@@ -37,6 +37,7 @@ def asked() -> list[tuple[int, bytes]]:
     return numbered({"id": index, "question": text} for index, text in enumerate(TEXTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2, 16])
 def test_answers_are_those_of_the_reasoner_in_the_order_of_the_questions(reasoner: LatentReasoner, batch: int) -> None:
     found = [json.loads(line) for line in written(reasoner, asked(), HOW, batch)]
@@ -85,6 +86,7 @@ def test_a_bad_line_is_named_after_the_answers_before_it(reasoner: LatentReasone
     assert [json.loads(one)["id"] for one in found] == [0, 1]
 
 
+@pytest.mark.slow
 def test_draws_depend_on_the_line_and_not_on_where_a_run_began(reasoner: LatentReasoner) -> None:
     how = HOW._replace(temperature=1.5)
     whole = [json.loads(line)["answer"] for line in written(reasoner, asked(), how, 2)]

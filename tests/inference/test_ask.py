@@ -33,6 +33,7 @@ def qthink(*words: str, given: bytes = b"") -> "subprocess.CompletedProcess[byte
     return forked.qthink(*words, "--device", "cpu", given=given)
 
 
+@pytest.mark.slow
 def test_ask_streams_the_answer_and_counts_on_standard_error(folder: Path) -> None:
     expected = LatentReasoner.from_pretrained(folder).generate("Who?", max_new_tokens=8)
     run = qthink("ask", str(folder), "-", "--max-new-tokens", "8", "--show-latents", given=b"Who?\n")
@@ -55,6 +56,7 @@ def test_ask_prints_the_response_as_json_and_takes_another_number_of_latents(fol
     assert (found["text"], found["token_ids"], found["latent_steps"]) == (expected.text, expected.token_ids, 0)
 
 
+@pytest.mark.slow
 def test_answers_go_on_after_a_bad_line_was_fixed_and_can_be_graded(folder: Path, tmp_path: Path) -> None:
     out, rows = tmp_path / "answers.jsonl", [{"question": text, "gold": "7"} for text in ("Who?", "Why?", "What?")]
     lines = [json.dumps(row).encode() + b"\n" for row in rows]
@@ -80,6 +82,7 @@ def test_an_answer_ends_before_a_stop_text(folder: Path) -> None:
     assert (found["answer"], found["finish"]) == (whole.partition(stop)[0], "stop")
 
 
+@pytest.mark.slow
 def test_answers_are_not_continued_with_other_weights_at_the_same_path_or_in_other_batches(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +103,7 @@ def test_answers_are_not_continued_with_other_weights_at_the_same_path_or_in_oth
         assert out.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kept", "questions", "said"),
     [
@@ -125,6 +129,7 @@ def test_answer_says_how_many_questions_it_has_and_at_the_end_what_it_has_done(
     assert len([json.loads(line) for line in streamed.stdout.splitlines()]) == questions
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_that_the_same_command_continues_where_it_does(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def joined(events: list[dict[str, Any]]) -> str:
     return "".join(event.get("piece", "") for event in events)
 
 
+@pytest.mark.slow
 def test_each_way_streams_the_answer_of_its_reasoner(
     reasoner: LatentReasoner, base: LatentReasoner, serve: Callable[..., PageServer]
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_readout_is_the_output_heads_softmax_of_the_hidden_state(reasoner: Lat
             assert value == pytest.approx(float(probability_V[rank]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_streamed_pieces_join_to_the_text_of_the_response(reasoner: LatentReasoner) -> None:
     for question in QUESTIONS:
         stream = reasoner.stream(question, max_new_tokens=LIMIT)
@@ -286,6 +287,7 @@ def test_the_published_layout_needs_k_and_then_answers_like_an_export(
     assert [one.token_ids for one in found] == [one.token_ids for one in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listed", [True, False])
 def test_every_end_token_of_the_generation_config_ends_an_answer_here_and_in_an_evaluation(
     folder: Path, listed: bool

@@ -31,6 +31,7 @@ def test_the_first_block_prints_the_answer_its_cost_and_what_the_latents_read_as
     assert said.endswith("".join(f"{k} {likely[0]}\n" for k, likely in enumerate(expected.readout, 1)))
 
 
+@pytest.mark.slow
 def test_the_second_block_answers_many_questions_a_conversation_and_a_stream(
     reasoner: LatentReasoner, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -294,6 +294,7 @@ def test_an_end_of_generation_that_is_no_token_is_refused(tmp_path: Path, listed
         settled(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_lengths_to_cut_and_to_pad_to_change_no_think_token(tmp_path: Path) -> None:
     lengths = {
         "truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0},

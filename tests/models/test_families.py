@@ -50,6 +50,7 @@ def family(request: pytest.FixtureRequest) -> families.Family:
     return FAMILIES[request.param]
 
 
+@pytest.mark.slow
 def test_the_whole_method_runs_and_what_is_exported_answers_as_the_engine(
     family: families.Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
