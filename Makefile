@@ -34,7 +34,7 @@ test: .venv/ready
 # processor: whole runs of the pipeline, launched ranks, demos, DVC), linter and type checker. Name files to run fewer:
 # make test-fast ONLY=tests/method
 test-fast: .venv/ready
-	pytest --numprocesses=$$(expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses=4 --dist=worksteal -m 'not slow' $(ONLY)
+	pytest --numprocesses=$$(expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses=4 --dist=worksteal -m 'not slow and not faults' $(ONLY)
 
 pytest: .venv/ready
 	$(PYTEST)
