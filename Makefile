@@ -30,7 +30,7 @@ bench: .venv/ready
 test: .venv/ready
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check pytest
 
-# The inner loop, a minute and a half on two cores. It leaves out what is marked `slow` (a test that takes more than 0.4 s of the
+# The inner loop, two minutes on two cores. It leaves out what is marked `slow` (a test that takes more than 0.4 s of the
 # processor: whole runs of the pipeline, launched ranks, demos, DVC), linter and type checker. Name files to run fewer:
 # make test-fast ONLY=tests/method
 test-fast: .venv/ready
