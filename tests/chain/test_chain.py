@@ -127,7 +127,6 @@ def strike_at_every_stage(place: Workplace) -> dict[str, Strike]:
         if found is True:
             said = repro.communicate()[0]
             if any(text in said for text in TORN_LOCK):
-                place.torn_locks += 1
                 (place.root / "dvc.lock").unlink()
                 continue
             if TORN_LIST in said:

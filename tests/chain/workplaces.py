@@ -94,7 +94,6 @@ class Workplace:
             "QTHINK_CHECKPOINT_EVERY": "1",
             "PYTHONPATH": str(HALTING),  # no quick start beside it: Python takes one sitecustomize only
         } | environment
-        self.torn_locks = 0
         for made in (self.root, folder / "home"):
             made.mkdir()
         copy_repository(self.root)
