@@ -28,12 +28,13 @@ def render(tokenizer: "PreTrainedTokenizerBase", question: str, thinking: bool) 
 def prompts(tokenizer: "PreTrainedTokenizerBase", questions: Sequence[str], thinking: bool) -> list[list[int]]:
     """The prompts of questions as token ids, with or without thinking.
 
-    Raises DataError where the chat template fails, or takes too much time or memory (`bounded_rendering.encoded`).
+    Raises DataError where the chat template or the tokenizer fails, or takes too much time or memory
+    (`bounded_rendering.encoded`).
     """
     # inside `chat_template_kwargs`, `enable_thinking` would be silently ignored, and thinking would stay on
     options = {"add_generation_prompt": True, "enable_thinking": thinking}
     conversations = [Conversation([{"role": "user", "content": question}], options) for question in questions]
-    return encoded(tokenizer, f"the chat template of {tokenizer.name_or_path}", conversations)
+    return encoded(tokenizer, tokenizer.name_or_path, conversations)
 
 
 def prompted(benchmark: str, problems: Iterable[Problem], tokenizer: "PreTrainedTokenizerBase") -> list[Prompted]:

@@ -15,6 +15,7 @@ from qthink_core.errors import DataError, first_line
 
 Fields = dict[str, Any]
 JSON_LINES, PARQUET = (".jsonl", ".json"), ".parquet"
+TEXT_TYPE = "arrow.json"
 BOM = b"\xef\xbb\xbf"
 # What a file may start with that is not JSON lines, and what to do about it.
 OTHERS = {
@@ -216,9 +217,29 @@ def _parquet(path: Path, wanted: Iterable[str]) -> tuple[list[Fields | RowError]
             if names.count(name) > 1:
                 raise DataError(f"{path} has {names.count(name)} columns {name}: keep one")
         kept = [name for name in names if name in set(wanted)]
+        for name in kept:
+            if other := next(_extensions(file.schema_arrow.field(name)), None):
+                found = f"the extension type {other!r:.60} in the column {name}"
+                raise DataError(f"{path} has {found}, expected text and numbers: write the column as text")
         return [row for batch in file.iter_batches(columns=kept) for row in _batch(batch)], names
+    except DataError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a whole Parquet file ({first_line(error)}): fetch it again") from None
+    except Exception as error:  # noqa: BLE001 - libraries register types with Arrow, and read what the file says of one
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise DataError(f"{path} has a type of column that cannot be read ({said}): write its columns as text") from None
+
+
+def _extensions(field: Any) -> Iterator[str]:
+    """The names of the extension types in a field of an Arrow schema, registered or not, but for JSON, which is text."""
+    name = getattr(field.type, "extension_name", None) or (field.metadata or {}).get(b"ARROW:extension:name", b"").decode(
+        errors="replace"
+    )
+    if name not in ("", TEXT_TYPE):
+        yield name
+    for number in range(field.type.num_fields):
+        yield from _extensions(field.type.field(number))
 
 
 def _columns(dataset: Any, wanted: Iterable[str]) -> Iterator[Fields | RowError]:

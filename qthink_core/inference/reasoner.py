@@ -98,8 +98,8 @@ class LatentReasoner:
     def prompt(self, question: Question, name: str = "the question") -> list[int]:
         """The prompt of a question, or of messages with `role` and `content`, as token ids; errors begin with `name`.
 
-        Raises what `question.messages` raises, and DataError for messages that the chat template does not take, or for which
-        it takes too much time or memory.
+        Raises what `question.messages` raises, and DataError for messages that the chat template or the tokenizer does not
+        take, or for which it takes too much time or memory.
         """
         (prompt,) = self._prompts([question], [name])
         return prompt
@@ -108,16 +108,15 @@ class LatentReasoner:
         """The prompts of questions, all made by one process with limits; if it fails, by one for each, to name the cause."""
         options = {"add_generation_prompt": True, "enable_thinking": self.system.thinking}
         asked = [Conversation(asking.messages(one, name), options) for one, name in zip(questions, names, strict=True)]
-        origin = f"the chat template of {self.folder}"
         try:
-            return encoded(self.system.tokenizer, origin, asked)
+            return encoded(self.system.tokenizer, self.folder, asked)
         except DataError as error:
             if len(asked) > 1:
                 return [self.prompt(one, name) for one, name in zip(questions, names, strict=True)]
             if not isinstance(error, TemplateError):
                 raise
             raise DataError(
-                f"{origin} does not take these messages ({error.reason}): give "
+                f"{error.origin} does not take these messages ({error.reason}): give "
                 'messages such as {"role": "user", "content": "..."}'
             ) from None
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from qthink_core.benchmarks.bounded_rendering import bounded
+from qthink_core.benchmarks.bounded_rendering import Stopped, bounded
 from qthink_core.errors import DataError
 from qthink_core.models.model_folder import (
     CONFIG,
@@ -112,15 +112,15 @@ def _weight_bytes(folder: Path) -> int:
 
 def _check_weights(folder: Path) -> None:
     size = _weight_bytes(folder)
-    found = bounded(lambda: [_parameters(folder)], LAYOUT_SECONDS, LAYOUT_BYTES)
-    if found is None:
+    found = bounded([lambda _: [_parameters(folder)]], LAYOUT_SECONDS, LAYOUT_BYTES)
+    if isinstance(found, Stopped) and found.reason is None:
         limits = f"{LAYOUT_SECONDS} s or {LAYOUT_BYTES >> 30} GiB of memory"
         raise DataError(f"{folder / CONFIG} describes a model that takes more than {limits} to lay out: take another model")
-    if isinstance(found, str):
+    if isinstance(found, Stopped):
         return  # what reads it next says what is wrong
     if size > (most := WIDEST * int(found[0]) + HEADER):
-        found = f"where its {CONFIG} describes at most {most:,}"
-        raise DataError(f"{folder} holds {size:,} bytes of weights {found}: take both from one model")
+        expected = f"where its {CONFIG} describes at most {most:,}"
+        raise DataError(f"{folder} holds {size:,} bytes of weights {expected}: take both from one model")
 
 
 def _parameters(folder: Path) -> int:
