@@ -1,14 +1,12 @@
 """Every hostile model folder in every command that loads one."""
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import forked
 import pytest
-import tiny_folders
-from hostile.folders import FOLDERS, READ
+from hostile import folders as hostile
 
 from qthink_core.errors import DataError
 from qthink_core.models import base_model
@@ -16,7 +14,7 @@ from qthink_core.models.base_params import Base
 from qthink_core.planning import source_checks
 
 pytestmark = pytest.mark.faults
-CASES = FOLDERS | READ
+CASES = hostile.FOLDERS | hostile.READ
 COMMANDS = {
     "ask": ["ask", "{model}", "Why?"],
     "answer": ["answer", "{model}"],
@@ -24,23 +22,12 @@ COMMANDS = {
     "evaluate": ["evaluate", "{model}", "--benchmark", "gsm8k", "--data", "{data}"],
     "audit": ["audit", "{model}", "--benchmark", "gsm8k", "--data", "{data}", "--latents", "0"],
 }
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("good") / "model"
-    tiny_folders.save(folder, tiny_folders.plain_tokenizer())
-    return folder
-
-
-@pytest.fixture
-def folder(good: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(good, tmp_path / "model"))
+good, folder = hostile.good, hostile.folder
 
 
 # An audit refuses a checkpoint without latent steps before it reads what is in its files.
 @pytest.mark.parametrize(
-    ("case", "command"), [(case, one) for case in CASES for one in COMMANDS if one != "audit" or case in FOLDERS]
+    ("case", "command"), [(case, one) for case in CASES for one in COMMANDS if one != "audit" or case in hostile.FOLDERS]
 )
 def test_a_command_refuses_a_hostile_folder_in_one_line(case: str, command: str, folder: Path, tmp_path: Path) -> None:
     spoil, said = CASES[case]
@@ -74,7 +61,7 @@ def test_base_and_preflight_refuse_a_hostile_folder(case: str, folder: Path, tmp
             show_problems=lambda items, _: iter(items),
         )
     checks = list(source_checks.base_model(Base(folder=str(folder), thinking="added")))
-    weights = (case in READ and "header" in READ[case][1] + case) or case == "tensors that overlap"
+    weights = (case in hostile.READ and "header" in hostile.READ[case][1] + case) or case == "tensors that overlap"
     assert weights or not checks[0].passed  # type: ignore[union-attr]
 
 

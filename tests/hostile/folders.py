@@ -4,15 +4,32 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import tiny_folders
 import torch
 
 Spoil = Callable[[Path], Any]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that every command takes."""
+    made = tmp_path_factory.mktemp("good") / "model"
+    tiny_folders.save(made, tiny_folders.plain_tokenizer())
+    return made
+
+
+@pytest.fixture
+def folder(good: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be spoilt."""
+    return Path(shutil.copytree(good, tmp_path / "model"))
 
 
 class Trap:

@@ -1,10 +1,12 @@
 """Everything here that reads text of a model or of a file, and the exceptions that it may raise."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hostile import answers as hostile
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qthink_core.artifacts import files
@@ -57,3 +59,25 @@ OF_BYTES: dict[str, tuple[Callable[[bytes], Any], tuple[type[Exception], ...]]] 
     "a line to grade": (lambda line: graded_lines.graded("gsm8k", line, "it"), (DataError,)),
     "a YAML file": (lambda content: parameters.parse_yaml(Path("params.yaml"), content), (ParamError, DataError)),
 }
+# By name: the parser, what it may raise, and what it is given.
+ALL = (
+    {name: (parse, raised, TEXT) for name, (parse, raised) in OF_TEXT.items()}
+    | {name: (parse, (), TEXT.map(lambda one: one[:500])) for name, parse in OF_EXPRESSIONS.items()}
+    | {
+        name: (parse, raised, st.binary(max_size=200) | TEXT.map(lambda one: one.encode("utf-8", "surrogatepass")))
+        for name, (parse, raised) in OF_BYTES.items()
+    }
+)
+
+
+def raises_nothing_else(parser: str, examples: int) -> None:
+    """Gives a parser this many texts or lines: it raises nothing but what it may raise."""
+    parse, raised, texts = ALL[parser]
+
+    @settings(max_examples=examples, deadline=None)
+    @given(texts)
+    def one(text: Any) -> None:
+        with contextlib.suppress(*raised):
+            parse(text)
+
+    one()

@@ -1,14 +1,12 @@
 """A model folder from someone hostile: refused in one line that names the file, and nothing in it runs."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_folders
 from checkpoints import exported, plain
-from hostile.folders import FOLDERS, HEADS, READ, bomb_for
+from hostile import folders as hostile
 
 from qthink_core import LatentReasoner
 from qthink_core.benchmarks import bounded_rendering
@@ -21,20 +19,10 @@ from qthink_core.planning import source_checks
 
 # In `make test`: those that cost no seconds.
 QUICK = sorted(
-    {*READ} - {"a template that never ends", "a template of 10 GB", "a tokenizer that grows", "a pattern without end"}
+    {*hostile.READ}
+    - {"a template that never ends", "a template of 10 GB", "a tokenizer that grows", "a pattern without end"}
 )
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("good") / "model"
-    tiny_folders.save(folder, tiny_folders.plain_tokenizer())
-    return folder
-
-
-@pytest.fixture
-def folder(good: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(good, tmp_path / "model"))
+good, folder = hostile.good, hostile.folder
 
 
 def refused(said: str, load: Callable[[], Any]) -> None:
@@ -51,15 +39,15 @@ def test_the_good_folder_is_taken(folder: Path, tmp_path: Path) -> None:
     assert LatentReasoner.from_pretrained(folder).K == 0
 
 
-@pytest.mark.parametrize("case", FOLDERS)
+@pytest.mark.parametrize("case", hostile.FOLDERS)
 def test_a_folder_is_refused_before_transformers_read_it(case: str, folder: Path) -> None:
-    spoil, said = FOLDERS[case]
+    spoil, said = hostile.FOLDERS[case]
     spoil(folder)
     refused(said, lambda: folders.check(folder))
 
 
 def test_every_command_that_loads_a_folder_looks_at_it_first(folder: Path, tmp_path: Path) -> None:
-    spoil, said = FOLDERS["a kernel"]
+    spoil, said = hostile.FOLDERS["a kernel"]
     spoil(folder)
     refused(said, lambda: sources.from_folder(folder, tmp_path / "base"))
     refused(said, lambda: checkpoint.find(folder))  # ask, answer, demo, evaluate and audit with either engine
@@ -75,17 +63,17 @@ def test_more_weights_than_memory_are_refused(folder: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("case", QUICK)
 def test_what_a_folder_holds_is_refused_where_it_is_read(case: str, folder: Path, tmp_path: Path) -> None:
-    spoil, said = READ[case]
+    spoil, said = hostile.READ[case]
     spoil(folder)
     refused(said, lambda: LatentReasoner.from_pretrained(folder))
     assert not (Path.cwd() / "CANARY").exists()
 
 
-@pytest.mark.parametrize("case", HEADS)
+@pytest.mark.parametrize("case", hostile.HEADS)
 def test_a_head_is_refused_and_nothing_in_it_runs(
     case: str, qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path
 ) -> None:
-    spoil, said = HEADS[case]
+    spoil, said = hostile.HEADS[case]
     made = exported(tmp_path / "model", qwen3(), tokenizer, random_head())
     spoil(made)
     refused(said, lambda: LatentReasoner.from_pretrained(made))
@@ -97,7 +85,7 @@ def test_a_template_that_never_ends_for_one_question_is_refused_at_that_question
     qwen3: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = plain(tmp_path / "model", qwen3(), tokenizer)
-    bomb_for("messages[0].content == 'Why?'")(made)
+    hostile.bomb_for("messages[0].content == 'Why?'")(made)
     monkeypatch.setattr(bounded_rendering, "SECONDS", 1)
     reasoner = LatentReasoner.from_pretrained(made)
     assert reasoner.generate("How?", max_new_tokens=1).new_tokens == 1

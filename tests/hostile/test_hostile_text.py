@@ -1,6 +1,5 @@
 """Any text at all: a parser raises nothing but what it says, and what is shown controls neither terminal nor page."""
 
-import contextlib
 import json
 import unicodedata
 from html.parser import HTMLParser
@@ -8,7 +7,6 @@ from html.parser import HTMLParser
 import pytest
 from hostile import answers, parsers
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from qthink_core.benchmarks import graded_lines
 from qthink_core.inference.shown import inert
@@ -16,32 +14,10 @@ from qthink_core.pipeline.stage import printable
 from qthink_core.report.answers import FORMULA, safe
 from qthink_core.report.display import plain, visible
 
-quickly = settings(max_examples=40, deadline=None)
 
-
-@pytest.mark.parametrize("parser", parsers.OF_TEXT)
-@quickly
-@given(text=parsers.TEXT)
-def test_a_parser_of_text_raises_nothing_else(parser: str, text: str) -> None:
-    parse, raised = parsers.OF_TEXT[parser]
-    with contextlib.suppress(*raised):
-        parse(text)
-
-
-@pytest.mark.parametrize("parser", parsers.OF_EXPRESSIONS)
-@quickly
-@given(text=parsers.TEXT.map(lambda text: text[:500]))
-def test_a_parser_of_expressions_raises_nothing(parser: str, text: str) -> None:
-    parsers.OF_EXPRESSIONS[parser](text)
-
-
-@pytest.mark.parametrize("parser", parsers.OF_BYTES)
-@quickly
-@given(content=st.binary(max_size=40) | parsers.TEXT.map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_a_parser_of_bytes_raises_nothing_else(parser: str, content: bytes) -> None:
-    parse, raised = parsers.OF_BYTES[parser]
-    with contextlib.suppress(*raised):
-        parse(content)
+@pytest.mark.parametrize("parser", parsers.ALL)
+def test_a_parser_raises_nothing_else(parser: str) -> None:
+    parsers.raises_nothing_else(parser, 40)
 
 
 class Tags(HTMLParser):
@@ -86,7 +62,7 @@ def test_every_hostile_answer_is_shown_as_text() -> None:
         shows_nothing_but_text(text)
 
 
-@quickly
+@settings(max_examples=40, deadline=None)
 @given(text=parsers.TEXT)
 def test_any_text_is_shown_as_text(text: str) -> None:
     shows_nothing_but_text(text)
