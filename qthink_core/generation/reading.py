@@ -18,6 +18,8 @@ from qthink_core.method.hidden_states import can_pack
 from qthink_core.method.last_layer import wanted_positions
 from qthink_core.method.latent_steps import Context, read_prompts
 
+# These two change results by rounding alone. They are not parameters because no device or model needs others. A stage runs
+# again when one changes, since its fingerprint covers the code (docs/decisions/engineering.md, Passes).
 READ_TOKENS = 2048  # of prompts in one pass: more of them would only take memory
 # The longest prompt of an attention batch against its shortest: padding is computed there, in place of more calls.
 SPREAD = 1.25

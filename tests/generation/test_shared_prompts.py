@@ -38,11 +38,16 @@ def same(model: Any, context: Context, texts: list[list[int]]) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("tokens", [1, 2048])
+@pytest.mark.parametrize(
+    ("tokens", "spread"),
+    # a pack for each prompt; one for all, with an attention batch for each length, as committed, or for all
+    [(1, 1.25), (2048, 1.0), (2048, 1.25), (2048, 100.0)],
+)
 def test_rows_are_doubled_moved_and_dropped_and_have_the_states_of_whole_sequences(
-    qwen3: Any, questions: list[list[int]], tokens: int, monkeypatch: pytest.MonkeyPatch
+    qwen3: Any, questions: list[list[int]], tokens: int, spread: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "READ_TOKENS", tokens)  # a pack for each prompt, or one for all
+    monkeypatch.setattr(reading, "READ_TOKENS", tokens)
+    monkeypatch.setattr(reading, "SPREAD", spread)
     model, prompts = qwen3("float64"), [row[:n] for row, n in zip(questions, (9, 20, 1, 14, 20), strict=False)]
     context, texts, number = read(model, prompts, 0), [list(one) for one in prompts], 0
     same(model, context, texts)
