@@ -13,6 +13,10 @@ SAMPLING, EXTRACTION, TRAINING = 0.35, 0.50, 0.30
 # The shortest time of a pass through one layer, in which Python launches its kernels: measured on a processor, and on GPUs
 # from published speeds of transformers with one row (docs/decisions/cost-model.md).
 CPU_LAYER_PASS_S, GPU_LAYER_PASS_S = 3e-4, 6e-4
+# The same for an engine that replays captured passes, with its schedule and sampling (docs/decisions/cost-model.md).
+GPU_REPLAY_S = 8e-5
+# The most rows that vLLM 0.32 decodes at once, unless it is told otherwise: more on GPUs with 70 GiB, except an A100.
+SEATS, MORE_SEATS = 256, 1024
 # A backward pass launches two kernels for each kernel of the forward pass.
 TRAINING_PASSES = 3
 FLOAT32_BYTES = 4
@@ -32,25 +36,30 @@ class Shape(NamedTuple):
 
 
 class Device(NamedTuple):
-    """Peak dense matrix products in FLOP/s by dtype, memory bandwidth in bytes/s, memory in bytes, least seconds a layer."""
+    """Peak dense matrix products in FLOP/s by dtype, memory bandwidth in bytes/s, memory in bytes, least seconds a layer.
+
+    `replay_s`: least seconds a layer where captured passes are replayed; `seats`: the most rows that vLLM decodes at once.
+    """
 
     peak: dict[str, float]
     bandwidth: float
     memory: float
     layer_pass_s: float
+    replay_s: float
+    seats: int = SEATS
 
 
-def gpu(bfloat16: float, float32: float, bandwidth: float, memory: float) -> Device:
+def gpu(bfloat16: float, float32: float, bandwidth: float, memory: float, seats: int = SEATS) -> Device:
     """A GPU by its data sheet: TFLOP/s, GB/s, GB."""
     peak = {"bfloat16": bfloat16 * 1e12, "float32": float32 * 1e12}
-    return Device(peak, bandwidth * 1e9, memory * 1e9, GPU_LAYER_PASS_S)
+    return Device(peak, bandwidth * 1e9, memory * 1e9, GPU_LAYER_PASS_S, GPU_REPLAY_S, seats)
 
 
 # NVIDIA's data sheets and white papers: bfloat16 with float32 sums and without sparsity, float32 without TF32. H100 and H200
 # have SXM, the A100 SXM and 80 GB; 5090, 4090 and 3090 are GeForce RTX.
 GPUS = {
-    "h100": gpu(989, 67, 3350, 80),
-    "h200": gpu(989, 67, 4800, 141),
+    "h100": gpu(989, 67, 3350, 80, MORE_SEATS),
+    "h200": gpu(989, 67, 4800, 141, MORE_SEATS),
     "a100": gpu(312, 19.5, 2039, 80),
     "l40s": gpu(362, 91.6, 864, 48),
     "5090": gpu(209.5, 104.8, 1792, 32),
@@ -67,7 +76,7 @@ CPU_BANDWIDTH = 10e9
 class Compute(NamedTuple):
     """Tokens read or generated, FLOPs, bytes of keys and values read, bytes of weights read, and passes through one layer.
 
-    The last two depend on the size of the batches.
+    Passes are launched by Python or replayed by an engine. The last three depend on the size of the batches.
     """
 
     tokens: float = 0.0
@@ -75,6 +84,7 @@ class Compute(NamedTuple):
     moved: float = 0.0
     weights: float = 0.0
     passes: float = 0.0
+    replays: float = 0.0
 
     def __add__(self, other: "Compute") -> "Compute":  # type: ignore[override]
         return Compute(*(mine + its for mine, its in zip(self, other, strict=True)))
@@ -86,7 +96,8 @@ class Compute(NamedTuple):
 
 def cpu(threads: int, memory: float) -> Device:
     """A processor with AVX2 that computes on this many threads."""
-    return Device(dict.fromkeys(("bfloat16", "float32"), threads * THREAD_FLOPS), CPU_BANDWIDTH, memory, CPU_LAYER_PASS_S)
+    peak = dict.fromkeys(("bfloat16", "float32"), threads * THREAD_FLOPS)
+    return Device(peak, CPU_BANDWIDTH, memory, CPU_LAYER_PASS_S, CPU_LAYER_PASS_S)  # nothing is captured there
 
 
 def body(shape: Shape) -> int:
@@ -116,21 +127,22 @@ def attention_flops(shape: Shape, context: float) -> float:
 
 
 def decoding(
-    shape: Shape, rows: float, prompt: float, generated: float, width: int, steps: float = 0.0, launched: float = 0.0
+    shape: Shape, rows: float, prompt: float, generated: float, width: int, launched: float = 0.0, replayed: float = 0.0
 ) -> Compute:
     """The cost of generating tokens after the prompts: rows * S tokens through body and output head.
 
-    Token i reads the keys and values of prompt + i tokens, so S tokens read S * (P + S/2) of them. `steps` counts the
-    passes of all batches, each of which reads all weights (0: batches of unlimited size). `launched` counts the passes that
-    Python launches layer by layer, because no engine replays captured ones.
+    Token i reads the keys and values of prompt + i tokens, so S tokens read S * (P + S/2) of them. `launched` counts the
+    passes of all batches that Python launches layer by layer, and `replayed` those that an engine replays. Each reads all
+    weights; none of either means batches of unlimited size.
     """
     tokens = rows * generated
     return Compute(
         tokens,
         2.0 * (body(shape) + output_head(shape)) * tokens,
         tokens * (prompt + generated / 2) * kv_bytes(shape, width),
-        steps * parameters(shape) * width,
+        (launched + replayed) * parameters(shape) * width,
         launched * shape.layers,
+        replayed * shape.layers,
     )
 
 
@@ -175,15 +187,8 @@ def adapted(shape: Shape, targets: str | Collection[str]) -> Collection[str]:
 def lora_parameters(shape: Shape, r: int, targets: str | Collection[str]) -> int:
     """Weights of the LoRA adapters: r * (inputs + outputs) of every linear layer that gets one."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    outputs = {
-        "q_proj": queries,
-        "k_proj": keys,
-        "v_proj": keys,
-        "o_proj": shape.hidden,
-        "gate_proj": shape.intermediate,
-        "up_proj": shape.intermediate,
-        "down_proj": shape.hidden,
-    }
+    outputs = dict.fromkeys(("k_proj", "v_proj"), keys) | dict.fromkeys(("gate_proj", "up_proj"), shape.intermediate)
+    outputs |= {"q_proj": queries, "o_proj": shape.hidden, "down_proj": shape.hidden}
     inputs = adapted_inputs(shape)
     return shape.layers * r * sum(inputs[name] + outputs[name] for name in adapted(shape, targets))
 
@@ -280,7 +285,7 @@ def parts(compute: Compute, device: Device, dtype: str, efficiency: float) -> Pa
     return Parts(
         compute.flops / device.peak[dtype] / efficiency,
         compute.moved / device.bandwidth / efficiency + compute.weights / device.bandwidth,
-        compute.passes * device.layer_pass_s,
+        compute.passes * device.layer_pass_s + compute.replays * device.replay_s,
     )
 
 

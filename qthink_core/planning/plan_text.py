@@ -115,9 +115,9 @@ def assumptions(plan: RunPlan) -> str:
         "Times in the table are for boxes that start cold, one after another, as `dvc repro` runs them, without DVC's own "
         f"{DVC_S} s a box. `qthink run` starts boxes on the processor warm, which saves up to {IMPORTS_S:.0f} s each.",
         f"Speed as a share of the floor's: sampling {SAMPLING}, extraction {EXTRACTION}, training {TRAINING}; plus the "
-        f"time to read the weights, and {launch * 1000:.1f} ms for each layer and pass.",
+        f"time to read the weights, and {launch * 1000:.1f} ms for each layer and pass that Python launches.",
     ]
-    made.append(bounds(plan))
+    made += [bounds(plan), *block_lines(plan)]
     limit = load.tree["train"]["prompt_max_tokens"]
     made += [
         f"Prompts of {task} have {one.prompt:,.0f} tokens on average, and training leaves out those of more than "
@@ -150,6 +150,17 @@ def bounds(plan: RunPlan) -> str:
         ruled.setdefault(BOUNDS[row.bound], []).append(row.stage)
     listed = "; ".join(f"{what} in {', '.join(stages)}" for what, stages in ruled.items())
     return f"Most of the time is {listed}."
+
+
+def block_lines(plan: RunPlan) -> list[str]:
+    """What the blocks of rollouts of each task cost with vLLM, one sentence each; tasks of the same figures together."""
+    said: dict[str, list[str]] = {}
+    for one in room.blocks(plan):
+        text = f"{one.problems:,} problems keep {100 * one.busy:.0f} % of {one.places:,.0f} places in use and take "
+        text += f"{duration(one.seconds)}, which a kill costs at most; twice as many save "
+        text += f"{duration(one.twice_saves_s) if one.twice_saves_s > 0 else 'nothing'}."
+        said.setdefault(text, []).append(one.task)
+    return [f"Blocks of rollouts with vLLM, {', '.join(tasks)}: {text}" for text, tasks in said.items()]
 
 
 def summary(plan: RunPlan, free: float, missing: float, instead: RunPlan | None = None) -> str:

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 from qthink_core.errors import ParamError
 from qthink_core.pipeline import parameters
+from qthink_core.pipeline.graph import Box
 from qthink_core.planning import cost
 from qthink_core.planning.calibration import CPU, with_params
-from qthink_core.planning.run_plan import RunPlan, StagePlan, plan_tree
-from qthink_core.planning.workload import Workload, also
+from qthink_core.planning.run_plan import RunPlan, StagePlan, box_parts, plan_tree
+from qthink_core.planning.stage_costs import PAGED, places_of, sample
+from qthink_core.planning.workload import Workload, also, shares_prompts
 
 # DVC keeps a second copy of every output where the file system cannot share blocks.
 COPIES = 2
@@ -28,6 +30,8 @@ BATCH = {
     "evaluate": "evaluate.batch",
     "probe": "evaluate.batch",
 }
+# The same for `probe` where it decodes conditions together.
+TOGETHER = "probe.rows"
 # The same for an engine in which rows that do not fit wait: the length of the one row that must fit.
 LENGTH = {"sample": "sample.max_new_tokens", "baseline": "evaluate.max_new_tokens"}
 # What decides the time of a stage: engines, numbers that may be halved, and batches that may be doubled.
@@ -53,8 +57,10 @@ def remedy(stage: str, tree: Mapping[str, Any]) -> str:
     A stage whose memory no parameter of the tree decides needs a device with more memory.
     """
     key = BATCH.get(stage, "")
-    paged = tree.get(key.partition(".")[0], {}).get("engine") == "vllm"
+    paged = tree.get(key.partition(".")[0], {}).get("engine") == PAGED
     key = LENGTH.get(stage, key) if paged else key
+    if stage == "probe" and shares_prompts(tree) and tree["probe"]["rows"] >= 2 * tree["evaluate"]["batch"]:
+        key = TOGETHER
     try:
         parameters.value(tree, key)
     except ParamError:
@@ -86,6 +92,38 @@ class Cheaper(NamedTuple):
         """The change as `-S` of `dvc exp run` and `qthink plan` takes it."""
         value = json.dumps(self.value) if isinstance(self.value, list) else self.value
         return f"{'' if self.file == PARAMS else f'{self.file}:'}{self.key}={value}"
+
+
+class Blocks(NamedTuple):
+    """How `sample` uses vLLM on a task.
+
+    `places`: rollouts that vLLM decodes at once. `busy`: the share of them in use on average. `seconds`: of a block, which
+    is what a kill costs at most. `twice_saves_s`: what blocks of twice as many problems save.
+    """
+
+    task: str
+    problems: int
+    places: float
+    busy: float
+    seconds: float
+    twice_saves_s: float
+
+
+def blocks(plan: RunPlan) -> list[Blocks]:
+    """The blocks of rollouts of each task by the formulas; none where the engine is another or the number is unknown."""
+    load, found = plan.workload, []
+    size = load.tree["sample"]["block_problems"]
+    twice = load._replace(tree=with_params(load.tree, {"sample.block_problems": 2 * size}))
+    for task in load.lengths:
+        N = load.problems[task, "train"]
+        if N and load.tree["sample"]["engine"] == PAGED:
+            at = Box("sample", task)
+            one, other = (box_parts(sample(how, at), how, plan.device) for how in (load, twice))
+            work, places = sample(load, at).compute, places_of(load, task)
+            busy = work.tokens / (work.replays / load.shape.layers * places)
+            seconds = (sum(one) - one.start) * min(size / N, 1)
+            found.append(Blocks(task, min(size, N), places, busy, seconds, sum(one) - sum(other)))
+    return found
 
 
 def dearest(plan: RunPlan) -> StagePlan:
@@ -124,6 +162,8 @@ def changes(stage: str, load: Workload) -> Iterator[tuple[str, Any]]:
             yield f"data.{task}.also", []
     for key in MORE.get(stage, []):
         yield key, 2 * value_of(load.tree, key)
+    if stage == "probe" and shares_prompts(load.tree):
+        yield TOGETHER, 2 * value_of(load.tree, TOGETHER)
     if stage in SEEDED and len(load.tree["seeds"]) > 1:
         yield "seeds", load.tree["seeds"][:1]
 

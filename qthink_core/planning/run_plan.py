@@ -146,8 +146,9 @@ def plan_tree(root: Path, tree: Mapping[str, Any], name: str, gpus: int, memory:
     stages = graph.stages(root)
     require_costs(stages)
     boxes = schedule.first_outputs(root, tree)
-    held = memory or (processor(tree) if name == CPU else cost.GPUS[name]).memory
-    load = workload_of(root, tree, boxes)._replace(room=held)
+    on = processor(tree) if name == CPU else cost.GPUS[name]
+    held = memory or on.memory
+    load = workload_of(root, tree, boxes)._replace(room=held, seats=on.seats)
     log = calibration.read_log(root, tree["scale"], name)
     ratios = measured(log.runs, load, boxes, name)
     rows = [plan_stage(one, [at for at in boxes if at.stage == one], load, name, gpus, ratios) for one in stages]
@@ -225,13 +226,17 @@ def box_seconds(box: BoxCost, load: Workload, device: str) -> float:
 def plan_stage(
     name: str, boxes: Sequence[Box], load: Workload, device: str, gpus: int, ratios: Mapping[str, float]
 ) -> StagePlan:
-    """A stage whose boxes run one after another, as DVC runs them, each on as many GPUs as it has units and can share."""
+    """A stage whose boxes run one after another, as DVC runs them, each on as many GPUs as it has units and can share.
+
+    A box is done when the GPU with most units is.
+    """
     costs = [COSTS[name](load, at) for at in boxes]
     times = [
         box_seconds(one, load, device) * calibration.factor(ratios, str(at)) for at, one in zip(boxes, costs, strict=True)
     ]
     on_gpu = device != CPU and any(one.gpu for one in costs)
     shares = [min(gpus, max(one.units, 1)) if on_gpu and name in SHARED else 1 for one in costs]
+    most = [-(-max(one.units, 1) // share) / max(one.units, 1) for one, share in zip(costs, shares, strict=True)]
     # a box of unknown size has no units, so the number of GPUs that it can use is unknown
     dealt = [share for share, one in zip(shares, costs, strict=True) if one.units] or [1]
     alone = GPU_LOADING_S if on_gpu else 0.0
@@ -248,7 +253,7 @@ def plan_stage(
         sum(one.disk for one in costs),
         max((one.memory for one in costs), default=0.0),
         sum(floor / share for floor, share in zip(floors, shares, strict=True)),
-        sum(alone + (time - alone) / share for time, share in zip(times, shares, strict=True)),
+        sum(alone + (time - alone) * share for time, share in zip(times, most, strict=True)),
         IMPORTS_S * len(cold) if device == load.tree["device"] == CPU else 0.0,
         max(dealt) if on_gpu else 0,
         min(dealt) if on_gpu else 0,

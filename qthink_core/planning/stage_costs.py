@@ -7,7 +7,17 @@ from qthink_core.models.vllm_memory import GPU_SHARE, GPU_SHARE_BESIDE_LATENTS
 from qthink_core.pipeline.graph import Box
 from qthink_core.planning import cost
 from qthink_core.planning.cost import EXTRACTION, SAMPLING, TRAINING, Compute
-from qthink_core.planning.workload import GENERATED, WIDTH, Workload, latent_steps, n_conditions, n_positions
+from qthink_core.planning.workload import (
+    GENERATED,
+    WIDTH,
+    Workload,
+    batches_of,
+    block_steps,
+    latent_steps,
+    n_conditions,
+    n_positions,
+    shares_prompts,
+)
 
 # Seconds for a graded answer: text and numbers, or, for published LaTeX, sometimes computer algebra.
 GRADING_S, LATEX_S = 3e-5, 3e-3
@@ -70,19 +80,20 @@ def prepare(load: Workload, at: Box) -> BoxCost:
 def sample(load: Workload, at: Box) -> BoxCost:
     """G rollouts for each problem, in blocks; `hf` launches each block until its longest row ends.
 
-    A `paged` engine decodes as many rows at once as its cache holds, so a small memory means more passes.
+    A `paged` engine decodes as many rows at once as it has places for, and none of the next block before a block has ended.
     """
     how, lengths, G = load.tree["sample"], load.lengths[at.task], load.tree["rollout"]["G"]
     N, S = load.n(at, "train"), lengths.thought + lengths.answer
     blocks, limit = -(-N // how["block_problems"]), how["max_new_tokens"]
     paged = how["engine"] == PAGED
-    steps = blocks * min(limit, LONGEST * S)
     if paged:
-        steps = max(steps, N * G * S / rows_at_once(load, lengths.prompt + S / 2))
-    compute = cost.decoding(load.shape, N * G, lengths.prompt, S, load.width, steps, launched=0 if paged else steps)
-    if paged:
+        places, sizes = places_of(load, at.task), batches_of(N, how["block_problems"])
+        steps = sum(times * block_steps(n * G, places, S, limit) for n, times in sizes.items())
+        compute = cost.decoding(load.shape, N * G, lengths.prompt, S, load.width, replayed=steps)
         memory = decoding_memory(load, 1, lengths.prompt + limit) / GPU_SHARE
     else:
+        steps = blocks * min(limit, LONGEST * S)
+        compute = cost.decoding(load.shape, N * G, lengths.prompt, S, load.width, launched=steps)
         memory = decoding_memory(load, how["block_problems"] * G, lengths.prompt + limit)
     return BoxCost(compute, SAMPLING, disk=compute.tokens * TOKEN_BYTES, memory=memory, gpu=True, units=blocks)
 
@@ -193,27 +204,44 @@ def evaluate(load: Workload, at: Box) -> BoxCost:
 
 
 def probe(load: Workload, at: Box) -> BoxCost:
-    """An answer under each condition, after K steps and after each other number of the sweep, for each training seed."""
-    return answers(load, at, times=n_conditions(load.tree, at.system) * len(load.tree["seeds"]))
+    """An answer under each condition, after K steps and after each other number of the sweep, for each training seed.
+
+    Whole conditions are decoded together, at most `probe.rows` answers at once. In half precision each is decoded alone, as
+    `generation.reading.read` decides, and the prompts are kept for the conditions that follow.
+    """
+    how, K, conditions = load.tree["probe"], latent_steps(load.tree, at.system), n_conditions(load.tree, at.system)
+    limit, S, prompt = load.tree["evaluate"]["max_new_tokens"], load.answer(at), load.lengths[at.task].prompt
+    n, shared = load.n(at, load.tree["split"]), shares_prompts(load.tree)
+    steps, most, largest = 0.0, 1, 0
+    for rows, times in batches_of(n, load.tree["evaluate"]["batch"]).items():
+        together = min(max(how["rows"] // rows, 1), conditions) if shared else 1
+        # each condition is read in one pass, and latent steps are taken twice: for the states, and to answer
+        fed = len(how["conditions"]) + (max(how["sweep"], 1) + 1) * K
+        steps += times * (fed + -(-conditions // together) * min(limit, LONGEST * S))
+        most, largest = max(most, together * rows), max(largest, rows)
+    compute = cost.decoding(load.shape, n * conditions, prompt + K, S, load.width, launched=steps)
+    compute = compute.times(len(load.tree["seeds"]))
+    kept = largest * prompt * (1 if shared else 2) * cost.kv_bytes(load.shape, load.width)
+    memory = decoding_memory(load, most, K + limit) + kept
+    return BoxCost(compute, SAMPLING, disk=compute.tokens * TOKEN_BYTES, memory=memory, gpu=True)
 
 
-def answers(load: Workload, at: Box, times: int, paged: bool = False, further: Sequence[int] = ()) -> BoxCost:
+def answers(load: Workload, at: Box, times: int, paged: bool, further: Sequence[int]) -> BoxCost:
     """The cost of greedy answers in batches, each launched for every token of its longest row and for every latent step.
 
     `further` are the sizes of test sets that are answered, too, in batches of their own.
 
-    A `paged` engine decodes without launches, also one batch after another. The latent steps run in transformers before it,
-    with a second copy of the weights, which is loaded first. The memory is therefore the smallest for which the engine's
-    share of what is then free holds its weights and one row, and the rest holds a batch of latent steps.
+    The latent steps of a `paged` engine run in transformers before it, with a second copy of the weights, which is loaded
+    first. The memory is therefore the smallest for which the engine's share of what is then free holds its weights and one
+    row, and the rest holds a batch of latent steps.
     """
     how, lengths = load.tree["evaluate"], load.lengths[at.task]
     asked, limit, K = [load.n(at, load.tree["split"]), *further], how["max_new_tokens"], latent_steps(load.tree, at.system)
-    n = sum(asked)
-    S = min(limit, load.generated.get((at.task, at.system), lengths.thinking if thinks(load, at) else lengths.direct))
+    n, S = sum(asked), load.answer(at)
     batches, rows = sum(-(-one // how["batch"]) for one in asked), min(max(asked), how["batch"])
     latents, tokens = batches * K, batches * min(limit, LONGEST * S)
-    launched = latents + (0 if paged else tokens)
-    compute = cost.decoding(load.shape, n, lengths.prompt + K, S, load.width, latents + tokens, launched).times(times)
+    launched, replayed = latents + (0 if paged else tokens), tokens if paged else 0
+    compute = cost.decoding(load.shape, n, lengths.prompt + K, S, load.width, launched, replayed).times(times)
     if paged:
         read = rows * LONGEST * lengths.prompt if K else 0.0
         beside = (read + rows * K) * cost.kv_bytes(load.shape, load.width) + reading_memory(load, read)
@@ -224,14 +252,6 @@ def answers(load: Workload, at: Box, times: int, paged: bool = False, further: S
         memory = decoding_memory(load, rows, lengths.prompt + K + limit)
     disk, units = compute.tokens * TOKEN_BYTES, batches * len(load.tree["seeds"] if at.stage == "evaluate" else [0])
     return BoxCost(compute, SAMPLING, disk=disk, memory=memory, gpu=True, units=units)
-
-
-def thinks(load: Workload, at: Box) -> bool:
-    """Whether a system writes a thought before its answer."""
-    systems = load.tree["systems"]
-    if at.system in systems["baseline"]:
-        return bool(systems["baseline"][at.system]["thinking"])
-    return systems["finetuned"].get(at.system, {}).get("target") == "think_and_answer"
 
 
 def grade(load: Workload, at: Box) -> BoxCost:
@@ -257,10 +277,12 @@ COSTS: dict[str, Callable[[Workload, Box], BoxCost]] = {
 }
 
 
-def rows_at_once(load: Workload, length: float) -> float:
-    """How many rows of this length the engine's cache holds beside its weights, at least one."""
+def places_of(load: Workload, task: str) -> float:
+    """How many rollouts of mean length vLLM decodes at once: those that its cache holds beside the weights; at least one."""
+    lengths = load.lengths[task]
     cache = load.room * GPU_SHARE - cost.parameters(load.shape) * load.width
-    return max(cache / (length * cost.kv_bytes(load.shape, load.width)), 1.0)
+    length = lengths.prompt + (lengths.thought + lengths.answer) / 2
+    return min(max(cache / (length * cost.kv_bytes(load.shape, load.width)), 1.0), load.seats)
 
 
 def decoding_memory(load: Workload, rows: float, length: float) -> float:

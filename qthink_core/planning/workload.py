@@ -1,11 +1,14 @@
-"""What a run has to compute: its problems, and the mean lengths of prompts, thoughts and answers. No torch.
+"""What a run has to compute: its problems, and the lengths of prompts, thoughts and answers. No torch.
 
 Lengths are assumed until a run of the same base model has left its counts in the manifests of its artifacts.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 from qthink_core.artifacts.store import of_set
@@ -35,6 +38,10 @@ PAPER = Lengths(prompt=120, thought=1000, answer=200, thinking=1399, direct=1025
 PUBLISHED_PROMPTS = {"tooluse": 790.0}
 # The three generated tasks together, by the base model of the committed run.
 GENERATED = Lengths(prompt=30, thought=12, answer=7, thinking=19, direct=7)
+# Standard deviation of the logarithm of a rollout's length, assumed as in `qthink bench`.
+SPREAD = 0.5
+# Lengths that stand for all lengths of a distribution, at evenly spaced probabilities.
+QUANTILES = 200
 
 
 class Workload(NamedTuple):
@@ -42,7 +49,7 @@ class Workload(NamedTuple):
 
     A size in `problems` is None where it is unknown; that of a further test set has the name of its file in place of the
     split. `generated` holds mean tokens of answers by (task, system); `counted` are the tasks whose lengths come from
-    rollouts in this folder; `room` is the device's memory in bytes.
+    rollouts in this folder; `room` is the device's memory in bytes; `seats` the most rows that vLLM decodes at once there.
     """
 
     tree: Mapping[str, Any]
@@ -52,6 +59,7 @@ class Workload(NamedTuple):
     generated: Mapping[tuple[str, str], float]
     counted: frozenset[str] = frozenset()
     room: float = math.inf
+    seats: float = math.inf
 
     @property
     def width(self) -> int:
@@ -65,6 +73,12 @@ class Workload(NamedTuple):
     def further(self, at: Box) -> list[int]:
         """Questions of each further test set of the task; 0 where the number is unknown."""
         return [self.n(at, of_set(name, "test")) for name in also(self.tree, at.task)]
+
+    def answer(self, at: Box) -> float:
+        """The mean tokens of a system's answers to questions, thoughts included."""
+        lengths = self.lengths[at.task]
+        mean = self.generated.get((at.task, at.system), lengths.thinking if thinks(self.tree, at.system) else lengths.direct)
+        return min(self.tree["evaluate"]["max_new_tokens"], mean)
 
 
 def workload_of(root: Path, tree: Mapping[str, Any], boxes: Mapping[Box, Path]) -> Workload:
@@ -158,6 +172,48 @@ def within(lengths: Lengths, limit: int) -> Lengths:
     """The lengths when every rollout is cut at a limit; the thought comes before the answer."""
     thought = min(lengths.thought, limit)
     return lengths._replace(thought=thought, answer=min(lengths.answer, limit - thought))
+
+
+@cache
+def block_steps(rows: int, places: float, mean: float, limit: int) -> float:
+    """Passes until `rows` rollouts have ended, of which `places` are decoded at once and the others take over free places.
+
+    Lengths are log-normal with this mean and `SPREAD`, and cut at `limit`. While rollouts wait, all places are in use. Then
+    the block drains: the last `places` rollouts end one by one, until the one that has most left. What a rollout in progress
+    has left is distributed as in a renewal process: more than x with probability E[max(L - x, 0)] / E[L], and
+    E[L^2] / (2 E[L]) on average. The most is taken as what one of them exceeds.
+    """
+
+    def length(probability: float) -> float:
+        return min(limit, mean * math.exp(SPREAD * NormalDist().inv_cdf(probability) - SPREAD**2 / 2))
+
+    longest = max(mean, length(rows / (rows + 1)))
+    if rows <= places:
+        return longest
+    lengths = [length((number - 0.5) / QUANTILES) for number in range(QUANTILES, 0, -1)]
+    total = sum(lengths)
+    above = itertools.accumulate(lengths)
+    # the x of the sum of max(L - x, 0) over the longest lengths, as many as are above that x
+    most = max((sum_of - total / places) / n for n, sum_of in enumerate(above, 1))
+    drain = most - sum(one**2 for one in lengths) / (2 * total)
+    return max(longest, rows * mean / places + max(drain, 0.0))
+
+
+def batches_of(n: int, size: int) -> dict[int, int]:
+    """The number of batches by their size, when n problems are cut into batches of at most `size`."""
+    full, left = divmod(n, size)
+    return {rows: times for rows, times in ((size, full), (left, 1)) if rows and times}
+
+
+def shares_prompts(tree: Mapping[str, Any]) -> bool:
+    """Whether the engine hf keeps a prompt once for all of its rows, as it does where the model's attention allows it."""
+    return bool(tree["dtype"] == "float32")
+
+
+def thinks(tree: Mapping[str, Any], system: str) -> bool:
+    """Whether a system writes a thought before its answer."""
+    row = tree["systems"]["baseline"].get(system)
+    return bool(row["thinking"]) if row else tree["systems"]["finetuned"].get(system, {}).get("target") == "think_and_answer"
 
 
 def latent_steps(tree: Mapping[str, Any], system: str) -> int:

@@ -21,7 +21,7 @@ from qthink_core.evidence.power import smallest_difference
 from qthink_core.models.base_params import Base
 from qthink_core.pipeline import graph
 from qthink_core.pipeline.graph import Box
-from qthink_core.planning import calibration, cost, plan_text, run_plan, schedule, shapes, stage_costs
+from qthink_core.planning import calibration, cost, plan_text, run_plan, schedule, shapes, stage_costs, workload
 from qthink_core.planning.run_plan import plan_run
 
 PROGRAM = [sys.executable, "-P", "-m", "qthink_core.cli", "plan"]
@@ -101,16 +101,19 @@ def test_the_recipe_on_gsm8k_has_the_figures_of_the_cost_model(root: Path) -> No
     assert found["train"].boxes == 4
     # prompt 120, answer 200, K = 6
     assert found["train"].floor_s / 4 == pytest.approx(61.3 * 326 / 320, abs=0.1)
-    # 117 blocks of 1,024 rows, each until the longest has 2,040 tokens: the weights are read for every one
-    read = 117 * 2040 * 1_720_451_072 * 2 / 3.35e12
+    # 58 blocks of 2,048 rollouts and one of 784, of which 85 % of 80 GB hold 782: each step reads the weights
+    places = (0.85 * 80e9 - 2 * 1_720_451_072) / (720 * 114_688)
+    assert places == pytest.approx(781.8, abs=0.1)
+    steps = 58 * workload.block_steps(2048, places, 1200.0, 2048) + workload.block_steps(784, places, 1200.0, 2048)
+    read = steps * (1_720_451_072 * 2 / 3.35e12 + 28 * 8e-5)
     assert found["sample"].seconds == pytest.approx(30 + 67.265 * 60 / 0.35 + read, rel=1e-3)
-    # 21 batches of 64 questions, until the longest has 1.7 x 1,025 tokens behind 6 launched steps of 28 layers
+    # 21 batches of 64 questions, until the longest has 1.7 x 1,025 replayed tokens behind 6 launched steps of 28 layers
     work = 1319 * 1025 * (2 * 1_720_451_072 / 989e12 + (126 + 512.5) * 114_688 / 3.35e12)
-    read, launched = 21 * (6 + 1742.5) * 1_720_451_072 * 2 / 3.35e12, 21 * 6 * 28 * 6e-4
+    read, launched = 21 * (6 + 1742.5) * 1_720_451_072 * 2 / 3.35e12, 21 * 28 * (6 * 6e-4 + 1742.5 * 8e-5)
     assert found["evaluate"].boxes == 6
     latent = stage_costs.COSTS["evaluate"](plan_run(root, "paper", None, 1).workload, Box("evaluate", "gsm8k", "uniform"))
     assert cost.seconds(latent.compute, cost.GPUS["h100"], "bfloat16", 0.35) == pytest.approx(work / 0.35 + read + launched)
-    edit(root / "params/paper.yaml", "  block_problems: 64 .*\n  engine: vllm .*", "  block_problems: 8\n  engine: hf")
+    edit(root / "params/paper.yaml", "  block_problems: 128 .*\n  engine: vllm .*", "  block_problems: 8\n  engine: hf")
     # 935 blocks of 128 rows, launched until the longest has 2,040 tokens, of 28 layers
     launched = 935 * 2040 * (28 * 6e-4 + 1_720_451_072 * 2 / 3.35e12)
     assert rows(root, "paper")["sample"].seconds == pytest.approx(30 + 67.265 * 60 / 0.35 + launched, rel=1e-3)
@@ -126,7 +129,7 @@ def test_the_recipe_reads_gigabytes_that_a_gpu_may_not_have(root: Path) -> None:
     assert paged["evaluate"].memory == pytest.approx(weights + beside / 0.4)
     # without latents, what the engine holds decides
     assert paged["baseline"].memory == pytest.approx(weights + (2838 * 114_688 + weights + 151_936 * 4) / 0.85)
-    edit(root / "params/paper.yaml", "  block_problems: 64 .*\n  engine: vllm .*", "  block_problems: 8\n  engine: hf")
+    edit(root / "params/paper.yaml", "  block_problems: 128 .*\n  engine: vllm .*", "  block_problems: 8\n  engine: hf")
     found = rows(root, "paper")
     # 128 rows of that length, the weights, and logits
     cache = 128 * 2838 * 114_688
@@ -194,7 +197,9 @@ def test_gpus_share_a_box_but_for_its_start_and_only_where_the_stage_can(root: P
     for name, boxes in {"sample": 1, "extract": 1, "finetune": 2, "train": 4, "baseline": 2, "evaluate": 6}.items():
         assert (one[name].workers, many[name].workers, many[name].fewest) == (1, 8, 8)
         loading = boxes * run_plan.GPU_LOADING_S
-        assert many[name].seconds - loading == pytest.approx((one[name].seconds - loading) / 8)
+        # 59 blocks and 21 batches: the GPU with most of them has 8 and 3; a step has 32 micro-batches
+        share = {"sample": 8 / 59, "extract": 8 / 59, "baseline": 3 / 21, "evaluate": 3 / 21}.get(name, 1 / 8)
+        assert many[name].seconds - loading == pytest.approx((one[name].seconds - loading) * share)
         assert many[name].floor_s == pytest.approx(one[name].floor_s / 8)
     assert (one["probe"].workers, many["probe"].workers) == (1, 1)
     assert many["probe"].seconds == one["probe"].seconds
@@ -205,7 +210,7 @@ def test_gpus_share_a_box_but_for_its_start_and_only_where_the_stage_can(root: P
 def test_no_more_gpus_work_on_a_box_than_it_has_units(root: Path) -> None:
     edit(root / "params.yaml", "tasks: .*", "tasks: [math500, tooluse]")
     one, many = (rows(root, "paper", "h100", gpus) for gpus in (1, 64))
-    # 12,000 problems in 188 blocks of 64; a step of 128 rows in 32 micro-batches of 4; 500 and 68 questions in 8 and 2
+    # 12,000 problems in 94 blocks of 128; a step of 128 rows in 32 micro-batches of 4; 500 and 68 questions in 8 and 2
     # batches of 64. Tooluse, whose training set is of unknown size, has nothing to train on.
     shared = {"sample": (64, 64), "train": (32, 32), "evaluate": (2, 8)}
     assert {name: (many[name].fewest, many[name].workers) for name in shared} == shared
