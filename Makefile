@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
-# A file's tests stay together, since they share what they set up, and the longest files come first (tests/conftest.py). Four
-# processes at most: each holds torch.
-PYTEST := pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+# A file's tests stay together, since they share what they set up, and the longest files come first (tests/conftest.py). One
+# process more than cores, since many tests wait for others; four at most: each holds torch.
+PYTEST := pytest --numprocesses=$$(expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 # Packages are installed without bytecode, so their first import must be free to write it.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -30,11 +30,11 @@ bench: .venv/ready
 test: .venv/ready
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target check pytest
 
-# The inner loop, two minutes on two cores. It leaves out what is marked `slow` (a test that takes more than 0.4 s of the
+# The inner loop, a minute on two cores. It leaves out what is marked `slow` (a test that takes more than 0.25 s of the
 # processor: whole runs of the pipeline, launched ranks, demos, DVC), linter and type checker. Name files to run fewer:
 # make test-fast ONLY=tests/method
 test-fast: .venv/ready
-	pytest --numprocesses=$$(expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses=4 --dist=worksteal -m 'not slow and not faults' $(ONLY)
+	pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m 'not slow and not faults' $(ONLY)
 
 pytest: .venv/ready
 	$(PYTEST)

@@ -39,7 +39,7 @@ LONGEST = (
     "test_wheel.py",
 )
 # Seconds of the processor, those of child processes included, from which a test is to be marked `slow`.
-SLOW_S = 0.4
+SLOW_S = 0.25
 BEGAN = pytest.StashKey[float]()
 
 
@@ -146,7 +146,7 @@ def qwen3(tokenizer: Any) -> Iterator[Callable[..., Any]]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def random_head(tokenizer: Any) -> Callable[..., Any]:
     """Makes projection heads with random weights, the norm's too: `random_head(32, dtype="float64")`."""
     import torch

@@ -99,6 +99,7 @@ def test_a_benchmark_of_ones_own_is_read_and_graded_and_is_a_task_of_the_params(
     run(root, "-c", CHECKED + GRADED)
 
 
+@pytest.mark.slow
 def test_a_base_model_of_ones_own_is_a_choice_of_the_params(tmp_path: Path) -> None:
     root = applied("A base model", tmp_path)
     params = root / "params.yaml"

@@ -24,6 +24,7 @@ def test_bfloat16_agrees_with_float32() -> None:
     assert found.same_token > 0.5
 
 
+@pytest.mark.slow
 def test_every_kind_of_work_is_done_and_measured() -> None:
     model = gpu_measures.model_of(SHAPE, "cpu", torch.float32)
     peak = gpu_measures.matrix_peak("cpu", torch.float32, SIZE.matmul)

@@ -99,6 +99,7 @@ def test_a_gamma_of_its_own_is_the_gamma_of_a_systems_training_and_of_no_others(
     assert other == trained(train, "reward_weighted", 0, gamma=2.0)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "group", "system"), [(train, "distilled", "uniform"), (finetune, "finetuned", "sft")])
 def test_a_length_of_answers_of_its_own_cuts_a_systems_targets(page: ModuleType, group: str, system: str) -> None:
     usual, whole = trained(page, system, 0, **{"train.answer_max_tokens": 256})
@@ -144,6 +145,7 @@ def test_the_first_seeds_checkpoint_is_the_folder_and_the_others_lie_inside_each
         assert all(torch.equal(system.model.state_dict()[name], value) for name, value in stored.items())
 
 
+@pytest.mark.slow
 def test_a_seed_without_an_adapter_is_refused_and_the_folder_is_not_made() -> None:
     trained(train, "uniform", 3)
     with pytest.raises(
@@ -257,6 +259,7 @@ def put_thoughts(tokenizer: Any) -> None:
 STATE_TOLERANCE = 2**-16
 
 
+@pytest.mark.slow
 def test_a_further_pair_is_read_beside_the_shared_one_and_both_are_what_each_alone_would_be(tokenizer: Any) -> None:
     put_thoughts(tokenizer)
     found = {}

@@ -38,10 +38,12 @@ def suffixes(path: Path) -> set[str]:
     return {letter for name in names if (found := re.fullmatch(r"[a-z][a-z0-9_]*_([A-Z]+)", name)) for letter in found[1]}
 
 
+@pytest.mark.slow
 def test_every_axis_that_is_named_is_declared_and_every_declared_one_is_used() -> None:
     assert set().union(*map(annotated, CORE), *map(suffixes, CORE)) == set(AXES)
 
 
+@pytest.mark.slow
 def test_every_module_with_annotated_arrays_is_checked() -> None:
     packages = {path.relative_to(ROOT / "qthink_core").parts[0] for path in CORE if annotated(path)}
     assert packages == set(CHECKED)

@@ -213,6 +213,7 @@ def test_the_order_of_keys_changes_no_byte(value: dict[str, Any]) -> None:
     assert json.loads(canonical_json(value)) == value
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(OBJECTS, st.data())
 def test_a_sealed_object_comes_back_and_with_any_other_byte_it_is_refused(

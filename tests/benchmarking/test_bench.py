@@ -56,6 +56,7 @@ def test_the_naive_states_are_those_of_the_last_layer_at_the_rows_positions() ->
         np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_latent_answers_are_those_of_the_cards_loop_and_no_row_is_computed_in_vain() -> None:
     row = answering.answers("nano", NANO, SIZES, 1, None)
     assert row.difference == 0
@@ -69,6 +70,7 @@ def test_latent_answers_are_those_of_the_cards_loop_and_no_row_is_computed_in_va
     assert row.counts["naive_logits_rows"] == sum(map(len, prompts.values())) + sum(SIZES.K + n - 1 for n in lengths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merged", [False, True])
 def test_a_training_step_has_the_gradient_of_one_example_at_a_time_with_either_teacher(merged: bool) -> None:
     step = training.Step(NANO, SIZES, merged)
@@ -88,6 +90,7 @@ def test_a_training_step_has_the_gradient_of_one_example_at_a_time_with_either_t
         assert naively.forward_calls == len(examples) * (passes + 1 + online)
 
 
+@pytest.mark.slow
 def test_merged_lora_has_the_gradient_of_peft() -> None:
     sizes = SIZES._replace(problems=2, K=3)
     row = training.merged_step("nano", NANO, sizes, 1, None)
@@ -95,6 +98,7 @@ def test_merged_lora_has_the_gradient_of_peft() -> None:
     assert row.counts["forward_calls"] == sizes.K + 1
 
 
+@pytest.mark.slow
 def test_probes_give_the_answers_of_each_condition_on_its_own_and_read_the_prompts_once() -> None:
     sizes = SIZES._replace(K=3, questions=3, max_new_tokens=5)
     row = answering.probes("nano", NANO, sizes, 1, None)
@@ -209,6 +213,7 @@ def test_a_mistake_is_one_line(arguments: list[str], said: str, tmp_path: Path) 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 
 
+@pytest.mark.slow
 @on_linux
 def test_an_earlier_peak_of_the_process_does_not_count() -> None:
     # the allocator maps arrays of more than 32 MiB anew and returns them at once

@@ -273,6 +273,7 @@ def test_math500_comes_from_the_hub_cache_without_network(hub_cache: Path) -> No
     assert published("math500", "test", None) == published("math500", "test", DATA)
 
 
+@pytest.mark.slow
 @with_data
 def test_a_parquet_copy_gives_the_problems_of_the_published_lines(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [json.loads(line) for line in (DATA / "gsm8k/test.jsonl").read_bytes().splitlines()]
@@ -306,6 +307,7 @@ def test_a_benchmark_that_the_hub_does_not_hold_names_its_publisher() -> None:
         published("tooluse", "test", None)
 
 
+@pytest.mark.slow
 def test_problems_need_no_torch() -> None:
     code = "import sys, qthink_core.benchmarks.problems; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

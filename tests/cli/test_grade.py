@@ -327,6 +327,7 @@ def test_the_example_of_the_help_prints_what_it_says(tmp_path: Path) -> None:
     assert said_by(command, tmp_path) == said + "\n"
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_on_use_print_what_it_says(tmp_path: Path) -> None:
     page = (ROOT / "docs/use/command-line.md").read_text().partition("## Grade")[2]
     command, said, shell, summary = re.findall(r"^```(?:sh|text)\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)

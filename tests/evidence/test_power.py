@@ -53,6 +53,7 @@ def test_systems_that_never_disagree_otherwise_need_six_discordant_questions() -
     assert smallest_difference(5, 1, Scatter(0.0, 1.0, 0.0)) is None
 
 
+@pytest.mark.slow
 @given(st.integers(8, 300), st.integers(1, 5), st.floats(0, 0.4), st.floats(0, 1))
 def test_more_questions_and_a_weaker_test_find_smaller_differences(
     n: int, S: int, discordant: float, repeated: float

@@ -160,6 +160,7 @@ def test_one_seed_is_mcnemars_exact_test(left: int, right: int) -> None:
     assert found.p_method == found.p
 
 
+@pytest.mark.slow
 @given(seeds())
 def test_several_seeds_are_the_share_of_all_sign_flips_of_questions(pair: tuple[np.ndarray, np.ndarray]) -> None:
     differences = (pair[0].astype(int) - pair[1]).sum(axis=0)
@@ -180,6 +181,7 @@ def test_five_seeds_that_agree_are_no_more_evidence_than_one() -> None:
     assert five.p_method == five.p
 
 
+@pytest.mark.slow
 @given(seeds())
 def test_a_comparison_turned_round_has_the_other_sign(pair: tuple[np.ndarray, np.ndarray]) -> None:
     one, turned = compare(*pair), compare(*pair[::-1])
@@ -189,6 +191,7 @@ def test_a_comparison_turned_round_has_the_other_sign(pair: tuple[np.ndarray, np
     assert one.difference - CLOSE <= one.high <= 1
 
 
+@pytest.mark.slow
 @given(seeds())
 def test_a_side_of_one_seed_meets_every_seed_of_the_other(pair: tuple[np.ndarray, np.ndarray]) -> None:
     left, base = pair[0], pair[1][:1]
@@ -209,6 +212,7 @@ def test_systems_on_other_questions_or_seeds_are_refused() -> None:
         compare(answers(2, 1), answers(2, 1))
 
 
+@pytest.mark.slow
 def test_a_claim_about_the_method_needs_more_than_lucky_seeds() -> None:
     """Two methods that are alike, with seeds that differ: 300 draws at 0.05, whose standard error is 1.3 points."""
     rng = np.random.default_rng(1)

@@ -38,11 +38,13 @@ def tokens(
     return {one.problem_id: row.tokens for one, (row,) in zip(unit.requests, done, strict=True)}
 
 
+@pytest.mark.slow
 def test_a_sampled_answer_of_the_base_is_rollout_0_of_its_question(thinker: System, prompts: dict[str, list[int]]) -> None:
     rows = sample(HFEngine(thinker, LIMIT), prompts, 1, SAMPLING)
     assert tokens(thinker, prompts, None, SAMPLING) == {row.problem_id: row.tokens for row in rows}
 
 
+@pytest.mark.slow
 def test_a_sampled_answer_depends_on_seed_question_and_training_and_not_on_its_batch(
     thinker: System, prompts: dict[str, list[int]]
 ) -> None:
@@ -60,6 +62,7 @@ def test_the_base_and_the_first_training_draw_from_streams_of_their_own() -> Non
     assert len(keys) == 6
 
 
+@pytest.mark.slow
 def test_latent_systems_and_rows_that_do_not_think_stay_greedy(
     thinker: System, random_head: Callable[..., Any], prompts: dict[str, list[int]]
 ) -> None:

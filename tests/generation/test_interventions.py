@@ -175,6 +175,7 @@ def test_the_systems_own_latents_in_one_pass_give_the_answers_of_its_latent_step
     assert len({tuple(row.tokens) for (row,) in found}) > N / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_without_latents_a_system_answers_as_one_of_no_steps(
     system: System, qwen3: Any, random_head: Any, prompts: dict[str, list[int]], teachers: dict[str, np.ndarray], dtype: str
@@ -185,6 +186,7 @@ def test_without_latents_a_system_answers_as_one_of_no_steps(
     assert [row for row in found if row.condition == NONE] == [replace(row, condition=NONE) for row in expected]
 
 
+@pytest.mark.slow
 def test_another_number_of_steps_is_a_system_of_that_k(
     system: System, prompts: dict[str, list[int]], teachers: dict[str, np.ndarray]
 ) -> None:

@@ -32,6 +32,7 @@ def refused(said: str, load: Callable[[], Any]) -> None:
     assert len(str(error.value)) < 1000
 
 
+@pytest.mark.slow
 def test_the_good_folder_is_taken(folder: Path, tmp_path: Path) -> None:
     folders.check(folder)
     folders.check_memory(folder)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import exported
 
 from qthink_core import LatentReasoner
 from qthink_core.errors import DataError, ParamError, StoppedError
@@ -17,12 +16,6 @@ from qthink_core.inference.settings import Settings
 HOW = Settings(max_new_tokens=6, top=0)
 RUN = {"model": "m", "latents": 6} | HOW._asdict()
 TEXTS = ["Who?", "Compute (((2+3)-1)+4).", "Why?", "How many apples does Tom have?", "What now?"]
-
-
-@pytest.fixture
-def reasoner(qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path) -> LatentReasoner:
-    folder = exported(tmp_path / "model", qwen3("float64"), tokenizer, random_head(dtype="float64"))
-    return LatentReasoner.from_pretrained(folder)
 
 
 def numbered(rows: Iterable[Any]) -> list[tuple[int, bytes]]:
@@ -50,6 +43,7 @@ def test_answers_are_those_of_the_reasoner_in_the_order_of_the_questions(reasone
         assert row["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_messages_may_be_asked_instead_of_a_question(reasoner: LatentReasoner) -> None:
     messages = [{"role": "user", "content": "Who?"}]
     one, other = (
@@ -94,6 +88,7 @@ def test_draws_depend_on_the_line_and_not_on_where_a_run_began(reasoner: LatentR
     assert later == whole[2:]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_continues_after_the_last_whole_line(reasoner: LatentReasoner, tmp_path: Path) -> None:
     out = tmp_path / "answers.jsonl"
     assert resume(out, RUN) == 0

@@ -44,11 +44,13 @@ def test_ask_streams_the_answer_and_counts_on_standard_error(folder: Path) -> No
     assert counts.startswith(f"[6 latent steps, {expected.new_tokens} tokens, ")
 
 
+@pytest.mark.slow
 def test_one_latent_step_and_one_token_are_not_plural(folder: Path) -> None:
     run = qthink("ask", str(folder), "Who?", "--max-new-tokens", "1", "--latents", "1")
     assert run.stderr.decode().startswith("[1 latent step, 1 token, ")
 
 
+@pytest.mark.slow
 def test_ask_prints_the_response_as_json_and_takes_another_number_of_latents(folder: Path) -> None:
     run = qthink("ask", str(folder), "Who?", "--max-new-tokens", "8", "--json", "--latents", "0")
     found = json.loads(run.stdout)
@@ -74,6 +76,7 @@ def test_answers_go_on_after_a_bad_line_was_fixed_and_can_be_graded(folder: Path
     assert len(graded.splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_an_answer_ends_before_a_stop_text(folder: Path) -> None:
     words, given = ("answer", str(folder), "--max-new-tokens", "8"), b'{"question": "Who?"}\n'
     whole = json.loads(qthink(*words, given=given).stdout)["answer"]

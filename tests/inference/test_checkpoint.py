@@ -21,11 +21,6 @@ from qthink_core.models.acceptance import folders
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.fixture
-def folder(qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path) -> Path:
-    return exported(tmp_path / "model", qwen3(), tokenizer, random_head())
-
-
 class Trap:
     """A pickle that creates a file when it is loaded."""
 
@@ -256,6 +251,7 @@ def test_a_folder_without_a_chat_template_is_refused(folder: Path) -> None:
     refused(folder, r"has no chat template \(chat_template\.jinja\)")
 
 
+@pytest.mark.slow
 def test_a_template_that_does_not_close_the_think_block_is_refused_for_latents_alone(folder: Path) -> None:
     template = folder / "chat_template.jinja"
     template.write_text(template.read_text().replace("<think>\\n\\n</think>\\n\\n", ""))
@@ -276,6 +272,7 @@ def test_a_dtype_or_device_that_is_missing_is_named(folder: Path, how: dict[str,
     refused(folder, message, **how)
 
 
+@pytest.mark.slow
 def test_the_dtype_is_that_of_the_weights_unless_another_is_given(
     qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path
 ) -> None:

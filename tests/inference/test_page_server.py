@@ -123,6 +123,7 @@ def test_each_way_streams_the_answer_of_its_reasoner(
     assert len({joined(one) for one in found.values()}) == 4, "four equal answers could not be told apart"
 
 
+@pytest.mark.slow
 def test_what_the_latents_read_as_comes_before_the_answer(
     reasoner: LatentReasoner, serve: Callable[..., PageServer]
 ) -> None:
@@ -136,6 +137,7 @@ def test_what_the_latents_read_as_comes_before_the_answer(
     assert not [event for key in ("none", "thinking") for event in found[key] if "readout" in event]
 
 
+@pytest.mark.slow
 def test_only_the_ways_that_were_chosen_answer(reasoner: LatentReasoner, serve: Callable[..., PageServer]) -> None:
     server = serve(ways(reasoner))
     assert list(by_way(ask(server, question=QUESTION, ways=["thinking", "latent"]).events)) == ["latent", "thinking"]
@@ -230,6 +232,7 @@ def test_a_full_line_refuses(slow_server: PageServer, monkeypatch: pytest.Monkey
         assert (refused.status, refused.error) == (503, "1 questions are waiting already: ask again later")
 
 
+@pytest.mark.slow
 def test_a_question_that_is_too_long_for_the_model_says_so_in_each_way(
     reasoner: LatentReasoner, serve: Callable[..., PageServer]
 ) -> None:
@@ -334,6 +337,7 @@ def test_the_page_may_load_nothing_but_itself(slow_server: PageServer) -> None:
     assert send(slow_server, "GET", "/page.html").status == 404
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_it_asks(
     reasoner: LatentReasoner, base: LatentReasoner, serve: Callable[..., PageServer]
 ) -> None:

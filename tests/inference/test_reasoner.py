@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import exported, plain, published
+from checkpoints import plain, published
 from engines import answer
 
 from qthink_core import LatentReasoner
@@ -25,17 +25,6 @@ QUESTIONS = [
     "Say nothing, or something else, but say it at some length so that this prompt is longer than the others.",
     "Why?",
 ]
-
-
-@pytest.fixture
-def folder(qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path) -> Path:
-    """Float64, so that the rounding of a batch moves no token."""
-    return exported(tmp_path / "model", qwen3("float64"), tokenizer, random_head(dtype="float64"))
-
-
-@pytest.fixture
-def reasoner(folder: Path) -> LatentReasoner:
-    return LatentReasoner.from_pretrained(folder)
 
 
 def by_the_card(reasoner: LatentReasoner, question: str, K: int, limit: int) -> tuple[list[int], list[Any], list[Any]]:
@@ -80,12 +69,14 @@ def test_tokens_and_latents_are_those_of_the_model_cards_loop_for_each_question_
             np.testing.assert_allclose(z_D, expected_1D[0], rtol=1e-5, atol=1e-6)
 
 
-def test_the_latents_change_the_answers(folder: Path) -> None:
+@pytest.mark.slow
+def test_the_latents_change_the_answers(shared_folder: Path) -> None:
     """Otherwise the parity above would hold for a loop without latent steps."""
-    found = [LatentReasoner.from_pretrained(folder, K).generate(QUESTIONS, max_new_tokens=LIMIT) for K in (6, 0)]
+    found = [LatentReasoner.from_pretrained(shared_folder, K).generate(QUESTIONS, max_new_tokens=LIMIT) for K in (6, 0)]
     assert all(one.token_ids != other.token_ids for one, other in zip(*found, strict=True))
 
 
+@pytest.mark.slow
 def test_the_engine_of_the_pipeline_gives_the_same_tokens(reasoner: LatentReasoner) -> None:
     prompts = {question: reasoner.prompt(question) for question in QUESTIONS}
     expected = {row.problem_id: row for row in answer(HFEngine(reasoner.system, LIMIT), prompts)}
@@ -118,6 +109,7 @@ def test_streamed_pieces_join_to_the_text_of_the_response(reasoner: LatentReason
         assert len(pieces) > 1
 
 
+@pytest.mark.slow
 def test_a_sampled_answer_depends_on_seed_and_place_not_on_the_batch(reasoner: LatentReasoner) -> None:
     settings = {"max_new_tokens": LIMIT, "temperature": 1.5}
     together, in_pairs = (reasoner.generate(QUESTIONS, batch=batch, seed=1, **settings) for batch in (16, 2))
@@ -147,6 +139,7 @@ def test_a_stop_string_ends_one_answer_and_no_other(reasoner: LatentReasoner) ->
     assert "".join(reasoner.stream(QUESTIONS[0], max_new_tokens=LIMIT, stop=(stop,))) == found[0].text
 
 
+@pytest.mark.slow
 def test_messages_are_rendered_by_the_chat_template(reasoner: LatentReasoner) -> None:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
     one = reasoner.generate(messages, max_new_tokens=LIMIT)
@@ -156,6 +149,7 @@ def test_messages_are_rendered_by_the_chat_template(reasoner: LatentReasoner) ->
     assert reasoner.prompt(asked) == reasoner.prompt("Who?")
 
 
+@pytest.mark.slow
 def test_without_a_limit_an_answer_may_fill_the_positions_that_are_left(qwen3: Any, tokenizer: Any, tmp_path: Path) -> None:
     """Long and short prompts in one batch: each has a limit of its own."""
     model = qwen3("float64", max_position_embeddings=64)
@@ -265,6 +259,7 @@ def test_a_hidden_state_that_is_not_finite_names_the_question_and_the_step(folde
         reasoner.generate("Who?")
 
 
+@pytest.mark.slow
 def test_the_thinking_prompt_of_a_plain_model_is_the_default_and_can_be_switched_off(
     qwen3: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
@@ -274,6 +269,7 @@ def test_the_thinking_prompt_of_a_plain_model_is_the_default_and_can_be_switched
     assert direct == [*thinking, *end]
 
 
+@pytest.mark.slow
 def test_the_published_layout_needs_k_and_then_answers_like_an_export(
     folder: Path, qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path
 ) -> None:

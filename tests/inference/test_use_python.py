@@ -1,11 +1,11 @@
 """The Python of README.md and docs/use/python.md, block by block, in a folder that has the model it names."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import exported
 
 from qthink_core import LatentReasoner
 
@@ -14,13 +14,12 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | 
 
 
 @pytest.fixture
-def reasoner(
-    qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> LatentReasoner:
+def reasoner(shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LatentReasoner:
     monkeypatch.chdir(tmp_path)
-    return LatentReasoner.from_pretrained(exported(Path("models/gsm8k/uniform"), qwen3(), tokenizer, random_head()))
+    return LatentReasoner.from_pretrained(shutil.copytree(shared_folder, "models/gsm8k/uniform"))
 
 
+@pytest.mark.slow
 def test_the_first_block_prints_the_answer_its_cost_and_what_the_latents_read_as(
     reasoner: LatentReasoner, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -53,6 +52,7 @@ def test_every_field_of_a_response_is_in_the_table(reasoner: LatentReasoner) -> 
     assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))) == public
 
 
+@pytest.mark.slow
 def test_the_block_of_the_readme_prints_each_answer_with_what_its_latents_read_as(
     reasoner: LatentReasoner, capsys: pytest.CaptureFixture[str]
 ) -> None:

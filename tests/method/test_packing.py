@@ -127,6 +127,7 @@ def visible(batches: list[packing.Batch], kept: np.ndarray, every: np.ndarray) -
     return found
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(1, 12), st.lists(st.integers(1, 30), min_size=1, max_size=6)), min_size=1, max_size=6),
     st.integers(1, 120),

@@ -90,6 +90,7 @@ def test_every_rule_gives_k_rising_indices_of_the_completion(length: int, before
     assert 0 <= found[0] <= found[-1] <= before + length
 
 
+@pytest.mark.slow
 def test_an_edit_of_the_rules_is_other_code_of_what_reads_positions_and_of_no_sampling_and_no_scoring() -> None:
     """A training reads teachers and not positions; where those come out the same it does not run again."""
     stages = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")

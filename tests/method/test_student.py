@@ -153,6 +153,7 @@ def test_gradients_flow_from_the_last_step_through_all_passes(
     assert found["head.mlp.0.weight"].abs().max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro", [1, 3, 5])
 def test_micro_batches_and_padding_change_neither_loss_nor_gradient(
     student: Any, examples: list[Example], teachers: dict[str, Any], micro: int

@@ -36,6 +36,7 @@ def with_template(template: str) -> Any:
     return tokenizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "thinking", "thoughtful", "direct"),
     [
@@ -110,6 +111,7 @@ def test_a_template_that_cannot_follow_is_refused_in_one_line(template: str, thi
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_date_in_any_spelling_of_the_call_is_that_of_the_day(tmp_path: Path) -> None:
     tokenizer = with_template(
         "{% if strftime_now is defined %}{{ strftime_now ( '%Y-%m' ) }}{% endif %}" + START + "{% endif %}"
@@ -138,6 +140,7 @@ def test_a_template_that_would_take_all_time_or_memory_is_ended_and_refused(
         following(with_template(BOMBS[bomb] + START + "{% endif %}"), "added", "x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Llama-3.2", "Granite-3"])
 def test_a_prompt_does_not_depend_on_the_day(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = families.tokenizer(FAMILIES[name])
@@ -260,16 +263,19 @@ def settled(folder: Path, out: Path) -> list[str]:
     return tokenizer_files.settle(out)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_needs_nothing_is_left_as_it_is(tmp_path: Path) -> None:
     assert settled(source(tmp_path / "a"), tmp_path / "b") == []
 
 
+@pytest.mark.slow
 def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path: Path) -> None:
     edited(source(tmp_path / "a"), "tokenizer_config.json", pad_token=None)
     assert settled(tmp_path / "a", tmp_path / "b") == ["pad_token is <|im_end|>, since there was none"]
     assert loading.load_tokenizer(tmp_path / "b").pad_token_id == 2
 
 
+@pytest.mark.slow
 def test_the_end_token_is_what_ends_a_turn(tmp_path: Path) -> None:
     edited(source(tmp_path / "a"), "tokenizer_config.json", eos_token="<|endoftext|>")
     edited(tmp_path / "a", "generation_config.json", eos_token_id=0)
@@ -280,6 +286,7 @@ def test_the_end_token_is_what_ends_a_turn(tmp_path: Path) -> None:
     assert model_folder.check(tmp_path / "b")["tokens"]
 
 
+@pytest.mark.slow
 def test_special_tokens_that_only_an_older_file_names_are_read(tmp_path: Path) -> None:
     edited(source(tmp_path / "a"), "tokenizer_config.json", eos_token=None, pad_token=None)
     (tmp_path / "a/special_tokens_map.json").write_text(json.dumps({"eos_token": "<|im_end|>", "pad_token": "<|im_start|>"}))
@@ -287,6 +294,7 @@ def test_special_tokens_that_only_an_older_file_names_are_read(tmp_path: Path) -
     assert loading.load_tokenizer(tmp_path / "b").pad_token == "<|im_start|>"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listed", ["a", [2, "a"], -1, 10**12, 2.5])
 def test_an_end_of_generation_that_is_no_token_is_refused(tmp_path: Path, listed: Any) -> None:
     edited(source(tmp_path / "a"), "generation_config.json", eos_token_id=listed)
@@ -314,6 +322,7 @@ def test_lengths_to_cut_and_to_pad_to_change_no_think_token(tmp_path: Path) -> N
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thinking", ["native", "added"])
 def test_marks_that_are_special_tokens_are_kept_by_decoding_afterwards(tmp_path: Path, thinking: str) -> None:
     tokenizer = tiny_folders.plain_tokenizer()
@@ -330,6 +339,7 @@ def test_marks_that_are_special_tokens_are_kept_by_decoding_afterwards(tmp_path:
     assert len(after) == len(tokenizer)
 
 
+@pytest.mark.slow
 def test_a_class_that_reads_the_tokenizer_otherwise_than_it_is_written_is_replaced(tmp_path: Path) -> None:
     """As for DeepSeek-R1-Distill-Llama, which transformers know by its name on the hub alone."""
     edited(source(tmp_path / "a"), "tokenizer_config.json", tokenizer_class="LlamaTokenizerFast")
@@ -340,6 +350,7 @@ def test_a_class_that_reads_the_tokenizer_otherwise_than_it_is_written_is_replac
     assert loading.load_tokenizer(tmp_path / "b").encode("a  b\n\nc", add_special_tokens=False) == written
 
 
+@pytest.mark.slow
 def test_added_tokens_are_listed_where_a_class_reads_them_from(tmp_path: Path) -> None:
     source(tmp_path / "a")
     entry = {"content": "<|endoftext|>", "special": True, "lstrip": False, "rstrip": False, "single_word": False}
@@ -411,6 +422,7 @@ TEMPLATES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "listed", "said"), TEMPLATES)
 def test_preflight_and_base_read_the_same_template_of_several_or_refuse_it_alike(
     tmp_path: Path, file: bytes | None, listed: list[Any] | None, said: str | None
@@ -463,6 +475,7 @@ def test_shards_of_any_names_come_from_the_hub(tmp_path: Path, monkeypatch: pyte
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_mixture_of_experts_is_refused_by_that_name(tmp_path: Path) -> None:
     families.save(tmp_path / "a", FAMILIES["Qwen3"]._replace(kind="qwen3_moe", config={}))
     sources.from_folder(tmp_path / "a", tmp_path / "b")

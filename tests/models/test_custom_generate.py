@@ -55,6 +55,7 @@ def engine_answers(folder: Path, prompts: list[list[int]], limit: int = NEW) -> 
     return [row.tokens for row in answer(HFEngine(system, limit), {f"q{i:02}": one for i, one in enumerate(prompts)})]
 
 
+@pytest.mark.slow
 def test_a_ragged_batch_has_the_engines_tokens_and_those_of_each_row_alone(
     model: Any, folder: Path, prompts: list[list[int]], tokenizer: Any
 ) -> None:

@@ -98,6 +98,7 @@ def test_the_snippet_in_this_repository_is_the_cards() -> None:
     assert SNIPPET.read_text() in card.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_loop_of_the_page_on_use_answers_as_we_do(exported: Any, tokenizer: Any, dtype: str) -> None:
     folder, _ = exported(K, dtype=dtype)
@@ -170,6 +171,7 @@ def test_an_adapters_config_holds_no_path_and_no_set_order(exported: Any, tmp_pa
     assert (config["r"], config["lora_alpha"], config["lora_dropout"], config["bias"]) == (4, 8, 0.0, "none")
 
 
+@pytest.mark.slow
 def test_a_bfloat16_export_is_the_float32_merge_cast_once(exported: Any) -> None:
     exact = load_system(exported(K, "exact")[0], torch.device("cpu"), "float32").model
     folder, _ = exported(K, "cast", "bfloat16")

@@ -59,6 +59,7 @@ def test_the_first_loss_is_near_that_of_guessing_and_training_halves_it(
     assert np.mean(losses[-5:]) < losses[0] / 2
 
 
+@pytest.mark.slow
 def test_the_same_arguments_give_the_same_weights(model: Qwen3ForCausalLM) -> None:
     again = trained(steps=2)[0].state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())

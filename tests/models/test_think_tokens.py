@@ -33,6 +33,7 @@ def prompt(folder: Path, **options: bool) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thinking", ["native", "added"])
 def test_a_model_that_thinks_is_left_as_it_is(tmp_path: Path, thinking: str) -> None:
     tiny_folders.save(tmp_path / "source", tiny_tokenizer.build(WORLD, STYLE.opening))
@@ -56,6 +57,7 @@ def test_think_tokens_without_a_template_for_them_are_not_enough(tmp_path: Path)
         with_thinking(tmp_path / "base", "native")
 
 
+@pytest.mark.slow
 def test_the_added_template_opens_a_block_or_renders_an_empty_one(tmp_path: Path) -> None:
     folder = base(tmp_path)
     with_thinking(folder, "added")
@@ -64,6 +66,7 @@ def test_the_added_template_opens_a_block_or_renders_an_empty_one(tmp_path: Path
     assert prompt(folder, enable_thinking=False) == USER + "<think>\n\n</think>\n\n"
 
 
+@pytest.mark.slow
 def test_an_added_token_is_one_that_decoding_keeps(tmp_path: Path) -> None:
     folder = base(tmp_path)
     with_thinking(folder, "added")
@@ -73,6 +76,7 @@ def test_an_added_token_is_one_that_decoding_keeps(tmp_path: Path) -> None:
     assert tokenizer.decode(ids, skip_special_tokens=True) == "<think>\nthink</think>"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False])
 def test_an_added_token_starts_as_the_mean_of_its_pieces(tmp_path: Path, tied: bool) -> None:
     folder = base(tmp_path, tied=tied)
@@ -88,6 +92,7 @@ def test_an_added_token_starts_as_the_mean_of_its_pieces(tmp_path: Path, tied: b
         assert torch.equal(new[name][-1], end_think.float())
 
 
+@pytest.mark.slow
 def test_adding_tokens_changes_no_logit_of_the_others(tmp_path: Path) -> None:
     folder = base(tmp_path)
     ids_BT = torch.arange(20)[None]
@@ -99,6 +104,7 @@ def test_adding_tokens_changes_no_logit_of_the_others(tmp_path: Path) -> None:
     torch.testing.assert_close(after[..., :-2], before, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_added_tokens_take_the_spare_rows_of_a_padded_embedding(tmp_path: Path) -> None:
     folder = base(tmp_path, rows=320)
     with_thinking(folder, "added")
@@ -106,6 +112,7 @@ def test_added_tokens_take_the_spare_rows_of_a_padded_embedding(tmp_path: Path) 
     assert (about["vocab"], about["tokens"]) == (320, 3 + 256 + len(tiny_folders.MERGES) + 2)
 
 
+@pytest.mark.slow
 def test_adding_twice_adds_once_and_the_model_stays_whole(tmp_path: Path) -> None:
     folder = base(tmp_path)
     with_thinking(folder, "added")

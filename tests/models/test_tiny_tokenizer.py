@@ -28,6 +28,7 @@ def rendered(tokenizer: PreTrainedTokenizerFast, *turns: tuple[str, str], **opti
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(text=ANY_TEXT | st.lists(st.sampled_from([*SUPERWORDS, *MARKS, " 7", "\n"]) | ANY_TEXT).map("".join))
 def test_any_text_comes_back_unchanged(tokenizer: PreTrainedTokenizerFast, text: str) -> None:

@@ -20,6 +20,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/use/transformers.md
 QUESTIONS = re.findall(r'"([A-Z][^"\n]*now\?)"', BLOCKS[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block", "questions"), list(zip(BLOCKS, (QUESTIONS, QUESTIONS[1:]), strict=True)))
 def test_a_block_prints_the_engines_answers(
     block: str,

@@ -352,6 +352,7 @@ def test_a_stage_sees_its_own_parameters_and_no_others(params: Path) -> None:
     assert systems == {"finetuned": {"sft": {"target": "think_and_answer"}, "answer_only": {"target": "answer"}}}
 
 
+@pytest.mark.slow
 def test_a_stage_with_bad_parameters_ends_at_once_with_a_line_for_each_and_without_torch(tmp_path: Path) -> None:
     root = copy_repository(tmp_path / "copy")
     edit(root / "params.yaml", "K: 6", "K: 0")

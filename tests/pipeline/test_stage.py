@@ -154,6 +154,7 @@ def test_a_stage_publishes_its_artifact_and_says_what_it_made(root: Path) -> Non
     assert (root / OUT / "second.txt").read_text() == "text one second"
 
 
+@pytest.mark.slow
 def test_clocks_and_durations_are_logged_and_leave_no_trace_in_the_output(root: Path) -> None:
     run(root)
     first = published(root)
@@ -236,6 +237,7 @@ def test_seconds_of_the_processor_are_logged_beside_those_of_the_clock(root: Pat
     assert slept["seconds"] - quick["seconds"] > 1.5
 
 
+@pytest.mark.slow
 def test_a_run_that_went_on_from_finished_units_is_logged_as_such(root: Path, paused: subprocess.Popen[str]) -> None:
     paused.kill()
     paused.wait()
@@ -244,6 +246,7 @@ def test_a_run_that_went_on_from_finished_units_is_logged_as_such(root: Path, pa
     assert logged(root)["resumed"] is True
 
 
+@pytest.mark.slow
 def test_other_code_changes_no_byte_of_the_same_output(root: Path) -> None:
     run(root)
     first = published(root)
@@ -253,6 +256,7 @@ def test_other_code_changes_no_byte_of_the_same_output(root: Path) -> None:
     assert published(root) == first
 
 
+@pytest.mark.slow
 def test_a_comment_written_while_a_stage_is_stopped_loses_none_of_its_units(
     root: Path, paused: subprocess.Popen[str]
 ) -> None:
@@ -370,6 +374,7 @@ def test_a_missing_input_ends_with_the_command_that_makes_it(root: Path) -> None
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_at_once_and_names_the_first(root: Path, paused: subprocess.Popen[str]) -> None:
     code, _, err = run(root)
     assert code == StoppedError.exit_code == 75
@@ -377,6 +382,7 @@ def test_a_second_run_is_refused_at_once_and_names_the_first(root: Path, paused:
     assert finish(root, paused) == (0, "")
 
 
+@pytest.mark.slow
 def test_another_box_of_the_same_stage_may_run_beside(root: Path, paused: subprocess.Popen[str]) -> None:
     other = start(root, "write@gsm8k-long")
     assert finish(root, paused)[0] == 0
@@ -384,6 +390,7 @@ def test_another_box_of_the_same_stage_may_run_beside(root: Path, paused: subpro
     assert other.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_stage_keeps_its_units_says_how_to_go_on_and_does(
     root: Path, paused: subprocess.Popen[str], number: signal.Signals

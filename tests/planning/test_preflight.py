@@ -94,6 +94,7 @@ def test_a_machine_without_gpu_and_hub_hears_at_once_of_everything_that_the_pape
     assert not [file for file in (copy / ".work").rglob("*") if file.is_file() and file.suffix != ".lock"]
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_params_comes_first_and_alone(copy: Path, tmp_path: Path) -> None:
     edit(copy / "params.yaml", "K: 6", "K: six")
     try:
@@ -130,6 +131,7 @@ def test_the_source_of_a_base_model_that_is_made_already_is_not_asked_for(tmp_pa
         assert (re.search(missing, said) is not None) is asked
 
 
+@pytest.mark.slow
 def test_the_tiny_scale_is_not_kept_waiting() -> None:
     program = "import sys, time; from pathlib import Path; from qthink_core.pipeline import stage\n"
     program += "stage.read_params(Path(), 'base')\n"
@@ -287,6 +289,7 @@ def template(old: str, new: str) -> Callable[[Path], None]:
     return spoil
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -314,6 +317,7 @@ def test_a_tokenizer_that_breaks_the_conventions_is_a_fault(
     assert re.search(said, found.text)
 
 
+@pytest.mark.slow
 def test_what_base_settles_itself_is_not_a_fault(tokenizer: Any, tmp_path: Path) -> None:
     """No padding token, another end token in the files, and a template that always opens the block."""
     tokenizer.save_pretrained(tmp_path)

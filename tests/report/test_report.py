@@ -542,6 +542,7 @@ def test_the_report_is_these_files_with_the_table_first_and_the_page_second(tmp_
     ]
 
 
+@pytest.mark.slow
 def test_further_test_sets_are_a_table_of_their_own_and_benchmarks_for_programs(tmp_path: Path) -> None:
     """Of 4 questions, 1 right: 25 % with a standard error of sqrt(1/4 * 3/4 / 4) = 21.7 and Wilson's interval."""
     verdicts = three_seeds(EARNS)
@@ -583,6 +584,7 @@ def test_the_same_grades_in_any_order_and_any_folder_are_the_same_bytes(tmp_path
     assert written(tmp_path / "one", verdicts) == written(tmp_path / "other", verdicts, mix=1)
 
 
+@pytest.mark.slow
 def test_model_text_is_not_in_the_table_file_and_escaped_in_the_page(tmp_path: Path) -> None:
     files = written(tmp_path, EARNS)
     assert b"right trained | <b>" not in files["table.md"] + files["report.html"]

@@ -179,6 +179,7 @@ def test_the_page_refers_to_nothing_but_its_own_places(tree: Element) -> None:
     assert not re.search(r"@import|url\(|expression", style.text())
 
 
+@pytest.mark.slow
 def test_the_policy_allows_styles_and_the_one_script_by_its_hash(tree: Element) -> None:
     (script,) = tree.all("script")
     (policy,) = tree.all("meta", **{"http-equiv": "Content-Security-Policy"})

@@ -43,6 +43,7 @@ def run(name: str) -> str:
     return module.run(stage.read_params(Path(), name), box, Work(Path(".work", str(box)), "0" * 64, "", {}))
 
 
+@pytest.mark.slow
 def test_rollouts_without_a_thought_end_the_run_at_sample(project: Path) -> None:
     rows = prepared.read(layout.problems(TASK), "train")
     closed = [prepared.Prompted(**{**row, "prompt_thinking": row["prompt_direct"]}) for row in rows]
@@ -70,6 +71,7 @@ def test_a_run_without_a_right_rollout_goes_on_with_uniform_teachers_and_ends_wh
         run("average")
 
 
+@pytest.mark.slow
 def test_think_blocks_that_are_all_cut_end_the_run_at_extract_where_cut_ones_are_dropped(project: Path) -> None:
     edit("params/tiny.yaml", "max_new_tokens: 8", "max_new_tokens: 1")
     edit("params.yaml", "cut_blocks: use", "cut_blocks: drop")

@@ -137,6 +137,7 @@ def test_micro_batches_hold_like_lengths_and_every_example(examples: list[Exampl
     assert lengths == sorted(lengths)
 
 
+@pytest.mark.slow
 def test_training_is_adamw_on_clipped_gradients_of_whole_effective_batches(
     student: Any, examples: list[Example], teachers: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -264,6 +265,7 @@ def test_a_checkpoint_is_the_same_bytes_each_time(
     assert len(found[0]) == 3
 
 
+@pytest.mark.slow
 def test_another_seed_sees_the_examples_in_another_order(
     student: Any, examples: list[Example], teachers: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def kept(shape: Shape, dtype: torch.dtype, K: int, targets: list[str], prompts: 
     return sum(storage.nbytes() for at, storage in found.items() if at not in weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("K", [0, 3])
 @pytest.mark.parametrize("targets", [EVERY, ["q_proj", "v_proj"]], ids=["every", "two"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

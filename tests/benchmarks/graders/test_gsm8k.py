@@ -46,6 +46,7 @@ def test_we_agree_with_openai_on_every_one_of_their_5276_labels():
     assert labels == 5276
 
 
+@pytest.mark.slow
 @needs_data
 def test_a_gold_that_is_off_by_one_never_passes():
     for index, row in enumerate(rows("test.jsonl")):
