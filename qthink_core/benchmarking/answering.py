@@ -23,9 +23,9 @@ CONDITIONS = (NONE, ZEROS, NOISE, OTHER, MEAN, TEACHER)
 MAX_ROW_STEPS = 1.05
 
 
-def system_of(shape: Shape, sizes: Sizes, dtype: str = "float32") -> System:
+def system_of(shape: Shape, sizes: Sizes) -> System:
     """A latent system of random weights without text."""
-    return System(model_of(shape, sizes.seed, dtype), NoText(), head_of(shape, sizes.seed, dtype), sizes.K, False)
+    return System(model_of(shape, sizes.seed, sizes.on), NoText(), head_of(shape, sizes.seed, sizes.on), sizes.K, False)
 
 
 def own_answers(engine: HFEngine, prompts: Mapping[str, list[int]]) -> list[list[int]]:
@@ -57,15 +57,17 @@ def answers(name: str, shape: Shape, sizes: Sizes, rounds: int, goal: float | No
         "naive_forward_calls": naively.forward_calls,
         "naive_logits_rows": naively.logits_rows,
     }
+    ratio = paired(lambda: naive_answers(system, prompts, sizes), lambda: own_answers(engine, prompts), rounds, sizes.on)
     return Measured(
         f"latent answers, B = {len(prompts)}",
         name,
         "the card's loop",
-        paired(lambda: naive_answers(system, prompts, sizes), lambda: own_answers(engine, prompts), rounds),
+        ratio,
         unequal(found, expected),
         counts,
         goal,
         {"row_steps_per_token": MAX_ROW_STEPS},
+        tokens_s=emitted / ratio.own_s,
     )
 
 
@@ -77,9 +79,9 @@ def unequal(found: list[Any], expected: list[Any]) -> int:
 class Probe:
     """The inputs of a probe on a batch of questions, and both ways to answer under all its conditions."""
 
-    def __init__(self, shape: Shape, sizes: Sizes, dtype: str = "float32") -> None:
+    def __init__(self, shape: Shape, sizes: Sizes) -> None:
         self.rows = len(CONDITIONS + tuple(range(sizes.K))) * sizes.questions  # all at once
-        self.sizes, self.system = sizes, system_of(shape, sizes, dtype)
+        self.sizes, self.system = sizes, system_of(shape, sizes)
         self.prompts = prompts_of(shape, sizes, sizes.questions)
         rng = np.random.default_rng([sizes.seed, 2])
         drawn = rng.standard_normal((len(self.prompts), sizes.K, shape.hidden)).astype(np.float32)
@@ -90,10 +92,11 @@ class Probe:
     def _given(self, condition: str, latents: Latents) -> torch.Tensor:
         model, head, names = self.system.model, self.system.head, list(self.prompts)
         if condition != TEACHER:
-            return torch.from_numpy(np.array(replacements(condition, latents, names, self.sizes.seed))).to(model.dtype)
+            drawn = np.array(replacements(condition, latents, names, self.sizes.seed))
+            return torch.from_numpy(drawn).to(model.device, model.dtype)
         assert head is not None, "a latent system has a head"
         last = torch.cat([naive.states(model, one, [-1]) for one in self.prompts.values()])
-        taught = torch.from_numpy(np.stack([self.teachers[name] for name in names]))[:, :-1].to(model.dtype)
+        taught = torch.from_numpy(np.stack([self.teachers[name] for name in names]))[:, :-1].to(model.device, model.dtype)
         with torch.no_grad():
             return head(torch.cat([last[:, None], taught], dim=1))
 
@@ -152,4 +155,5 @@ def probes(name: str, shape: Shape, sizes: Sizes, rounds: int, goal: float | Non
     }
     differing = sum(unequal(found[one], expected[one]) for one in expected)
     against = "each condition on its own, in a batch"
-    return Measured("probes", name, against, paired(probe.naive, probe.own, rounds), differing, counts, goal)
+    ratio = paired(probe.naive, probe.own, rounds, sizes.on)
+    return Measured("probes", name, against, ratio, differing, counts, goal, tokens_s=emitted / ratio.own_s)

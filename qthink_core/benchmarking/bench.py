@@ -1,14 +1,13 @@
 """The benchmark: all rows of the table at the given sizes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from qthink_core.benchmarking import answering, batch_sizes, extraction, growth, training, vllm
 from qthink_core.benchmarking.measured import Measured
-from qthink_core.benchmarking.timing import matrix_peak
+from qthink_core.benchmarking.scale_sizes import Scale
 from qthink_core.benchmarking.workload import SMALL, TINY, Sizes
 from qthink_core.models.loading import pick_device
 
@@ -31,12 +30,16 @@ OPTIONAL = ("vllm",)  # measured only where it is asked for, since it needs pack
 
 
 class Plan(NamedTuple):
-    """What is measured: sizes, number of rounds, whether memory is, and the kinds of work (none: all but OPTIONAL)."""
+    """What is measured: sizes, number of rounds, whether memory is, and the kinds of work (none: all but OPTIONAL).
+
+    Where a `scale` is given, it is measured on the model of that scale, where it computes.
+    """
 
     sizes: Sizes
     rounds: int
     memory: bool = True
     only: Sequence[str] = ()
+    scale: Scale | None = None
 
 
 def of_tiny(sizes: Sizes) -> Sizes:
@@ -47,7 +50,9 @@ def of_tiny(sizes: Sizes) -> Sizes:
 
 
 def jobs(plan: Plan, peak: float) -> dict[str, list[Callable[[], list[Measured]]]]:
-    """The measurements by kind of work, each to be called once; `peak` is the machine's FLOP/s."""
+    """The measurements by kind of work, each to be called once; `peak` is the device's FLOP/s."""
+    if plan.scale is not None:
+        return jobs_of_scale(plan, plan.scale, peak)
     sizes, rounds, tiny = plan.sizes, plan.rounds, of_tiny(plan.sizes)
     many = tiny._replace(problems=tiny.problems * TINY_PROBLEMS)
     batches = sorted({max(sizes.questions // 2, 1), sizes.questions})
@@ -89,28 +94,51 @@ def jobs(plan: Plan, peak: float) -> dict[str, list[Callable[[], list[Measured]]
     }
 
 
+def jobs_of_scale(plan: Plan, scale: Scale, peak: float) -> dict[str, list[Callable[[], list[Measured]]]]:
+    """The measurements on the model of a scale; the goals are for other models."""
+    sizes, rounds, name, shape = plan.sizes, plan.rounds, scale.name, scale.shape
+    long = sizes._replace(**LONG) if plan.memory else None
+    asked, probed = sorted({max(sizes.questions // 2, 1), sizes.questions}), min(PROBED["10 M"], sizes.questions)
+    stepped = sizes._replace(problems=EXAMPLES["10 M"])
+    none = (None, None)
+
+    def answered(n: int) -> Callable[[], list[Measured]]:
+        return lambda: [answering.answers(name, shape, sizes._replace(questions=n), rounds, None)]
+
+    return {
+        "extraction": [lambda: [extraction.measured(name, shape, sizes, rounds, peak, None, long)]],
+        "answers": [answered(n) for n in asked],
+        "training": [lambda: training.steps(name, shape, stepped, rounds, peak, none, scale.merged)],
+        "merged": [lambda: [training.merged_step(name, shape, stepped, rounds, None)]] if scale.merged else [],
+        "probes": [lambda: [answering.probes(name, shape, sizes._replace(questions=probed), rounds, None)]],
+        "vllm": [
+            lambda: [vllm.rollouts(name, shape, sizes._replace(problems=SAMPLED), rounds)],
+            *[lambda K=K: [vllm.answers(name, shape, sizes, K, rounds)] for K in (0, sizes.K)],
+        ],
+    }
+
+
 def measure(plan: Plan) -> Iterator[Measured]:
-    """The rows of the table, one after the other, on one thread of the processor."""
-    torch.set_num_threads(1)
-    pick_device("cpu")
-    found = jobs(plan, matrix_peak())
+    """The rows of the table, one after the other."""
+    torch.set_num_threads(plan.sizes.on.threads)
+    pick_device(plan.sizes.on.name)
+    found = jobs(plan, plan.sizes.on.matrix_peak())
     for kind, measurements in found.items():
         for one in measurements if kind in (plan.only or set(found) - set(OPTIONAL)) else []:
             yield from one()
 
 
-def compare(plan: Plan, values: Sequence[int], root: Path, scale: str) -> Iterator[batch_sizes.Choice]:
-    """Values of `extract.batch_tokens` on the models of the table, or on that of a scale in `root`."""
-    torch.use_deterministic_algorithms(True)
-    if scale:
-        shape, device = batch_sizes.of_scale(root, scale)
-        yield batch_sizes.choose(scale, shape, plan.sizes, values, plan.rounds, plan.memory, device)
+def compare(plan: Plan, values: Sequence[int]) -> Iterator[batch_sizes.Choice]:
+    """Values of `extract.batch_tokens` on the models of the table, or on that of the plan's scale."""
+    pick_device(plan.sizes.on.name)
+    if plan.scale is not None:
+        yield batch_sizes.choose(plan.scale.name, plan.scale.shape, plan.sizes, values, plan.rounds, plan.memory)
         return
     tiny = of_tiny(plan.sizes)
     many = tiny._replace(problems=tiny.problems * TINY_PROBLEMS)
     for name, shape in NAMED.items():
         sizes = many if name == "tiny" else plan.sizes
-        yield batch_sizes.choose(name, shape, sizes, values, plan.rounds, plan.memory, batch_sizes.Device())
+        yield batch_sizes.choose(name, shape, sizes, values, plan.rounds, plan.memory)
 
 
 def grow(plan: Plan) -> Iterator[growth.Grown]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from qthink_core.benchmarking import naive
 from qthink_core.benchmarking.counting import counted, tokens_needed
+from qthink_core.benchmarking.device import peak_of_gpu
 from qthink_core.benchmarking.measured import Measured
 from qthink_core.benchmarking.timing import paired
 from qthink_core.benchmarking.workload import Sizes, model_of, problems_of, rows_of
@@ -28,10 +29,10 @@ LEAST_BYTES = 1 << 20
 
 def sides(shape: Shape, sizes: Sizes) -> tuple[Any, list[Any], Callable[[], Any], Callable[[], Any]]:
     """The model, the rollouts to read, and two functions that read their states (N, K, D): the naive one and ours."""
-    model, rows = model_of(shape, sizes.seed, lively=False), rows_of(problems_of(shape, sizes), sizes.K)
+    model, rows = model_of(shape, sizes.seed, sizes.on, lively=False), rows_of(problems_of(shape, sizes), sizes.K)
 
     def one_by_one() -> Any:
-        return np.stack([naive.states(model, row.tokens, row.positions).numpy() for row in rows])
+        return np.stack([naive.states(model, row.tokens, row.positions).float().cpu().numpy() for row in rows])
 
     return model, rows, one_by_one, lambda: read_positions(model, rows, sizes.K, sizes.batch_tokens, "float32")
 
@@ -62,7 +63,7 @@ def measured(
         counts |= {f"{side}_extra_MiB": extra_bytes(side, shape, long) / (1 << 20) for side in ("own", "naive")}
         counts["extra_memory_per_naive"] = counts["own_extra_MiB"] / counts["naive_extra_MiB"]
         bounds["extra_memory_per_naive"] = 1 / 15
-    ratio = paired(one_by_one, own, rounds)
+    ratio = paired(one_by_one, own, rounds, sizes.on)
     return Measured(
         "extraction",
         name,
@@ -73,6 +74,7 @@ def measured(
         goal,
         bounds,
         flops(shape, rows, needed) / ratio.own_s / peak,
+        needed / ratio.own_s,
     )
 
 
@@ -91,8 +93,11 @@ def flops(shape: Shape, rows: Sequence[Row], needed: int) -> float:
 def extra_bytes(side: str, shape: Shape, sizes: Sizes) -> int:
     """The most memory that extraction took beyond what its process held before, in a process of its own (`own`, `naive`).
 
-    Raises ParamError where the kernel does not tell a process its peak, as on macOS.
+    On a GPU it is that of the device. Raises ParamError where the kernel does not tell a process its peak, as on macOS.
     """
+    if sizes.on.name != "cpu":
+        _, _, one_by_one, own = sides(shape, sizes)
+        return peak_of_gpu({"naive": one_by_one, "own": own}[side])
     if not (STATUS.exists() and RESET.exists()):
         raise ParamError(f"peak memory needs {STATUS} and {RESET}, which Linux has: pass --no-memory")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:

@@ -12,7 +12,6 @@ import numpy as np
 
 from qthink_core.benchmarking.answering import system_of
 from qthink_core.benchmarking.counting import counted
-from qthink_core.benchmarking.timing import seconds
 from qthink_core.benchmarking.training import Step
 from qthink_core.benchmarking.workload import NoText, Sizes, model_of, problems_of, rows_of
 from qthink_core.generation.hf_engine import HFEngine
@@ -54,7 +53,7 @@ class Stages:
     def __init__(self, shape: Shape, sizes: Sizes) -> None:
         self.shape, self.sizes = shape, sizes._replace(varied=False)
         self.problems = problems_of(shape, self.sizes)
-        self.base = System(model_of(shape, sizes.seed), Endless(), None, 0, True)
+        self.base = System(model_of(shape, sizes.seed, sizes.on), Endless(), None, 0, True)
         self.latent = system_of(shape, sizes)._replace(tokenizer=Endless())
         self.step = Step(shape, self.sizes)
 
@@ -89,7 +88,7 @@ class Stages:
         model: Any = {"train": self.step.student.model, "evaluate": self.latent.model}.get(stage, self.base.model)
         with counted(model) as work:
             written, disk = compute()
-        return Grown(stage, self.sizes.problems, seconds(compute), work.tokens, written, disk)
+        return Grown(stage, self.sizes.problems, self.sizes.on.seconds(compute), work.tokens, written, disk)
 
 
 def curve(shape: Shape, sizes: Sizes, numbers: Sequence[int]) -> Iterator[Grown]:

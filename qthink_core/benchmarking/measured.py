@@ -11,7 +11,8 @@ class Measured(NamedTuple):
 
     `difference` is the largest between the two results: of states or gradients, as a share of the largest number, or the
     number of unequal answers. `counts` are exact, but for those in MiB. `goal` is the least ratio that is wanted, and
-    `bounds` are the largest counts that are wanted. `of_ceiling` is the share of the fastest matrix product.
+    `bounds` are the largest counts that are wanted. `of_ceiling` is the share of the fastest matrix product, and `tokens_s`
+    are the tokens that were needed, or for answers those that were written, in a second of our way.
     """
 
     work: str
@@ -23,6 +24,7 @@ class Measured(NamedTuple):
     goal: float | None = None
     bounds: dict[str, float] = {}  # noqa: RUF012 - never changed
     of_ceiling: float | None = None
+    tokens_s: float | None = None
 
     def missed(self) -> list[str]:
         """What falls short of its goal, in words."""
@@ -42,17 +44,20 @@ def as_json(rows: Sequence[Measured]) -> list[dict[str, Any]]:
 
 def as_text(rows: Sequence[Measured]) -> str:
     """The rows as a table in Markdown, followed by the counts and by what falls short of its goal."""
-    lines = ["| work | model | against | ratio | rounds | goal | of ceiling | differs by |", "| --- " * 8 + "|"]
+    lines = ["| work | model | against | ratio | rounds | goal | tokens/s | of ceiling | differs by |", "| --- " * 9 + "|"]
     for row in rows:
         goal = "" if row.goal is None else f"{row.goal:g}x"
         share = "" if row.of_ceiling is None else f"{row.of_ceiling:.2f}"
+        speed = "" if row.tokens_s is None else f"{row.tokens_s:,.0f}"
         span = f"{row.ratio.low:.2f} to {row.ratio.high:.2f}"
-        cells = [row.work, row.model, row.against, f"{row.ratio.median:.2f}x", span, goal, share, f"{row.difference:.1g}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [row.work, row.model, row.against, f"{row.ratio.median:.2f}x", span, goal, speed, share]
+        lines.append(f"| {' | '.join(cells)} | {row.difference:.1g} |")
     exact = [f"- {row.work}, {row.model}, against {row.against}: {counts(row)}" for row in rows]
     short = [f"- {row.work}, {row.model}, against {row.against}: {what}" for row in rows for what in row.missed()]
     end = ["Short of the goal:", "", *short] if short else ["All goals are reached."]
-    return "\n".join([*lines, "", "Counts:", "", *exact, "", *end])
+    return "\n".join(
+        [*lines, "", "Counts:", "", *exact, *(["", *end] if any(row.goal or row.bounds for row in rows) else [])]
+    )
 
 
 def counts(row: Measured) -> str:

@@ -15,14 +15,19 @@ from torch.nn import functional
 def states(model: Any, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
     """The last hidden states (K, D) at K positions of one sequence: a forward with all hidden states and all logits."""
     with torch.no_grad():
-        out = model(input_ids=torch.tensor([list(tokens)]), output_hidden_states=True)
+        out = model(input_ids=torch.tensor([list(tokens)], device=model.device), output_hidden_states=True)
     return out.hidden_states[-1][0, list(positions)]
+
+
+def latent(head: nn.Module, hidden: Tensor) -> Tensor:
+    """The next input embedding; the head of a student may have another dtype than its base model."""
+    return head(hidden.to(next(head.parameters()).dtype)).to(hidden.dtype)
 
 
 def answer(model: Any, head: nn.Module, prompt: Sequence[int], K: int, eos: int, max_new_tokens: int) -> list[int]:
     """The tokens of one answer after K latent steps: the loop of the model card."""
     with torch.no_grad():
-        ids = torch.tensor([list(prompt)])
+        ids = torch.tensor([list(prompt)], device=model.device)
         mask = torch.ones_like(ids)
         out = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=True)
         latent = out.hidden_states[-1][:, -1, :]
@@ -57,18 +62,18 @@ def example_loss(
     model: Any, head: nn.Module, prompt: Sequence[int], target: Sequence[int], teacher: Tensor, K: int, gamma: float
 ) -> tuple[Tensor, Tensor]:
     """The summed cross-entropy of one answer in nats, and gamma times its mean L1 distance to the teacher."""
-    out = model(input_ids=torch.tensor([list(prompt)]), output_hidden_states=True, use_cache=True)
+    out = model(input_ids=torch.tensor([list(prompt)], device=model.device), output_hidden_states=True, use_cache=True)
     hidden, steps = out.hidden_states[-1][:, -1], []
     for _ in range(K):
         out = model(
-            inputs_embeds=head(hidden)[:, None],
+            inputs_embeds=latent(head, hidden)[:, None],
             past_key_values=out.past_key_values,
             output_hidden_states=True,
             use_cache=True,
         )
         hidden = out.hidden_states[-1][:, -1]
         steps.append(hidden)
-    first, labels = out.logits[:, -1:], torch.tensor(list(target))
+    first, labels = out.logits[:, -1:], torch.tensor(list(target), device=model.device)
     rest = model(input_ids=labels[None, :-1], past_key_values=out.past_key_values, use_cache=True).logits
     cross_entropy = functional.cross_entropy(torch.cat([first, rest], dim=1)[0], labels, reduction="sum")
     return cross_entropy, gamma * (torch.cat(steps) - teacher).abs().mean()
@@ -90,8 +95,8 @@ def conditions(
     none. The batch keeps its size until its last answer ends, as in `generate` of transformers.
     """
     width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(one)) + list(one) for one in prompts])
-    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
+    ids = torch.tensor([[pad] * (width - len(one)) + list(one) for one in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=model.device)
     cache, tokens = None, list[Tensor]()
 
     def read(more: Tensor | None = None, **inputs: Tensor) -> Any:
@@ -110,7 +115,7 @@ def conditions(
             out = read(one.expand(-1, given.shape[1]), inputs_embeds=given)
         for _ in range(0 if given is not None else steps):
             out = read(one, inputs_embeds=head(out.hidden_states[-1][:, -1])[:, None])
-        ended = torch.zeros(len(ids), dtype=torch.bool)
+        ended = torch.zeros(len(ids), dtype=torch.bool, device=model.device)
         while True:
             token = out.logits[:, -1].argmax(dim=-1)
             tokens.append(token)

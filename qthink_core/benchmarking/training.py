@@ -21,8 +21,8 @@ from qthink_core.training.loop import backward, micro_batches
 RANK, ALPHA, TARGETS, GAMMA = 32, 16, "all-linear", 2.0
 OBJECTIVE = Objective(GAMMA, "per_step", "mean", "l1", "tokens")
 ADAPTER_STD = 0.02  # of B, which starts at zero: both factors then have a gradient
-# Gradients are compared in this type: the L1 distance has a kink where a latent meets its teacher, and among tens of
-# thousands of numbers one is so close to it that the rounding of float32 chooses the side.
+# Gradients are compared in this type on a processor: the L1 distance has a kink where a latent meets its teacher, and among
+# tens of thousands of numbers one is so close to it that the rounding of float32 chooses the side. Many GPUs are slow in it.
 EXACT = "float64"
 
 
@@ -32,19 +32,22 @@ class Step:
     The teacher of a problem is that of its first rollout, so that an online teacher is one forward.
     """
 
-    def __init__(self, shape: Shape, sizes: Sizes, merged: bool = False, dtype: str = "float32") -> None:
+    def __init__(self, shape: Shape, sizes: Sizes, merged: bool = False) -> None:
         self.shape, self.sizes = shape, sizes
         problems = problems_of(shape, sizes._replace(G=1))
-        model = model_of(shape, sizes.seed, dtype, lively=False)
+        model = model_of(shape, sizes.seed, sizes.on, lively=False)
         self.examples, self.rows = examples_of(problems), rows_of(problems, sizes.K)
-        states = read_positions(model, self.rows, sizes.K, sizes.batch_tokens, dtype)
+        exact = sizes.on.dtype == EXACT
+        states = read_positions(model, self.rows, sizes.K, sizes.batch_tokens, EXACT if exact else "float32")
         self.teachers = {one.problem_id: state for one, state in zip(self.examples, states, strict=True)}
         self.batch = micro_batches(range(len(problems)), self.examples, sizes.micro_batch)
         self.student = Student(
             model, K=sizes.K, seed=sizes.seed, lora_r=RANK, lora_alpha=ALPHA, lora_targets=TARGETS, merged=merged
-        ).to(getattr(torch, dtype))
+        ).to(sizes.on.name)
+        if exact:
+            self.student.double()  # otherwise what is trained is in float32, as in `train`
         assert self.student.head is not None, "latent steps have a head"
-        self.student.head.load_state_dict(head_of(shape, sizes.seed, dtype).state_dict())
+        self.student.head.load_state_dict(head_of(shape, sizes.seed).state_dict())
         torch.manual_seed(sizes.seed + 2)
         with torch.no_grad():
             for name, parameter in self.student.trained().items():
@@ -66,7 +69,7 @@ class Step:
             if online:
                 teacher = naive.online_teacher(student.adapted, row.tokens, row.positions)
             else:
-                teacher = torch.from_numpy(self.teachers[example.problem_id])
+                teacher = torch.from_numpy(self.teachers[example.problem_id]).to(self.sizes.on.name)
             inputs = (example.prompt, example.target, teacher, self.sizes.K, GAMMA)
             cross_entropy, distance = naive.example_loss(student.model, student.head, *inputs)
             (cross_entropy / n_tokens + distance / len(self.examples)).backward()
@@ -95,11 +98,16 @@ def difference(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
     return apart / max(float(one.abs().max()) for one in right.values())
 
 
+def exactly(sizes: Sizes) -> Sizes:
+    """The sizes with the dtype in which gradients are compared."""
+    return sizes._replace(on=sizes.on._replace(dtype=EXACT)) if sizes.on.name == "cpu" else sizes
+
+
 def steps(
     name: str, shape: Shape, sizes: Sizes, rounds: int, peak: float, goals: tuple[float | None, float | None], merged: bool
 ) -> list[Measured]:
     """The rows of a shape against the stored and the online teacher."""
-    step, exact = Step(shape, sizes, merged), Step(shape, sizes, merged, EXACT)
+    step, exact = Step(shape, sizes, merged), Step(shape, exactly(sizes), merged)
     _, work = step.gradient(step.own)
     found, _ = exact.gradient(exact.own)
     rows = []
@@ -116,9 +124,10 @@ def steps(
             "naive_forward_calls": naively.forward_calls,
         }
         against = "batch 1 with logits everywhere" + (", and an online teacher" if online else "")
-        ratio = paired(lambda online=online: step.naive(online), step.own, rounds)  # type: ignore[misc]
-        share = step.flops() / ratio.own_s / peak
-        rows.append(Measured("training step", name, against, ratio, difference(found, expected), counts, goal, {}, share))
+        ratio = paired(lambda online=online: step.naive(online), step.own, rounds, sizes.on)  # type: ignore[misc]
+        share, tokens_s = step.flops() / ratio.own_s / peak, work.tokens / ratio.own_s
+        apart = difference(found, expected)
+        rows.append(Measured("training step", name, against, ratio, apart, counts, goal, {}, share, tokens_s))
     return rows
 
 
@@ -127,13 +136,13 @@ def merged_step(name: str, shape: Shape, sizes: Sizes, rounds: int, goal: float 
     own, plain = Step(shape, sizes, merged=True), Step(shape, sizes)
     _, work = own.gradient(own.own)
     plain.gradient(plain.own)
-    found, expected = (one.gradient(one.own)[0] for one in (Step(shape, sizes, merged, EXACT) for merged in (True, False)))
+    found, expected = (one.gradient(one.own)[0] for one in (Step(shape, exactly(sizes), merged) for merged in (True, False)))
     counts: dict[str, float] = {"examples": len(own.examples), "forward_calls": work.forward_calls}
     return Measured(
         "training step, LoRA merged",
         name,
         "the same step with LoRA in every call",
-        paired(plain.own, own.own, rounds),
+        paired(plain.own, own.own, rounds, sizes.on),
         difference(found, expected),
         counts,
         goal,

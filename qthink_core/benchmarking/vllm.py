@@ -80,7 +80,7 @@ def rollouts(name: str, shape: Shape, sizes: Sizes, rounds: int) -> Measured:
     prompts = prompts_of(shape, sizes, sizes.problems)
     with TemporaryDirectory() as made:
         base, longest = folder_of(shape, sizes, Path(made)), max(map(len, prompts.values()))
-        with _opened("vllm", base, 0, longest, sizes.max_new_tokens) as asked:
+        with _opened("vllm", base, 0, longest, sizes) as asked:
             with scheduled(asked) as naively:
                 expected = sampled(asked, base, prompts, 1, sizes.G)
             with scheduled(asked) as work:
@@ -90,6 +90,7 @@ def rollouts(name: str, shape: Shape, sizes: Sizes, rounds: int) -> Measured:
                 lambda: sampled(asked, base, prompts, 1, sizes.G),
                 lambda: sampled(asked, base, prompts, len(prompts), sizes.G),
                 rounds,
+                sizes.on,
             )
     return Measured(
         f"rollouts by vLLM, blocks of {len(prompts)}",
@@ -108,14 +109,14 @@ def answers(name: str, shape: Shape, sizes: Sizes, K: int, rounds: int) -> Measu
     with TemporaryDirectory() as made:
         folder, longest = folder_of(shape, sizes, Path(made)), max(map(len, prompts.values()))
         with (
-            _opened("hf", folder, K, longest, sizes.max_new_tokens) as other,
-            _opened("vllm", folder, K, longest, sizes.max_new_tokens) as asked,
+            _opened("hf", folder, K, longest, sizes) as other,
+            _opened("vllm", folder, K, longest, sizes) as asked,
         ):
             expected = other.generate(requests)
             with scheduled(asked) as work:
                 found = asked.generate(requests)
             room = asked.llm.llm_engine.vllm_config.scheduler_config.max_num_seqs
-            ratio = paired(lambda: other.generate(requests), lambda: asked.generate(requests), rounds)
+            ratio = paired(lambda: other.generate(requests), lambda: asked.generate(requests), rounds, sizes.on)
     given = [[*prompt, *[PAD] * K] for prompt in prompts.values()]
     return Measured(
         f"answers by vLLM, K = {K}, B = {len(prompts)}",
@@ -128,8 +129,9 @@ def answers(name: str, shape: Shape, sizes: Sizes, K: int, rounds: int) -> Measu
 
 
 @contextmanager
-def _opened(engine_name: str, folder: Path, K: int, longest: int, limit: int) -> Iterator[Any]:
-    with engine.opened(engine_name, folder, QThinkConfig(K, False), torch.device("cpu"), "float32", longest, limit) as one:
+def _opened(engine_name: str, folder: Path, K: int, longest: int, sizes: Sizes) -> Iterator[Any]:
+    device, limit = torch.device(sizes.on.name), sizes.max_new_tokens
+    with engine.opened(engine_name, folder, QThinkConfig(K, False), device, sizes.on.dtype, longest, limit) as one:
         yield one
 
 

@@ -7,6 +7,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.benchmarking.device import Device
 from qthink_core.method.extraction import Row
 from qthink_core.method.positions import evenly
 from qthink_core.method.projection_head import ProjectionHead
@@ -24,14 +25,15 @@ USUAL_STD = 0.02
 # end token's row of the output head is longer than the others, so that answers end, each after its own length.
 SPREAD, EOS_LENGTH = 1.13, 1.5
 MAX_POSITIONS = 8192
+CPU = Device()
 
 
 class Sizes(NamedTuple):
-    """How much is computed.
+    """How much is computed, and where.
 
     `problems` of `G` rollouts each; mean tokens of `prompt`, `thought` and `answer`; K latent steps; `batch_tokens` of
     extraction; `micro_batch` of training; `questions` to answer and to probe; the largest number of tokens in an answer.
-    Lengths are all those means unless they are `varied`.
+    Lengths are all those means unless they are `varied`. The model is `on` a device.
     """
 
     problems: int
@@ -46,6 +48,7 @@ class Sizes(NamedTuple):
     max_new_tokens: int
     seed: int = 0
     varied: bool = True
+    on: Device = CPU
 
 
 class Problem(NamedTuple):
@@ -70,7 +73,7 @@ class NoText:
         return [""] * len(rows)
 
 
-def model_of(shape: Shape, seed: int = 0, dtype: str = "float32", lively: bool = True) -> Qwen3ForCausalLM:
+def model_of(shape: Shape, seed: int = 0, on: Device = CPU, lively: bool = True) -> Qwen3ForCausalLM:
     """A Qwen3 of a shape with random weights, in evaluation mode; `lively` gives varied answers that end.
 
     A chain of latent steps of a lively model amplifies rounding, so a model that is trained has the usual weights.
@@ -96,13 +99,13 @@ def model_of(shape: Shape, seed: int = 0, dtype: str = "float32", lively: bool =
     if lively:
         with torch.no_grad():
             model.lm_head.weight[EOS] *= EOS_LENGTH
-    return model.to(getattr(torch, dtype)).eval()
+    return on.put(model.eval())
 
 
-def head_of(shape: Shape, seed: int = 0, dtype: str = "float32") -> ProjectionHead:
+def head_of(shape: Shape, seed: int = 0, on: Device = CPU) -> ProjectionHead:
     """A projection head with random weights, in evaluation mode."""
     torch.manual_seed(seed + 1)
-    return ProjectionHead(shape.hidden).to(getattr(torch, dtype)).eval()
+    return on.put(ProjectionHead(shape.hidden).eval())
 
 
 def problems_of(shape: Shape, sizes: Sizes) -> list[Problem]:

@@ -28,7 +28,9 @@ def bench(
     batch_tokens: Annotated[
         str, typer.Option(help="Tokens in a pass of extraction; several, as in 512,1024, are compared with each other.")
     ] = "",
-    scale: Annotated[str, typer.Option(help="With several --batch-tokens: the model and device of this scale.")] = "",
+    scale: Annotated[
+        str, typer.Option(help="The model, device and batches of this scale take the place of the table's.")
+    ] = "",
     growth: Annotated[
         bool, typer.Option("--growth", help="How the work of stages grows with the number of problems.")
     ] = False,
@@ -57,17 +59,24 @@ def bench(
     Tokens, forward calls and rows of logits are counted exactly and do not depend on the machine. Nothing is written
     without `--output`.
 
-    Two other tables take the place of this one. Several values of `--batch-tokens` are compared with each other, on the
-    models of the table or on that of a `--scale` with its device, and the best value is named. `--growth` measures the work
-    of `sample`, `extract`, `train` and `evaluate` for more and more problems.
+    **tokens/s** are the tokens that our way needs, or for answers those that it writes, in a second.
+
+    With `--scale`, the model is that of this scale, where its parameters say: on a GPU, times are those of the device, and
+    the ceiling is that of its products in the scale's dtype.
+
+    Two other tables take the place of this one. Several values of `--batch-tokens` are compared with each other, and the
+    best value is named. `--growth` measures the work of `sample`, `extract`, `train` and `evaluate` for more and more
+    problems.
 
     ```
+    qthink bench --quick --scale smol
     qthink bench --only extraction --batch-tokens 256,512,1024 --scale smol
     qthink bench --growth
     ```
     """
     with one_line():
         from qthink_core.pipeline.process import pin_numerics
+        from qthink_core.planning.settings import checked_with
 
         if output is not None and not output.parent.is_dir():
             raise ParamError(f"--output is {output}, in a folder that does not exist: make it first")
@@ -75,11 +84,13 @@ def bench(
             if kind not in KINDS:
                 raise ParamError(f"--only is {kind!r:.40}: choose from {', '.join(KINDS)}")
         values = values_of(batch_tokens, only or (), scale, growth)
-        root = repository() if scale else Path()
-        pin_numerics(1, "native")  # before torch is imported
-        from qthink_core.benchmarking import batch_sizes, measured
+        tree: dict[str, Any] = checked_with(repository(), scale, ()) if scale else {}
+        pin_numerics(tree.get("cpu_threads", 1), tree.get("cpu_kernels", "native"))  # before torch is imported
+        from qthink_core.benchmarking import batch_sizes, measured, scale_sizes
         from qthink_core.benchmarking import bench as benchmark
         from qthink_core.benchmarking import growth as growing
+
+        of = scale_sizes.of_scale(scale, tree) if scale else None
 
         given: dict[str, Any] = {
             "problems": problems,
@@ -92,14 +103,16 @@ def bench(
             "questions": questions,
         }
         sizes = (benchmark.QUICK if quick else benchmark.FULL)._replace(seed=seed)
+        if of is not None:
+            sizes = sizes._replace(on=of.on, **of.sizes)
         sizes = sizes._replace(**{name: value for name, value in given.items() if value is not None})
-        plan = benchmark.Plan(sizes, rounds or (1 if quick else 3), memory, only or ())
+        plan = benchmark.Plan(sizes, rounds or (1 if quick else 3), memory, only or (), of)
         rows: list[Any] = []
         if growth:
             rows.extend(benchmark.grow(plan))
             found, text = growing.as_json(rows), growing.as_text(rows)
         elif len(values) > 1:
-            rows.extend(benchmark.compare(plan, values, root, scale))
+            rows.extend(benchmark.compare(plan, values))
             found, text = batch_sizes.as_json(rows), batch_sizes.as_text(rows)
         else:
             for row in benchmark.measure(plan):
@@ -122,10 +135,8 @@ def values_of(text: str, only: Sequence[str], scale: str, growth: bool) -> list[
     if not all(one.isascii() and one.isdigit() and len(one) < 10 and int(one) for one in parts):
         raise ParamError(f"--batch-tokens is {text!r:.40}: expected whole numbers of at least 1, as in 512,1024")
     values = list(dict.fromkeys(map(int, parts)))
-    if growth and (only or values):
-        raise ParamError("--growth is a table of its own: leave out --only and --batch-tokens")
+    if growth and (only or values or scale):
+        raise ParamError("--growth is a table of its own: leave out --only, --batch-tokens and --scale")
     if len(values) > 1 and list(only) != ["extraction"]:
         raise ParamError(f"--batch-tokens is {text!r:.40}: several values go with --only extraction")
-    if scale and len(values) < 2:
-        raise ParamError(f"--scale is {scale!r:.40}: it goes with several --batch-tokens")
     return values

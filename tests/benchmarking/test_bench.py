@@ -15,8 +15,10 @@ import torch
 from imports import ROOT
 from typer.testing import CliRunner
 
-from qthink_core.benchmarking import answering, bench, extraction, measured, timing, training
+from qthink_core.benchmarking import answering, bench, device, extraction, measured, timing, training
+from qthink_core.benchmarking.device import Device
 from qthink_core.benchmarking.measured import Measured
+from qthink_core.benchmarking.scale_sizes import Scale
 from qthink_core.benchmarking.timing import Ratio
 from qthink_core.benchmarking.workload import EOS, Sizes, examples_of, problems_of, prompts_of, rows_of
 from qthink_core.cli import __main__ as cli
@@ -153,12 +155,36 @@ def test_a_round_runs_naive_own_own_naive_and_the_median_round_counts(monkeypatc
 
         return run
 
-    monkeypatch.setattr(timing.time, "process_time", lambda: clock[0])
-    assert timing.paired(way("naive"), way("own"), 3) == Ratio(4.0, 2.0, 6.0, 4.0, 1.0)
+    monkeypatch.setattr(device.time, "process_time", lambda: clock[0])
+    assert timing.paired(way("naive"), way("own"), 3, Device()) == Ratio(4.0, 2.0, 6.0, 4.0, 1.0)
     assert calls == ["naive", "own", "own", "naive"] * 3
 
 
 ROW = Measured("reading", "nano", "one by one", Ratio(1.5, 1.4, 1.7, 3.0, 2.0), 2e-7, {"tokens": 1234, "share": 1.5}, 2.0)
+
+
+@pytest.mark.slow
+def test_a_scale_is_measured_in_its_dtype_with_the_same_counts_and_no_goals() -> None:
+    """bfloat16 is the dtype of GPUs. There the rounding of sums in another order may change any answer."""
+    sizes = SIZES._replace(on=Device("cpu", "bfloat16", 1), questions=4, max_new_tokens=5)
+    scale = Scale("nano", NANO, False, sizes.on, {})
+    kinds = bench.jobs(bench.Plan(sizes, 1, memory=False, scale=scale), peak=1e9)
+    rows = [row for kind in ("extraction", "answers", "training", "probes") for one in kinds[kind] for row in one()]
+    assert not kinds["merged"]
+    assert [row.work.partition(",")[0] for row in rows] == [
+        "extraction",
+        *["latent answers"] * 2,
+        *["training step"] * 2,
+        "probes",
+    ]
+    assert {row.model for row in rows} == {"nano"}
+    assert [row.goal for row in rows] == [None] * 6
+    assert all(row.tokens_s is not None and row.tokens_s > 0 for row in rows)
+    reading = rows[0]
+    exact = extraction.measured("nano", NANO, sizes._replace(on=Device()), 1, 1e9, None)
+    assert reading.counts == exact.counts
+    assert exact.difference < 1e-5 < reading.difference < 0.05
+    assert all(row.difference < 0.05 for row in rows[3:5])
 
 
 def test_a_row_says_what_falls_short_of_its_goal() -> None:
@@ -166,7 +192,7 @@ def test_a_row_says_what_falls_short_of_its_goal() -> None:
     assert ROW._replace(goal=1.5).missed() == ROW._replace(goal=None).missed() == []
     assert ROW._replace(goal=None, bounds={"share": 1.02}).missed() == ["share 1.5, wanted at most 1.02"]
     text = measured.as_text([ROW])
-    assert "| reading | nano | one by one | 1.50x | 1.40 to 1.70 | 2x |  | 2e-07 |" in text
+    assert "| reading | nano | one by one | 1.50x | 1.40 to 1.70 | 2x |  |  | 2e-07 |" in text
     assert "one by one: tokens 1,234, share 1.500" in text
     assert text.endswith("one by one: 1.50x of 2x")
     assert measured.as_text([ROW._replace(goal=None)]).endswith("All goals are reached.")
