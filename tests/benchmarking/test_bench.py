@@ -195,7 +195,8 @@ def test_a_row_says_what_falls_short_of_its_goal() -> None:
     assert "| reading | nano | one by one | 1.50x | 1.40 to 1.70 | 2x |  |  | 2e-07 |" in text
     assert "one by one: tokens 1,234, share 1.500" in text
     assert text.endswith("one by one: 1.50x of 2x")
-    assert measured.as_text([ROW._replace(goal=None)]).endswith("All goals are reached.")
+    assert measured.as_text([ROW._replace(goal=1.5)]).endswith("All goals are reached.")
+    assert measured.as_text([ROW._replace(goal=None)]).endswith("one by one: tokens 1,234, share 1.500")
 
 
 @pytest.mark.parametrize("json_too", [False, True])
