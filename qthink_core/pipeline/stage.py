@@ -206,10 +206,13 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
         seconds = time.monotonic() - started
         log_run(root, at, seconds, params, work.resumed)
         print(f"{at}: {printable(made)} ({seconds:.0f} s)", flush=True)
-    except KeyboardInterrupt as error:
-        stopped = f"stopped by {error}; finished units are kept, `dvc repro` continues from there"
-        _end(name, stopped if ranks.rank() == 0 else "", StoppedError.exit_code)
-    except QThinkError as error:
+        process.ignore_signals()
+    except (KeyboardInterrupt, Exception) as error:
+        if (stop := process.stop_behind(error)) is not None:
+            stopped = f"stopped by {stop}; finished units are kept, `dvc repro` continues from there"
+            _end(name, stopped if ranks.rank() == 0 else "", StoppedError.exit_code)
+        if not isinstance(error, QThinkError):
+            raise
         if ranks.world() > 1 and not error.everywhere:
             name += f": rank {ranks.rank()}"
         elif ranks.rank() > 0:  # otherwise the launcher would end rank 0 before it has printed the error

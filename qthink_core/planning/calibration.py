@@ -94,11 +94,12 @@ def entries(log: Path) -> Iterator[dict[str, Any]]:
 def with_params(tree: Mapping[str, Any], params: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[str, Any]:
     """The tree with other values at dotted keys.
 
-    A mapping there is merged key by key, but a row of `systems` replaces the row as a whole: what it lacks is shared.
+    A mapping there is merged key by key, but a row of `systems` replaces the row as a whole: what it lacks is shared. Keys
+    that are not text stay, for the check of the parameters.
     """
     made = dict(tree)
     for key, value in params.items():
-        first, _, rest = key.partition(".")
+        first, _, rest = key.partition(".") if isinstance(key, str) else (key, "", "")
         here, inner, path = made.get(first), {rest: value} if rest else value, (*above, first)
         row = not rest and path[0] == "systems" and len(path) == 3
         below = here if isinstance(here, Mapping) else {}

@@ -33,6 +33,8 @@ SETTINGS = [
     (["train.lr='1e-05'"], ["train.lr is '1e-05': input should be a valid number"]),
     (["scale=../tiny"], ["--scale is '../tiny': expected one of the files in params/", "scale has the name '../tiny'"]),
     (["scale=smol", "scale=tiny", "params/smol.yaml:device=cpu"], ["device is in params/tiny.yaml"]),
+    (["tasks={1: 2}"], ["tasks is {1: 2}: input should be a valid list"]),
+    (["params/tiny.yaml:device=?"], ["device is {None: None}: input should be 'cpu' or 'cuda'"]),
     (["tasks=[gsm8k, gsm8k]"], ["tasks is ['gsm8k', 'gsm8k']: each must appear once"]),
     (["prepare.folder=$(touch canary)"], ["prepare.folder is '$(touch canary)': expected a name without '$': rename it"]),
     (

@@ -405,6 +405,49 @@ def test_a_stopped_stage_keeps_its_units_says_how_to_go_on_and_does(
     assert (root / "computed").read_text().split() == ["first", "second"], "the first unit was not made twice"
 
 
+STOP = f"{BOX}: stopped by SIGTERM; finished units are kept, `dvc repro` continues from there\n"
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "    type('Own', (), {'its': type('Name', (), {'__set_name__': lambda *_: signal.raise_signal(15)})()})\n",
+        """\
+    try:
+        try:
+            signal.raise_signal(15)
+        except BaseException as error:
+            raise ImportError("no such library") from error
+    except Exception as error:
+        from qthink_core.errors import DataError
+        raise DataError(str(error)) from None
+""",
+    ],
+    ids=["a class that is made", "a library"],
+)
+def test_a_stop_that_is_wrapped_in_another_exception_is_a_stop(root: Path, around: str) -> None:
+    began = "def run(params, at, work):\n"
+    edit_page(root, PAGE.replace(began, f"{began}    import signal\n{around}"))
+    assert run(root) == (75, "", STOP)
+
+
+def test_a_signal_that_comes_while_python_ends_leaves_what_is_made(root: Path) -> None:
+    late = """\
+    import signal, sys
+
+    class Late:
+        def __del__(self, strike=signal.raise_signal):
+            strike(15)
+
+    sys.late = Late()
+"""
+    edit_page(root, PAGE.replace("def run(params, at, work):\n", f"def run(params, at, work):\n{late}"))
+    code, out, err = run(root)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{BOX}: ")
+    assert (root / OUT / "manifest.json").exists()
+
+
 def test_a_signal_that_python_drops_in_a_destructor_stops_the_stage_a_moment_later(root: Path) -> None:
     """What a destructor raises is not passed on by Python, an exception of the handler of a signal neither."""
     own = """\
@@ -419,8 +462,7 @@ def test_a_signal_that_python_drops_in_a_destructor_stops_the_stage_a_moment_lat
 """
     edit_page(root, PAGE.replace("def run(params, at, work):\n", f"def run(params, at, work):\n{own}"))
     code, out, err = run(root)
-    assert (code, out) == (75, "")
-    assert err == f"{BOX}: stopped by SIGTERM; finished units are kept, `dvc repro` continues from there\n"
+    assert (code, out, err) == (75, "", STOP)
 
 
 @pytest.mark.parametrize(
