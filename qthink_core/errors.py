@@ -15,6 +15,20 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
+def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The stop that an exception is, or that it was raised from, at any depth: Python 3.11 wraps one in `__set_name__`."""
+    seen: list[BaseException] = []
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if isinstance(one, KeyboardInterrupt):
+            return one
+        if one is not None and one not in seen:
+            seen.append(one)
+            left += [one.__cause__, one.__context__]
+    return None
+
+
 class QThinkError(Exception):
     """An error that is shown as one line without a traceback; with `everywhere`, all ranks raise it and rank 0 prints it."""
 

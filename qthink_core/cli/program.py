@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from qthink_core.benchmarks.graders import latex_equality
-from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError, printable
+from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, StorageError, printable, stop_behind
 
 # The groups of commands, in the order of the help.
 MODEL, PIPELINE = "Use a model", "Run the pipeline and read its results (in the repository)"
@@ -88,23 +88,30 @@ def one_line(continues: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - one that is not expected is raised again
+        if isinstance(error, StoppedError) or stop_behind(error) is None:
+            _end_by(error)
         if continues:
             complain("stopped; the same command continues")
             end(StoppedError.exit_code)
         print(file=sys.stderr)  # a terminal shows ^C, perhaps in the middle of an answer
         complain("stopped")
         end(INTERRUPTED)
-    except BrokenPipeError:  # the reader of the output has closed it
+
+
+def _end_by(error: BaseException) -> NoReturn:
+    """Ends the program by an error that is expected, and raises another one."""
+    if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
         end(0)
-    except OSError as error:
+    if isinstance(error, OSError):
         what = error.filename or "reading or writing"
         complain(f"{what} failed ({error.strerror or error}): fix this and run the same command again")
         end(StorageError.exit_code)
-    except QThinkError as error:
+    if isinstance(error, QThinkError):
         for line in str(error).split("\n"):
             complain(line)
         end(error.exit_code)
+    raise error
 
 
 def complain(message: str) -> None:

@@ -100,20 +100,6 @@ def stop_on_signals() -> None:
     sys.unraisablehook = _raise_again
 
 
-def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
-    """The stop that an exception is, or that it was raised from, at any depth: Python 3.11 wraps one in `__set_name__`."""
-    seen: list[BaseException] = []
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if isinstance(one, KeyboardInterrupt):
-            return one
-        if one is not None and one not in seen:
-            seen.append(one)
-            left += [one.__cause__, one.__context__]
-    return None
-
-
 def ignore_signals() -> None:
     """Lets a finished process end: while Python ends, it would give back a handler that kills."""
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from qthink_core.artifacts import files, store
-from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, UnavailableError, printable
+from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, UnavailableError, printable, stop_behind
 from qthink_core.pipeline import code, layout, parameters, process, ranks
 from qthink_core.pipeline.graph import (
     BESIDE,
@@ -208,7 +208,7 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
         print(f"{at}: {printable(made)} ({seconds:.0f} s)", flush=True)
         process.ignore_signals()
     except (KeyboardInterrupt, Exception) as error:
-        if (stop := process.stop_behind(error)) is not None:
+        if (stop := stop_behind(error)) is not None:
             stopped = f"stopped by {stop}; finished units are kept, `dvc repro` continues from there"
             _end(name, stopped if ranks.rank() == 0 else "", StoppedError.exit_code)
         if not isinstance(error, QThinkError):

@@ -1,6 +1,7 @@
 """The program itself: its help, its version, completion in a shell, and the folders in which its commands work."""
 
 import io
+import itertools
 import os
 import re
 import shutil
@@ -8,13 +9,14 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from imports import ROOT
 
 from qthink_core.cli import __main__ as cli
 from qthink_core.cli.program import CHECK, MODEL, PIPELINE, one_line
+from qthink_core.errors import DataError
 
 PROGRAM = [sys.executable, "-P", "-m", "qthink_core.cli"]
 IN_REPOSITORY = {
@@ -127,6 +129,35 @@ def test_a_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     said = "qthink: the current folder was removed: change to the repository and run this again\n"
     assert (done.returncode, done.stderr) == (2, said)
+
+
+def interrupted_import(error: type[Exception]) -> NoReturn:
+    """What Python 3.11 makes of Ctrl-C while a class is made, and a library of that."""
+
+    def interrupted(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        type("Own", (), {"its": type("Name", (), {"__set_name__": interrupted})()})
+    except RuntimeError as found:
+        raise error("a library's") from found
+    raise AssertionError
+
+
+def test_a_ctrl_c_that_is_wrapped_in_another_exception_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+
+    def end(code: int) -> NoReturn:
+        ended.append(code)
+        raise SystemExit
+
+    monkeypatch.setattr("qthink_core.cli.program.end", end)
+    for continues, around in itertools.product((False, True), (RuntimeError, DataError)):
+        with pytest.raises(SystemExit), one_line(continues):
+            interrupted_import(around)
+    assert ended == [130, 130, 75, 75]
+    with pytest.raises(ZeroDivisionError), one_line():
+        1 / 0  # noqa: B018
 
 
 def test_a_character_that_the_terminal_lacks_is_printed_as_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
