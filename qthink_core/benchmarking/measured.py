@@ -54,10 +54,10 @@ def as_text(rows: Sequence[Measured]) -> str:
         lines.append(f"| {' | '.join(cells)} | {row.difference:.1g} |")
     exact = [f"- {row.work}, {row.model}, against {row.against}: {counts(row)}" for row in rows]
     short = [f"- {row.work}, {row.model}, against {row.against}: {what}" for row in rows for what in row.missed()]
-    end = ["Short of the goal:", "", *short] if short else ["All goals are reached."]
-    return "\n".join(
-        [*lines, "", "Counts:", "", *exact, *(["", *end] if any(row.goal or row.bounds for row in rows) else [])]
-    )
+    end = ["", "Short of the goal:", "", *short] if short else []
+    if not short and any(row.goal is not None for row in rows):
+        end = ["", "All goals are reached."]
+    return "\n".join([*lines, "", "Counts:", "", *exact, *end])
 
 
 def counts(row: Measured) -> str:
