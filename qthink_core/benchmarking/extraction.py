@@ -10,9 +10,8 @@ import numpy as np
 
 from qthink_core.benchmarking import naive
 from qthink_core.benchmarking.counting import counted, tokens_needed
-from qthink_core.benchmarking.device import peak_of_gpu
 from qthink_core.benchmarking.measured import Measured
-from qthink_core.benchmarking.timing import paired
+from qthink_core.benchmarking.timing import paired, peak_of_gpu
 from qthink_core.benchmarking.workload import Sizes, model_of, problems_of, rows_of
 from qthink_core.errors import ParamError
 from qthink_core.method.extraction import Row

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from qthink_core.benchmarking.device import Device
+from qthink_core.benchmarking.timing import Device
 from qthink_core.errors import ParamError
 from qthink_core.models.base_params import Base
 from qthink_core.planning import shapes

@@ -7,7 +7,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from qthink_core.artifacts.rollouts import Rollout
-from qthink_core.benchmarking.device import Device
+from qthink_core.benchmarking.timing import Device
 from qthink_core.method.extraction import Row
 from qthink_core.method.positions import evenly
 from qthink_core.method.projection_head import ProjectionHead

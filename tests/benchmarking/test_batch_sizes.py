@@ -9,8 +9,8 @@ from test_bench import NANO, SIZES
 
 from qthink_core.benchmarking import batch_sizes
 from qthink_core.benchmarking.batch_sizes import Choice, Tried
-from qthink_core.benchmarking.device import Device
 from qthink_core.benchmarking.scale_sizes import of_scale
+from qthink_core.benchmarking.timing import Device
 from qthink_core.cli.bench import values_of
 from qthink_core.errors import ParamError
 from qthink_core.planning.cost import Shape

@@ -15,11 +15,10 @@ import torch
 from imports import ROOT
 from typer.testing import CliRunner
 
-from qthink_core.benchmarking import answering, bench, device, extraction, measured, timing, training
-from qthink_core.benchmarking.device import Device
+from qthink_core.benchmarking import answering, bench, extraction, measured, timing, training
 from qthink_core.benchmarking.measured import Measured
 from qthink_core.benchmarking.scale_sizes import Scale
-from qthink_core.benchmarking.timing import Ratio
+from qthink_core.benchmarking.timing import Device, Ratio
 from qthink_core.benchmarking.workload import EOS, Sizes, examples_of, problems_of, prompts_of, rows_of
 from qthink_core.cli import __main__ as cli
 from qthink_core.planning.cost import Shape
@@ -155,7 +154,7 @@ def test_a_round_runs_naive_own_own_naive_and_the_median_round_counts(monkeypatc
 
         return run
 
-    monkeypatch.setattr(device.time, "process_time", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "process_time", lambda: clock[0])
     assert timing.paired(way("naive"), way("own"), 3, Device()) == Ratio(4.0, 2.0, 6.0, 4.0, 1.0)
     assert calls == ["naive", "own", "own", "naive"] * 3
 
