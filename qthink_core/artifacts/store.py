@@ -30,7 +30,7 @@ from qthink_core.artifacts.files import (
     unsealed,
     write_file,
 )
-from qthink_core.errors import DataError
+from qthink_core.errors import DataError, printable
 
 MANIFEST = "manifest.json"
 CLOSED = "closed.json"
@@ -85,7 +85,7 @@ def read_manifest(folder: Path, artifact: str | None = None) -> Manifest:
     for name, record in manifest.files.items():
         check_file(folder / name, record, fix(folder))
     for path in strangers(folder, {MANIFEST, *manifest.files}):
-        raise DataError(f"{path} is not a file of the artifact in {folder}: delete it")
+        raise DataError(f"{printable(str(path))} is not a file of the artifact in {folder}: delete it")
     return manifest
 
 

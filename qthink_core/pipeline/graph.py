@@ -9,17 +9,18 @@ import itertools
 import pkgutil
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qthink_core.artifacts import store
-from qthink_core.errors import ParamError
+from qthink_core.errors import ParamError, printable
 from qthink_core.pipeline import parameters
 
 MAX_SEED_DIGITS = 10
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+AXIS = re.compile(r"\$\{[\w.]+\}")
 # A folder of the user's own, which a box depends on as it is: no stage makes it, and it may lie outside of the repository.
 FOLDER = "prepare.folder"
 # What is made beside the problems: a further test set must not change what is sampled from them and trained on them.
@@ -90,8 +91,32 @@ def resolve(text: str, at: Box, tree: Mapping[str, Any]) -> str:
 
 
 def stages(root: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The stages of dvc.yaml by name, with `${...}` not filled in."""
-    return parameters.read_yaml(root / "dvc.yaml")["stages"]
+    """The stages of dvc.yaml by name, with `${...}` not filled in.
+
+    Raises ParamError where it does not hold what is read here: commands use it without DVC, which would check it.
+    """
+    found = parameters.read_yaml(root / "dvc.yaml").get("stages")
+    whole = isinstance(found, dict) and all(isinstance(entry, dict) for entry in found.values())
+    faults = [f"stages.{name}.{key}" for name, entry in found.items() for key in _odd(entry)] if whole else ["stages"]
+    if faults:
+        raise ParamError(
+            f"dvc.yaml has something else than expected at {printable(faults[0])}: correct it, or run "
+            "`git checkout dvc.yaml`"
+        )
+    return found
+
+
+def _odd(entry: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of a stage whose values have another form than stages have here."""
+    if not isinstance(entry.get("cmd"), str):
+        yield "cmd"
+    axes = entry.get("matrix", {})
+    if not isinstance(axes, dict) or not all(isinstance(axis, str) and AXIS.fullmatch(axis) for axis in axes.values()):
+        yield "matrix"
+    for key, held in (("deps", str), ("params", str | dict), ("outs", str | dict)):
+        values = entry.get(key, [])
+        if not isinstance(values, list) or not all(isinstance(one, held) and one for one in values):
+            yield key
 
 
 def boxes(stage: str, entry: Mapping[str, Any], tree: Mapping[str, Any]) -> list[Box]:

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from qthink_core.artifacts import files, store
-from qthink_core.errors import DataError, ParamError, QThinkError, StoppedError, UnavailableError, printable, stop_behind
+from qthink_core.errors import (
+    DataError,
+    ParamError,
+    QThinkError,
+    StoppedError,
+    StorageError,
+    UnavailableError,
+    first_line,
+    printable,
+    stop_behind,
+)
 from qthink_core.pipeline import code, layout, parameters, process, ranks
 from qthink_core.pipeline.graph import (
     BESIDE,
@@ -128,7 +138,7 @@ def check_lineage(root: Path, inputs: Iterable[str]) -> None:
         folders |= {str(folder.relative_to(root)): manifest for folder, manifest in found.items()}
         for file in files.strangers(root / path, ()):
             if not found.keys() & {*file.parents}:
-                raise DataError(f"{file.relative_to(root)} belongs to no artifact in {path}: delete it")
+                raise DataError(f"{printable(str(file.relative_to(root)))} belongs to no artifact in {path}: delete it")
     for name, manifest in folders.items():
         if manifest.place != name:
             raise DataError(f"{name} holds the artifact of {manifest.place}: {store.fix(name)}")
@@ -211,6 +221,11 @@ def main(stage: str, run: Callable[..., str], launchable: bool = False) -> None:
         if (stop := stop_behind(error)) is not None:
             stopped = f"stopped by {stop}; finished units are kept, `dvc repro` continues from there"
             _end(name, stopped if ranks.rank() == 0 else "", StoppedError.exit_code)
+        if isinstance(error, OSError):  # such as a folder where a file belongs
+            what = error.filename or "reading or writing"
+            error = StorageError(
+                f"{what} failed ({error.strerror or first_line(error)}): fix this and run `dvc repro` again"
+            )
         if not isinstance(error, QThinkError):
             raise
         if ranks.world() > 1 and not error.everywhere:

@@ -584,6 +584,53 @@ def test_inputs_of_different_lineage_are_not_mixed(tmp_path: Path) -> None:
             stage.check_lineage(root, ["problems", "rollouts"])
 
 
+def test_a_file_whose_name_has_control_characters_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, odd = Path("artifacts/x"), r"artifacts/x/a\\n\\x1b\[31mb"
+    folder.mkdir(parents=True)
+    (folder / "a\n\x1b[31mb").touch()
+    with pytest.raises(DataError, match=rf"^{odd} belongs to no artifact in artifacts/x: delete it$"):
+        stage.check_lineage(Path(), ["artifacts/x"])
+    work = store.Work(Path(".work/x"), "0" * 64, "settings", {})
+    work.commit("unit", {"content": b""})
+    work.publish(Path("made"), "content", ["unit"])
+    shutil.copytree("made", folder, dirs_exist_ok=True)
+    with pytest.raises(DataError, match=rf"^{odd} is not a file of the artifact in artifacts/x: delete it$"):
+        stage.check_lineage(Path(), ["artifacts/x"])
+
+
+@pytest.mark.parametrize("place", [f".work/{BOX}.lock/x", f".work/{BOX}", "logs", "artifacts/written/gsm8k"])
+def test_a_folder_or_a_file_in_the_place_of_the_other_is_one_line(root: Path, place: str) -> None:
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    (root / place).write_text("")
+    code, _, err = run(root)
+    assert code == StorageError.exit_code
+    named = place.removesuffix("/x")
+    assert re.fullmatch(rf"{BOX}: {named}\S* failed \(.*\): fix this and run `dvc repro` again\n", err)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at"),
+    [
+        ("stages:", "stage:", "stages"),
+        ("stages:\n", "stages:\n  other:\n", "stages"),
+        ("      task: ${tasks}\n", "      task:\n", "stages.prepare.matrix"),
+        ("      task: ${tasks}\n", "      task: 3\n", "stages.prepare.matrix"),
+        ("      - artifacts/code/base.json\n", "      - 3\n", "stages.base.deps"),
+        ("    cmd: QTHINK_PARENT=$PPID exec python -m stages.prepare\n", "", "stages.prepare.cmd"),
+        ("    outs:\n      - artifacts/base\n", "    outs: {artifacts/base: 1}\n", "stages.base.outs"),
+    ],
+)
+def test_a_graph_of_another_form_is_refused_with_its_key(old: str, new: str, at: str, tmp_path: Path) -> None:
+    text = (ROOT / "dvc.yaml").read_text()
+    assert old in text
+    (tmp_path / "dvc.yaml").write_text(text.replace(old, new, 1))
+    with pytest.raises(ParamError, match=rf"^dvc\.yaml has something else than expected at {at}: correct it, or run `git"):
+        graph.stages(tmp_path)
+
+
 def test_a_bad_number_of_steps_between_checkpoints_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QTHINK_CHECKPOINT_EVERY", "7")
     assert stage.checkpoint_every() == 7
