@@ -152,7 +152,8 @@ def stops(project: Project, box: Box, start: int = 1, stride: int = 1) -> Tally:
         which = (signal.SIGTERM, signal.SIGINT)[number // stride % 2]
         ended = project.run(box, injection.signal_at(number, which, sent))
         if sent.exists():
-            check_stopped(box, ended, which, tally, f"{box}: {which.name} at operation {number} ({sent.read_text()})")
+            took = time.time() - sent.stat().st_mtime
+            check_stopped(box, ended, which, took, tally, f"{box}: {which.name} at operation {number} ({sent.read_text()})")
         return sent.exists()
 
     for number in each(box, tally.kind, strike, start, stride):
@@ -162,13 +163,13 @@ def stops(project: Project, box: Box, start: int = 1, stride: int = 1) -> Tally:
     return tally
 
 
-def check_stopped(box: Box, ended: Ended, which: signal.Signals, tally: Tally, where: str) -> None:
-    """The exit code, the line and the time of a box that was asked to stop."""
+def check_stopped(box: Box, ended: Ended, which: signal.Signals, took: float, tally: Tally, where: str) -> None:
+    """The exit code and the line of a box that was asked to stop, and the seconds that it took from then on."""
     line = f"{box}: stopped by {which.name}; finished units are kept, `dvc repro` continues from there\n"
     if ended.code != STOPPED or not ended.said.endswith(line) or "Traceback" in ended.said:
         tally.faults.append(f"{where}: ended with {ended.code}: {ended.said[-600:]}")
-    if ended.seconds > STOPS_WITHIN_S:
-        tally.faults.append(f"{where}: stopped after {ended.seconds:.0f} s")
+    if took > STOPS_WITHIN_S:
+        tally.faults.append(f"{where}: stopped after {took:.0f} s")
 
 
 def full_disks(project: Project, box: Box, start: int = 1, stride: int = 1) -> Tally:
