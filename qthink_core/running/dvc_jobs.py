@@ -46,6 +46,7 @@ MODULES = (
     "dvc_data.hashfile.status",
 )
 LOCK = "dvc.lock"
+BUSY = "is busy"
 STOPS = {signal.SIGINT, signal.SIGTERM}
 STATUS = re.compile(r"exited with (-?\d+)$")
 
@@ -72,8 +73,8 @@ def load() -> None:
 def changed() -> set[str]:
     """The boxes that DVC would make because their inputs or outputs have changed.
 
-    Deletes DVC's list of running commands where a kill has torn it, and says so. Raises DataError with DVC's message, and
-    with the fix where dvc.lock is torn.
+    Deletes DVC's list of running commands where a kill has torn it, and says so. Raises StoppedError with its message while
+    another run is at work, DataError with it otherwise, and with the fix where dvc.lock is torn.
     """
     with tempfile.TemporaryFile() as file:
 
@@ -93,6 +94,8 @@ def changed() -> set[str]:
         if status and "dvc.lock'" in said:
             again = "run `git checkout dvc.lock` (or `rm dvc.lock`) and the same command again; what was made is kept"
             raise DataError(f"dvc.lock is damaged, perhaps because DVC was killed as it wrote it ({said}): {again}")
+        if status and BUSY in said:
+            raise StoppedError(f"another run of DVC is at work: {said}")
         if status:
             raise DataError(said or "dvc status failed: run it")
         if said:

@@ -45,7 +45,7 @@ def repair(root: Path, paths: Sequence[Path]) -> Iterator[str]:
     A damaged file is restored from DVC's cache, a damaged object of the cache from the file here. Where both are damaged
     both are removed, and the undamaged units of the artifact go into the work folder of its box, so that `dvc repro` makes
     the others alone. Raises ParamError for a path at which the graph makes nothing, and StoppedError while a box runs whose
-    output is damaged.
+    output is damaged or missing.
     """
     tree, _ = parameters.load(root)
     paths = [Path(os.path.relpath(root / path, root)) for path in paths]
@@ -59,7 +59,7 @@ def repair(root: Path, paths: Sequence[Path]) -> Iterator[str]:
     cache, lost = _cache(root), []
     for out in chosen:
         if str(out) in recorded:
-            yield from _from_cache(root, out, cache, recorded[str(out)])
+            yield from _from_cache(root, made[out], out, cache, recorded[str(out)])
         if _fault(root / out):
             lost.append(out)
     for at in dict.fromkeys(made[out] for out in lost):
@@ -112,12 +112,22 @@ def _cache(root: Path) -> Path:
     return root / done.stdout.strip() / "files" / "md5"
 
 
-def _from_cache(root: Path, out: Path, cache: Path, digest: str) -> Iterator[str]:
-    """Restores files and objects of one output from each other, as far as one of both is sound."""
+def _from_cache(root: Path, at: Box, out: Path, cache: Path, digest: str) -> Iterator[str]:
+    """Restores files and objects of one output from each other, as far as one of both is sound.
+
+    A box that runs has no output yet, and would publish it beside what is restored.
+    """
     listing = _listing(root / out, cache, digest)
     if listing is None:
         return
-    restore = False
+    further = any(files.strangers(root / out, {str(one.path.relative_to(root / out)) for one in listing}))
+    if further or not all(one.here() and one.cached() for one in listing):
+        with process.lock((root / ".work" / str(at)).with_suffix(".lock"), str(at)):
+            yield from _restored(root, out, listing, further)
+
+
+def _restored(root: Path, out: Path, listing: Sequence[Listed], further: bool) -> Iterator[str]:
+    restore = further
     for one in listing:
         here, cached = one.here(), one.cached()
         if here and not cached and one.object.exists():
@@ -133,7 +143,7 @@ def _from_cache(root: Path, out: Path, cache: Path, digest: str) -> Iterator[str
             yield f"{one.path} was damaged or missing" + (
                 ": restored from DVC's cache" if cached else ", in DVC's cache too"
             )
-    if restore or any(files.strangers(root / out, {str(one.path.relative_to(root / out)) for one in listing})):
+    if restore:
         _dvc(root, "checkout", "--force", str(out))  # of which a file that the cache lacks, too, is no matter here
 
 

@@ -112,7 +112,6 @@ class Struck:
         tally.struck += struck
         tally.cases += 1
         tally.seconds += time.monotonic() - began
-        self.seconds = time.monotonic() - began
 
     def _wait(self, run: subprocess.Popen[str], boxes: int) -> None:
         while recorded(self.place) < boxes and run.poll() is None:

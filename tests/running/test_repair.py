@@ -158,10 +158,17 @@ def test_no_unit_is_kept_that_was_made_from_something_else(work: Work, other: st
     assert not list(Path(".work").glob("*/*/*.unit.json"))
 
 
-def test_a_box_that_runs_keeps_its_work_folder(work: Work) -> None:
-    both(SECOND)
+@pytest.mark.parametrize(
+    "damage",
+    [lambda: both(SECOND), lambda: shutil.rmtree(OUT), lambda: spoil(thing(SECOND)), lambda: (OUT / "third").touch()],
+    ids=["in both places", "removed by DVC before the run", "in the cache", "a further file"],
+)
+def test_while_a_box_runs_its_output_stays_as_it_is(work: Work, damage: Callable[[], object]) -> None:
+    damage()
+    before = {path: state(path) for path in (*OUT.rglob("*"), *CACHE.rglob("*"))}
     with process.lock(Path(".work") / f"{AT}.lock", str(AT)), pytest.raises(StoppedError, match="is already running"):
         list(repair.repair(Path(), [OUT]))
+    assert {path: state(path) for path in (*OUT.rglob("*"), *CACHE.rglob("*"))} == before
 
 
 def test_a_path_that_the_graph_does_not_make_is_refused(work: Work) -> None:

@@ -1,5 +1,7 @@
 """`qthink run` on the small repository, with DVC and real processes: what runs, what is said, and how it stops."""
 
+import json
+import os
 import re
 import shutil
 import signal
@@ -130,6 +132,16 @@ def test_what_has_not_changed_counts_as_done_and_what_comes_out_alike_is_unchang
         "collect@gsm8k: 2 names",
     ]
     assert out.splitlines()[1].startswith("[ 2/3 boxes, ")
+
+
+@pytest.mark.slow
+def test_a_run_beside_another_one_of_dvc_is_refused_and_names_it(root: Path) -> None:
+    held = {str(root / "artifacts/written/gsm8k/short"): {"pid": os.getpid(), "cmd": "dvc repro"}}
+    (root / ".dvc/tmp").mkdir(exist_ok=True)
+    (root / ".dvc/tmp/rwlock").write_text(json.dumps({"write": held}))
+    code, out, err = run(root)
+    assert (code, out) == (75, "")
+    assert re.match(rf"qthink: another run of DVC is at work: .* is busy, .*\(PID {os.getpid()}\): dvc repro", err)
 
 
 @pytest.mark.slow
