@@ -34,6 +34,8 @@ def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], cont
     files = {task: git(root, "show", f"HEAD:./{results}/verdicts/{task}.csv") for task in tasks}
     if same and None not in files.values():
         return "All outputs equal the committed ones, byte for byte."
+    if not any(files.values()):
+        return f"The last commit holds no {results}/verdicts of these tasks to compare this run with."
     back = BACK if folder == results else PART.format(folder=folder)
     theirs = {task: verdicts_of(text) for task, text in files.items() if text is not None}
     ours = {task: verdicts_of((root / folder / "verdicts" / f"{task}.csv").read_bytes()) for task in tasks}

@@ -109,6 +109,10 @@ def test_other_parameters_or_questions_and_no_git_are_told_instead_of_a_comparis
     table.write_text(verdicts(30, 30, 2).replace("q00", "q99"))
     said = committed.compared(root, RESULTS, RESULTS, ["gsm8k"], "control", {"latent": K})
     assert said.startswith("The committed results have other tasks, systems, seeds or questions, so they were not compared.")
+    git(root, "rm", "--cached", "--quiet", "-r", str(RESULTS))
+    git(root, "commit", "--quiet", "--message", "without results")
+    said = committed.compared(root, RESULTS, RESULTS, ["gsm8k"], "control", {"latent": K})
+    assert said == "The last commit holds no results/verdicts of these tasks to compare this run with."
     other = tmp_path_factory.mktemp("no-git")
     assert (
         committed.compared(other, RESULTS, RESULTS, ["gsm8k"], "control", {"latent": K})
