@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from qthink_core.generation.shared_prompts import SharedPrompts, in_place_of_plain, joined, without_rows
+from qthink_core.generation.shared_prompts import SharedPrompts, joined, without_rows
+from qthink_core.method.attention import in_place_of_plain
 from qthink_core.method.hidden_states import can_pack
 from qthink_core.method.last_layer import wanted_positions
 from qthink_core.method.latent_steps import Context, read_prompts

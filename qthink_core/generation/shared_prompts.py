@@ -5,7 +5,7 @@ attended to once for all of its completions and conditions, and rows that part o
 are not repeated for the query heads that share them, which took most of the time of a pass on a CPU.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,12 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from qthink_core.generation.roomy_cache import RoomyLayer
-from qthink_core.method.packing import PLAIN
-
-SHARED = "qthink_shared"  # the name by which transformers know this attention
+from qthink_core.method.attention import in_place_of_plain
 
 
 class SharedPrompts:
@@ -180,17 +177,6 @@ def _scores(query: Float[Tensor, "B H M E"], keys: Float[Tensor, "B H C E"]) -> 
     """Products of queries and keys, at least in float32."""
     wide = torch.promote_types(query.dtype, torch.float32)
     return query.to(wide) @ keys.to(wide).transpose(2, 3)
-
-
-@contextmanager
-def in_place_of_plain(model: PreTrainedModel, attend: Callable[..., tuple[Tensor, None]]) -> Iterator[None]:
-    """A context in which a model attends by a function in place of torch's."""
-    ALL_ATTENTION_FUNCTIONS.register(SHARED, attend)
-    model.config._attn_implementation = SHARED
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = PLAIN
 
 
 def without_rows(keys: list[Tensor], values: list[Tensor], lengths: Int[Tensor, " Q"]) -> SharedPrompts:

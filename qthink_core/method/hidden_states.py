@@ -15,8 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from qthink_core.errors import NumericError
+from qthink_core.method.attention import PLAIN
 from qthink_core.method.last_layer import last_positions
-from qthink_core.method.packing import PLAIN, Marked, packed
+from qthink_core.method.packing import Marked, packed
 from qthink_core.numerics.products import reordered
 
 # Types of models by their first letters, with the name of their factor in the config. Gemma and nanochat cap their logits

@@ -50,12 +50,12 @@ class Counts(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a student computes on a micro-batch: logits of the answer tokens, the tokens themselves, and h_1..h_K.
+    """What a student computes on a micro-batch: -log p of the answer tokens in nats, the tokens themselves, and h_1..h_K.
 
     `lengths` is, for each token, the number of tokens in its problem's answer. `latents` is empty where K is 0.
     """
 
-    logits: Float[Tensor, "T V"]
+    nats: Float[Tensor, " T"]
     labels: Int[Tensor, " T"]
     lengths: Int[Tensor, " T"]
     latents: Sequence[Float[Tensor, "B D"]]
@@ -98,8 +98,8 @@ def loss(
 def cross_entropy(found: Outputs, mean_over: str) -> Float[Tensor, ""]:
     """The sum of -log p over all answer tokens, in nats; with `problems`, the sum over problems of each answer's mean."""
     if mean_over == TOKENS:
-        return functional.cross_entropy(found.logits.float(), found.labels, reduction="sum")
-    return (functional.cross_entropy(found.logits.float(), found.labels, reduction="none") / found.lengths).sum()
+        return found.nats.sum()
+    return (found.nats / found.lengths).sum()
 
 
 def over_steps(distances: Float[Tensor, "B K"], objective: Objective) -> Float[Tensor, " B"]:

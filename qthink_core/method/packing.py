@@ -17,12 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from qthink_core.method.attention import in_place_of_plain
 from qthink_core.method.last_layer import attention_of, last_layer, wanted_positions
 
-# The names by which transformers know this attention and the one that it stands in for.
-PACKED, PLAIN = "qthink_packed", "sdpa"
 # How many times its size without padding an attention batch may have: padding is computed there, in place of more calls.
 PADDED = 1.5
 
@@ -290,9 +288,5 @@ def _attention(model: PreTrainedModel, made: Layout, kept: dict[nn.Module, list[
             out = out.new_zeros(q.shape[0], *out.shape[1:]).index_copy_(0, made.read, out)
         return out[None], None
 
-    ALL_ATTENTION_FUNCTIONS.register(PACKED, attend)
-    model.config._attn_implementation = PACKED
-    try:
+    with in_place_of_plain(model, attend):
         yield
-    finally:
-        model.config._attn_implementation = PLAIN

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qthink_core.errors import ParamError
+from qthink_core.method.fast_training.answer_tokens import negative_log_likelihood
 from qthink_core.method.fast_training.merged_lora import merged_weights
 from qthink_core.method.fast_training.one_row import can_read
 from qthink_core.method.fast_training.passes import after_latents, after_prompts
-from qthink_core.method.hidden_states import last_hidden, logits, pad
+from qthink_core.method.hidden_states import last_hidden, pad
 from qthink_core.method.latent_steps import answer_states, project, read_prompts
 from qthink_core.method.losses import Outputs
 from qthink_core.method.projection_head import ProjectionHead
@@ -84,7 +85,8 @@ class Student(nn.Module):
             return project(model, head, hidden.detach() if self.one_step else hidden)[:, 0]
 
         read = after_latents(model, latent, prompts, targets, self.K) if head else after_prompts(model, prompts, targets)
-        return Outputs(logits(model, read.hidden), read.labels, read.lengths, read.latents)
+        nats = negative_log_likelihood(model, read.hidden, read.labels)
+        return Outputs(nats, read.labels, read.lengths, read.latents)
 
     def _outputs(self, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], pad_id: int) -> Outputs:
         model, latents = self.model, list[Float[Tensor, "B D"]]()
@@ -97,7 +99,8 @@ class Student(nn.Module):
             hidden, latents = answer_states(model, self.head, context, self.K, labels, kept, self.one_step)
         chosen = kept.bool()
         lengths = kept.sum(dim=1, keepdim=True).expand_as(kept)[chosen]
-        return Outputs(logits(model, hidden[chosen]), labels[chosen], lengths, latents)
+        nats = negative_log_likelihood(model, hidden[chosen], labels[chosen])
+        return Outputs(nats, labels[chosen], lengths, latents)
 
     @staticmethod
     def _read_plainly(

@@ -3,6 +3,7 @@ from typing import get_args
 
 import pytest
 import torch
+from torch.nn import functional
 
 from qthink_core.method.losses import DISTANCES, Counts, Loss, Objective, Outputs, counts, loss
 from qthink_core.pipeline.recipe import Distance
@@ -21,7 +22,8 @@ BOTH, ONE = torch.ones(2), Counts(1, 1)
 
 def outputs(latents: list[torch.Tensor] = LATENTS, logits: torch.Tensor = LOGITS) -> Outputs:
     """Two tokens of an answer of four, the other two of which are in another micro-batch, and an answer of one token."""
-    return Outputs(logits, torch.tensor([1, 0, 1])[: len(logits)], torch.tensor([4, 4, 1])[: len(logits)], latents)
+    labels, lengths = torch.tensor([1, 0, 1])[: len(logits)], torch.tensor([4, 4, 1])[: len(logits)]
+    return Outputs(functional.cross_entropy(logits, labels, reduction="none"), labels, lengths, latents)
 
 
 def found(objective: Objective, batch: Counts = ONE, has_teacher: torch.Tensor = BOTH) -> Loss:
@@ -118,7 +120,7 @@ def test_a_batch_counts_answer_tokens_or_answers_and_taught_problems_and_never_d
 
 def test_the_loss_is_computed_in_float32_whatever_the_model_computes_in() -> None:
     teachers = TEACHERS + 2**-12  # a difference that bfloat16 cannot hold beside 5.0
-    low = outputs([step.bfloat16() for step in LATENTS], LOGITS.bfloat16())
+    low = outputs([step.bfloat16() for step in LATENTS], LOGITS.bfloat16().float())
     exact = outputs(LATENTS, LOGITS.bfloat16().float())
     one, other = (loss(each, teachers, BOTH, CARD, Counts(3, 2)) for each in (low, exact))
     assert one.total.dtype == torch.float32

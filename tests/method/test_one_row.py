@@ -86,7 +86,7 @@ def test_micro_batches_change_nothing_and_one_of_empty_targets_has_no_cross_entr
     for name, one in gradients.items():
         torch.testing.assert_close(split[name], one, rtol=0, atol=TOLERANCE)
     outputs = made([EXAMPLES[2].prompt], [[]], 0)
-    assert (outputs.logits.shape, outputs.labels.shape, len(outputs.latents)) == ((0, 50), (0,), n_latent)
+    assert (outputs.nats.shape, outputs.labels.shape, len(outputs.latents)) == ((0,), (0,), n_latent)
 
 
 def test_models_with_another_attention_or_with_dropout_are_padded() -> None:

@@ -14,14 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from qthink_core.method.attention import in_place_of_plain
 from qthink_core.method.hidden_states import can_pack
 from qthink_core.method.last_layer import wanted_positions
-from qthink_core.method.packing import PLAIN
 
-# The name by which transformers know this attention.
-ONE_ROW = "qthink_one_row"
 # On a processor, sequences of other lengths get an attention batch of their own from so many numbers on: tokens times the
 # width of the model. Below, and on a GPU, more calls would take longer than the padding that they save.
 LEAST = 1 << 17
@@ -160,12 +157,8 @@ class OneRow:
             layer += 1
             return torch.cat(parts)[None], None
 
-        ALL_ATTENTION_FUNCTIONS.register(ONE_ROW, attend)
-        self.model.config._attn_implementation = ONE_ROW
-        try:
+        with in_place_of_plain(self.model, attend):
             yield
-        finally:
-            self.model.config._attn_implementation = PLAIN
 
 
 def attention(
