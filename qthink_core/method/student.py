@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from qthink_core.errors import ParamError
 from qthink_core.method.fast_training.answer_tokens import negative_log_likelihood
 from qthink_core.method.fast_training.merged_lora import merged_weights
+from qthink_core.method.fast_training.norms import own_gradients, rms_norms
 from qthink_core.method.fast_training.one_row import can_read
 from qthink_core.method.fast_training.passes import after_latents, after_prompts
 from qthink_core.method.hidden_states import last_hidden, pad
@@ -65,11 +66,12 @@ class Student(nn.Module):
         self.K = K
         self.one_step = one_step
         self.merged = merged
+        self._norms = rms_norms(model)
         self.head = ProjectionHead(model.config.hidden_size).to(model.device) if K else None
 
     def forward(self, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], pad_id: int) -> Outputs:
         """The outputs of a micro-batch of prompts and target tokens; a target may be empty."""
-        with merged_weights(self.adapted) if self.merged else nullcontext():
+        with merged_weights(self.adapted) if self.merged else nullcontext(), own_gradients(self._norms):
             return self._in_one_row(prompts, targets) if self.fast else self._outputs(prompts, targets, pad_id)
 
     @property

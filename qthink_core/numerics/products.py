@@ -65,6 +65,13 @@ def fixed(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tens
     return partial(_without_autograd, _in_order(weight.contiguous()), bias)
 
 
+def over_rows(wide: Tensor, narrow: Tensor) -> Tensor:
+    """The sum over rows W^T N of a wide and a narrow matrix, without autograd, by oneDNN where that is faster."""
+    if not _suits(wide) or narrow.dtype != torch.float32:
+        return wide.T @ narrow
+    return _without_autograd(wide.T, None, narrow.T).T  # N^T W: with few rows it is nearly three times as fast
+
+
 def _layers(models: Sequence[nn.Module]) -> list[nn.Linear]:
     return list({id(one): one for model in models for one in model.modules() if suits(one)}.values())
 

@@ -23,7 +23,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from qthink_core.numerics.products import fixed
+from qthink_core.numerics.products import fixed, over_rows
 
 ADAPTER = "default"
 # Calls with at most so many tokens are gathered: their products alone would be too small to be fast.
@@ -55,11 +55,12 @@ class _Layer:
         """Adds (g B)^T x and g^T (x A^T), in the dtype of the adapters."""
         x, g = x.to(self.dtype), g.to(self.dtype)
         narrow_g, narrow_x = self.by_B(g), self.by_A(x)
+        of_A, of_B = over_rows(x, narrow_g).T, over_rows(g, narrow_x)
         if self.of_A is None or self.of_B is None:
-            self.of_A, self.of_B = narrow_g.T @ x, g.T @ narrow_x
+            self.of_A, self.of_B = of_A, of_B
         else:
-            self.of_A.addmm_(narrow_g.T, x)
-            self.of_B.addmm_(g.T, narrow_x)
+            self.of_A += of_A
+            self.of_B += of_B
 
 
 class _Merge(Function):
