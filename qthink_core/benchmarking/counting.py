@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qthink_core.method.packing import Marked
+from qthink_core.method.packing.windows import Marked
 
 
 @dataclass

@@ -16,8 +16,9 @@ from transformers import PreTrainedModel
 
 from qthink_core.errors import NumericError
 from qthink_core.method.attention import PLAIN
-from qthink_core.method.last_layer import last_positions
-from qthink_core.method.packing import Marked, packed
+from qthink_core.method.last_layer import last_layer, last_positions
+from qthink_core.method.packing.reading import packed
+from qthink_core.method.packing.windows import Marked
 from qthink_core.numerics.products import reordered
 
 # Types of models by their first letters, with the name of their factor in the config. Gemma and nanochat cap their logits
@@ -108,13 +109,13 @@ def read_positions(
     """The last hidden states at each sequence's K positions, in the order given.
 
     The output head is not computed, and the last layer only where it has to be. Only K vectors per sequence leave the
-    device. Sequences are packed without padding, and a prompt that several share is read once (packing.py), if the model's
+    device. Sequences are packed without padding, and a prompt that several share is read once (`packing`), if the model's
     attention allows it (`can_pack`). Otherwise a batch holds sequences of similar length. A pass has at most `batch_tokens`
     tokens, including padding. Raises NumericError naming the sequence and the step of a value that is not
     finite in `dtype`.
     """
     out = np.empty((len(wanted), K, model.config.hidden_size), dtype=dtype)
-    with reordered(model.get_decoder(), moved=True):
+    with reordered(model.get_decoder(), moved=True, few_sizes=True):
         for at, states in (packed if can_pack(model) else _padded)(model, wanted, batch_tokens):
             out[at] = states.float().cpu().numpy().astype(dtype)
     bad = np.argwhere(~np.isfinite(out).all(axis=2))
@@ -130,15 +131,15 @@ def read_positions(
 def can_pack(model: PreTrainedModel) -> bool:
     """Whether all layers of a model attend to all earlier tokens through the interface of transformers.
 
-    Others are read in padded batches: sliding windows, capped attention (Gemma 2), attention code of their own, and rotary
-    embeddings that depend on the longest sequence.
+    Their body has its layers in a list. Others are read in padded batches: sliding windows, capped attention (Gemma 2),
+    attention code of their own, and rotary embeddings that depend on the longest sequence.
     """
     config = model.config
     plain = all(getattr(config, name, None) is None for name in ("sliding_window", "attn_logit_softcapping"))
     full = set(getattr(config, "layer_types", None) or [FULL]) == {FULL}
     fixed = (getattr(config, "rope_parameters", None) or {}).get("rope_type") not in BY_LENGTH
     interface = bool(model._supports_attention_backend) and config._attn_implementation == PLAIN
-    return interface and plain and full and fixed
+    return interface and plain and full and fixed and last_layer(model) is not None
 
 
 def _padded(

@@ -16,24 +16,29 @@ from torch.nn import functional
 
 # oneDNN is asked for the order that suits this number of rows; the same order is fast for any other.
 ROWS = 64
+# With `few_sizes`, up to so many rows are as many, and more rows are a multiple of ROWS.
+FEW = 16
 # Of the largest value, for sums in another order over some hundred numbers.
 ROUNDING = 1e-5
 
 
 @contextmanager
-def reordered(*models: nn.Module, moved: bool = False) -> Iterator[None]:
+def reordered(*models: nn.Module, moved: bool = False, few_sizes: bool = False) -> Iterator[None]:
     """A context in which the linear layers of models that do not change compute by oneDNN, where that is faster.
 
     It holds for layers in float32 on a processor with AVX-512, and only in inference mode, because no gradient flows through
     these products. `cpu_kernels: avx2` leaves all products to MKL, as its promise of equal bytes has been tested with that.
     The weights in the other order take as much memory again, unless they are `moved`: a layer that shares its weights with
     no other then has none in the context, and the same numbers again after it.
+
+    oneDNN keeps code for each number of rows and shape of weights, 0.6 MiB. With `few_sizes`, rows of zeros are added up to
+    one of few numbers, so that passes of many sizes do not take more and more memory. A row's result is the same.
     """
     with ExitStack() as undo:
         holders = Counter(id(one) for model in models for _, one in model.named_parameters(remove_duplicate=False))
         for layer in _layers(models):
             weight = _in_order(layer.weight.detach())
-            undo.enter_context(_computing(layer, weight))
+            undo.enter_context(_computing(layer, weight, _in_few_sizes if few_sizes else _product))
             if moved and holders[id(layer.weight)] == 1:
                 layer.weight.data = layer.weight.new_empty(0)
                 undo.callback(_give_back, layer, weight)
@@ -76,9 +81,23 @@ def _layers(models: Sequence[nn.Module]) -> list[nn.Linear]:
     return list({id(one): one for model in models for one in model.modules() if suits(one)}.values())
 
 
+def _product(weight: Tensor, bias: Tensor | None, inputs: Tensor) -> Tensor:
+    assert torch.is_inference_mode_enabled(), "no gradient flows through products of oneDNN"
+    return _without_autograd(weight, bias, inputs)
+
+
+def _in_few_sizes(weight: Tensor, bias: Tensor | None, inputs: Tensor) -> Tensor:
+    rows = inputs.shape[:-1].numel()
+    more = -rows % (FEW if rows <= FEW else ROWS)
+    if not more:
+        return _product(weight, bias, inputs)
+    padded = functional.pad(inputs.reshape(rows, -1), (0, 0, 0, more))
+    return _product(weight, bias, padded)[:rows].unflatten(0, inputs.shape[:-1])
+
+
 @contextmanager
-def _computing(layer: nn.Linear, weight: Tensor) -> Iterator[None]:
-    layer.forward = partial(_product, weight, layer.bias)  # type: ignore[method-assign]
+def _computing(layer: nn.Linear, weight: Tensor, product: Callable[..., Tensor] = _product) -> Iterator[None]:
+    layer.forward = partial(product, weight, layer.bias)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -122,11 +141,6 @@ def faster() -> bool:
 
 def _in_order(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
-
-
-def _product(weight: Tensor, bias: Tensor | None, inputs: Tensor) -> Tensor:
-    assert torch.is_inference_mode_enabled(), "no gradient flows through products of oneDNN"
-    return _without_autograd(weight, bias, inputs)
 
 
 def _without_autograd(weight: Tensor, bias: Tensor | None, inputs: Tensor) -> Tensor:

@@ -95,11 +95,11 @@ def test_the_order_of_rollouts_does_not_matter(qwen3: Any, questions: list[list[
 
 @pytest.fixture
 def body_calls() -> Callable[[Any], list[tuple[int, int]]]:
-    """(rows, tokens a row) of every pass through a model's body from now on."""
+    """(rows, tokens a row) of every pass through a model's first layer from now on."""
 
     def watch(model: Any) -> list[tuple[int, int]]:
         calls: list[tuple[int, int]] = []
-        first = model.model.layers[0]
+        first = model.model.layers[0].self_attn.k_proj
         first.register_forward_pre_hook(lambda _, inputs: calls.append(tuple(inputs[0].shape[:2])))
         return calls
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from qthink_core.numerics import products
-from qthink_core.numerics.products import faster, fixed, reordered
+from qthink_core.numerics.products import faster, fixed, over_rows, reordered
 
 # The design's bound for float32 sums in another order, relative to the largest value.
 TOLERANCE = 3e-6
@@ -155,3 +155,29 @@ def test_a_fixed_product_is_torchs_with_either_side_transposed(dtype: torch.dtyp
 def test_a_fixed_product_is_refused_under_autograd() -> None:
     with pytest.raises(AssertionError, match="no gradient flows"):
         fixed(torch.randn(4, 4))(torch.randn(2, 4))
+
+
+@avx512
+def test_with_few_sizes_rows_are_added_and_the_results_have_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, real = set[int](), products._without_autograd
+    layers, _ = model(), faster()  # which tries a product once
+    monkeypatch.setattr(products, "_without_autograd", lambda w, b, x: sizes.add(x.shape[:-1].numel()) or real(w, b, x))
+    inputs = [torch.randn(1, n, 40) for n in (1, 9, 16, 17, 100, 128, 200, 256)]
+    with torch.inference_mode():
+        with reordered(layers):
+            expected = [layers(one) for one in inputs]
+        assert sizes == {1, 9, 16, 17, 100, 128, 200, 256}
+        sizes.clear()
+        with reordered(layers, few_sizes=True):
+            found = [layers(one) for one in inputs]
+    assert sizes == {16, 64, 128, 256}
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_product_over_rows_is_that_of_torch(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    wide, narrow = torch.randn(500, 70, dtype=dtype), torch.randn(500, 8, dtype=dtype)
+    with torch.no_grad():
+        found, expected = over_rows(wide, narrow), wide.T @ narrow
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE * expected.abs().max().item())

@@ -46,14 +46,18 @@ def _is_rms(module: nn.Module, weight: Tensor, eps: float) -> bool:
 
 @contextmanager
 def own_gradients(norms: Sequence[tuple[nn.Module, float]]) -> Iterator[None]:
-    """A context in which the norms of `rms_norms` compute with a gradient of their own; values differ by rounding."""
-    for module, eps in norms:
+    """A context in which the norms of `rms_norms` compute with a gradient of their own; values differ by rounding.
+
+    Those that have another dtype by now are left as they are.
+    """
+    used = [(module, eps) for module, eps in norms if module.get_parameter("weight").dtype == torch.float32]
+    for module, eps in used:
         vars(module)["forward"] = partial(_norm, module.get_parameter("weight"), eps)
     try:
         yield
     finally:
-        for module, _ in norms:
-            vars(module).pop("forward", None)
+        for module, _ in used:
+            del vars(module)["forward"]
 
 
 def _norm(weight: Tensor, eps: float, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Packs: sequences one after another without padding, cut into passes of the same size; no token is read twice.
+"""Layouts: the tokens of a pass as arrays, and who attends to what.
 
 Everything in a layer but its attention treats each token by itself, so a pass is one row for it. The attention of a part of
 a sequence reads the keys and values of the tokens before it: of its prompt, which is read once for all sequences that begin
@@ -6,48 +6,19 @@ with it, and of the sequence itself where an earlier pass read its beginning. Wh
 most one sequence. Parts of similar size share a padded batch in the attention alone.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
-from torch.nn import functional
-from transformers import PreTrainedModel
+from jaxtyping import Bool, Int
+from torch import Tensor
 
-from qthink_core.method.attention import in_place_of_plain
-from qthink_core.method.last_layer import attention_of, last_layer, wanted_positions
+from qthink_core.method.packing.windows import Marked, Part
 
 # How many times its size without padding an attention batch may have: padding is computed there, in place of more calls.
 PADDED = 1.5
-
-
-@runtime_checkable
-class Marked(Protocol):
-    """A sequence of tokens, the positions in it whose states are read, and its name in error messages.
-
-    Its first `prompt` tokens are read once for all sequences that begin with the same; no position lies in them.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def tokens(self) -> Sequence[int]: ...
-    @property
-    def positions(self) -> Sequence[int]: ...
-    @property
-    def prompt(self) -> int: ...
-
-
-class Part(NamedTuple):
-    """Tokens `start` to `stop` of a sequence, either of its prompt or of what follows it."""
-
-    row: int
-    start: int
-    stop: int
 
 
 class Span(NamedTuple):
@@ -68,11 +39,18 @@ class Span(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Spans that attend together, padded; without a mask, query q sees the keys 0 to q."""
+    """Spans that attend together, padded: query q of a span sees its keys 0 to `sees[q]`, or 0 to q where that is None."""
 
     queries: Int[Tensor, "B Q"]
     keys: Int[Tensor, "B C"] | tuple[None, slice]
-    mask: Bool[Tensor, "B 1 Q C"] | None
+    n_keys: int
+    sees: Int[Tensor, "B Q"] | None
+
+    def mask(self) -> Bool[Tensor, "B 1 Q C"] | None:
+        """True where a query sees a key; None where query q sees the keys 0 to q."""
+        if self.sees is None:
+            return None
+        return torch.arange(self.n_keys, device=self.sees.device) <= self.sees[:, None, :, None]
 
 
 class Attention(NamedTuple):
@@ -92,7 +70,8 @@ class Layout(NamedTuple):
     `ids` and `positions` are those of its T tokens. The first `held` kept keys stand before those of the pass. `grows`: the
     first part, where an earlier pass read the beginning of its sequence; its keys are added to the kept ones. `kept`: the
     places of the keys to keep for the next pass, None where the kept ones already are those. The last layer attends from the
-    tokens `read` alone. Of these, number `which[n]` is wanted for position `steps[n]` of sequence `rows[n]`.
+    tokens `read` alone. Of these, number `which[n]` is wanted for position `steps[n]` of sequence `rows[n]`. The next
+    pass begins with `carried` tokens of its first sequence read.
     """
 
     ids: Int[Tensor, " T"]
@@ -106,34 +85,7 @@ class Layout(NamedTuple):
     which: Int[Tensor, " N"]
     rows: list[int]
     steps: list[int]
-
-
-def passes(wanted: Sequence[Marked], batch_tokens: int) -> list[list[Part]]:
-    """All sequences in passes of `batch_tokens` tokens, the last of which may have fewer.
-
-    Each prompt is followed by what its sequences have after it, from long to short, so that parts of similar length meet. A
-    sequence that does not end in its pass goes on in the next.
-    """
-    by_prompt: dict[tuple[int, ...], list[int]] = {}
-    for index, row in enumerate(wanted):
-        by_prompt.setdefault(tuple(row.tokens[: row.prompt]), []).append(index)
-    whole: list[Part] = []
-    for prompt, members in by_prompt.items():
-        whole.append(Part(members[0], 0, len(prompt)))
-        ordered = sorted(members, key=lambda i: (-len(wanted[i].tokens), i))
-        whole += [Part(index, len(prompt), len(wanted[index].tokens)) for index in ordered]
-    made: list[list[Part]] = []
-    room = 0
-    for index, start, end in whole:
-        while start < end:
-            if not room:
-                made.append([])
-                room = batch_tokens
-            stop = min(end, start + room)
-            made[-1].append(Part(index, start, stop))
-            room -= stop - start
-            start = stop
-    return made
+    carried: int
 
 
 def layout(
@@ -187,6 +139,7 @@ def layout(
         on_device(np.searchsorted(at_R, read)),
         rows,
         steps,
+        0 if following is None else following.start,
     )
 
 
@@ -208,9 +161,9 @@ def attention(spans: Sequence[Span], masked: bool, device: torch.device | str) -
             places[index] = base + number * Q + np.arange(Q)[at]
             if one.keys is not None:
                 keys[number] = np.resize(one.keys[: one.n_keys], C)  # its own also where no query sees them
-        mask = torch.from_numpy(np.arange(C) <= sees[:, None, :, None]).to(device) if masked else None
         of_keys = (None, slice(0, C)) if chosen[0].keys is None else torch.from_numpy(keys).to(device)
-        batches.append(Batch(torch.from_numpy(queries).to(device), of_keys, mask))
+        seen = torch.from_numpy(sees).to(device) if masked else None
+        batches.append(Batch(torch.from_numpy(queries).to(device), of_keys, C, seen))
         base += queries.size
     source = np.concatenate([places[index] for index in range(len(spans))])
     in_order = len(batches) == 1 and np.array_equal(source, np.arange(batches[0].queries.numel()))
@@ -232,61 +185,3 @@ def alike(spans: Sequence[Span], masked: bool) -> list[list[int]]:
             groups.append([index])
             widest, area = Q, Q * C
     return groups
-
-
-def packed(
-    model: PreTrainedModel, wanted: Sequence[Marked], batch_tokens: int
-) -> Iterator[tuple[tuple[list[int], list[int]], Float[Tensor, "N D"]]]:
-    """For each pass the sequences and numbers of the positions that it reads, and their last hidden states.
-
-    The output head is not computed. The last layer computes everything but keys and values for these positions only.
-    """
-    todo = passes(wanted, batch_tokens)
-    kept: dict[nn.Module, list[Tensor]] = {}
-    room = max((parts[0].stop for parts in todo[1:]), default=0)
-    masked = model.device.type == "cpu"
-    for parts, after in zip(todo, [*(parts[0] for parts in todo[1:]), None], strict=False):
-        made = layout(wanted, parts, after, masked, model.device)
-        with torch.inference_mode(), _attention(model, made, kept, room), wanted_positions(model, made.read):
-            found = model.get_decoder()(input_ids=made.ids[None], position_ids=made.positions[None], use_cache=False)
-            states = found.last_hidden_state[0][made.read][made.which]
-        yield (made.rows, made.steps), states
-
-
-@contextmanager
-def _attention(model: PreTrainedModel, made: Layout, kept: dict[nn.Module, list[Tensor]], room: int) -> Iterator[None]:
-    """A context in which a model attends by the layout of a pass; `kept` has keys and values of `room` tokens by layer."""
-    last = attention_of(last_layer(model))
-
-    def attend(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, scaling: float | None = None, **__: Any
-    ) -> tuple[Tensor, None]:
-        q, new = query[0].transpose(0, 1), [states[0].transpose(0, 1) for states in (key, value)]
-        if room and module not in kept:
-            kept[module] = [states.new_empty(room, *states.shape[1:]) for states in new]
-        old = kept.get(module, [])
-        if made.grows:
-            for states, its in zip(old, new, strict=True):
-                states[made.grows] = its[: made.grows.stop - made.grows.start]
-        joined = made.held and len(made.inner.batches) > bool(made.grows)
-        every = [torch.cat([states[: made.held], its]) for states, its in zip(old, new, strict=True)] if joined else new
-        how = made.last if module is last else made.inner
-        parts = []
-        for batch in how.batches:
-            k, v = (states[batch.keys].transpose(1, 2) for states in (old if isinstance(batch.keys, tuple) else every))
-            asked = q[None] if how.in_order and how is made.inner else q[batch.queries]
-            asked, causal, grouped = asked.transpose(1, 2), batch.mask is None, q.shape[1] != k.shape[1]
-            out = functional.scaled_dot_product_attention(
-                asked, k, v, batch.mask, 0.0, causal, scale=scaling, enable_gqa=grouped
-            )
-            parts.append(out.transpose(1, 2).flatten(0, 1))
-        if made.kept is not None:
-            for states, its in zip(old, every, strict=True):
-                states[: len(made.kept)] = its[made.kept]
-        out = parts[0] if how.in_order else torch.cat(parts)[how.source]
-        if how is made.last:
-            out = out.new_zeros(q.shape[0], *out.shape[1:]).index_copy_(0, made.read, out)
-        return out[None], None
-
-    with in_place_of_plain(model, attend):
-        yield

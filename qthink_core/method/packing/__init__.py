@@ -1,0 +1,1 @@
+"""Packs: sequences one after another without padding; no token is read twice."""
