@@ -81,6 +81,7 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 every_module = pytest.mark.parametrize("path", [*CORE, *PAGES], ids=name)
 
 
+@pytest.mark.slow
 def test_the_core_does_not_import_stages_but_for_the_check_of_all_parameters() -> None:
     upward = {name(path) for path in CORE if any(one.split(".")[0] == "stages" for one in imported(path))}
     assert upward == {"qthink_core.pipeline.graph"}
