@@ -12,7 +12,9 @@ from qthink_core.generation.requests import Request, completed
 from qthink_core.method.latent_steps import Context, latent_steps
 from qthink_core.models import loading
 from qthink_core.models.loading import QThinkConfig, System
+from qthink_core.numerics.memory import keep_memory
 from qthink_core.numerics.products import Reordered
+from qthink_core.numerics.short_layers import ShortLayers
 
 
 def load(folder: Path, config: QThinkConfig, device: torch.device, dtype: str) -> System:
@@ -32,11 +34,14 @@ class HFEngine:
         self.system = system
         self.max_new_tokens = max_new_tokens
         self.products = Reordered(system.model, *filter(None, [system.head]))
+        self.layers = ShortLayers(system.model)
+        if system.model.device.type == "cpu":
+            keep_memory()
 
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """The n completions of each request, in one batch."""
         model, prompts = self.system.model, [one.prompt for one in requests]
-        with torch.inference_mode(), self.products.used():
+        with torch.inference_mode(), self.products.used(), self.layers.used():
             context = read(model, prompts, self.system.tokenizer.pad_token_id)
             context, _ = latent_steps(model, self.system.head, context, self.system.K)
             return complete(self.system, requests, context, self.max_new_tokens)

@@ -34,6 +34,7 @@ from qthink_core.method.latent_steps import Context, latent_steps, project
 from qthink_core.method.think import marks
 from qthink_core.models.loading import System
 from qthink_core.numerics.products import reordered
+from qthink_core.numerics.short_layers import ShortLayers
 
 NO_TEACHER = "no_teacher"
 
@@ -117,7 +118,7 @@ def read_latents(
     assert system.head is not None, "latents come from a head"
     ids, rows = sorted(prompts), list[Read]()
     found: dict[str, Float[np.ndarray, "K D"]] = {}
-    with torch.inference_mode(), reordered(system.model, system.head):
+    with torch.inference_mode(), reordered(system.model, system.head), ShortLayers(system.model).used():
         for names in batches(prompts, batch).values():
             context = read(system.model, [prompts[name] for name in names], system.tokenizer.pad_token_id)
             before = context.hidden
@@ -154,7 +155,7 @@ def intervene(
     `no_teacher`), so that every condition has an answer to every question.
     """
     assert system.head is not None, "latents come from a head"
-    with torch.inference_mode(), reordered(system.model, system.head):
+    with torch.inference_mode(), reordered(system.model, system.head), ShortLayers(system.model).used():
         context = read(system.model, list(prompts.values()), system.tokenizer.pad_token_id)
         waiting = Waiting(system, rows if can_join(context) else 1, max_new_tokens, seed)
         for condition in conditions:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -110,8 +110,17 @@ def alike(pack: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
     return groups
 
 
+def _by_column(states: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
+    """Zeros of a shape, of which the last two dimensions lie in memory in the other order."""
+    Q, H, width, E = shape
+    return states.new_zeros(Q, H, E, width).transpose(2, 3)
+
+
 class _Store:
-    """The keys and values of Q prompts of at most `width` tokens, as they are read."""
+    """The keys and values of Q prompts of at most `width` tokens, as they are read.
+
+    In memory, the numbers of a key lie `width` apart, as the products with queries read them fastest.
+    """
 
     def __init__(self, Q: int, width: int) -> None:
         self.Q, self.width = Q, width
@@ -122,8 +131,14 @@ class _Store:
         """Stores the states of some prompts at a layer."""
         for layers, states in ((self.keys, key), (self.values, value)):
             if layer == len(layers):
-                layers.append(states.new_zeros(self.Q, states.shape[1], self.width, states.shape[3]))
+                shape = self.Q, states.shape[1], self.width, states.shape[3]
+                layers.append(states.new_zeros(shape) if layers is self.values else _by_column(states, shape))
             layers[layer][rows, :, : states.shape[2]] = states
+
+
+def _gathered(states: Float[Tensor, "1 H T E"], grid: Int[Tensor, "B W"]) -> Float[Tensor, "B H W E"]:
+    """The states of the tokens in a grid."""
+    return states[0].transpose(0, 1).index_select(0, grid.flatten()).unflatten(0, grid.shape).transpose(1, 2)
 
 
 def _read(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pack: list[int], store: _Store) -> Float[Tensor, "N D"]:
@@ -146,13 +161,13 @@ def _read(model: PreTrainedModel, prompts: Sequence[Sequence[int]], pack: list[i
         nonlocal layer
         parts = []
         for rows, grid in batches:
-            q, k, v = (states[0][:, grid].transpose(0, 1) for states in (query, key, value))
+            q, k, v = (_gathered(states, grid) for states in (query, key, value))
             store.put(layer, rows, k, v)
             grouped = q.shape[1] != k.shape[1]
             out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
             parts.append(out.transpose(1, 2).flatten(0, 1))
         layer += 1
-        return torch.cat(parts)[source][None], None
+        return torch.cat(parts).index_select(0, source)[None], None
 
     ids = torch.tensor([token for row in pack for token in prompts[row]], device=device)
     positions = torch.cat([torch.arange(sizes[row]) for row in pack]).to(device)

@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicLayer
 
 from qthink_core.generation.roomy_cache import RoomyLayer
 from qthink_core.method.attention import in_place_of_plain
+from qthink_core.numerics.few_rows import product
 
 
 class SharedPrompts:
@@ -159,7 +160,7 @@ class SharedPrompts:
         if hidden is not None:
             own = own.view(N, H, A // H, T, S).masked_fill_(hidden, -torch.inf).view(N, H, A // H * T, S)
         weights = torch.cat([self.by_row(behind), own], dim=-1).softmax(dim=-1).to(values.dtype)
-        out = self.by_row(self.by_prompt(weights[..., :P]) @ prompt_values) + weights[..., P:] @ values
+        out = self.by_row(product(self.by_prompt(weights[..., :P]), prompt_values)) + product(weights[..., P:], values)
         return out.view(N, A, T, -1).transpose(1, 2)
 
     def _hidden(self, S: int, T: int) -> Tensor | None:
@@ -176,7 +177,7 @@ class SharedPrompts:
 def _scores(query: Float[Tensor, "B H M E"], keys: Float[Tensor, "B H C E"]) -> Float[Tensor, "B H M C"]:
     """Products of queries and keys, at least in float32."""
     wide = torch.promote_types(query.dtype, torch.float32)
-    return query.to(wide) @ keys.to(wide).transpose(2, 3)
+    return product(query.to(wide), keys.to(wide).transpose(2, 3))
 
 
 def without_rows(keys: list[Tensor], values: list[Tensor], lengths: Int[Tensor, " Q"]) -> SharedPrompts:
