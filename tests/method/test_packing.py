@@ -225,3 +225,11 @@ def test_between_windows_only_the_keys_and_values_of_their_prompt_are_held() -> 
     assert len(reader.prompts) == len(model.model.layers)
     # the room is that of one layer
     assert [states.shape[0] for states in reader.kept] == [22, 22]
+
+
+def test_the_embeddings_that_a_models_forward_goes_on_with_are_not_written_over() -> None:
+    model, made = model_of("Qwen3"), list[tuple[torch.Tensor, torch.Tensor]]()
+    model.model.embed_tokens.register_forward_hook(lambda _, inputs, output: made.append((inputs[0], output)))
+    read_positions(model, ROWS, K, 30, "float32")
+    assert made
+    assert all(torch.equal(model.model.embed_tokens.weight[ids], output) for ids, output in made)
