@@ -71,7 +71,7 @@ def _has_parts(layer: nn.Module) -> bool:
     if {name for name, _ in layer.named_children()} != PARTS:
         return False
     attention: Any = layer.self_attn
-    norms = [layer.input_layernorm, layer.post_attention_layernorm]
+    norms: list[Any] = [layer.input_layernorm, layer.post_attention_layernorm]
     names = {name for name, _ in attention.named_children()}
     if names - PROJECTIONS == NORMS:
         norms += [attention.q_norm, attention.k_norm]
