@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qthink_core.artifacts import store
 from qthink_core.errors import ParamError, printable
@@ -95,7 +95,7 @@ def stages(root: Path) -> Mapping[str, Mapping[str, Any]]:
 
     Raises ParamError where it does not hold what is read here: commands use it without DVC, which would check it.
     """
-    found = parameters.read_yaml(root / "dvc.yaml").get("stages")
+    found: Any = parameters.read_yaml(root / "dvc.yaml").get("stages")
     whole = isinstance(found, dict) and all(isinstance(entry, dict) for entry in found.values())
     faults = [f"stages.{name}.{key}" for name, entry in found.items() for key in _odd(entry)] if whole else ["stages"]
     if faults:
@@ -103,7 +103,7 @@ def stages(root: Path) -> Mapping[str, Mapping[str, Any]]:
             f"dvc.yaml has something else than expected at {printable(faults[0])}: correct it, or run "
             "`git checkout dvc.yaml`"
         )
-    return found
+    return cast("Mapping[str, Mapping[str, Any]]", found)
 
 
 def _odd(entry: Mapping[str, Any]) -> Iterator[str]:
