@@ -178,7 +178,7 @@ def test_a_device_whose_memory_is_full_is_told_in_a_line_with_the_batch_to_lower
         "command again, or use a device with more memory, after which this box begins again\n"
     )
     with (root / "params/small.yaml").open("a") as file:
-        file.write("evaluate: {batch: 2}\n")
+        file.write("dtype: bfloat16\nevaluate: {batch: 2}\n")
     with (
         pytest.raises(UnavailableError, match=r"lower evaluate\.batch in params/small\.yaml"),
         stage.device_memory(root, "probe"),
