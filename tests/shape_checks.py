@@ -6,7 +6,7 @@ import beartype
 from jaxtyping import _import_hook, install_import_hook
 
 # Packages with annotated arrays; test_shapes.py compares.
-CHECKED = ("artifacts", "evidence", "generation", "inference", "method", "models", "serving")
+CHECKED = ("artifacts", "evidence", "generation", "inference", "method", "models", "numerics", "serving")
 ARRAYS = frozenset({"Bool", "Float", "Int", "Real", "Shaped"})
 
 # By the tower of PEP 484 an int is a float.

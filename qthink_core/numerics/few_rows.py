@@ -18,7 +18,7 @@ from qthink_core.numerics.products import faster
 MOST = 8
 
 
-def product(left: Float[Tensor, "N H M C"], right: Float[Tensor, "N H C X"]) -> Float[Tensor, "N H M X"]:
+def product(left: Float[Tensor, "N H M C"], right: Float[Tensor, "N H C E"]) -> Float[Tensor, "N H M E"]:
     """left @ right; with few rows M it is summed in the order of C, in float32 without autograd where oneDNN is used."""
     if not _suits(left, right):
         return left @ right
@@ -37,8 +37,8 @@ def _suits(left: Tensor, right: Tensor) -> bool:
         return False
     if {left.dtype, right.dtype} != {torch.float32} or left.device.type != "cpu" or torch.is_grad_enabled():
         return False
-    by_N, by_H, by_C, by_X = right.stride()
-    return by_X == 1 and by_C > 0 and by_N % by_C == 0 and by_H % by_C == 0 and faster()
+    by_N, by_H, by_C, by_E = right.stride()
+    return by_E == 1 and by_C > 0 and by_N % by_C == 0 and by_H % by_C == 0 and faster()
 
 
 @lru_cache(maxsize=4)

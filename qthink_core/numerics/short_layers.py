@@ -6,7 +6,6 @@ once for each layer.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from inspect import signature
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ from qthink_core.numerics.products import ROUNDING, faster
 
 PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 PROJECTIONS, NORMS = {"q_proj", "k_proj", "v_proj", "o_proj"}, {"q_norm", "k_norm"}
-ARGUMENTS = {"hidden_states", "attention_mask", "position_ids", "past_key_values", "position_embeddings"}
 TRIED = 5  # tokens
 
 
@@ -37,12 +35,15 @@ class ShortLayers:
         body: Any = model.get_decoder()
         known = [layer for layer in getattr(body, "layers", []) if _has_parts(layer)]
         turn = getattr(body, "rotary_emb", None)
-        if not known or turn is None or [*signature(turn.forward).parameters] != ["x", "position_ids"]:
+        if not known or turn is None:
             return
         with torch.inference_mode():
             positions = torch.arange(TRIED)[None]
             hidden = model.get_input_embeddings()(positions % model.config.vocab_size)
-            turned = turn(hidden, positions)
+            try:
+                turned = turn(hidden, positions)
+            except TypeError:  # a rotation of several kinds, which has an argument more
+                return
             tried = [(layer, _Short(layer)) for layer in known]
             self.layers = [(layer, short) for layer, short in tried if short.agrees(hidden, positions, turned)]
 
@@ -66,9 +67,7 @@ def _computing(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 def _has_parts(layer: nn.Module) -> bool:
     """Whether a layer has the parts of Llama, or of Qwen3 with its norms of each head, and their code is its class's own."""
-    if "forward" in vars(layer) or ARGUMENTS - {*signature(layer.forward).parameters}:
-        return False
-    if {name for name, _ in layer.named_children()} != PARTS:
+    if "forward" in vars(layer) or {name for name, _ in layer.named_children()} != PARTS:
         return False
     attention: Any = layer.self_attn
     norms: list[Any] = [layer.input_layernorm, layer.post_attention_layernorm]
@@ -104,7 +103,10 @@ class _Short:
         """Whether the short way gives the states of the layer's own code."""
         if any(one.shape[-1] != self.E for one in turned):
             return False
-        expected = self.plain(hidden, attention_mask=None, position_ids=positions, position_embeddings=turned)
+        try:
+            expected = self.plain(hidden, attention_mask=None, position_ids=positions, position_embeddings=turned)
+        except TypeError:  # a layer with other arguments
+            return False
         found = self.states(hidden, position_embeddings=turned)
         return isinstance(expected, Tensor) and bool((found - expected).abs().max() <= ROUNDING * expected.abs().max())
 

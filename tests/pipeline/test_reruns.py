@@ -265,7 +265,7 @@ def test_what_says_nothing_to_the_machine_reruns_no_box_that_computes(copy: Path
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("qthink_core/method/losses.py", r'reduction="sum"', 'reduction="mean"'),
+        ("qthink_core/method/losses.py", r"distances\.sum\(dim=1\)", "distances.mean(dim=1)"),
         ("qthink_core/method/student.py", r"\Z", "FURTHER = 1\n"),
         ("qthink_core/training/loop.py", r"\Z", "import qthink_core.method.losses as further\n"),
     ],
