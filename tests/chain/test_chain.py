@@ -116,6 +116,8 @@ def strike_at_every_stage(place: Workplace) -> dict[str, Strike]:
     struck: dict[str, Strike] = {}
     waits = random.Random(0)
     while True:
+        # A stage that the killed DVC had just started ends by itself, and would be taken for one of the next run.
+        wait_for("the end or the halt of what was running", lambda: all(state(p) == "T" for p in place.running().values()))
         halts = " ".join(f"{stage}:{count}" for stage, count in HALTED.items() if stage not in struck)
         repro = place.start("dvc", "repro", HALT=halts)
 
