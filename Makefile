@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
-# A file's tests stay together, since they share what they set up, and the longest files come first (tests/conftest.py). One
-# process more than cores, since many tests wait for others; four at most: each holds torch.
-PYTEST := pytest --numprocesses=$$(expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+# A file's tests stay together, since they share what they set up, and the longest files come first (tests/conftest.py). Four
+# processes at most: each holds torch.
+PYTEST := pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 # Packages are installed without bytecode, so their first import must be free to write it.
 unexport PYTHONDONTWRITEBYTECODE
 
