@@ -21,6 +21,9 @@ from shape_checks import install
 gc.disable()
 # Before any module of ours is imported.
 install()
+import unbounded  # noqa: E402
+
+unbounded.install()
 # No test cuts the power, and the waits for the disk would take a third of the time of tests that write artifacts.
 os.fsync = lambda handle: None
 # What tests start finds quick_start/sitecustomize.py, unless they give it a PYTHONPATH of its own.
@@ -70,6 +73,7 @@ def processor_s() -> float:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     """Counts from here, fixtures included."""
+    unbounded.choose(item.path, item.get_closest_marker("bounded") is not None)
     item.stash[BEGAN] = processor_s()
     yield
 

@@ -251,7 +251,6 @@ def test_a_folder_without_a_chat_template_is_refused(folder: Path) -> None:
     refused(folder, r"has no chat template \(chat_template\.jinja\)")
 
 
-@pytest.mark.slow
 def test_a_template_that_does_not_close_the_think_block_is_refused_for_latents_alone(folder: Path) -> None:
     template = folder / "chat_template.jinja"
     template.write_text(template.read_text().replace("<think>\\n\\n</think>\\n\\n", ""))
@@ -272,7 +271,6 @@ def test_a_dtype_or_device_that_is_missing_is_named(folder: Path, how: dict[str,
     refused(folder, message, **how)
 
 
-@pytest.mark.slow
 def test_the_dtype_is_that_of_the_weights_unless_another_is_given(
     qwen3: Any, tokenizer: Any, random_head: Any, tmp_path: Path
 ) -> None:

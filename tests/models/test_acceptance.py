@@ -129,6 +129,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.bounded
 @pytest.mark.parametrize("bomb", [pytest.param("time", marks=pytest.mark.slow), *sorted({*BOMBS} - {"time"})])
 def test_a_template_that_would_take_all_time_or_memory_is_ended_and_refused(
     bomb: str, monkeypatch: pytest.MonkeyPatch

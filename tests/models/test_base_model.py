@@ -32,7 +32,6 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-@pytest.mark.slow
 def test_a_folder_is_taken_over_with_the_same_logits(source: Path, tmp_path: Path) -> None:
     sources.from_folder(source, tmp_path / "out")
     assert sorted(contents(tmp_path / "out")) == sorted(model_folder.FILES)
