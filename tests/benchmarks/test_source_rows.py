@@ -67,7 +67,6 @@ def test_what_editors_do_to_a_file_changes_no_problem(tmp_path: Path, form: str)
     assert other.said == ""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("write", [parquet, saved, saved_with_splits])
 def test_every_form_of_the_same_rows_gives_the_same_problems_and_the_same_digest(tmp_path: Path, write: Any) -> None:
     plain = mine(tmp_path, lines(ROWS))
@@ -193,7 +192,6 @@ def test_systems_are_compared_on_two_problems_or_more(tmp_path: Path) -> None:
             gather("mine", "folder", tmp_path, MINE)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("write", [parquet, saved, saved_with_splits])
 def test_a_split_is_named_where_there_are_several_and_nowhere_else(tmp_path: Path, write: Any) -> None:
     place = MINE.train.model_copy(update={"file": write(tmp_path, ROWS), "split": "other"})
@@ -324,7 +322,6 @@ def on_hub(monkeypatch: pytest.MonkeyPatch, rows: dict[str, list[dict[str, Any]]
 COMMIT = "740312add88f781978c0658806c59bc2815b9866"
 
 
-@pytest.mark.slow
 def test_what_is_on_no_hub_comes_from_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = on_hub(monkeypatch, {"few": [row | {"more": 1} for row in ROWS]})
     place = {"repo": "me/mine", "name": "main", "split": "few", "revision": COMMIT, "file": "other.jsonl", "rows": 6}
@@ -346,7 +343,6 @@ def test_what_is_on_no_hub_comes_from_the_folder(tmp_path: Path, monkeypatch: py
         gather("mine", "hub", tmp_path, few)
 
 
-@pytest.mark.slow
 @with_data
 @pytest.mark.parametrize("task", ["gsm8k", "math500", "tooluse"])
 def test_the_published_rows_are_known_by_their_content_wherever_they_come_from(

@@ -144,7 +144,6 @@ def visible(batches: list[Batch], kept: np.ndarray, every: np.ndarray) -> list[l
     return found
 
 
-@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(1, 12), st.lists(st.integers(1, 30), min_size=1, max_size=6)), min_size=1, max_size=6),
     st.integers(1, 120),

@@ -61,7 +61,6 @@ def test_answers_with_other_latents_are_not_in_the_figure(results: Path) -> None
     assert figures.accuracy(results) == figures.accuracy(RESULTS)
 
 
-@pytest.mark.slow
 def test_a_second_training_widens_no_marker_but_takes_part_in_its_point(results: Path) -> None:
     """A second seed that is always wrong halves the accuracy of its system."""
     file = results / "verdicts" / "gsm8k.csv"
