@@ -343,6 +343,7 @@ def test_what_is_on_no_hub_comes_from_the_folder(tmp_path: Path, monkeypatch: py
         gather("mine", "hub", tmp_path, few)
 
 
+@pytest.mark.slow
 @with_data
 @pytest.mark.parametrize("task", ["gsm8k", "math500", "tooluse"])
 def test_the_published_rows_are_known_by_their_content_wherever_they_come_from(
