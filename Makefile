@@ -43,7 +43,7 @@ pytest: .venv/ready
 # `make test`. make faults ARGS="--stride 4 --kills 30"
 faults: .venv/ready
 	PYTHONPATH=tests python -m faults $(ARGS)
-	pytest -m faults -s
+	pytest -m faults
 
 # Starts two nodes of a Ray cluster on this machine and kills one of them.
 test-ray: .venv-ray/ready
