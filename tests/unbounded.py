@@ -24,7 +24,10 @@ def here(steps: Sequence[Callable[[Any], list[Any]]], seconds: int, memory: int)
         return real(steps, seconds, memory)
     found: Any = None
     for number, step in enumerate(steps):
-        found = bounded_rendering._result(step, found)
+        try:
+            found = bounded_rendering._result(step, found)
+        except MemoryError:  # too long a text; in a forked process it ends there
+            return Stopped(number, None)
         if isinstance(found, str):
             return Stopped(number, found)
     return json.loads(json.dumps(found))
