@@ -13,7 +13,7 @@ from screens import PHONE, WINDOW
 from scripted import Scripted
 
 from qthink_core import LatentReasoner
-from qthink_core.inference.page_server import PageServer
+from qthink_core.inference.page_server import Handler, PageServer
 from qthink_core.inference.settings import Settings
 from qthink_core.inference.shown import inert
 from qthink_core.inference.side_by_side import Way, ways
@@ -53,6 +53,12 @@ def wide(page: Any) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth"))
 
 
+def finished(page: Any) -> list[str]:
+    """Waits until a question is answered or has failed, and returns the errors that the page shows."""
+    page.get_by_text("Done.").or_(page.get_by_role("alert")).wait_for()
+    return list(page.locator(":is([role=alert], .failed):visible").all_text_contents())
+
+
 @pytest.mark.parametrize("screen", [PHONE, WINDOW], ids=["phone", "window"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_question_shows_steps_answers_and_what_they_took(
@@ -66,7 +72,8 @@ def test_a_question_shows_steps_answers_and_what_they_took(
     page = opened(serve(these).address, screen, color_scheme=scheme)
     page.get_by_label("Question", exact=True).fill(QUESTION)
     page.keyboard.press("Enter")
-    page.get_by_text("Done.").wait_for()
+    assert not finished(page)
+    assert page.locator(".answer:visible").count() == len(these)
     expected = {way.key: way.reasoner.generate(QUESTION, max_new_tokens=12) for way in these}
     steps = page.locator(".steps li")
     assert steps.count() == 6
@@ -105,8 +112,23 @@ def test_the_answer_is_seen_while_it_is_made_and_can_be_stopped(
     assert server.line.length == 0
     question.fill("short")
     page.keyboard.press("Enter")
-    page.get_by_text("Done.").wait_for()
+    assert not finished(page)
     assert page.locator(".text").text_content() == "piece "
+
+
+def test_a_question_that_comes_before_the_choices_waits_for_them(
+    serve: Callable[..., PageServer], opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed, get = threading.Event(), Handler.do_GET
+    monkeypatch.setattr(Handler, "do_GET", lambda self: (self.path == "/about" and typed.wait(60), get(self)))
+    page = opened(serve([Way(key, key, "", Scripted({"a": [key]})) for key in ("latent", "none")]).address)  # type: ignore[arg-type]
+    page.get_by_label("Question", exact=True).fill("a")
+    with page.expect_request("**/ask") as asked:
+        page.keyboard.press("Enter")
+        typed.set()
+    assert asked.value.post_data_json["ways"] == ["latent", "none"]
+    assert not finished(page)
+    assert page.locator(".text").all_text_contents() == ["latent", "none"]
 
 
 def test_hostile_text_is_shown_and_does_nothing(serve: Callable[..., PageServer], opened: Callable[..., Any]) -> None:
@@ -116,7 +138,7 @@ def test_hostile_text_is_shown_and_does_nothing(serve: Callable[..., PageServer]
     page = opened(server.address, PHONE)
     page.get_by_label("Question", exact=True).fill(HOSTILE)
     page.keyboard.press("Enter")
-    page.get_by_text("Done.").wait_for()
+    assert not finished(page)
     shown = inert(HOSTILE)
     assert "⟨U+001B⟩[31m⟨U+202E⟩red &lt;b&gt;" in shown
     assert page.locator(".text").text_content() == f"{shown}</think>{shown}"
@@ -149,9 +171,8 @@ def test_what_is_wrong_is_one_line(
     alert.get_by_text("the question is too long: ask one of at most 256 KiB").wait_for()
     question.fill("apples " * 40)
     page.keyboard.press("Enter")
-    page.get_by_text("Done.").wait_for()
+    failed = finished(page)
     assert not alert.is_visible()
-    failed = page.locator(".failed").all_text_contents()
     assert len(failed) == 3
     assert all(one.endswith("has only 40 positions: shorten the question") for one in failed)
     assert wide(page) == 390
@@ -166,7 +187,7 @@ def test_the_keyboard_is_enough(serve: Callable[..., PageServer], opened: Callab
     page.get_by_role("checkbox", name="No latent steps").wait_for()
     for key in ("a", "Shift+Enter", "b", "Tab", "Space", "Tab", "Enter"):
         page.keyboard.press(key)
-    page.get_by_text("Done.").wait_for()
+    assert not finished(page)
     assert page.get_by_label("Question", exact=True).input_value() == "a\nb"
     assert page.locator("[data-way=latent] .text").text_content() == "latent"
     assert not page.locator("[data-way=none]").is_visible(), "its box was unchecked with the space bar"

@@ -122,6 +122,7 @@
   }
 
   const ask = async (signal) => {
+    await started; // before it there are no boxes, and all ways but the first would be left out
     const ways = chosen();
     const body = JSON.stringify({ question: question.value, ways });
     const response = await fetch("/ask", { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
@@ -190,5 +191,6 @@
       at("choices").append(label);
     });
   };
-  start().catch(() => fail("the server does not answer: is qthink demo still running?"));
+  const started = start();
+  started.catch(() => fail("the server does not answer: is qthink demo still running?"));
 })();
