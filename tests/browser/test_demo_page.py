@@ -181,6 +181,21 @@ def test_what_is_wrong_is_one_line(
     opened.faults.clear()  # type: ignore[attr-defined]
 
 
+def test_a_server_that_has_ended_is_named_and_why_is_logged(
+    serve: Callable[..., PageServer], opened: Callable[..., Any]
+) -> None:
+    server = serve(scripted(Scripted({})))
+    page = opened(server.address)
+    page.get_by_text("models/tiny").wait_for()
+    server.shutdown()
+    server.server_close()
+    page.get_by_label("Question", exact=True).fill("a")
+    page.keyboard.press("Enter")
+    assert finished(page) == ["the server does not answer: is qthink demo still running?"]
+    assert any("TypeError: Failed to fetch" in fault for fault in opened.faults)  # type: ignore[attr-defined]
+    opened.faults.clear()  # type: ignore[attr-defined]
+
+
 def test_the_keyboard_is_enough(serve: Callable[..., PageServer], opened: Callable[..., Any]) -> None:
     these = [*scripted(Scripted({"a\nb": ["latent"]})), Way("none", "No latent steps", "", Scripted({"a\nb": ["none"]}))]  # type: ignore[arg-type]
     page = opened(serve(these).address)

@@ -19,6 +19,12 @@
     at("error").hidden = message === "";
   };
 
+  // fetch raises a TypeError where it gets no answer, as does a fault in this script: the log tells them apart
+  const lost = (error) => {
+    console.error(error);
+    fail("the server does not answer: is qthink demo still running?");
+  };
+
   /** The answer and the row of one way. */
   const view = (way, number) => {
     const article = make("article", "answer");
@@ -152,9 +158,9 @@
       at("status").textContent = "Done.";
     } catch (error) {
       const stopped = running.signal.aborted;
-      const lost = error instanceof TypeError;
       at("status").textContent = stopped ? "Stopped." : "";
-      if (!stopped) fail(lost ? "the server does not answer: is qthink demo still running?" : error.message);
+      if (!stopped && error instanceof TypeError) lost(error);
+      else if (!stopped) fail(error.message);
     } finally {
       running = null;
       at("submit").disabled = false;
@@ -192,5 +198,5 @@
     });
   };
   const started = start();
-  started.catch(() => fail("the server does not answer: is qthink demo still running?"));
+  started.catch(lost);
 })();
