@@ -12,14 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from qthink_core.numerics.products import faster
+from qthink_core.numerics.products import chosen_for_speed
 
 # With more rows on the left, a product that packs the right side takes as little time.
 MOST = 8
 
 
 def product(left: Float[Tensor, "N H M C"], right: Float[Tensor, "N H C E"]) -> Float[Tensor, "N H M E"]:
-    """left @ right; with few rows M it is summed in the order of C, in float32 without autograd where oneDNN is used."""
+    """left @ right; with few rows M it is summed in the order of C, in float32 without autograd where sums are `chosen_for_speed`."""
     if not _suits(left, right):
         return left @ right
     N, H, M, C = left.shape
@@ -38,7 +38,7 @@ def _suits(left: Tensor, right: Tensor) -> bool:
     if {left.dtype, right.dtype} != {torch.float32} or left.device.type != "cpu" or torch.is_grad_enabled():
         return False
     by_N, by_H, by_C, by_E = right.stride()
-    return by_E == 1 and by_C > 0 and by_N % by_C == 0 and by_H % by_C == 0 and faster()
+    return by_E == 1 and by_C > 0 and by_N % by_C == 0 and by_H % by_C == 0 and chosen_for_speed()
 
 
 @lru_cache(maxsize=4)

@@ -4,6 +4,7 @@ Torch computes a linear layer in float32 by MKL, which has no kernels for AVX-51
 oneDNN was 2.3 times as fast from 16 rows on (docs/decisions/engineering.md, Passes).
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -137,6 +138,16 @@ def faster() -> bool:
         except (AttributeError, RuntimeError):
             return False
     return bool((found - expected).abs().max() <= ROUNDING * expected.abs().max())
+
+
+def chosen_for_speed() -> bool:
+    """Whether sums may take the order that is fastest on processors with AVX2 or AVX-512, where they were measured.
+
+    `cpu_kernels: avx2` (pipeline/process.py) leaves them as torch computes them, since its promise of equal bytes has been
+    tested with that.
+    """
+    measured = torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}
+    return measured and os.environ.get("ATEN_CPU_CAPABILITY") != "avx2"
 
 
 def _in_order(weight: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from qthink_core.numerics.products import ROUNDING, faster
+from qthink_core.numerics.products import ROUNDING, chosen_for_speed
 
 PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 PROJECTIONS, NORMS = {"q_proj", "k_proj", "v_proj", "o_proj"}, {"q_norm", "k_norm"}
@@ -25,12 +25,12 @@ TRIED = 5  # tokens
 class ShortLayers:
     """The layers of a model that does not change any more for which a short way gives the states of their own code.
 
-    There are none where products are not those of oneDNN, or the model is not in float32 on the processor.
+    There are none where sums are not `chosen_for_speed`, or the model is not in float32 on the processor.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.layers: list[tuple[nn.Module, _Short]] = []
-        if model.device.type != "cpu" or model.dtype != torch.float32 or not faster():
+        if model.device.type != "cpu" or model.dtype != torch.float32 or not chosen_for_speed():
             return
         body: Any = model.get_decoder()
         known = [layer for layer in getattr(body, "layers", []) if _has_parts(layer)]

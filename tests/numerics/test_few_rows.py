@@ -9,12 +9,12 @@ from torch.nn import functional
 
 from qthink_core.numerics import few_rows
 from qthink_core.numerics.few_rows import MOST, product
-from qthink_core.numerics.products import faster
+from qthink_core.numerics.products import chosen_for_speed
 
 # The design's bound for float32 sums in another order, relative to the largest value.
 TOLERANCE = 3e-6
 N, H, C, X = 5, 3, 40, 24
-avx512 = pytest.mark.skipif(not faster(), reason="sums of rows are used where products by oneDNN are")
+measured = pytest.mark.skipif(not chosen_for_speed(), reason="sums of rows are not used on this processor")
 LAYOUTS: dict[str, Callable[[], Tensor]] = {
     "whole": lambda: torch.randn(N, H, C, X),
     "fewer batches and rows of a buffer": lambda: torch.randn(N + 2, H, C + 7, X)[:N, :, :C],
@@ -42,7 +42,7 @@ def test_products_are_those_of_float64_up_to_rounding(layout: str, M: int) -> No
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=TOLERANCE * expected.abs().max().item())
 
 
-@avx512
+@measured
 def test_a_row_has_the_same_bits_alone_and_in_a_batch() -> None:
     torch.manual_seed(0)
     one, other = left(2), torch.randn(N, H, C, X)
@@ -56,7 +56,7 @@ def refused(*_: object, **__: object) -> None:
     raise ZeroDivisionError
 
 
-@avx512
+@measured
 def test_few_rows_in_float32_without_autograd_are_sums_of_rows_and_all_else_is_left_to_torch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -68,5 +68,5 @@ def test_few_rows_in_float32_without_autograd_are_sums_of_rows_and_all_else_is_l
             product(left(MOST), other)
         for one, two in ((left(MOST + 1), other), (left(1).double(), other.double()), (left(1)[:, :, :0], other)):
             assert torch.equal(product(one, two), one @ two)
-        monkeypatch.setattr(few_rows, "faster", lambda: False)
+        monkeypatch.setattr(few_rows, "chosen_for_speed", lambda: False)
         assert product(left(1), other).shape == (N, H, 1, X)

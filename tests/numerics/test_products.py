@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from qthink_core.numerics import products
-from qthink_core.numerics.products import faster, fixed, over_rows, reordered
+from qthink_core.numerics.products import chosen_for_speed, faster, fixed, over_rows, reordered
 
 # The design's bound for float32 sums in another order, relative to the largest value.
 TOLERANCE = 3e-6
@@ -181,3 +181,17 @@ def test_the_product_over_rows_is_that_of_torch(dtype: torch.dtype) -> None:
     with torch.no_grad():
         found, expected = over_rows(wide, narrow), wide.T @ narrow
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("processor", "kernels", "chosen"),
+    [("AVX2", None, True), ("AVX512", None, True), ("AVX2", "avx2", False), ("DEFAULT", None, False)],
+)
+def test_sums_are_chosen_for_speed_on_measured_processors_without_the_promise_of_equal_bytes(
+    processor: str, kernels: str | None, chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    if kernels:
+        monkeypatch.setenv("ATEN_CPU_CAPABILITY", kernels)
+    assert chosen_for_speed() == chosen

@@ -8,7 +8,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from qthink_core.method.last_layer import wanted_positions
 from qthink_core.numerics import short_layers
-from qthink_core.numerics.products import faster
+from qthink_core.numerics.products import chosen_for_speed
 from qthink_core.numerics.short_layers import ShortLayers
 
 # The design's bound for float32 sums in another order, relative to the largest value.
@@ -37,7 +37,7 @@ SHORT = {
     "cohere": ({}, 0),
     "phi3": ({}, 0),
 }
-avx512 = pytest.mark.skipif(not faster(), reason="short layers are used where products by oneDNN are")
+measured = pytest.mark.skipif(not chosen_for_speed(), reason="short layers are not used on this processor")
 
 
 def model(kind: str = "qwen3", **config: Any) -> Any:
@@ -56,7 +56,7 @@ def states(made: Any) -> torch.Tensor:
         return made.get_decoder()(input_ids=ids, position_ids=at, use_cache=False).last_hidden_state
 
 
-@avx512
+@measured
 @pytest.mark.parametrize("kind", SHORT)
 def test_the_layers_that_are_short_have_the_states_of_their_own_code(kind: str) -> None:
     config, number = SHORT[kind]
@@ -70,7 +70,7 @@ def test_the_layers_that_are_short_have_the_states_of_their_own_code(kind: str) 
     assert not any("forward" in vars(layer) for layer in made.get_decoder().layers)
 
 
-@avx512
+@measured
 def test_a_last_layer_that_computes_wanted_positions_alone_and_a_cache_of_transformers_work_in_short_layers() -> None:
     made, at = model(), torch.tensor([2, 10])
     ids = torch.arange(3, 14)[None]
@@ -85,13 +85,13 @@ def test_a_last_layer_that_computes_wanted_positions_alone_and_a_cache_of_transf
     assert torch.equal(again.past_key_values.layers[1].keys, expected.past_key_values.layers[1].keys)
 
 
-@pytest.mark.parametrize("why", ["float64", "not faster", "a forward in place of the layer's own"])
+@pytest.mark.parametrize("why", ["float64", "not chosen for speed", "a forward in place of the layer's own"])
 def test_other_models_and_processors_keep_their_own_layers(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = model()
     if why == "float64":
         made = made.double()
-    elif why == "not faster":
-        monkeypatch.setattr(short_layers, "faster", lambda: False)
+    elif why == "not chosen for speed":
+        monkeypatch.setattr(short_layers, "chosen_for_speed", lambda: False)
     else:
         for layer in made.model.layers:
             layer.forward = layer.forward
