@@ -1,6 +1,6 @@
 """Latent answers against the model card's loop, and probes against each condition on its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from qthink_core.artifacts.answers import Answer
 from qthink_core.artifacts.conditions import MEAN, NOISE, NONE, OTHER, TEACHER, ZEROS, steps_condition
 from qthink_core.benchmarking import naive
 from qthink_core.benchmarking.counting import counted
+from qthink_core.benchmarking.extraction import after_attention
 from qthink_core.benchmarking.measured import Measured
 from qthink_core.benchmarking.timing import paired
 from qthink_core.benchmarking.workload import EOS, PAD, NoText, Sizes, head_of, model_of, prompts_of
@@ -17,6 +18,7 @@ from qthink_core.generation.hf_engine import HFEngine
 from qthink_core.generation.interventions import Latents, intervene, read_latents, replacements
 from qthink_core.generation.requests import Request
 from qthink_core.models.loading import System
+from qthink_core.planning import cost
 from qthink_core.planning.cost import Shape
 
 CONDITIONS = (NONE, ZEROS, NOISE, OTHER, MEAN, TEACHER)
@@ -39,7 +41,7 @@ def naive_answers(system: System, prompts: Mapping[str, list[int]], sizes: Sizes
     return [naive.answer(system.model, system.head, one, sizes.K, EOS, sizes.max_new_tokens) for one in prompts.values()]
 
 
-def answers(name: str, shape: Shape, sizes: Sizes, rounds: int, goal: float | None) -> Measured:
+def answers(name: str, shape: Shape, sizes: Sizes, rounds: int, peak: float, goal: float | None) -> Measured:
     """The row of a shape and a batch of `questions`."""
     system, prompts = system_of(shape, sizes), prompts_of(shape, sizes, sizes.questions)
     with counted(system.model) as naively:
@@ -67,8 +69,23 @@ def answers(name: str, shape: Shape, sizes: Sizes, rounds: int, goal: float | No
         counts,
         goal,
         {"row_steps_per_token": MAX_ROW_STEPS},
-        tokens_s=emitted / ratio.own_s,
+        flops(shape, list(prompts.values()), found, sizes.K) / ratio.own_s / peak,
+        emitted / ratio.own_s,
     )
+
+
+def flops(shape: Shape, prompts: Sequence[Sequence[int]], found: Sequence[Sequence[int]], K: int) -> float:
+    """FLOPs that latent answers need: two a weight and token, and attention to the tokens before it.
+
+    In the last layer, what follows the attention is needed at the last token of a prompt alone. The projection head, which
+    is K small products a question, is not counted.
+    """
+    behind = [K + len(answer) - 1 for answer in found]  # the last token of an answer is not read
+    read = sum(map(len, prompts))
+    context = sum((len(prompt) + n) ** 2 for prompt, n in zip(prompts, behind, strict=True)) / 2
+    body = cost.body(shape) * (read + sum(behind)) - after_attention(shape) * (read - len(prompts))
+    head = cost.output_head(shape) * sum(map(len, found))
+    return 2.0 * (body + head) + cost.attention_flops(shape, context)
 
 
 def unequal(found: list[Any], expected: list[Any]) -> int:

@@ -64,7 +64,7 @@ def jobs(plan: Plan, peak: float) -> dict[str, list[Callable[[], list[Measured]]
         return lambda: [extraction.measured(name, NAMED[name], how, rounds, peak, goal, long)]
 
     def answered(name: str, how: Sizes, n: int, goal: float | None) -> Callable[[], list[Measured]]:
-        return lambda: [answering.answers(name, NAMED[name], how._replace(questions=n), rounds, goal)]
+        return lambda: [answering.answers(name, NAMED[name], how._replace(questions=n), rounds, peak, goal)]
 
     def stepped(name: str, how: Sizes, goals: tuple[float | None, float | None], micro: int) -> Callable[[], list[Measured]]:
         size = how._replace(problems=EXAMPLES[name], micro_batch=micro)
@@ -103,7 +103,7 @@ def jobs_of_scale(plan: Plan, scale: Scale, peak: float) -> dict[str, list[Calla
     none = (None, None)
 
     def answered(n: int) -> Callable[[], list[Measured]]:
-        return lambda: [answering.answers(name, shape, sizes._replace(questions=n), rounds, None)]
+        return lambda: [answering.answers(name, shape, sizes._replace(questions=n), rounds, peak, None)]
 
     return {
         "extraction": [lambda: [extraction.measured(name, shape, sizes, rounds, peak, None, long)]],

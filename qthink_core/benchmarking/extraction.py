@@ -82,11 +82,16 @@ def flops(shape: Shape, rows: Sequence[Row], needed: int) -> float:
 
     In the last layer, what follows the attention is needed at the K positions alone.
     """
-    after = shape.heads * shape.head_dim * shape.hidden + 3 * shape.hidden * shape.intermediate
     read = sum(len(row.positions) for row in rows)
     prompts = {tuple(row.tokens[: row.prompt]) for row in rows}
     context = sum(len(row.tokens) ** 2 - row.prompt**2 for row in rows) + sum(len(one) ** 2 for one in prompts)
-    return 2.0 * (cost.body(shape) * needed - after * (needed - read)) + cost.attention_flops(shape, context / 2)
+    weights = cost.body(shape) * needed - after_attention(shape) * (needed - read)
+    return 2.0 * weights + cost.attention_flops(shape, context / 2)
+
+
+def after_attention(shape: Shape) -> int:
+    """The weights of a layer that follow its attention."""
+    return shape.heads * shape.head_dim * shape.hidden + 3 * shape.hidden * shape.intermediate
 
 
 def extra_bytes(side: str, shape: Shape, sizes: Sizes) -> int:

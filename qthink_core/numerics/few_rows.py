@@ -19,7 +19,7 @@ MOST = 8
 
 
 def product(left: Float[Tensor, "N H M C"], right: Float[Tensor, "N H C E"]) -> Float[Tensor, "N H M E"]:
-    """left @ right; with few rows M it is summed in the order of C, in float32 without autograd where sums are `chosen_for_speed`."""
+    """left @ right; few rows M are summed in the order of C, where `chosen_for_speed`, in float32 without autograd."""
     if not _suits(left, right):
         return left @ right
     N, H, M, C = left.shape

@@ -59,7 +59,7 @@ def test_the_naive_states_are_those_of_the_last_layer_at_the_rows_positions() ->
 
 @pytest.mark.slow
 def test_latent_answers_are_those_of_the_cards_loop_and_no_row_is_computed_in_vain() -> None:
-    row = answering.answers("nano", NANO, SIZES, 1, None)
+    row = answering.answers("nano", NANO, SIZES, 1, 1e9, None)
     assert row.difference == 0
     system, prompts = answering.system_of(NANO, SIZES), prompts_of(NANO, SIZES, SIZES.questions)
     lengths = [len(one) for one in answering.naive_answers(system, prompts, SIZES)]
@@ -69,6 +69,13 @@ def test_latent_answers_are_those_of_the_cards_loop_and_no_row_is_computed_in_va
     assert row.counts["forward_calls"] == read + max(lengths) - 1
     assert row.counts["naive_forward_calls"] == sum(read + n - 1 for n in lengths)
     assert row.counts["naive_logits_rows"] == sum(map(len, prompts.values())) + sum(SIZES.K + n - 1 for n in lengths)
+
+
+def test_an_answer_of_two_tokens_after_two_latent_steps_needs_504_flops_of_a_layer_of_34_weights() -> None:
+    shape = Shape(1, 2, 1, 1, 2, 3, 5)
+    read, after_attention, head = 3 + 2 + 1, 4 + 18, 10  # the second token of the answer is not read
+    weights = 34 * read - after_attention * (3 - 1) + head * 2
+    assert answering.flops(shape, [[1, 2, 3]], [[4, 4]], 2) == 2 * weights + 4 * 2 * read**2 / 2 == 504
 
 
 @pytest.mark.slow
