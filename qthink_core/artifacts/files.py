@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +23,8 @@ REFUSED_IN_WORDS = re.compile(r"No space left on device|\d+ requested and \d+ wr
 # What a killed process leaves, ours or DVC's.
 TEMPORARY = re.compile(r"\..*\.tmp")
 TOO_LARGE = os.strerror(errno.EFBIG)
+# Far above what there is: the largest tokenizers have 35 MB, and manifests much less.
+MAX_JSON_BYTES = 256 << 20
 Writer = Callable[[Path], None]
 
 
@@ -46,6 +49,19 @@ def canonical_json(value: Any) -> bytes:
     """The canonical bytes of a JSON value, for hashing and storing: sorted keys, no NaN, a newline at the end."""
     text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode()
+
+
+def read_small(path: Path) -> bytes:
+    """The bytes of a small file of JSON, which is read whole.
+
+    Raises ValueError, with a message as of `read_object`, where it is a folder, a pipe or a device, or too large.
+    """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("is not a regular file")
+    if about.st_size > MAX_JSON_BYTES:
+        raise ValueError(f"has {about.st_size:,} bytes, expected at most {MAX_JSON_BYTES:,}")
+    return path.read_bytes()
 
 
 def read_object(content: bytes) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from qthink_core.artifacts.files import (
     check_file,
     fsync_folder,
     make_folder,
+    read_small,
     remove_beside,
     sealed,
     sha256,
@@ -96,7 +97,7 @@ def manifest_of(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        found = unsealed(path.read_bytes())
+        found = unsealed(read_small(path))
         if not isinstance(found.get("files"), dict) or not all(_is_record(*item) for item in found["files"].items()):
             raise ValueError("its list of files is of another form")
         return Manifest(**found)
@@ -169,8 +170,8 @@ class Work:
         """The record of a unit; raises DataError when it is damaged, or that of another unit or another work folder."""
         path, again = self._record(unit), f"unit {unit} is made again"
         try:
-            record = unsealed(path.read_bytes())
-        except (ValueError, IsADirectoryError) as error:
+            record = unsealed(read_small(path))
+        except ValueError as error:
             raise DataError(f"{path} is damaged ({error}): {again}") from None
         if (record.get("work"), record.get("unit")) != (self.folder.name, unit):
             raise DataError(f"{path} records unit {record.get('unit')} of work {record.get('work')}: {again}")
@@ -273,7 +274,7 @@ def sweep(works: Path, recorded: Iterable[str]) -> None:
     recorded = tuple(recorded)
     for closed in works.glob(f"*/*/{CLOSED}"):
         try:
-            places = unsealed(closed.read_bytes())["places"]
+            places = unsealed(read_small(closed))["places"]
         except FileNotFoundError:  # another running stage has deleted it
             continue
         except (OSError, ValueError) as error:

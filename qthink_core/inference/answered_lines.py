@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from qthink_core.artifacts.completions import LENGTH
-from qthink_core.artifacts.files import canonical_json, read_object, storage, write_file
+from qthink_core.artifacts.files import canonical_json, read_object, read_small, storage, write_file
 from qthink_core.benchmarks.json_lines import lines, read_line
 from qthink_core.errors import DataError, ParamError, QThinkError
 from qthink_core.inference.earlier import difference
@@ -152,7 +152,7 @@ def resume(out: Path, run: dict[str, Any]) -> int:
         write_file(record, canonical_json(run))
         return 0
     try:
-        found = read_object(record.read_bytes()) if record.is_file() else {}
+        found = read_object(read_small(record)) if record.is_file() else {}
     except ValueError as error:
         raise DataError(f"{record} {error}: give another file with --out, or delete {out}") from None
     different = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))

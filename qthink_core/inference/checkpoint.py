@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 
 from qthink_core import hub
 from qthink_core.artifacts import store
-from qthink_core.artifacts.files import check_file
+from qthink_core.artifacts.files import check_file, read_small
 from qthink_core.benchmarks.bounded_rendering import check_tokenizer
 from qthink_core.errors import DataError, ParamError, QThinkError, first_line
 from qthink_core.inference import question
@@ -149,7 +149,10 @@ def _check_unchanged(folder: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     """Whether a `manifest.json` is one of the pipeline's, even if it is damaged; other programs have files of this name."""
-    raw = path.read_bytes()
+    try:
+        raw = read_small(path)
+    except ValueError as error:
+        raise DataError(f"{path} {error}: fetch it again, or take another model") from None
     return path.with_name(CONFIG).is_file() or any(word in raw for word in (b'"seal": "', b'"artifact": "'))
 
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from qthink_core.artifacts.files import read_object
+from qthink_core.artifacts.files import read_object, read_small
 from qthink_core.errors import DataError, ParamError
 from qthink_core.method import projection_head
 from qthink_core.method.projection_head import ProjectionHead
@@ -124,7 +124,7 @@ def read_config(folder: Path) -> QThinkConfig:
     if not path.exists():
         raise DataError(f"{path} is missing, so {folder} is not an exported model: {fix}")
     try:
-        config = read_object(path.read_bytes())
+        config = read_object(read_small(path))
     except ValueError as error:
         raise DataError(f"{path} does not describe an exported model ({error}): {fix}") from None
     K, thinking = config.get("K"), config.get("thinking")

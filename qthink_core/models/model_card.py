@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qthink_core.artifacts.files import read_object
+from qthink_core.artifacts.files import read_object, read_small
 from qthink_core.errors import DataError
 
 CARD, GENERATE, TEMPLATE = "README.md", "custom_generate/generate.py", "chat_template.jinja"
@@ -88,7 +88,7 @@ def files(base: Path, adapter: Path) -> dict[str, bytes]:
 def described(path: Path) -> dict[str, Any]:
     """The JSON object in a file that describes a folder; raises DataError when it is missing or damaged."""
     try:
-        return read_object(path.read_bytes())
+        return read_object(read_small(path))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}): make its folder again with `dvc repro`") from None
 

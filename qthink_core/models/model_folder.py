@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from qthink_core.artifacts.files import read_object, write_file
+from qthink_core.artifacts.files import read_object, read_small, write_file
 from qthink_core.errors import DataError, first_line
 from qthink_core.models.acceptance.chat_template import conversation
 from qthink_core.models.acceptance.configs import config_of
@@ -159,8 +159,9 @@ def _check_fetched(path: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; raises DataError when the file contains something else."""
-    _check_fetched(path)
     try:
-        return read_object(path.read_bytes())
+        content = read_small(path)
+        _check_fetched(path)
+        return read_object(content)
     except ValueError as error:
         raise DataError(f"{path} {error}: fetch it again") from None

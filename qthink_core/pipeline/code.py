@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qthink_core.artifacts.files import canonical_json, read_object, sha256, write_file
+from qthink_core.artifacts.files import canonical_json, read_object, read_small, sha256, write_file
 from qthink_core.errors import DataError
 
 PACKAGES = ("qthink_core", "stages")
@@ -140,13 +140,13 @@ def check(path: Path, digests: Mapping[str, str]) -> None:
     repair = f"`qthink repair {path.parent}`"
     again = f"run `dvc repro`, or `dvc repro {STAGE}` and the same command again, or {repair} if that changes nothing"
     try:
-        content = path.read_bytes()
+        content = read_small(path)
         if content == canonical_json(digests):
             return
         recorded = read_object(content)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: {again}") from None
-    except (OSError, ValueError):
-        raise DataError(f"{path} is damaged: run {repair}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}): run {repair}") from None
     other = sorted(name for name in {*recorded, *digests} if recorded.get(name) != digests.get(name))
     raise DataError(f"{path} records another version of {', '.join(other) or 'nothing, in other bytes'}: {again}")

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from qthink_core.artifacts.files import read_object, write_file
+from qthink_core.artifacts.files import read_object, read_small, write_file
 from qthink_core.artifacts.store import MAIN, set_of
 from qthink_core.errors import DataError
 
@@ -62,7 +62,7 @@ def read(log: Path) -> dict[tuple[str, str], Measured]:
 
 def _recorded(file: Path) -> Measured:
     try:
-        row = read_object(file.read_bytes())
+        row = read_object(read_small(file))
         return Measured(int(row["answers"]), float(row["seconds"]), str(row["device"]))
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{file} is not the record of a batch: delete that file") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qthink_core.artifacts import store
-from qthink_core.artifacts.files import read_object
+from qthink_core.artifacts.files import read_object, read_small, unsealed
 from qthink_core.errors import DataError
 from qthink_core.pipeline.executor import HERE
 
@@ -129,6 +129,6 @@ def about(folder: Path) -> dict[str, Any]:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        return store.unsealed((folder / store.MANIFEST).read_bytes())
+        return unsealed(read_small(folder / store.MANIFEST))
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the stage that reads the artifact reports the fault
         return {}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qthink_core import hub
-from qthink_core.artifacts.files import read_object
+from qthink_core.artifacts.files import read_object, read_small
 from qthink_core.errors import DataError, ParamError
 from qthink_core.models.base_params import Base
 from qthink_core.planning.cost import Shape
@@ -48,7 +48,7 @@ def of_base(base: Base, made: Path | None) -> Shape:
 def of_config(path: Path) -> Shape:
     """The shape in a config.json of Hugging Face; raises DataError where it has none."""
     try:
-        found = read_object(path.read_bytes())
+        found = read_object(read_small(path))
         heads, hidden = found["num_attention_heads"], found["hidden_size"]
         shape = Shape(
             layers=found["num_hidden_layers"],

@@ -94,6 +94,8 @@ def _entries(lock: Mapping[str, Any], kind: str, box: str | None = None) -> list
 def _md5(path: Path) -> str:
     """The digest by which DVC names a file; empty where there is none to read."""
     try:
+        if not path.is_file():
+            return ""
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
     except OSError:

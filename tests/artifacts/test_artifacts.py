@@ -89,6 +89,15 @@ def killed_at(operation: int, root: Path, **how: Any) -> bool:
     return code == KILLED
 
 
+def as_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def as_hole(path: Path) -> None:
+    os.truncate(path, (256 << 20) + 1)
+
+
 def check_absent_or_whole(out: Path) -> None:
     if out.exists():
         read_manifest(out, "things")
@@ -175,8 +184,10 @@ def test_a_name_appears_after_its_bytes_are_durable_and_is_made_durable_itself(
         lambda file: file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]),
         lambda file: file.unlink(),
         lambda file: file.write_bytes(b""),
+        as_pipe,
+        as_hole,
     ],
-    ids=["truncated", "flipped", "missing", "empty"],
+    ids=["truncated", "flipped", "missing", "empty", "pipe", "too large"],
 )
 @pytest.mark.parametrize("name", ["block-1.bin", "block-1.txt", "block-1.unit.json"])
 def test_a_damaged_unit_is_made_again_and_no_other(
@@ -231,6 +242,11 @@ def test_a_flipped_bit_in_any_byte_of_an_artifact_is_refused(root: Path) -> None
         (lambda: (OUT / MANIFEST).write_text("[]\n"), "things/manifest.json is damaged"),
         (lambda: (OUT / MANIFEST).write_bytes(b"\xff"), "things/manifest.json is damaged"),
         (lambda: (OUT / MANIFEST).write_bytes(sealed({"artifact": "things"})), "things/manifest.json is damaged"),
+        (lambda: as_pipe(OUT / MANIFEST), r"things/manifest.json is damaged \(is not a regular file\)"),
+        (
+            lambda: as_hole(OUT / MANIFEST),
+            r"things/manifest.json is damaged \(has 268,435,457 bytes, expected at most 268,435,456\)",
+        ),
         (lambda: shutil.rmtree(OUT), "things/manifest.json is missing"),
     ],
 )
@@ -335,6 +351,18 @@ def test_closed_work_that_was_being_deleted_when_the_process_was_killed_goes_the
             store.sweep(Path(".work"), ["artifacts"])
     store.sweep(Path(".work"), ["artifacts"])
     assert list(Path(".work/stage").iterdir()) == []
+
+
+@pytest.mark.parametrize("spoil", [as_pipe, as_hole])
+def test_closed_work_whose_mark_cannot_be_read_stays_and_is_named(
+    root: Path, spoil: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make()
+    (closed,) = Path(".work/stage").glob(f"*/{store.CLOSED}")
+    spoil(closed)
+    store.sweep(Path(".work"), ["artifacts"])
+    assert capsys.readouterr().err.endswith(f"): {closed.parent} stays until its stage runs again\n")
+    assert len(list(closed.parent.glob("block-*.unit.json"))) == len(UNITS)
 
 
 def test_the_names_of_new_folders_and_of_files_inside_an_output_are_made_durable(

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import pickle
 import re
 from pathlib import Path
@@ -221,6 +222,12 @@ def test_a_config_that_cannot_be_used_is_one_line(folder: Path, change: dict[str
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
     refused(folder, "cannot be loaded|needs a package that is missing")
+
+
+def test_a_manifest_beyond_measure_is_one_line(folder: Path) -> None:
+    (folder / "manifest.json").touch()
+    os.truncate(folder / "manifest.json", (256 << 20) + 1)
+    refused(folder, r"manifest\.json has 268,435,457 bytes, expected at most 268,435,456: fetch it again, or take another")
 
 
 @pytest.mark.parametrize("device", ["gpu", "mps", "cpu:x", "meta"])

@@ -1,5 +1,6 @@
 """What `check` says of a model folder, and each way in which its files may not belong together."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import tiny_folders
 import torch
 
 from qthink_core.errors import DataError
-from qthink_core.models import model_folder, sources
+from qthink_core.models import loading, model_folder, sources
 from qthink_core.models.model_folder import WEIGHTS, check, read_tensors, write_tensors
 
 
@@ -114,3 +115,14 @@ def test_an_index_without_a_map_of_tensors_to_files_is_refused(tmp_path: Path, c
     index.write_text(content)
     with pytest.raises(DataError, match="has no weight_map of tensors to files"):
         model_folder.shards_of(index)
+
+
+def test_a_description_that_is_no_small_file_is_refused(tmp_path: Path) -> None:
+    pipe, large = tmp_path / "config.json", tmp_path / "qthink.json"
+    os.mkfifo(pipe)
+    large.touch()
+    os.truncate(large, (256 << 20) + 1)
+    with pytest.raises(DataError, match=r"config\.json is not a regular file: fetch it again$"):
+        model_folder.read_json(pipe)
+    with pytest.raises(DataError, match=r"qthink\.json .*has 268,435,457 bytes, expected at most 268,435,456.*: fetch"):
+        loading.read_config(tmp_path)

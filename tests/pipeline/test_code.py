@@ -159,7 +159,11 @@ def test_a_record_is_accepted_as_it_was_written_and_else_what_differs_is_named(t
         with pytest.raises(DataError, match=rf"go\.json records another version of {named}: run `dvc repro`, or "):
             code.check(path, other)
     path.write_bytes(b"{")
-    with pytest.raises(DataError, match=rf"go\.json is damaged: run `qthink repair {tmp_path}`$"):
+    with pytest.raises(DataError, match=rf"go\.json is damaged \(is not JSON .*\): run `qthink repair {tmp_path}`$"):
+        code.check(path, now)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=rf"go\.json is damaged \(is not a regular file\): run `qthink repair {tmp_path}`$"):
         code.check(path, now)
 
 

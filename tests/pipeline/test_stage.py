@@ -710,7 +710,11 @@ def test_a_folder_of_several_artifacts_has_all_that_the_graph_makes_there() -> N
     at = stage.Box("collect", "gsm8k")
     put("artifacts/written/gsm8k/short", "artifacts/written/gsm8k/long")
     stage.check_complete(Path(), at)
-    Path("artifacts/written/gsm8k/long/manifest.json").unlink()
+    manifest = Path("artifacts/written/gsm8k/long/manifest.json")
+    os.truncate(manifest, (256 << 20) + 1)
+    with pytest.raises(DataError, match=r"long/manifest\.json is damaged \(has 268,435,457 bytes"):
+        stage.check_complete(Path(), at)
+    manifest.unlink()
     missing = "artifacts/written/gsm8k/long is missing or holds no manifest.json: run `dvc repro`"
     with pytest.raises(DataError, match=f"^{missing}$"):
         stage.check_complete(Path(), at)

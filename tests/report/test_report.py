@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import os
 import random
 import re
 from collections.abc import Mapping
@@ -226,6 +227,10 @@ def test_seconds_are_beside_tokens_and_latent_passes_and_in_no_output(tmp_path: 
         torn.write_bytes(damaged)
         with pytest.raises(DataError, match=f"{torn} is not the record of a batch: delete that file"):
             seconds.read(log)
+    torn.unlink()
+    os.mkfifo(torn)
+    with pytest.raises(DataError, match=f"{torn} is not the record of a batch: delete that file"):
+        seconds.read(log)
 
 
 # Claims, further scores, single questions

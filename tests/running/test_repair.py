@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -81,6 +82,11 @@ def spoil(path: Path) -> None:
     path.chmod(mode)
 
 
+def as_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def state(path: Path) -> tuple[int, int, int]:
     """What changes when a file is written."""
     about = path.stat()
@@ -93,7 +99,7 @@ def test_what_is_whole_stays_as_it_is(work: Work) -> None:
     assert {path: state(path) for path in before} == before
 
 
-@pytest.mark.parametrize("damage", [spoil, Path.unlink, lambda path: (path.unlink(), path.mkdir())])
+@pytest.mark.parametrize("damage", [spoil, Path.unlink, lambda path: (path.unlink(), path.mkdir()), as_pipe])
 @pytest.mark.parametrize("path", [SECOND, OUT / MANIFEST])
 def test_a_damaged_file_comes_from_the_cache(work: Work, damage: Callable[[Path], object], path: Path) -> None:
     before = state(FIRST)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from qthink_core.artifacts.files import canonical_json, read_object, storage, write_file
+from qthink_core.artifacts.files import canonical_json, read_object, read_small, storage, write_file
 from qthink_core.errors import DataError
 from qthink_core.inference.earlier import difference, same
 from qthink_core.inference.locks import locked
@@ -194,7 +194,7 @@ def _check_ours(folder: Path, expected: set[str]) -> None:
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     try:
-        held = read_object(path.read_bytes())
+        held = read_object(read_small(path))
     except ValueError as error:
         raise DataError(f"{path} {error}: delete {path.parent}, or name another folder with --out") from None
     wanted = json.loads(canonical_json(settings))
