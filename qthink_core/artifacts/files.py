@@ -160,28 +160,32 @@ def storage(path: Path, temporary: Path | None = None, needed: int | None = None
 
     Failures are a full disk, a quota and a file-size limit, for which the bytes needed and free are given, a read-only disk
     and missing rights. `needed` is the size of the file; where it is unknown, it is more than what was written to
-    `temporary`. Other errors pass unchanged.
+    `temporary`, and not named where the writer has deleted that. Other errors pass unchanged.
     """
     try:
         yield
     except Exception as error:
         refused = isinstance(error, OSError) and error.errno in REFUSALS
-        if isinstance(error, QThinkError) or not (refused or REFUSED_IN_WORDS.search(str(error))):
+        in_words = REFUSED_IN_WORDS.search(str(error))
+        if isinstance(error, QThinkError) or not (refused or in_words):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = in_words.group() if in_words else str(getattr(error, "strerror", error))
         again = "then run the same command again; finished units are kept"
         if isinstance(error, OSError) and error.errno in NO_RIGHT:
             raise StorageError(
                 f"{path} could not be written ({reason}): check the rights of its folder, or take another one, {again}"
             ) from error
         written = temporary.stat().st_size if temporary is not None and temporary.exists() else 0
-        size = f"more than {written}" if needed is None else str(needed)
         there = os.statvfs(next(folder for folder in path.parents if folder.exists()))
-        free = f"{there.f_bavail * there.f_frsize} free"
+        free = there.f_bavail * there.f_frsize
+        if needed is None and not written:
+            room = f"{free} bytes free without it"
+        else:
+            room = f"{f'more than {written}' if needed is None else needed} bytes needed, {free} free"
         if there.f_files and not there.f_favail:
-            free += ", but the file system can hold no further file"
+            room += ", but the file system can hold no further file"
         fix = "raise the limit on the size of a file (`ulimit -f`)" if TOO_LARGE in reason else "make room"
-        raise StorageError(f"{path} could not be written ({reason}; {size} bytes needed, {free}): {fix}, {again}") from error
+        raise StorageError(f"{path} could not be written ({reason}; {room}): {fix}, {again}") from error
 
 
 def write_file(path: Path, write: Writer | bytes) -> None:

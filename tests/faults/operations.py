@@ -193,7 +193,8 @@ def full_disks(project: Project, box: Box, start: int = 1, stride: int = 1) -> T
     return tally
 
 
-FULL_LINE = re.compile(r"\S+: \S+ could not be written \(.*; .*\d+ bytes.*, \d+ free\): (make room|raise the limit).*\n")
+ROOM = r"\d+ bytes (needed, \d+ free|free without it)"
+FULL_LINE = re.compile(rf"\S+: \S+ could not be written \(.*; .*{ROOM}\): (make room|raise the limit).*\n")
 
 
 def check_full(box: Box, ended: Ended, tally: Tally, where: str) -> None:
