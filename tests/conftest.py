@@ -43,7 +43,7 @@ LONGEST = (
 )
 # Seconds of the processor, those of child processes included, from which a test is to be marked `slow`.
 SLOW_S = 0.25
-BEGAN = pytest.StashKey[float]()
+BEGAN, ENDED = pytest.StashKey[float](), pytest.StashKey[float]()
 
 
 def pytest_configure() -> None:
@@ -78,11 +78,23 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     yield
 
 
+@pytest.fixture(autouse=True)
+def ended(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Notes when the test and its own fixtures have ended, as it is set up before these; those of more tests end later."""
+    yield
+    request.node.stash[ENDED] = processor_s()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Notes the seconds in the test's last report, which xdist passes on."""
+    """Notes the seconds in the test's last report, which xdist passes on.
+
+    What ends with the last test of a module or of all, such as the servers of a fixture, counts for a marked test alone.
+    """
     yield
-    item.user_properties.append(("processor_s", processor_s() - item.stash[BEGAN]))
+    whole = processor_s()
+    until = whole if item.get_closest_marker("slow") else item.stash.get(ENDED, whole)
+    item.user_properties.append(("processor_s", until - item.stash[BEGAN]))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
