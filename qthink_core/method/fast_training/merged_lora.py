@@ -27,6 +27,7 @@ from qthink_core.numerics.products import fixed, over_rows
 
 ADAPTER = "default"
 # Calls with at most so many tokens are gathered: their products alone would be too small to be fast.
+# Not a parameter, as it changes gradients by rounding alone (docs/decisions/engineering.md, Passes).
 FEW = 64
 
 

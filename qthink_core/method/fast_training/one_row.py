@@ -19,6 +19,7 @@ from qthink_core.method.attention import in_place_of_plain
 from qthink_core.method.hidden_states import can_pack
 from qthink_core.method.last_layer import wanted_positions
 
+# These two change gradients by rounding alone, so they are not parameters (docs/decisions/engineering.md, Passes).
 # On a processor, sequences of other lengths get an attention batch of their own from so many numbers on: tokens times the
 # width of the model. Below, and on a GPU, more calls would take longer than the padding that they save.
 LEAST = 1 << 17

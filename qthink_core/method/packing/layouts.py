@@ -18,6 +18,7 @@ from torch import Tensor
 from qthink_core.method.packing.windows import Marked, Part
 
 # How many times its size without padding an attention batch may have: padding is computed there, in place of more calls.
+# Not a parameter, as it changes states by rounding alone (docs/decisions/engineering.md, Passes).
 PADDED = 1.5
 
 
