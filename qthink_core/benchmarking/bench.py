@@ -1,6 +1,7 @@
 """The benchmark: all rows of the table at the given sizes."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,8 +26,10 @@ NUMBERS, QUICK_NUMBERS, BLOCK = (32, 64, 128, 256), (8, 16, 32), 8
 EXAMPLES = {"10 M": 16, "tiny": 32}
 TINY_PROBLEMS = 10  # so many more, since they are small
 PROBED = {"10 M": 16, "tiny": 100}
+BATCH_GOALS = {32: 10.0, 64: 12.0}  # of answers, in batches of so many
 SAMPLED = 8  # problems whose rollouts vLLM samples
 OPTIONAL = ("vllm",)  # measured only where it is asked for, since it needs packages of its own
+Job = Callable[[], Measured | list[Measured]]
 
 
 class Plan(NamedTuple):
@@ -49,73 +52,54 @@ def of_tiny(sizes: Sizes) -> Sizes:
     return own._replace(**{name: min(value, getattr(sizes, name)) for name, value in OF_TINY.items()})
 
 
-def jobs(plan: Plan, peak: float) -> dict[str, list[Callable[[], list[Measured]]]]:
-    """The measurements by kind of work, each to be called once; `peak` is the device's FLOP/s."""
-    if plan.scale is not None:
-        return jobs_of_scale(plan, plan.scale, peak)
-    sizes, rounds, tiny = plan.sizes, plan.rounds, of_tiny(plan.sizes)
-    many = tiny._replace(problems=tiny.problems * TINY_PROBLEMS)
-    batches = sorted({max(sizes.questions // 2, 1), sizes.questions})
-    # The goals hold for these sizes of batches.
-    goals = {32: 10.0, 64: 12.0}
+def jobs(plan: Plan, peak: float) -> dict[str, list[Job]]:
+    """The measurements by kind of work, each to be called once; `peak` is the device's FLOP/s.
 
-    def read(name: str, how: Sizes, goal: float | None) -> Callable[[], list[Measured]]:
-        long = how._replace(**LONG) if plan.memory and name != "tiny" else None
-        return lambda: [extraction.measured(name, NAMED[name], how, rounds, peak, goal, long)]
-
-    def answered(name: str, how: Sizes, n: int, goal: float | None) -> Callable[[], list[Measured]]:
-        return lambda: [answering.answers(name, NAMED[name], how._replace(questions=n), rounds, peak, goal)]
-
-    def stepped(name: str, how: Sizes, goals: tuple[float | None, float | None], micro: int) -> Callable[[], list[Measured]]:
-        size = how._replace(problems=EXAMPLES[name], micro_batch=micro)
-        return lambda: training.steps(name, NAMED[name], size, rounds, peak, goals, merged=True)
-
-    def probed(name: str, how: Sizes, goal: float | None) -> Callable[[], list[Measured]]:
-        asked = how._replace(questions=min(PROBED[name], sizes.questions))
-        return lambda: [answering.probes(name, NAMED[name], asked, rounds, goal)]
-
-    merging = tiny._replace(problems=EXAMPLES["tiny"] // 2, micro_batch=EXAMPLES["tiny"] // 2)
-    return {
-        "extraction": [read("10 M", sizes, 1.65), read("10 M, V = 32k", sizes, 3.2), read("tiny", many, None)],
-        "answers": [
-            *[answered("10 M", sizes, n, goals.get(n)) for n in batches],
-            *[answered("tiny", tiny, n, None) for n in batches],
-        ],
-        "training": [
-            stepped("10 M", sizes, (3.5, 8.0), sizes.micro_batch),
-            stepped("tiny", tiny, (None, None), EXAMPLES["tiny"]),
-        ],
-        "merged": [lambda: [training.merged_step("tiny", TINY, merging, rounds, 1.5)]],
-        "probes": [probed("10 M", sizes, 3.0), probed("tiny", tiny, 3.0)],
-        "vllm": [
-            lambda: [vllm.rollouts("10 M", SMALL, sizes._replace(problems=SAMPLED), rounds)],
-            *[lambda K=K: [vllm.answers("10 M", SMALL, sizes, K, rounds)] for K in (0, sizes.K)],
-        ],
-    }
-
-
-def jobs_of_scale(plan: Plan, scale: Scale, peak: float) -> dict[str, list[Callable[[], list[Measured]]]]:
-    """The measurements on the model of a scale; the goals are for other models."""
-    sizes, rounds, name, shape = plan.sizes, plan.rounds, scale.name, scale.shape
+    They are those of the models of the table or, without goals, of the plan's scale.
+    """
+    sizes, rounds, scale = plan.sizes, plan.rounds, plan.scale
+    name, shape, merged = ("10 M", SMALL, True) if scale is None else (scale.name, scale.shape, scale.merged)
     long = sizes._replace(**LONG) if plan.memory else None
-    asked, probed = sorted({max(sizes.questions // 2, 1), sizes.questions}), min(PROBED["10 M"], sizes.questions)
-    stepped = sizes._replace(problems=EXAMPLES["10 M"])
-    none = (None, None)
+    batches = [sizes._replace(questions=n) for n in sorted({max(sizes.questions // 2, 1), sizes.questions})]
+    examples = sizes._replace(problems=EXAMPLES["10 M"])
+    probed = sizes._replace(questions=min(PROBED["10 M"], sizes.questions))
 
-    def answered(n: int) -> Callable[[], list[Measured]]:
-        return lambda: [answering.answers(name, shape, sizes._replace(questions=n), rounds, peak, None)]
+    def goal(ratio: float | None) -> float | None:
+        return ratio if scale is None else None
 
-    return {
-        "extraction": [lambda: [extraction.measured(name, shape, sizes, rounds, peak, None, long)]],
-        "answers": [answered(n) for n in asked],
-        "training": [lambda: training.steps(name, shape, stepped, rounds, peak, none, scale.merged)],
-        "merged": [lambda: [training.merged_step(name, shape, stepped, rounds, None)]] if scale.merged else [],
-        "probes": [lambda: [answering.probes(name, shape, sizes._replace(questions=probed), rounds, None)]],
+    read, answer, probe = extraction.measured, answering.answers, answering.probes
+    step, merge = training.steps, training.merged_step
+    found: dict[str, list[Job]] = {
+        "extraction": [partial(read, name, shape, sizes, rounds, peak, goal(1.65), long)],
+        "answers": [
+            partial(answer, name, shape, one, rounds, peak, goal(BATCH_GOALS.get(one.questions))) for one in batches
+        ],
+        "training": [partial(step, name, shape, examples, rounds, peak, (goal(3.5), goal(8.0)), merged)],
+        "merged": [partial(merge, name, shape, examples, rounds, None)] if scale is not None and merged else [],
+        "probes": [partial(probe, name, shape, probed, rounds, goal(3.0))],
         "vllm": [
-            lambda: [vllm.rollouts(name, shape, sizes._replace(problems=SAMPLED), rounds)],
-            *[lambda K=K: [vllm.answers(name, shape, sizes, K, rounds)] for K in (0, sizes.K)],
+            partial(vllm.rollouts, name, shape, sizes._replace(problems=SAMPLED), rounds),
+            *[partial(vllm.answers, name, shape, sizes, K, rounds) for K in (0, sizes.K)],
         ],
     }
+    if scale is not None:
+        return found
+    tiny = of_tiny(sizes)
+    many = tiny._replace(problems=tiny.problems * TINY_PROBLEMS)
+    examples = tiny._replace(problems=EXAMPLES["tiny"], micro_batch=EXAMPLES["tiny"])
+    half = tiny._replace(problems=EXAMPLES["tiny"] // 2, micro_batch=EXAMPLES["tiny"] // 2)
+    probed = tiny._replace(questions=min(PROBED["tiny"], sizes.questions))
+    found["extraction"] += [
+        partial(read, "10 M, V = 32k", WIDE, sizes, rounds, peak, 3.2, long),
+        partial(read, "tiny", TINY, many, rounds, peak, None),
+    ]
+    found["answers"] += [
+        partial(answer, "tiny", TINY, tiny._replace(questions=one.questions), rounds, peak, None) for one in batches
+    ]
+    found["training"] += [partial(step, "tiny", TINY, examples, rounds, peak, (None, None), True)]
+    found["merged"] += [partial(merge, "tiny", TINY, half, rounds, 1.5)]
+    found["probes"] += [partial(probe, "tiny", TINY, probed, rounds, 3.0)]
+    return found
 
 
 def measure(plan: Plan) -> Iterator[Measured]:
@@ -125,7 +109,8 @@ def measure(plan: Plan) -> Iterator[Measured]:
     found = jobs(plan, plan.sizes.on.matrix_peak())
     for kind, measurements in found.items():
         for one in measurements if kind in (plan.only or set(found) - set(OPTIONAL)) else []:
-            yield from one()
+            made = one()
+            yield from made if isinstance(made, list) else [made]
 
 
 def compare(plan: Plan, values: Sequence[int]) -> Iterator[batch_sizes.Choice]:
