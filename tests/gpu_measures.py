@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from engines import answer, sample
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 from worlds import STYLE, WORLD
 
 from qthink_core.artifacts.rollouts import Rollout
+from qthink_core.benchmarking.workload import config_of
 from qthink_core.generation.hf_engine import HFEngine
 from qthink_core.generation.requests import Sampling
 from qthink_core.method import losses, positions
@@ -52,21 +53,9 @@ class Figures(NamedTuple):
 
 def model_of(shape: Shape, device: str, dtype: torch.dtype, seed: int = 0) -> Qwen3ForCausalLM:
     """A Qwen3 of a shape with random weights, the same for the same seed and device."""
-    config = Qwen3Config(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        tie_word_embeddings=shape.tied,
-        max_position_embeddings=4096,
-        bos_token_id=None,
-    )
     torch.manual_seed(seed)
-    with torch.device(device):
-        model = Qwen3ForCausalLM(config)
+    with torch.device(device):  # a processor would take long to draw the weights of a large one
+        model = Qwen3ForCausalLM(config_of(shape))
     return model.to(dtype).eval()
 
 

@@ -79,27 +79,30 @@ def model_of(shape: Shape, seed: int = 0, on: Device = CPU, lively: bool = True)
     A chain of latent steps of a lively model amplifies rounding, so a model that is trained has the usual weights.
     """
     torch.manual_seed(seed)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.hidden,
-            intermediate_size=shape.intermediate,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            head_dim=shape.head_dim,
-            tie_word_embeddings=shape.tied,
-            max_position_embeddings=MAX_POSITIONS,
-            initializer_range=SPREAD / shape.hidden**0.5 if lively else USUAL_STD,
-            bos_token_id=None,
-            eos_token_id=EOS,
-            pad_token_id=PAD,
-        )
-    )
+    model = Qwen3ForCausalLM(config_of(shape, SPREAD / shape.hidden**0.5 if lively else USUAL_STD))
     if lively:
         with torch.no_grad():
             model.lm_head.weight[EOS] *= EOS_LENGTH
     return on.put(model.eval())
+
+
+def config_of(shape: Shape, std: float = USUAL_STD) -> Qwen3Config:
+    """The config of a Qwen3 of a shape; `std` is that of its random weights."""
+    return Qwen3Config(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        tie_word_embeddings=shape.tied,
+        max_position_embeddings=MAX_POSITIONS,
+        initializer_range=std,
+        bos_token_id=None,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+    )
 
 
 def head_of(shape: Shape, seed: int = 0, on: Device = CPU) -> ProjectionHead:
