@@ -24,7 +24,7 @@ from qthink_core.artifacts.store import read_manifest
 from qthink_core.errors import DataError, ParamError
 from qthink_core.pipeline import layout
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(2400)]
 pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
 
 PLAN = {one: "" for one in "abcdefghij"}
