@@ -9,6 +9,7 @@ from pathlib import Path
 from qthink_core.evidence.significance import ALPHA
 from qthink_core.report import compare
 from qthink_core.report.revisions import Verdicts, git, verdicts_of
+from qthink_core.running.dvc_jobs import LOCK, outputs
 
 BACK = (
     "dvc.lock and results/ hold this run now. To keep it: git commit -m 'This machine' dvc.lock results. "
@@ -30,10 +31,12 @@ def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], cont
             "The parameters differ from the committed ones, so this run was not compared with the committed one: "
             "`qthink compare` lists what differs."
         )
-    same = git(root, "diff", "--quiet", "HEAD", "--", "dvc.lock", str(results)) is not None
+    unchanged = git(root, "diff", "--quiet", "HEAD", "--", str(results)) is not None
+    before, now = git(root, "show", f"HEAD:./{LOCK}") or b"", (root / LOCK).read_bytes()
     files = {task: git(root, "show", f"HEAD:./{results}/verdicts/{task}.csv") for task in tasks}
-    if same and None not in files.values():
-        return "All outputs equal the committed ones, byte for byte."
+    if unchanged and made(before) == made(now) and None not in files.values():
+        equal = "All outputs equal the committed ones, byte for byte."
+        return equal if before == now else f"{equal} {LOCK} records other code or data: commit it."
     if not any(files.values()):
         return f"The last commit holds no {results}/verdicts of these tasks to compare this run with."
     back = BACK if folder == results else PART.format(folder=folder)
@@ -42,6 +45,11 @@ def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], cont
     if theirs.keys() != ours.keys() or not all(alike(ours[task], theirs[task]) for task in tasks):
         return f"The committed results have other tasks, systems, seeds or questions, so they were not compared. {back}"
     return f"{accuracies(theirs, ours)} {verdicts(theirs, ours, control, K)}\n{back}"
+
+
+def made(lock: bytes) -> dict[bytes, bytes]:
+    """The outputs in a dvc.lock that are results; those of `fingerprint` are digests of the code."""
+    return {box: found for box, found in outputs(lock).items() if box != b"fingerprint"}
 
 
 def alike(ours: Verdicts, theirs: Verdicts) -> bool:

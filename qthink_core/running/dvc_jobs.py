@@ -46,6 +46,7 @@ MODULES = (
     "dvc_data.hashfile.status",
 )
 LOCK = "dvc.lock"
+BOXES, OUTPUTS = re.compile(rb"^(?=  [^\s:]+:$)", re.MULTILINE), b"\n    outs:\n"
 BUSY = "is busy"
 STOPS = {signal.SIGINT, signal.SIGTERM}
 STATUS = re.compile(r"exited with (-?\d+)$")
@@ -128,9 +129,15 @@ def sort_lock(root: Path, order: Sequence[str]) -> None:
 
 def in_order(lock: bytes, order: Sequence[str]) -> bytes:
     """A dvc.lock with its boxes in this order, and others after them as they were."""
-    head, *blocks = re.split(rb"^(?=  [^\s:]+:$)", lock, flags=re.MULTILINE)
+    head, *blocks = BOXES.split(lock)
     place = {f"  {box}:".encode(): number for number, box in enumerate(order)}
     return head + b"".join(sorted(blocks, key=lambda block: place.get(bytes(block).partition(b"\n")[0], len(place))))
+
+
+def outputs(lock: bytes) -> dict[bytes, bytes]:
+    """What a dvc.lock says of the outputs of each box, as DVC writes it behind everything else."""
+    _, *blocks = BOXES.split(lock)
+    return {block.partition(b":")[0].strip(): block.partition(OUTPUTS)[2] for block in blocks}
 
 
 def remove_torn_list(repo: Any) -> None:

@@ -34,13 +34,22 @@ def verdicts(base: int, latent: int, without: int) -> str:
     return "\n".join(rows) + "\n"
 
 
+def lock(code: str = "c0", teachers: str = "70") -> str:
+    """What DVC writes: digests of the code of two boxes, and of the teachers that the second one makes."""
+    boxes = {"fingerprint": (code, code), "average@gsm8k": (code, teachers)}
+    return "schema: '2.0'\nstages:\n" + "".join(
+        f"  {box}:\n    cmd: run\n    deps:\n    - path: c\n      md5: {dep}\n    outs:\n    - path: o\n      md5: {out}\n"
+        for box, (dep, out) in boxes.items()
+    )
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A committed run: base 30 of 40, latents 30, without them 2."""
     for name, text in {
         "params.yaml": "seed: 0\n",
         "params/tiny.yaml": "steps: 1\n",
-        "dvc.lock": "one\n",
+        "dvc.lock": lock(),
         "results/verdicts/gsm8k.csv": verdicts(30, 30, 2),
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -59,14 +68,16 @@ def commit(root: Path) -> None:
     git(root, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "a run")
 
 
-def now(root: Path, *counts: int, lock: str = "two\n") -> str:
-    (root / "dvc.lock").write_text(lock)
+def now(root: Path, *counts: int, locked: str = lock(teachers="71")) -> str:
+    (root / "dvc.lock").write_text(locked)
     (root / "results/verdicts/gsm8k.csv").write_text(verdicts(*counts))
     return committed.compared(root, RESULTS, RESULTS, ["gsm8k"], "control", {"latent": K})
 
 
 def test_the_same_bytes_are_said_in_a_sentence(root: Path) -> None:
-    assert now(root, 30, 30, 2, lock="one\n") == "All outputs equal the committed ones, byte for byte."
+    equal = "All outputs equal the committed ones, byte for byte."
+    assert now(root, 30, 30, 2, locked=lock()) == equal
+    assert now(root, 30, 30, 2, locked=lock(code="c1")) == f"{equal} dvc.lock records other code or data: commit it."
 
 
 def test_other_bytes_with_the_same_answers_differ_in_no_cell(root: Path) -> None:
