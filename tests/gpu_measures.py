@@ -15,7 +15,7 @@ from transformers import Qwen3ForCausalLM
 from worlds import STYLE, WORLD
 
 from qthink_core.artifacts.rollouts import Rollout
-from qthink_core.benchmarking.workload import config_of
+from qthink_core.benchmarking.workload import FIRST, config_of
 from qthink_core.generation.hf_engine import HFEngine
 from qthink_core.generation.requests import Sampling
 from qthink_core.method import losses, positions
@@ -61,7 +61,7 @@ def model_of(shape: Shape, device: str, dtype: torch.dtype, seed: int = 0) -> Qw
 
 def questions(shape: Shape, size: Size, seed: int = 0) -> dict[str, list[int]]:
     """Random prompts of one length."""
-    tokens = np.random.default_rng(seed).integers(0, shape.vocabulary, (size.P, size.prompt)).tolist()
+    tokens = np.random.default_rng(seed).integers(FIRST, shape.vocabulary, (size.P, size.prompt)).tolist()
     return {f"p{i}": row for i, row in enumerate(tokens)}
 
 
@@ -125,7 +125,7 @@ def trained(model: Any, states: np.ndarray, shape: Shape, size: Size, peak: floa
     """(loss before and after one optimiser step on a micro-batch, figures of the step); teachers are the states' means."""
     device = str(model.device)
     prompts = list(questions(shape, size).values())
-    targets = np.random.default_rng(1).integers(0, shape.vocabulary, (size.P, size.answer)).tolist()
+    targets = np.random.default_rng(1).integers(FIRST, shape.vocabulary, (size.P, size.answer)).tolist()
     means = states.reshape(size.P, size.G, size.K, -1).mean(1)
     teachers = torch.from_numpy(means).float().to(device)
     has_teacher, objective = torch.ones(size.P, device=device), losses.Objective(2.0, "per_step", "mean", "l1", "tokens")

@@ -56,12 +56,13 @@ def read_small(path: Path) -> bytes:
 
     Raises ValueError, with a message as of `read_object`, where it is a folder, a pipe or a device, or too large.
     """
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode):
+    if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("is not a regular file")
-    if about.st_size > MAX_JSON_BYTES:
-        raise ValueError(f"has {about.st_size:,} bytes, expected at most {MAX_JSON_BYTES:,}")
-    return path.read_bytes()
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_JSON_BYTES:
+            raise ValueError(f"has {size:,} bytes, expected at most {MAX_JSON_BYTES:,}")
+        return file.read(size)  # no more, if it grows
 
 
 def read_object(content: bytes) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def storage(path: Path, temporary: Path | None = None, needed: int | None = None
         in_words = REFUSED_IN_WORDS.search(str(error))
         if isinstance(error, QThinkError) or not (refused or in_words):
             raise
-        reason = in_words.group() if in_words else str(getattr(error, "strerror", error))
+        reason = in_words.group() if in_words else getattr(error, "strerror", None) or str(error)
         again = "then run the same command again; finished units are kept"
         if isinstance(error, OSError) and error.errno in NO_RIGHT:
             raise StorageError(
@@ -179,7 +180,7 @@ def storage(path: Path, temporary: Path | None = None, needed: int | None = None
         there = os.statvfs(next(folder for folder in path.parents if folder.exists()))
         free = there.f_bavail * there.f_frsize
         if needed is None and not written:
-            room = f"{free} bytes free without it"
+            room = f"{free} bytes free"
         else:
             room = f"{f'more than {written}' if needed is None else needed} bytes needed, {free} free"
         if there.f_files and not there.f_favail:

@@ -77,7 +77,8 @@ def answers(name: str, shape: Shape, sizes: Sizes, rounds: int, peak: float, goa
 def flops(shape: Shape, prompts: Sequence[Sequence[int]], found: Sequence[Sequence[int]], K: int) -> float:
     """FLOPs that latent answers need: two a weight and token, and attention to the tokens before it.
 
-    In the last layer, what follows the attention is needed at the last token of a prompt alone. The projection head, which
+    In the last layer, what follows the attention is needed at the last token of a prompt alone. Its queries and attention,
+    which are needed there alone, too, are counted for all tokens: less than a twentieth. The projection head, which
     is K small products a question, is not counted.
     """
     behind = [K + len(answer) - 1 for answer in found]  # the last token of an answer is not read

@@ -19,7 +19,7 @@ MOST = 8
 
 
 def product(left: Float[Tensor, "N H M C"], right: Float[Tensor, "N H C E"]) -> Float[Tensor, "N H M E"]:
-    """left @ right; few rows M are summed in the order of C, where `chosen_for_speed`, in float32 without autograd."""
+    """left @ right. With few rows M in float32 without autograd, it adds up in the order of C where `chosen_for_speed`."""
     if not _suits(left, right):
         return left @ right
     N, H, M, C = left.shape

@@ -141,10 +141,10 @@ def faster() -> bool:
 
 
 def chosen_for_speed() -> bool:
-    """Whether sums may take the order that is fastest on processors with AVX2 or AVX-512, where they were measured.
+    """Whether sums may take the order that was fastest on AMD processors with AVX2 or AVX-512.
 
-    `cpu_kernels: avx2` (pipeline/process.py) leaves them as torch computes them, since its promise of equal bytes has been
-    tested with that.
+    They may on every processor with these instructions. `cpu_kernels: avx2` (pipeline/process.py) leaves them as torch
+    computes them, since its promise of equal bytes has been tested with that.
     """
     measured = torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}
     return measured and os.environ.get("ATEN_CPU_CAPABILITY") != "avx2"

@@ -27,8 +27,9 @@ AGAIN_S = 0.1
 def pin_numerics(threads: int, kernels: str) -> None:
     """Sets the threads and kernels that decide the bits of a CPU result; call it before torch is imported.
 
-    `avx2` limits ATen, oneDNN and MKL to AVX2; `native` uses all instructions of the machine. With both, MKL's products do
-    not depend on the addresses of their operands (docs/decisions/engineering.md, Reproducibility).
+    `avx2` limits ATen, oneDNN and MKL to AVX2, and keeps sums as torch computes them (`products.chosen_for_speed`); `native`
+    uses all instructions of the machine, whatever the environment says. With both, MKL's products do not depend on the
+    addresses of their operands (docs/decisions/engineering.md, Reproducibility).
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
@@ -37,9 +38,10 @@ def pin_numerics(threads: int, kernels: str) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # without it MKL chooses kernels by the addresses of operands too; AMD processors treat both values as AUTO
     os.environ["MKL_CBWR"] = "AVX2" if kernels == "avx2" else "AUTO"
-    if kernels == "avx2":
-        os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
-        os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+    for name, limit in (("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2")):
+        os.environ.pop(name, None)
+        if kernels == "avx2":
+            os.environ[name] = limit
 
 
 def cores() -> int:

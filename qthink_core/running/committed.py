@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qthink_core.evidence.significance import ALPHA
+from qthink_core.pipeline.code import STAGE
 from qthink_core.report import compare
 from qthink_core.report.revisions import Verdicts, git, verdicts_of
 from qthink_core.running.dvc_jobs import LOCK, outputs
@@ -34,9 +35,10 @@ def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], cont
     unchanged = git(root, "diff", "--quiet", "HEAD", "--", str(results)) is not None
     before, now = git(root, "show", f"HEAD:./{LOCK}") or b"", (root / LOCK).read_bytes()
     files = {task: git(root, "show", f"HEAD:./{results}/verdicts/{task}.csv") for task in tasks}
-    if unchanged and made(before) == made(now) and None not in files.values():
+    if unchanged and made(before) == made(now) != {} and None not in files.values():
         equal = "All outputs equal the committed ones, byte for byte."
-        return equal if before == now else f"{equal} {LOCK} records other code or data: commit it."
+        again = f"{LOCK} differs elsewhere, such as in digests of code: commit it with that code, or `git restore {LOCK}`."
+        return equal if before == now else f"{equal} {again}"
     if not any(files.values()):
         return f"The last commit holds no {results}/verdicts of these tasks to compare this run with."
     back = BACK if folder == results else PART.format(folder=folder)
@@ -49,7 +51,7 @@ def compared(root: Path, folder: Path, results: Path, tasks: Sequence[str], cont
 
 def made(lock: bytes) -> dict[bytes, bytes]:
     """The outputs in a dvc.lock that are results; those of `fingerprint` are digests of the code."""
-    return {box: found for box, found in outputs(lock).items() if box != b"fingerprint"}
+    return {box: found for box, found in outputs(lock).items() if box != STAGE.encode()}
 
 
 def alike(ours: Verdicts, theirs: Verdicts) -> bool:

@@ -193,7 +193,7 @@ def full_disks(project: Project, box: Box, start: int = 1, stride: int = 1) -> T
     return tally
 
 
-ROOM = r"\d+ bytes (needed, \d+ free|free without it)"
+ROOM = r"\d+ bytes (needed, \d+ free|free)"
 FULL_LINE = re.compile(rf"\S+: \S+ could not be written \(.*; .*{ROOM}\): (make room|raise the limit).*\n")
 
 

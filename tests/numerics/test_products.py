@@ -1,5 +1,6 @@
 """Products by oneDNN: those of torch up to rounding, where they are used, and nothing left behind."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -8,9 +9,12 @@ from torch import nn
 
 from qthink_core.numerics import products
 from qthink_core.numerics.products import chosen_for_speed, faster, fixed, over_rows, reordered
+from qthink_core.pipeline.process import pin_numerics
 
 # The design's bound for float32 sums in another order, relative to the largest value.
 TOLERANCE = 3e-6
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+LIMITS = {"ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"}
 avx512 = pytest.mark.skipif(not faster(), reason="oneDNN is not faster on this processor, so it is not used")
 
 
@@ -195,3 +199,12 @@ def test_sums_are_chosen_for_speed_on_measured_processors_without_the_promise_of
     if kernels:
         monkeypatch.setenv("ATEN_CPU_CAPABILITY", kernels)
     assert chosen_for_speed() == chosen
+
+
+def test_native_kernels_do_not_depend_on_limits_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*LIMITS, "MKL_CBWR", "MKL_DYNAMIC", "OMP_DYNAMIC", "TOKENIZERS_PARALLELISM", *THREADS):
+        monkeypatch.setenv(name, "avx2")  # put back at the end
+    pin_numerics(1, "native")
+    assert not LIMITS & os.environ.keys()
+    pin_numerics(1, "avx2")
+    assert {os.environ[name] for name in LIMITS} == {"avx2", "AVX2"}

@@ -77,7 +77,9 @@ def now(root: Path, *counts: int, locked: str = lock(teachers="71")) -> str:
 def test_the_same_bytes_are_said_in_a_sentence(root: Path) -> None:
     equal = "All outputs equal the committed ones, byte for byte."
     assert now(root, 30, 30, 2, locked=lock()) == equal
-    assert now(root, 30, 30, 2, locked=lock(code="c1")) == f"{equal} dvc.lock records other code or data: commit it."
+    elsewhere = "dvc.lock differs elsewhere, such as in digests of code: commit it with that code, or `git restore dvc.lock`."
+    assert now(root, 30, 30, 2, locked=lock(code="c1")) == f"{equal} {elsewhere}"
+    assert "not every byte" in now(root, 30, 30, 2, locked="nothing that can be read\n")
 
 
 def test_other_bytes_with_the_same_answers_differ_in_no_cell(root: Path) -> None:

@@ -127,8 +127,13 @@
     }
   }
 
+  /** A promise that is rejected when a signal aborts. */
+  const abortOf = (signal) =>
+    new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+
   const ask = async (signal) => {
-    await started; // before it there are no boxes, and all ways but the first would be left out
+    // without it there are no boxes, and all ways but the first would be left out; what failed is tried again
+    await Promise.race([(started = started.catch(start)), abortOf(signal)]);
     const ways = chosen();
     const body = JSON.stringify({ question: question.value, ways });
     const response = await fetch("/ask", { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
@@ -181,7 +186,9 @@
   at("stop").addEventListener("click", () => running?.abort());
 
   const start = async () => {
-    const about = await (await fetch("/about")).json();
+    const response = await fetch("/about");
+    if (!response.ok) throw new Error(`the server answered ${response.status}: start qthink demo again`);
+    const about = await response.json();
     at("model").textContent = about.model;
     document.title = `QThink: ${about.model}`;
     about.ways.forEach((way, number) => {
@@ -197,6 +204,6 @@
       at("choices").append(label);
     });
   };
-  const started = start();
+  let started = start();
   started.catch(lost);
 })();

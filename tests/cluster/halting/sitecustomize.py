@@ -19,7 +19,9 @@ def halt(event: str, arguments: tuple) -> None:
     if event == "tempfile.mkdtemp":
         left -= 1
         if left == 0 and "HALT" in os.environ:
-            Path(os.environ["HALT"]).write_text(str(os.getpid()))
+            made = Path(os.environ["HALT"] + ".new")
+            made.write_text(str(os.getpid()))
+            made.rename(os.environ["HALT"])  # so that it is never seen without the number
             os.kill(os.getpid(), signal.SIGSTOP)
         while left == 0 and "WAIT" in os.environ and not Path(os.environ["WAIT"]).exists():
             time.sleep(0.01)
