@@ -77,8 +77,8 @@ def now(root: Path, *counts: int, locked: str = lock(teachers="71")) -> str:
 def test_the_same_bytes_are_said_in_a_sentence(root: Path) -> None:
     equal = "All outputs equal the committed ones, byte for byte."
     assert now(root, 30, 30, 2, locked=lock()) == equal
-    elsewhere = "dvc.lock differs elsewhere, such as in digests of code: commit it with that code, or `git restore dvc.lock`."
-    assert now(root, 30, 30, 2, locked=lock(code="c1")) == f"{equal} {elsewhere}"
+    elsewhere = "dvc.lock differs elsewhere, such as in digests of code: commit it with that code, or"
+    assert now(root, 30, 30, 2, locked=lock(code="c1")) == f"{equal} {elsewhere} `git restore dvc.lock`."
     assert "not every byte" in now(root, 30, 30, 2, locked="nothing that can be read\n")
 
 
