@@ -131,6 +131,33 @@ def test_a_question_that_comes_before_the_choices_waits_for_them(
     assert page.locator(".text").all_text_contents() == ["latent", "none"]
 
 
+def test_stop_ends_the_wait_for_the_choices_and_a_start_that_failed_is_tried_again(
+    serve: Callable[..., PageServer], opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, failing, get = threading.Event(), threading.Event(), Handler.do_GET
+
+    def first_fails(self: Handler) -> None:
+        if self.path == "/about" and not begun.is_set():
+            begun.set()
+            failing.wait(60)
+            self.send_error(500)
+        else:
+            get(self)
+
+    monkeypatch.setattr(Handler, "do_GET", first_fails)
+    page = opened(serve([Way(key, key, "", Scripted({"a": [key]})) for key in ("latent", "none")]).address)  # type: ignore[arg-type]
+    page.get_by_label("Question", exact=True).fill("a")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped.").wait_for()
+    failing.set()
+    page.get_by_role("alert").wait_for()
+    page.get_by_label("Question", exact=True).press("Enter")
+    page.get_by_text("Done.").wait_for()
+    assert page.locator(".text").all_text_contents() == ["latent", "none"]
+    opened.faults.clear()  # type: ignore[attr-defined]  # the browser logs the reply 500, and the page what failed
+
+
 def test_hostile_text_is_shown_and_does_nothing(serve: Callable[..., PageServer], opened: Callable[..., Any]) -> None:
     readout = [[(HOSTILE, 0.75), ("</code><b>", 0.25)]] * 6
     server = serve(scripted(Scripted({HOSTILE: [HOSTILE, "</think>", HOSTILE]}, readout)))
